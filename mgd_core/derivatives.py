@@ -1,0 +1,175 @@
+"""The three derivatives of a coupled loss that the engine needs, each written once over (encode, losses).
+
+* gradient: reverse mode, for a training step;
+* example tangents: forward mode, <v, grad l_i> for every example: a probe of candidates (no backward at all);
+* curvature product: reverse over forward. D(theta, w) = <v, grad_theta L> is a forward-mode scalar, and one reverse
+  pass over it gives H v and dD/dw together. There is no double backward: 8 matrix products where a training step has 3.
+
+With ``chunk`` rows at a time, pass 1 encodes all chunks without a graph, ``losses`` couples all features, and pass 2
+encodes each chunk again and pulls the features' cotangents back. One chunk needs no second pass. The result depends on
+the chunk size by rounding only. Memory: one chunk's graph, and the features of the batch.
+
+The reverse pass runs after the dual level is left: inside it, every saved tensor still carries its tangent, and the
+backward would compute second-order tangents that nobody asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+import torch.autograd.forward_ad as fwd
+from torch import Tensor
+
+from mgd_core.dual_rules import dual_rules
+from mgd_core.layout import ParameterLayout
+from mgd_core.objective import Features, Objective, Rows
+
+
+class CurvatureProduct(NamedTuple):
+    """Derivatives of D = <v, grad_theta L(theta; w)>."""
+
+    theta: Tensor  # H v, (P,)
+    weights: Tensor  # dD/dw, (n,)
+    value: Tensor  # D, scalar
+
+
+def chunks(rows: Rows, size: int | None) -> Iterator[Rows]:
+    """Split rows along the first dimension into pieces of at most ``size``."""
+    n = rows[0].shape[0]
+    size = n if size is None else size
+    if size < 1:
+        raise ValueError(f"the chunk size must be at least 1, got {size}")
+    for start in range(0, n, size):
+        yield tuple(x[start : start + size] for x in rows)
+
+
+def value_and_gradient(
+    objective: Objective, layout: ParameterLayout, theta: Tensor, rows: Rows, weights: Tensor, chunk: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Batch loss (scalar) and its gradient (P,)."""
+    pieces = list(chunks(rows, chunk))
+    theta = theta.detach().requires_grad_(True)
+    if len(pieces) == 1:
+        with torch.enable_grad(), dual_rules():
+            params = layout.unflatten(theta)
+            loss = objective.couple(params, objective.encode(params, pieces[0]), weights)
+            (g,) = torch.autograd.grad(loss, theta)
+        return loss.detach(), g
+    features = _encode_without_graph(objective, layout, theta, pieces)
+    leaves = tuple(f.requires_grad_(True) for f in features)
+    with torch.enable_grad(), dual_rules():
+        loss = objective.couple(layout.unflatten(theta), leaves, weights)
+        g, *cotangents = torch.autograd.grad(loss, (theta, *leaves), allow_unused=True)
+    g = torch.zeros_like(theta) if g is None else g
+    for piece, cotangent in _with_rows_of(pieces, cotangents):
+        with torch.enable_grad(), dual_rules():
+            encoded = objective.encode(layout.unflatten(theta), piece)
+            g = g + _pull(encoded, cotangent, (theta,))[0]
+    return loss.detach(), g
+
+
+def example_tangents(
+    objective: Objective, layout: ParameterLayout, theta: Tensor, v: Tensor, rows: Rows, chunk: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Loss l_i and its directional derivative <v, grad l_i> for every row: two vectors of shape (n,)."""
+    with torch.no_grad(), fwd.dual_level(), dual_rules():
+        params = layout.unflatten(fwd.make_dual(theta.detach(), v.detach()))
+        encoded = [objective.encode(params, piece) for piece in chunks(rows, chunk)]
+        features = tuple(torch.cat(parts) for parts in zip(*encoded, strict=True))
+        losses = fwd.unpack_dual(objective.losses(params, features))
+    return losses.primal, _filled(losses.tangent, losses.primal)
+
+
+def curvature_product(
+    objective: Objective,
+    layout: ParameterLayout,
+    theta: Tensor,
+    v: Tensor,
+    rows: Rows,
+    weights: Tensor,
+    chunk: int | None = None,
+) -> CurvatureProduct:
+    """H v and d<v, grad L>/dw at (theta, w), by one reverse pass over a forward-mode derivative."""
+    pieces = list(chunks(rows, chunk))
+    theta, v = theta.detach().requires_grad_(True), v.detach()
+    weights = weights.detach().requires_grad_(True)
+    if len(pieces) == 1:
+        with torch.enable_grad(), fwd.dual_level(), dual_rules():
+            params = layout.unflatten(fwd.make_dual(theta, v))
+            value = _tangent(objective.couple(params, objective.encode(params, pieces[0]), weights))
+        h, w = torch.autograd.grad(value, (theta, weights))
+        return CurvatureProduct(h, w, value.detach())
+    primal, tangent = _encode_dual_without_graph(objective, layout, theta, v, pieces)
+    leaves = [x.requires_grad_(True) for x in (*primal, *tangent)]
+    n = len(primal)
+    with torch.enable_grad(), fwd.dual_level(), dual_rules():
+        params = layout.unflatten(fwd.make_dual(theta, v))
+        features = tuple(fwd.make_dual(f, d) for f, d in zip(leaves[:n], leaves[n:], strict=True))
+        value = _tangent(objective.couple(params, features, weights))
+    h, w, *cotangents = torch.autograd.grad(value, (theta, weights, *leaves), allow_unused=True)
+    h = torch.zeros_like(theta) if h is None else h
+    for piece, cotangent in _with_rows_of(pieces, cotangents):
+        with torch.enable_grad(), fwd.dual_level(), dual_rules():
+            params = layout.unflatten(fwd.make_dual(theta, v))
+            duals = [fwd.unpack_dual(f) for f in objective.encode(params, piece)]
+            encoded = (*(d.primal for d in duals), *(_filled(d.tangent, d.primal) for d in duals))
+        h = h + _pull(encoded, cotangent, (theta,))[0]
+    return CurvatureProduct(h, w, value.detach())
+
+
+def _encode_without_graph(
+    objective: Objective, layout: ParameterLayout, theta: Tensor, pieces: list[Rows]
+) -> Features:
+    with torch.no_grad(), dual_rules():
+        params = layout.unflatten(theta)
+        encoded = [objective.encode(params, piece) for piece in pieces]
+    return tuple(torch.cat(parts) for parts in zip(*encoded, strict=True))
+
+
+def _encode_dual_without_graph(
+    objective: Objective, layout: ParameterLayout, theta: Tensor, v: Tensor, pieces: list[Rows]
+) -> tuple[Features, Features]:
+    with torch.no_grad(), fwd.dual_level(), dual_rules():
+        params = layout.unflatten(fwd.make_dual(theta.detach(), v))
+        encoded = [[fwd.unpack_dual(f) for f in objective.encode(params, piece)] for piece in pieces]
+    columns = list(zip(*encoded, strict=True))
+    primal = tuple(torch.cat([d.primal for d in column]) for column in columns)
+    tangent = tuple(torch.cat([_filled(d.tangent, d.primal) for d in column]) for column in columns)
+    return primal, tangent
+
+
+def _with_rows_of(
+    pieces: list[Rows], cotangents: list[Tensor | None]
+) -> Iterator[tuple[Rows, tuple[Tensor | None, ...]]]:
+    """Pair each piece with the rows of the cotangents that belong to it."""
+    start = 0
+    for piece in pieces:
+        stop = start + piece[0].shape[0]
+        yield piece, tuple(None if c is None else c[start:stop] for c in cotangents)
+        start = stop
+
+
+def _pull(
+    outputs: tuple[Tensor, ...], cotangents: tuple[Tensor | None, ...], inputs: tuple[Tensor, ...]
+) -> tuple[Tensor, ...]:
+    """VJP that skips outputs without a cotangent or without a graph."""
+    used = [(o, c) for o, c in zip(outputs, cotangents, strict=True) if c is not None and o.requires_grad]
+    pulled = torch.autograd.grad([o for o, _ in used], inputs, [c for _, c in used], allow_unused=True)
+    return tuple(torch.zeros_like(x) if p is None else p for p, x in zip(pulled, inputs, strict=True))
+
+
+def _tangent(dual: Tensor) -> Tensor:
+    """Tangent of a loss that must depend on the parameters."""
+    tangent = fwd.unpack_dual(dual).tangent
+    if tangent is None:
+        raise ValueError(
+            "the loss has no forward-mode tangent: it does not depend on the parameters, or an operation in encode or "
+            "losses cuts the derivative (detach, .data, a custom autograd.Function without jvp)"
+        )
+    return tangent
+
+
+def _filled(tangent: Tensor | None, primal: Tensor) -> Tensor:
+    return torch.zeros_like(primal) if tangent is None else tangent

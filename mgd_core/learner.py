@@ -1,0 +1,75 @@
+"""A learner: the deterministic map from metaparameters (example weights, step sizes) to a trained model.
+
+It holds an objective, an optimizer, a learning rate per step and the batches; all are functions of the step number, so
+any step can be run again and gives the same bits. ``step`` is the only thing that trains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from mgd_core.derivatives import value_and_gradient
+from mgd_core.layout import ParameterLayout
+from mgd_core.objective import Objective, Rows
+from mgd_core.optimizers import Optimizer, State
+
+
+class Batch(NamedTuple):
+    """Rows of one step. ``ids`` (n,) int64: position of each row's example in the pool. ``weights`` (n,)."""
+
+    rows: Rows
+    ids: Tensor
+    weights: Tensor
+
+
+@dataclass(frozen=True)
+class Learner:
+    """Everything that fixes a training run but its first state."""
+
+    objective: Objective
+    layout: ParameterLayout
+    optimizer: Optimizer
+    learning_rates: Tensor  # (steps,), float64
+    batches: Callable[[int], Batch]
+    chunk: int | None = None  # rows encoded at once; None: the whole batch
+
+    @property
+    def steps(self) -> int:
+        """Length T of the training."""
+        return len(self.learning_rates)
+
+    def lr(self, t: int, like: Tensor) -> Tensor:
+        """Learning rate of step ``t`` as a scalar in the state's precision."""
+        return self.learning_rates[t].to(like)
+
+    def gradient(self, state: State, t: int) -> tuple[Tensor, Tensor]:
+        """Loss (scalar) of step ``t`` and its gradient (P,) at ``state``."""
+        batch = self.batches(t)
+        return value_and_gradient(self.objective, self.layout, state.theta, batch.rows, batch.weights, self.chunk)
+
+    def step(self, state: State, t: int) -> tuple[State, Tensor]:
+        """State after step ``t`` and the loss (scalar) before it."""
+        loss, g = self.gradient(state, t)
+        return self.optimizer.update(state, g, t, self.lr(t, state.theta)), loss
+
+
+def check_rowwise(model: nn.Module) -> None:
+    """Refuse layers that make a row's features depend on other rows or on chance.
+
+    Raises:
+        ValueError: naming the layer and what to use instead.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            raise ValueError(
+                f"layer '{name}' is a {type(module).__name__}: it couples the rows of a batch, so features cannot be "
+                "recomputed by chunks and the metagradient would be wrong. Use LayerNorm or GroupNorm instead."
+            )
+        if isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0:
+            raise ValueError(
+                f"layer '{name}' drops activations at random (p={module.p}); a replayed step would differ. Set p to 0."
+            )

@@ -1,0 +1,75 @@
+"""Data order: which pool examples make up the batch of step t, as a pure function of (counts, seed, round).
+
+The training multiset holds example i counts[i] times. Each epoch is a fresh permutation of it in which the c copies of
+one example are spread over the epoch (one in each c-th part), and a copy that would still meet another in its batch
+waits for the next batch: two copies of a pair are false negatives of each other in a contrastive loss. They meet only
+where avoiding it is impossible (an example whose share of the multiset exceeds one batch in every batch).
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+Indices = npt.NDArray[np.int64]
+
+
+def generator(seed: int, *stream: int) -> np.random.Generator:
+    """Counter-based generator (Philox) for a named stream: no state is shared with anything else."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, *stream])))
+
+
+class DataOrder:
+    """Batches of pool positions for a whole training run."""
+
+    def __init__(self, counts: Indices, batch: int, steps: int, seed: int, round: int = 0) -> None:
+        """``counts``: (pool size,) whole numbers; ``batch``: rows a step; ``steps``: length of the training.
+
+        Raises:
+            ValueError: fewer distinct examples than a batch holds.
+        """
+        distinct = int((counts > 0).sum())
+        if distinct < batch:
+            raise ValueError(
+                f"the subset holds {distinct} distinct examples but a batch needs {batch}: copies of one pair would "
+                "meet in every batch. Use a smaller batch, or stop dropping examples earlier."
+            )
+        self.counts, self.batch, self.steps, self.seed, self.round = counts, batch, steps, seed, round
+
+    def epoch(self, number: int) -> Indices:
+        """One pass over the multiset in the order of epoch ``number``, shape (sum of counts,)."""
+        members = np.repeat(np.arange(len(self.counts)), self.counts)
+        copies = self.counts[members]
+        first = np.concatenate([[0], np.cumsum(self.counts)[:-1]])[members]
+        position = np.arange(len(members)) - first + generator(self.seed, self.round, number).random(len(members))
+        return members[np.argsort(position / copies, kind="stable")]
+
+    @cached_property
+    def table(self) -> Indices:
+        """All batches, shape (steps, batch)."""
+        batches = np.empty((self.steps, self.batch), np.int64)
+        stream, number = np.empty(0, np.int64), 0
+        for t in range(self.steps):
+            while True:
+                chosen = _first_distinct(stream, self.batch)
+                if len(chosen) == self.batch:
+                    break
+                stream, number = np.concatenate([stream, self.epoch(number)]), number + 1
+            batches[t] = stream[chosen]
+            stream = np.delete(stream, chosen)
+        return batches
+
+    def __getitem__(self, t: int) -> Indices:
+        return self.table[t]
+
+
+def _first_distinct(stream: Indices, n: int) -> Indices:
+    """Positions of the first ``n`` entries of ``stream`` that differ from each other (fewer if there are not so many)."""
+    window = n
+    while True:
+        _, first = np.unique(stream[:window], return_index=True)
+        if len(first) >= n or window >= len(stream):
+            return np.sort(first)[:n]
+        window *= 2
