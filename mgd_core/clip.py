@@ -14,7 +14,7 @@ from torch.func import functional_call
 
 from mgd_core.layout import ParameterLayout, Params
 from mgd_core.learner import check_rowwise
-from mgd_core.objective import Features, Objective, Rows, info_nce, unit_rows
+from mgd_core.objective import Features, Objective, Rows, info_nce, info_nce_joining, unit_rows
 
 CLIP_MEAN, CLIP_STD = 0.45, 0.27  # one grey level for all channels: OpenAI's per-channel values to two digits
 
@@ -65,6 +65,10 @@ class ClipObjective(Objective):
         """Symmetric InfoNCE of each pair, (n,)."""
         image, text = features
         return info_nce(image, text, self.scale(params))
+
+    def candidate_losses(self, params: Params, candidates: Features, reference: Features, others: Tensor) -> Tensor:
+        """InfoNCE (n,) of each candidate as the one more pair of the batch ``reference``."""
+        return info_nce_joining(*candidates, (reference[0], reference[1]), self.scale(params), others)
 
     def _call(self, params: Params, images: Tensor | None, tokens: Tensor | None) -> tuple[Tensor, Tensor]:
         call = {"image": images} if tokens is None else {"text": tokens}

@@ -1,7 +1,7 @@
 """The three derivatives of a coupled loss that the engine needs, each written once over (encode, losses).
 
 * gradient: reverse mode, for a training step;
-* example tangents: forward mode, <v, grad l_i> for every example: a probe of candidates (no backward at all);
+* candidate tangents: forward mode, <v, grad l_i> for every candidate: a probe (no backward at all);
 * curvature product: reverse over forward. D(theta, w) = <v, grad_theta L> is a forward-mode scalar, and one reverse
   pass over it gives H v and dD/dw together. There is no double backward: 8 matrix products where a training step has 3.
 
@@ -70,15 +70,43 @@ def value_and_gradient(
     return loss.detach(), g
 
 
-def example_tangents(
+class DualFeatures(NamedTuple):
+    """Features of rows and their directional derivatives along v."""
+
+    primal: Features
+    tangent: Features
+
+
+def encode_dual(
     objective: Objective, layout: ParameterLayout, theta: Tensor, v: Tensor, rows: Rows, chunk: int | None = None
-) -> tuple[Tensor, Tensor]:
-    """Loss l_i and its directional derivative <v, grad l_i> for every row: two vectors of shape (n,)."""
+) -> DualFeatures:
+    """Features of ``rows`` and their tangents along ``v`` (P,), without a graph, ``chunk`` rows at a time."""
     with torch.no_grad(), fwd.dual_level(), dual_rules():
         params = layout.unflatten(fwd.make_dual(theta.detach(), v.detach()))
-        encoded = [objective.encode(params, piece) for piece in chunks(rows, chunk)]
-        features = tuple(torch.cat(parts) for parts in zip(*encoded, strict=True))
-        losses = fwd.unpack_dual(objective.losses(params, features))
+        encoded = [[fwd.unpack_dual(f) for f in objective.encode(params, piece)] for piece in chunks(rows, chunk)]
+    columns = list(zip(*encoded, strict=True))
+    primal = tuple(torch.cat([d.primal for d in column]) for column in columns)
+    tangent = tuple(torch.cat([_filled(d.tangent, d.primal) for d in column]) for column in columns)
+    return DualFeatures(primal, tangent)
+
+
+def candidate_tangents(
+    objective: Objective,
+    layout: ParameterLayout,
+    theta: Tensor,
+    v: Tensor,
+    candidates: DualFeatures,
+    reference: DualFeatures,
+    others: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Loss l_i of each candidate joining ``reference``, and <v, grad l_i>: two vectors of shape (n,)."""
+    with torch.no_grad(), fwd.dual_level(), dual_rules():
+        params = layout.unflatten(fwd.make_dual(theta.detach(), v.detach()))
+        ours, theirs = (
+            tuple(fwd.make_dual(f, d) for f, d in zip(features.primal, features.tangent, strict=True))
+            for features in (candidates, reference)
+        )
+        losses = fwd.unpack_dual(objective.candidate_losses(params, ours, theirs, others))
     return losses.primal, _filled(losses.tangent, losses.primal)
 
 
@@ -101,7 +129,7 @@ def curvature_product(
             value = _tangent(objective.couple(params, objective.encode(params, pieces[0]), weights))
         h, w = torch.autograd.grad(value, (theta, weights))
         return CurvatureProduct(h, w, value.detach())
-    primal, tangent = _encode_dual_without_graph(objective, layout, theta, v, pieces)
+    primal, tangent = encode_dual(objective, layout, theta, v, rows, chunk)
     leaves = [x.requires_grad_(True) for x in (*primal, *tangent)]
     n = len(primal)
     with torch.enable_grad(), fwd.dual_level(), dual_rules():
@@ -126,18 +154,6 @@ def _encode_without_graph(
         params = layout.unflatten(theta)
         encoded = [objective.encode(params, piece) for piece in pieces]
     return tuple(torch.cat(parts) for parts in zip(*encoded, strict=True))
-
-
-def _encode_dual_without_graph(
-    objective: Objective, layout: ParameterLayout, theta: Tensor, v: Tensor, pieces: list[Rows]
-) -> tuple[Features, Features]:
-    with torch.no_grad(), fwd.dual_level(), dual_rules():
-        params = layout.unflatten(fwd.make_dual(theta.detach(), v))
-        encoded = [[fwd.unpack_dual(f) for f in objective.encode(params, piece)] for piece in pieces]
-    columns = list(zip(*encoded, strict=True))
-    primal = tuple(torch.cat([d.primal for d in column]) for column in columns)
-    tangent = tuple(torch.cat([_filled(d.tangent, d.primal) for d in column]) for column in columns)
-    return primal, tangent
 
 
 def _with_rows_of(

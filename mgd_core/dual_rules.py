@@ -83,19 +83,36 @@ def _project(c: Tensor, x: Tensor, mean: Tensor, r: Tensor) -> Tensor:
 
 
 class _Gelu(torch.autograd.Function):
-    """y = x Phi(x), dy = y'(x) dx; y''(x) = phi(x) (2 - x^2)."""
+    """y = gelu(x), dy = y'(x) dx; exact or with the tanh approximation."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, dx: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, x: Tensor, dx: Tensor, approximate: str) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(x, dx)
-        return F.gelu(x), aten.gelu_backward(dx, x)
+        ctx.approximate = approximate
+        return F.gelu(x, approximate=approximate), aten.gelu_backward(dx, x, approximate=approximate)
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor, gdy: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, gy: Tensor, gdy: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
         x, dx = ctx.saved_tensors
-        square = x * x
-        second = square.mul(-0.5).exp_().mul_(square.neg_().add_(2.0)).mul_(dx).mul_(gdy).mul_(1 / math.sqrt(2 * math.pi))
-        return aten.gelu_backward(gy, x).add_(second), aten.gelu_backward(gdy, x)
+        second = (_gelu_second if ctx.approximate == "none" else _gelu_tanh_second)(x)
+        g_x = torch.addcmul(aten.gelu_backward(gy, x, approximate=ctx.approximate), second.mul_(dx), gdy)
+        return g_x, aten.gelu_backward(gdy, x, approximate=ctx.approximate), None
+
+
+def _gelu_second(x: Tensor) -> Tensor:
+    """y'' of x Phi(x): phi(x) (2 - x^2)."""
+    square = x * x
+    return square.mul(-0.5).exp_().mul_(square.neg_().add_(2.0)).mul_(1 / math.sqrt(2 * math.pi))
+
+
+def _gelu_tanh_second(x: Tensor) -> Tensor:
+    """y'' of x (1 + tanh u) / 2 with u = k (x + c x^3): (1 - t^2) (u' + x (u''/2 - t u'^2)), t = tanh u."""
+    k, c = math.sqrt(2 / math.pi), 0.044715
+    square = x * x
+    t = (square * (k * c)).add_(k).mul_(x).tanh_()
+    slope = square.mul_(3 * k * c).add_(k)
+    inner = (slope * slope).mul_(t).neg_().add_(x, alpha=3 * k * c).mul_(x).add_(slope)
+    return inner.mul_(t.mul_(t).neg_().add_(1.0))
 
 
 class _Linear(torch.autograd.Function):
@@ -163,11 +180,11 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def gelu(x: Tensor, approximate: str = "none") -> Tensor:
-    """Exact GELU; the tanh approximation goes to PyTorch's own rule."""
+    """GELU, exact or with the tanh approximation."""
     primal, tangent = _dual(x)
-    if tangent is None or approximate != "none":
+    if tangent is None:
         return F.gelu(x, approximate=approximate)
-    return fwd.make_dual(*_Gelu.apply(primal, tangent))
+    return fwd.make_dual(*_Gelu.apply(primal, tangent, approximate))
 
 
 def attention(

@@ -38,6 +38,13 @@ class Objective(ABC):
     def losses(self, params: Params, features: Features) -> Tensor:
         """One loss per example, shape (n,), in nats; may couple all rows of the batch."""
 
+    @abstractmethod
+    def candidate_losses(self, params: Params, candidates: Features, reference: Features, others: Tensor) -> Tensor:
+        """Loss (n,) that each candidate would have if it alone joined the batch ``reference`` (b rows).
+
+        ``others`` (n, b) bool: false where the reference row is the candidate itself, which is no negative of its own.
+        """
+
     def couple(self, params: Params, features: Features, weights: Tensor) -> Tensor:
         """Scalar batch loss: the weighted mean of the example losses (``weights``: shape (n,))."""
         losses = self.losses(params, features)
@@ -69,6 +76,20 @@ def info_nce(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
     logits = scale * (image @ text.T)
     own = logits.diagonal()
     return 0.5 * (log_sum_exp(logits, 1) + log_sum_exp(logits, 0)) - own
+
+
+def info_nce_joining(image: Tensor, text: Tensor, others: tuple[Tensor, Tensor], scale: Tensor, apart: Tensor) -> Tensor:
+    """InfoNCE (n,) of candidates (image, text), each (n, d), against the pairs ``others``, each (b, d), as negatives.
+
+    Every candidate meets the same negatives, so its loss does not depend on which candidates are scored beside it.
+    ``apart`` (n, b) bool: which negatives count.
+    """
+    own = scale * (image * text).sum(1, keepdim=True)
+    terms = []
+    for ours, theirs in ((image, others[1]), (text, others[0])):
+        logits = (scale * (ours @ theirs.T)).masked_fill(~apart, float("-inf"))
+        terms.append(log_sum_exp(torch.cat([own, logits], dim=1), 1))
+    return 0.5 * (terms[0] + terms[1]) - own.squeeze(1)
 
 
 def unit_rows(x: Tensor) -> Tensor:

@@ -1,23 +1,40 @@
 """Probing candidates: g_i = <gamma_k, grad l_i(theta_k)>, the derivative of phi with respect to adding eps l_i at step k.
 
-One forward-mode pass per batch of candidates, no backward and no per-example gradients (Engstrom et al. 2025, arXiv
-2503.13751, Algorithm 1, with weights z entering at step k and z = 0). A contrastive loss needs negatives: a candidate's
-are the other rows of its probe batch, so the composition of probe batches is part of the definition of g_i.
+One forward-mode pass over the candidates, no backward and no per-example gradients (Engstrom et al. 2025, arXiv
+2503.13751, Algorithm 1: weights z enter at step k, and z = 0). In a contrastive loss l_i is the loss candidate i would
+have as the one more pair of step k's own batch: the negatives are the same for every candidate, so g_i does not depend
+on which candidates are scored together, in which order, or how the pool is sharded.
 """
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from mgd_core.derivatives import example_tangents
-from mgd_core.layout import ParameterLayout
-from mgd_core.objective import Objective, Rows
+from mgd_core.derivatives import DualFeatures, candidate_tangents, encode_dual
+from mgd_core.learner import Batch, Learner
+from mgd_core.objective import Rows
 from mgd_core.replay import ProbePoint
 
 
-def probe(
-    objective: Objective, layout: ParameterLayout, point: ProbePoint, rows: Rows, chunk: int | None = None
-) -> Tensor:
-    """Metagradients (n,) of the candidates ``rows``: negative where more of the candidate lowers the target loss."""
-    _, tangents = example_tangents(objective, layout, point.theta, point.gamma, rows, chunk)
-    return tangents
+class Probe:
+    """Scores candidates at one probe point. ``reference`` is the batch that was trained on at that step."""
+
+    def __init__(self, learner: Learner, point: ProbePoint, reference: Batch | None = None) -> None:
+        self.learner, self.point = learner, point
+        self.reference = learner.batches(point.step) if reference is None else reference
+        self.features = self._encode(self.reference.rows)
+
+    def _encode(self, rows: Rows) -> DualFeatures:
+        learner, point = self.learner, self.point
+        return encode_dual(learner.objective, learner.layout, point.theta, point.gamma, rows, learner.chunk)
+
+    def scores(self, rows: Rows, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Losses l_i (n,) in nats and metagradients g_i (n,): negative where more of candidate i lowers phi.
+
+        ``ids`` (n,): positions of the candidates in the pool, to tell a candidate from itself in the batch.
+        """
+        learner, point = self.learner, self.point
+        others = ids[:, None] != self.reference.ids[None, :]
+        return candidate_tangents(
+            learner.objective, learner.layout, point.theta, point.gamma, self._encode(rows), self.features, others
+        )

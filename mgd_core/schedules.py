@@ -32,6 +32,12 @@ def one_cycle(steps: int, peak: float, warmup: int, start: float = 0.0, end: flo
     return torch.tensor(up + [peak + (end - peak) * (t + 1) / down for t in range(down)], dtype=torch.float64)
 
 
+def constant(steps: int, peak: float, warmup: int = 0) -> Tensor:
+    """``peak`` after a linear warm-up; (steps,), float64."""
+    _check(steps, peak, warmup)
+    return torch.tensor([peak * min(1.0, (t + 1) / max(1, warmup)) for t in range(steps)], dtype=torch.float64)
+
+
 def _check(steps: int, peak: float, warmup: int) -> None:
     if steps < 1 or not 0 <= warmup <= steps or not peak > 0:
         raise ValueError(

@@ -1,0 +1,210 @@
+"""The command line `mgd`: one command for each thing a user does."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+DESCRIPTION = """\
+Curate image-text training data by metagradient descent: train, take the exact gradient of a target loss with respect to
+every sample's weight, drop what hurts and repeat what helps, round after round."""
+
+EPILOG = """\
+a first session:
+  mgd curate fashion                      curate the pool that comes with mgd; prints a table, writes a report
+  mgd sql "select * from comparison"      ask the result anything, in SQL
+  mgd export --format datacomp            the subset as DataComp's tools take it
+
+Everything is kept below one directory, ./runs, or what --home or MGD_HOME says. Flows run on a local Prefect server that
+mgd looks after by itself; set PREFECT_API_URL to use your own."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status. A user's mistake ends as one message, not as a traceback."""
+    options = parser().parse_args(arguments)
+    try:
+        return int(options.run(options) or 0)
+    except KeyboardInterrupt:
+        print("stopped; give the same command again to go on from here", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 0
+    except Exception as error:
+        if os.environ.get("MGD_TRACEBACK") or not _is_message(error):
+            raise
+        print(f"mgd: {error}", file=sys.stderr)
+        return 1
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    top = argparse.ArgumentParser("mgd", description=DESCRIPTION, epilog=EPILOG, formatter_class=_Raw)
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _curate_parser(commands)
+    _read_parsers(commands)
+    _export_parser(commands)
+    _serve_parsers(commands)
+    return top
+
+
+class _Raw(argparse.RawDescriptionHelpFormatter):
+    """Keeps the lines of descriptions as they are."""
+
+
+def _command(commands: argparse._SubParsersAction, name: str, run: Callable, text: str) -> argparse.ArgumentParser:  # type: ignore[type-arg]
+    made: argparse.ArgumentParser = commands.add_parser(
+        name, help=text.split("\n")[0], description=text, formatter_class=_Raw
+    )
+    home = Path(os.environ.get("MGD_HOME", "runs"))
+    made.add_argument("--home", type=Path, default=home, help="directory of all runs, pools and tables (default: %(default)s)")
+    made.set_defaults(run=run)
+    return made
+
+
+def _curate_parser(commands: argparse._SubParsersAction) -> None:  # type: ignore[type-arg]
+    made = _command(
+        commands,
+        "curate",
+        _curate,
+        "curate the pool of a catalog\n\nBuilds the pool, runs the rounds, chooses one by the held-out target, compares its "
+        "subset with rivals at equal\nsamples seen, and writes a report. Stopped or killed, the same command goes on where it "
+        "was.",
+    )
+    made.add_argument("catalog", help="a TOML file, or the name of a catalog that comes with mgd: fashion, emoji")
+
+
+def _read_parsers(commands: argparse._SubParsersAction) -> None:  # type: ignore[type-arg]
+    made = _command(
+        commands,
+        "sql",
+        _sql,
+        "ask the tables of a run in SQL (DuckDB)\n\nWithout a query, opens a shell. `select * from views` lists what there is, "
+        "`select * from columns` what each column means.",
+    )
+    made.add_argument("query", nargs="?", help='for instance "select * from comparison"')
+    made.add_argument("--run", dest="run_id", help="run to ask, or 'all' (default: the latest)")
+    made.add_argument("--format", choices=("table", "csv", "json"), default="table")
+    made.add_argument("--limit", type=int, help="most rows shown (default: 50 of a table, all of csv and json)")
+    made = _command(commands, "runs", _runs, "list the runs of this home, newest first")
+    made = _command(commands, "report", _report, "write a run's report again and say where it is")
+    made.add_argument("--run", dest="run_id", help="run (default: the latest)")
+
+
+def _export_parser(commands: argparse._SubParsersAction) -> None:  # type: ignore[type-arg]
+    made = _command(
+        commands,
+        "export",
+        _export,
+        "write a run's subset for others to use\n\n"
+        "  datacomp    .npy of u8,u8 records, sorted, repeats kept: what DataComp's resharder takes (verified after writing)\n"
+        "  parquet     uid and count\n"
+        "  webdataset  shards with the samples themselves, globally shuffled, copies apart",
+    )
+    made.add_argument("--format", choices=("datacomp", "parquet", "webdataset"), required=True)
+    made.add_argument("--out", type=Path, help="file or directory to write (default: in the run's directory)")
+    made.add_argument("--run", dest="run_id", help="run (default: the latest)")
+    made.add_argument("--round", type=int, help="round whose counts to take (default: the chosen one)")
+    made.add_argument("--shard-size", type=int, default=10_000, help="samples a shard (webdataset)")
+    made.add_argument("--seed", type=int, default=0, help="seed of the shuffle (webdataset)")
+
+
+def _serve_parsers(commands: argparse._SubParsersAction) -> None:  # type: ignore[type-arg]
+    made = _command(commands, "serve", _serve, "curate a catalog on a schedule, until stopped (on your Prefect, see PREFECT_API_URL)")
+    made.add_argument("catalog", help="a TOML file or the name of a catalog")
+    made.add_argument("--cron", required=True, help='five fields, for instance "0 3 * * *": every night at three (UTC)')
+    made = _command(commands, "server", _server, "the local Prefect server of this home: is it up, where is its page, stop it")
+    made.add_argument("action", choices=("status", "start", "stop"), nargs="?", default="status")
+
+
+def _curate(options: argparse.Namespace) -> int:
+    from tasks.catalog import find_catalog, load_catalog
+
+    load_catalog(find_catalog(options.catalog))  # a mistake in the catalog is told before anything starts
+    from flows.runtime.session import prefect_session
+
+    with prefect_session(options.home.resolve()) as url:
+        from flows.console import shown_progress
+        from flows.curate import run_curate
+        from tasks.reports import format_result_table, result_table
+
+        print(f"Prefect: {url.removesuffix('/api')}", file=sys.stderr)
+        with shown_progress():
+            directory = run_curate(options.catalog, options.home.resolve())
+    print(format_result_table(result_table(options.home.resolve(), directory.name)))
+    print(f"\nreport  {directory / 'report.html'}\nsubset  {directory / 'subset.npy'}\nask     mgd sql --home {options.home}")
+    return 0
+
+
+def _sql(options: argparse.Namespace) -> int:
+    if options.query is None:
+        from tasks.sql_shell import sql_shell
+
+        sql_shell(options.home, options.run_id)
+    else:
+        from tasks.answers import run_sql
+
+        run_sql(options.home, options.query, options.run_id, sys.stdout, options.format, options.limit)
+    return 0
+
+
+def _runs(options: argparse.Namespace) -> int:
+    from tasks.listing import format_runs
+
+    print(format_runs(options.home))
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from tasks.listing import latest_run
+    from tasks.reports import write_report
+
+    print(write_report(options.home, options.run_id or latest_run(options.home)))
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from tasks.listing import export_run, latest_run
+
+    run = options.run_id or latest_run(options.home)
+    print(export_run(options.home, run, options.format, options.out, options.round, options.shard_size, options.seed))
+    return 0
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from flows.runtime.session import prefect_session
+    from tasks.catalog import find_catalog, load_catalog
+
+    load_catalog(find_catalog(options.catalog))
+    home = options.home.resolve()
+    with prefect_session(home):
+        from flows.curate import curate
+
+        parameters = {"catalog": options.catalog, "home": str(home)}
+        curate.serve(name=f"curate {options.catalog}", cron=options.cron, parameters=parameters, limit=1)
+    return 0
+
+
+def _server(options: argparse.Namespace) -> int:
+    from flows.runtime.server import ensure_server, server_status, stop_server
+
+    home = options.home.resolve()
+    if options.action == "stop":
+        print("stopped" if stop_server(home) else "no server was running")
+    elif options.action == "start":
+        print(ensure_server(home).removesuffix("/api"))
+    else:
+        print(server_status(home))
+    return 0
+
+
+def _is_message(error: Exception) -> bool:
+    """Whether an exception is meant for the user: raised by this project, or the operating system about a file."""
+    module = type(error).__module__.split(".")[0]
+    return module in {"mgd_core", "tasks", "flows"} or isinstance(error, OSError | ImportError)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+"""The flow `curate`: pool, rounds of metagradient descent, choice of a round, comparison, report.
+
+Composition only. Each task is one unit of work with its own durable record, so Prefect says what ran and the records say
+what need not run again: give the same command after any interruption, and the run ends with the same bytes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import flow, task
+from prefect.artifacts import create_link_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
+
+from flows.runtime.device import device_lock
+from flows.runtime.runners import make_runner
+from flows.runtime.session import record_session
+from tasks import comparison, estimate, pools, reports, rounds, subsets, units
+from tasks.catalog import Catalog, find_catalog, load_catalog
+from tasks.progress import announce
+from tasks.runs import Run, begin_run
+
+QUIET = {"cache_policy": NO_CACHE, "persist_result": False}
+
+
+@task(name="index-shard", task_run_name="shard {unit.index}", **QUIET)
+def index_shard(unit: units.ShardUnit) -> None:
+    """Write or index one shard of the pool."""
+    units.write_or_index_unit(unit)
+
+
+@task(name="train-and-replay", task_run_name="round {round}: train and replay", **QUIET)
+def train_round(directory: Path, round: int, differentiate: bool) -> Path:
+    """Train on the round's counts and traverse the window in reverse."""
+    with _device(directory):
+        return rounds.train_round(directory, round, differentiate)
+
+
+@task(name="probe-shard", task_run_name="round {round}: probe {shard}", **QUIET)
+def probe_shard(directory: Path, round: int, shard: str) -> Path:
+    """Score the masked samples of one shard."""
+    with _device(directory):
+        return rounds.probe_shard(directory, round, shard)
+
+
+@task(name="publish-round", task_run_name="round {round}: publish", **QUIET)
+def finish_round(directory: Path, round: int, probes: list[Path]) -> None:
+    """Publish the round's tables and the next round's counts."""
+    rounds.finish_round(directory, round, probes)
+
+
+@task(name="train-subset", task_run_name="compare {subset}, seed {seed}", **QUIET)
+def train_subset(directory: Path, subset: str, seed: int, chosen: int) -> Path:
+    """Train one subset afresh and test it."""
+    with _device(directory):
+        return comparison.train_subset(directory, subset, seed, chosen)
+
+
+@task(name="report", **QUIET)
+def report(directory: Path) -> Path:
+    """Write the report and link it in Prefect."""
+    run = Run.load(directory)
+    page = reports.write_report(run.home, run.id)
+    create_link_artifact(link=page.resolve().as_uri(), link_text=f"report of {run.id}", key="report")
+    rows = [{k: str(v) for k, v in row.items()} for row in reports.result_table(run.home, run.id)]
+    create_table_artifact(table=rows, key="result", description=f"Test results of {run.id}")
+    return page
+
+
+@flow(name="curate", flow_run_name="curate {catalog}", on_running=[record_session], log_prints=False)
+def curate(catalog: str, home: str = "runs") -> str:
+    """Curate the pool of a catalog (a file, or a name such as `fashion`); returns the run's directory."""
+    path, base = find_catalog(catalog), Path(home).resolve()
+    options = load_catalog(path)
+    pool = _build_pool(options, base)
+    run = begin_run(base, path, pool)
+    directory = run.directory
+    estimate.prepare(directory)
+    _descend(directory, options)
+    chosen = comparison.choose_round(directory)
+    subsets.write_subset(directory, chosen)
+    compared = [
+        train_subset.submit(directory, subset, seed, chosen)
+        for seed in options.comparison.seeds
+        for subset in options.comparison.subsets
+    ]
+    comparison.publish_evaluations(directory, [future.result() for future in compared], chosen)
+    report(directory)
+    return str(directory)
+
+
+def run_curate(catalog: str, home: Path) -> Path:
+    """Run the flow in this process with the task runner that the catalog asks for."""
+    runtime = load_catalog(find_catalog(catalog)).runtime
+    configured = curate.with_options(task_runner=make_runner(runtime.runner, runtime.workers))
+    return Path(configured(catalog, str(home)))
+
+
+def _build_pool(options: Catalog, home: Path) -> pools.PoolRecord:
+    source = options.pool.source
+    plan = pools.plan_pool(
+        source if isinstance(source, str) else list(source), home, options.pool.build_options()
+    )
+    futures = index_shard.map(pools.pending_units(plan))
+    for done, future in enumerate(futures, start=1):
+        future.result()
+        announce("index the pool", done, len(futures))
+    return pools.finish_pool(plan)
+
+
+def _descend(directory: Path, options: Catalog) -> None:
+    """Rounds 0 .. R-1 differentiate and step the counts; round R only trains, to evaluate the last counts."""
+    last = options.descent.rounds
+    shards = rounds.shard_names(directory) if rounds.probe_steps_of(options.descent) else []
+    for number in range(last + 1):
+        train_round(directory, number, differentiate=number < last)
+        probes = []
+        if number < last:
+            futures = [probe_shard.submit(directory, number, shard) for shard in shards]
+            for done, future in enumerate(futures, start=1):
+                probes.append(future.result())
+                announce(f"round {number}: probe", done, len(shards))
+        finish_round(directory, number, probes)
+
+
+def _device(directory: Path):  # type: ignore[no-untyped-def]  # a context manager
+    run = Run.load(directory)
+    return device_lock(run.home, run.catalog.runtime.device)

@@ -1,0 +1,23 @@
+"""Where and how flows run: the local Prefect server, a command's session, task runners, device locks.
+
+Nothing here imports prefect, ray or dask before it is called: ``mgd --help`` and ``mgd sql`` stay quick.
+"""
+
+from flows.runtime.device import device_lock
+from flows.runtime.environment import prepare_environment
+from flows.runtime.runners import make_runner
+from flows.runtime.server import ServerError, ServerStatus, ensure_server, server_status, stop_server
+from flows.runtime.session import prefect_session, record_session
+
+__all__ = [
+    "ServerError",
+    "ServerStatus",
+    "device_lock",
+    "ensure_server",
+    "make_runner",
+    "prefect_session",
+    "prepare_environment",
+    "record_session",
+    "server_status",
+    "stop_server",
+]

@@ -1,0 +1,167 @@
+"""One command's use of Prefect: the right server, the settings, and the runs that died marked so.
+
+Prefect leaves the run of a killed process `Running` for ever. Each session therefore holds an flock on a
+file of its own under ``<home>/.locks/sessions``, and its flow runs carry the file's name as a label (the
+hook :func:`record_session`). A file that can be locked belongs to a session that is dead, whatever killed
+it: at the next start its runs are set to `Crashed`. This needs no pid, no heartbeat and no clock, and two
+homes, machines or containers that share one Prefect server never judge each other's runs.
+"""
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows.runtime.environment import external_api_url, prepare_environment
+from flows.runtime.locks import exclusive, try_lock
+from flows.runtime.server import ensure_server
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.objects import FlowRun
+
+SESSION_LABEL = "mgd.session"
+PID_LABEL = "mgd.pid"
+_PAGE = 200  # flow runs a request; Prefect's own limit
+
+_session: ContextVar[str | None] = ContextVar("mgd_session", default=None)
+
+
+@contextmanager
+def prefect_session(home: Path) -> Iterator[str]:
+    """Run flows inside: on the server of ``PREFECT_API_URL`` if it is set, else on the home's own.
+
+    Yields the API address. Flow heartbeats are off (joining their thread costs 1 s at the end of each flow
+    run). Raises ServerError if our own server does not start, ConnectionError if the user's does not answer.
+    """
+    prepare_environment(home)
+    external = external_api_url()
+    url = external or ensure_server(home)
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        with get_client(sync_client=True) as client:
+            if external is not None:
+                _check_answer(client, external)
+            mark_dead_runs(home, client)
+        with _held_session_file(home):
+            yield url
+
+
+def record_session(flow: Any, flow_run: "FlowRun", state: Any) -> None:
+    """Hook for ``@flow(on_running=[record_session])``: label the run with the session that executes it.
+
+    Outside a session (a Prefect worker or `serve` runs the flow, and looks after it) it does nothing.
+    """
+    session = _session.get()
+    if session is None:
+        return
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        client.update_flow_run_labels(flow_run.id, {SESSION_LABEL: session, PID_LABEL: os.getpid()})
+
+
+def mark_dead_runs(home: Path, client: "SyncPrefectClient") -> int:
+    """Set the unfinished flow runs of this home's dead sessions to `Crashed`; how many there were.
+
+    A session that ran on another server than the present one waits for a command that uses that server.
+    """
+    folder = _sessions(home)
+    marked = 0
+    with exclusive(folder / "sweep.lock"):
+        dead = {path.stem: path for path in folder.glob("*.session") if _is_dead(path)}
+        if dead:
+            for run in _unfinished_runs(client):
+                if run.labels.get(SESSION_LABEL) in dead:
+                    _crash(client, run)
+                    marked += 1
+        for path in dead.values():  # last, so that a sweep cut off is done again
+            path.unlink()
+    return marked
+
+
+@contextmanager
+def _held_session_file(home: Path) -> Iterator[None]:
+    session = uuid.uuid4().hex
+    path = _sessions(home) / f"{session}.session"
+    with exclusive(path.parent / "sweep.lock"):  # nobody may find the file before it is locked
+        descriptor = try_lock(path)
+        path.write_text(_server_note())
+    token = _session.set(session)
+    try:
+        yield
+    finally:
+        _session.reset(token)
+        path.unlink(missing_ok=True)
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _sessions(home: Path) -> Path:
+    return Path(home).resolve() / ".locks" / "sessions"
+
+
+def _server_note() -> str:
+    """Which server a session talks to: the user's address, or the home's own, whose port may change."""
+    return external_api_url() or "local"
+
+
+def _is_dead(path: Path) -> bool:
+    """Whether the session ran on the present server and nobody holds its lock any more."""
+    if path.read_text() != _server_note():
+        return False
+    descriptor = try_lock(path)
+    if descriptor is None:
+        return False
+    os.close(descriptor)
+    return True
+
+
+def _unfinished_runs(client: "SyncPrefectClient") -> list["FlowRun"]:
+    """Every flow run that Prefect believes to be under way."""
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
+    from prefect.client.schemas.objects import StateType
+
+    going = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
+    under_way = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=going)))
+    runs: list[FlowRun] = []
+    while page := client.read_flow_runs(flow_run_filter=under_way, limit=_PAGE, offset=len(runs)):
+        runs.extend(page)
+    return runs
+
+
+def _crash(client: "SyncPrefectClient", run: "FlowRun") -> None:
+    """End a flow run, and the task runs it left open, in the server's books."""
+    from prefect.client.schemas.filters import (
+        FlowRunFilter,
+        FlowRunFilterId,
+        TaskRunFilter,
+        TaskRunFilterState,
+        TaskRunFilterStateType,
+    )
+    from prefect.client.schemas.objects import StateType
+    from prefect.states import Crashed
+
+    state: Any = Crashed(message=f"process {run.labels.get(PID_LABEL)} ended without finishing this run")
+    going = [StateType.RUNNING, StateType.PENDING]
+    open_tasks = client.read_task_runs(
+        flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id])),
+        task_run_filter=TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=going))),
+    )
+    for task_run in open_tasks:
+        client.set_task_run_state(task_run.id, state, force=True)
+    client.set_flow_run_state(run.id, state, force=True)
+
+
+def _check_answer(client: "SyncPrefectClient", url: str) -> None:
+    problem = client.api_healthcheck()
+    if problem is not None:
+        raise ConnectionError(
+            f"PREFECT_API_URL is {url}, and no Prefect server answers there ({problem!r}). "
+            "Start that server, or unset the variable to let mgd run its own."
+        )

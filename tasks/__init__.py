@@ -1,0 +1,1 @@
+"""The pipeline's effects, one noun a module: plain functions over paths, digests and small frozen options."""

@@ -1,0 +1,278 @@
+"""The catalog: one TOML file that says everything about a curation.
+
+Every option is a field with its unit and meaning; unknown keys are refused with the nearest valid one. A catalog is
+read once, checked before any work, and copied into the run with its digest.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from tasks import pools
+
+CATALOGS = Path(__file__).resolve().parents[1] / "catalogs"
+"""The catalogs, views, models and pools that travel with the package."""
+
+
+class CatalogError(ValueError):
+    """A catalog that cannot be used: says which file and key, and what to write instead."""
+
+
+class Section(BaseModel):
+    """A table of the catalog."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Whole = Annotated[int, Field(ge=1)]
+
+
+class PoolOptions(Section):
+    """Where the candidate pairs come from."""
+
+    source: str | tuple[str, ...]
+    """A sheet directory, or WebDataset tars (paths, globs or fsspec URLs); relative to the catalog file."""
+    shard_size: Whole = 1000
+    """Pairs in each tar that is written (a pool that already is tars keeps its own)."""
+    max_rejects: Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0)] = 0.01
+    """Bad samples that are recorded and left out before the flow stops: a share (0.01) or a whole number."""
+    max_damaged_shards: Annotated[int, Field(ge=0)] = 0
+    """Truncated or corrupt tars that are gone through as far as they can be read before the flow stops."""
+
+    def build_options(self) -> pools.PoolOptions:
+        """What the pool's builder needs of this."""
+        return pools.PoolOptions(**self.model_dump(exclude={"source"}))
+
+
+class TaskOptions(Section):
+    """A zero-shot classification: images of one split of a sheet, classes named by a column."""
+
+    source: str
+    split: str
+    classes: str
+    """Column that names the class of an image."""
+    texts: str | None = None
+    """Column whose distinct values describe a class (say, the names of its members); None: the class name itself."""
+    texts_splits: tuple[str, ...] | None = None
+    """Splits whose rows define the classes and their texts; None: all but the pool."""
+    max_texts: Whole = 8
+    """Texts taken of each class at most."""
+    templates: tuple[str, ...] = ("a photo of a {}",)
+    """Sentences around a class text; features are averaged over texts and templates."""
+
+
+class TargetOptions(Section):
+    """What the descent lowers, what chooses the round, and what only the report sees."""
+
+    target: TaskOptions
+    heldout: TaskOptions
+    tests: dict[str, TaskOptions]
+    temperature: Literal["best", "model"] | Positive = "best"
+    """Temperature of the target loss: the one that minimises it, the model's own, or a number."""
+
+
+class ModelOptions(Section):
+    """The CLIP that is trained."""
+
+    config: str
+    """open_clip model config (JSON); relative to the catalog file. Its vocabulary may be larger than `vocabulary`."""
+    vocabulary: Literal["used", "full"] = "used"
+    """`used`: only the tokens that occur in pool and tasks get an embedding; `full`: open_clip's 49,408."""
+
+
+class LearnerOptions(Section):
+    """The training recipe, the same for every subset."""
+
+    steps: Whole
+    batch: Whole
+    learning_rate: Positive
+    schedule: Literal["cosine", "one_cycle", "constant"] = "cosine"
+    warmup: Annotated[int, Field(ge=0)] = 0
+    optimizer: Literal["adam", "sgd"] = "adam"
+    b1: Share = 0.9
+    b2: Share = 0.98
+    eps: Positive = 1e-6
+    eps_root: Annotated[float, Field(ge=0)] = 1e-8
+    """Added under Adam's square root; larger is smoother and less adaptive."""
+    momentum: Share = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    clip_norm: Positive | None = None
+    chunk: Whole | None = None
+    """Rows encoded at once; None: the whole batch. Changes memory, and results by rounding only."""
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _warmup_fits(self) -> LearnerOptions:
+        if self.warmup > self.steps:
+            raise ValueError(f"warmup ({self.warmup}) is longer than the training ({self.steps} steps)")
+        return self
+
+
+class DescentOptions(Section):
+    """How counts are moved from round to round."""
+
+    rounds: Annotated[int, Field(ge=1)]
+    surrogate: Literal["probe", "path"] = "probe"
+    """`probe`: weights enter at the steps `probe_steps`, the pool is scored there; `path`: wherever a sample is seen."""
+    window_start: Annotated[int, Field(ge=0)] = 0
+    """First differentiated step k."""
+    probe_steps: tuple[int, ...] = ()
+    """Steps at which candidates enter (surrogate `probe`); empty: the window's first step."""
+    plan: Literal["keep_all", "binomial"] = "keep_all"
+    slots: Whole | None = None
+    """States kept at once by the binomial plan."""
+    rule: Literal["sign", "exchange"] = "sign"
+    p: Share = 0.2
+    """Share of the pool that is masked in (scored and moved) each round."""
+    share: Share = 0.2
+    """`exchange`: share of the masked samples raised, and lowered."""
+    memory: Share = 0.0
+    """Weight of earlier rounds' metagradients in the step: 0 is the paper's rule, 1 sums all rounds alike."""
+    max_count: Whole | None = None
+    """Ceiling of a sample's count; None: no ceiling."""
+    select: Literal["heldout_loss", "heldout_accuracy"] = "heldout_loss"
+    """What chooses the round."""
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _slots_named(self) -> DescentOptions:
+        if self.plan == "binomial" and self.slots is None:
+            raise ValueError("plan 'binomial' needs 'slots', the number of states it may keep at once")
+        return self
+
+
+class ComparisonOptions(Section):
+    """The trainings that put the chosen subset beside its rivals, at equal samples seen."""
+
+    subsets: tuple[Literal["everything", "mgd", "random", "loss_filter", "clip_filter", "oracle"], ...] = (
+        "everything",
+        "random",
+        "loss_filter",
+        "clip_filter",
+        "mgd",
+    )
+    seeds: tuple[int, ...] = (101, 102, 103)
+
+
+class RuntimeOptions(Section):
+    """Where it runs."""
+
+    device: str = "cpu"
+    threads: Whole = 2
+    """CPU threads of a training; part of the run's identity, since it changes results bit for bit."""
+    runner: Literal["threads", "processes", "ray", "dask"] = "threads"
+    workers: Whole = 1
+
+
+class Catalog(Section):
+    """One curation."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+    description: str = ""
+    pool: PoolOptions
+    targets: TargetOptions
+    model: ModelOptions
+    learner: LearnerOptions
+    descent: DescentOptions
+    comparison: ComparisonOptions = ComparisonOptions()
+    runtime: RuntimeOptions = RuntimeOptions()
+
+    @model_validator(mode="after")
+    def _window_lies_in_training(self) -> Catalog:
+        steps, first = self.learner.steps, self.descent.window_start
+        outside = [k for k in (first, *self.descent.probe_steps) if not first <= k < steps]
+        if outside:
+            raise ValueError(f"steps {outside} lie outside the differentiated window [{first}, {steps})")
+        return self
+
+
+def find_catalog(name: str) -> Path:
+    """Path of a catalog given as a file, or by the name of one that travels with the package.
+
+    Raises:
+        CatalogError: no such file or name; lists the names there are.
+    """
+    for candidate in (Path(name), CATALOGS / f"{name}.toml"):
+        if candidate.is_file():
+            return candidate.resolve()
+    known = ", ".join(sorted(p.stem for p in CATALOGS.glob("*.toml")))
+    raise CatalogError(f"no catalog '{name}': neither a file nor one of those that come with mgd ({known})")
+
+
+def load_catalog(path: Path) -> Catalog:
+    """Read and check a catalog; source paths in it become absolute.
+
+    Raises:
+        CatalogError: with every problem found: file, key, value, and the nearest valid key for a typo.
+    """
+    try:
+        raw = tomllib.loads(path.read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise CatalogError(f"{path}: not valid TOML: {error}") from None
+    try:
+        catalog = Catalog.model_validate(raw)
+    except ValidationError as error:
+        raise CatalogError("\n".join(_explain(path, error))) from None
+    return _resolved(catalog, path.parent)
+
+
+def _explain(path: Path, error: ValidationError) -> Iterator[str]:
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            options = sorted(_fields_at(problem["loc"][:-1]))
+            near = difflib.get_close_matches(str(problem["loc"][-1]), options, n=1, cutoff=0.5)
+            hint = f"did you mean '{near[0]}'?" if near else f"valid keys here: {', '.join(options)}"
+            yield f"{path}: unknown key '{key}'; {hint}"
+        elif problem["type"] == "missing":
+            yield f"{path}: key '{key}' is missing"
+        elif not key:
+            yield f"{path}: {problem['msg']}"
+        else:
+            yield f"{path}: key '{key}' = {problem['input']!r}: {problem['msg']}"
+
+
+def _fields_at(location: tuple[int | str, ...]) -> set[str]:
+    """Field names of the section at ``location``."""
+    model: Any = Catalog
+    for part in location:
+        if isinstance(model, type) and issubclass(model, BaseModel) and part in model.model_fields:
+            annotation = model.model_fields[str(part)].annotation
+            nested = [a for a in (annotation, *getattr(annotation, "__args__", ())) if isinstance(a, type)]
+            model = next((a for a in nested if issubclass(a, BaseModel)), annotation)
+    return set(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else set()
+
+
+def _resolved(catalog: Catalog, base: Path) -> Catalog:
+    """The same catalog with paths made absolute."""
+
+    def absolute(source: str) -> str:
+        return source if "://" in source else str((base / source).resolve())
+
+    def task(options: TaskOptions) -> TaskOptions:
+        return options.model_copy(update={"source": absolute(options.source)})
+
+    source = catalog.pool.source
+    moved = absolute(source) if isinstance(source, str) else tuple(absolute(s) for s in source)
+    targets = catalog.targets.model_copy(
+        update={
+            "target": task(catalog.targets.target),
+            "heldout": task(catalog.targets.heldout),
+            "tests": {name: task(options) for name, options in catalog.targets.tests.items()},
+        }
+    )
+    return catalog.model_copy(
+        update={
+            "pool": catalog.pool.model_copy(update={"source": moved}),
+            "targets": targets,
+            "model": catalog.model.model_copy(update={"config": absolute(catalog.model.config)}),
+        }
+    )

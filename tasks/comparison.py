@@ -1,0 +1,143 @@
+"""The chosen subset beside its rivals: each is trained afresh with the plain recipe, at equal samples seen.
+
+Rivals of the subset that metagradient descent chose (n distinct samples): everything; n random samples; the n samples of
+lowest loss; the n pairs of highest CLIP score (cosine of image and caption), both scored by the model that round 0
+trained on the whole pool; and, where the pool knows it, the samples whose caption is right.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from mgd_core.clip import ClipObjective
+from mgd_core.order import generator
+from mgd_core.replay import train
+from tasks.artefacts import digest, publish_json, read_json
+from tasks.progress import announce
+from tasks.rounds import PROBE_BATCH, counts_of, is_done, load_parameters
+from tasks.tables import publish, read
+from tasks.workbench import Counts, Workbench, opened
+
+RANDOM_STREAM = 7  # names the generator that draws random subsets
+TRUTH_COLUMN = "truth_clean"
+
+
+class ComparisonError(ValueError):
+    """A subset that the catalog asks for cannot be made from this pool."""
+
+
+def choose_round(directory: Path) -> int:
+    """The round with the best held-out target, earliest on a tie; publishes ``choices`` and returns it."""
+    with opened(directory) as bench:
+        rule = bench.catalog.descent.select
+        rounds = read(bench.run.home, bench.run.id, "rounds").sort_by("round")
+        values = rounds[rule].to_numpy()
+        best = int(values.argmin() if rule == "heldout_loss" else values.argmax())
+        chosen = int(rounds["round"][best].as_py())
+        choice = pa.Table.from_pylist([{"rule": rule, "value": float(values[best])}])
+        publish(bench.run.home, bench.run.id, "choices", chosen, choice)
+        return chosen
+
+
+def train_subset(directory: Path, subset: str, seed: int, chosen: int) -> Path:
+    """Train one subset with one seed and evaluate it on the tests; returns the path of its record."""
+    with opened(directory) as bench:
+        counts = subset_counts(bench, subset, seed, chosen)
+        record = bench.run.work("comparison", f"{subset}-{seed}.json")
+        key = bench.run.key("comparison", subset, seed, digest(counts.tolist()))
+        if not is_done(record, key):
+            publish_json(record, {"key": key, "rows": _train_and_test(bench, counts, subset, seed)})
+        return record
+
+
+def publish_evaluations(directory: Path, records: list[Path], chosen: int) -> None:
+    """Publish the records of all comparison trainings as ``evaluations``."""
+    with opened(directory) as bench:
+        rows = [row for record in records for row in read_json(record)["rows"]]
+        publish(bench.run.home, bench.run.id, "evaluations", chosen, pa.Table.from_pylist(rows))
+
+
+def subset_counts(bench: Workbench, subset: str, seed: int, chosen: int) -> Counts:
+    """Counts (n,) of a subset in the comparison.
+
+    Raises:
+        ComparisonError: the oracle was asked for and the pool does not know its truth.
+    """
+    mgd = counts_of(bench, chosen)
+    n, size = len(mgd), int((mgd > 0).sum())
+    if subset == "mgd":
+        return mgd
+    if subset == "everything":
+        return np.ones(n, np.int64)
+    if subset == "oracle":
+        return _truth(bench).astype(np.int64)
+    if subset == "random":
+        best = generator(seed, RANDOM_STREAM).permutation(n)[:size]
+    else:
+        losses, cosines = pool_scores(bench)
+        best = np.argsort(losses if subset == "loss_filter" else -cosines, kind="stable")[:size]
+    counts = np.zeros(n, np.int64)
+    counts[best] = 1
+    return counts
+
+
+def pool_scores(bench: Workbench) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Contrastive loss (nats) and CLIP score (cosine) of every pair (n,), by the model of round 0.
+
+    The losses are taken in batches of a fixed permutation, since each needs negatives.
+    """
+    path = bench.run.work("comparison", "pool-scores.npy")
+    if path.exists():
+        losses, cosines = np.load(path)
+        return losses, cosines
+    theta = load_parameters(bench.run.work("round-000", "replayed.json"))
+    learner, _ = bench.learner(np.ones(len(bench.pairs), np.int64), 0)
+    objective, params = learner.objective, learner.layout.unflatten(theta)
+    assert isinstance(objective, ClipObjective)
+    scores = np.empty((2, len(bench.pairs)))
+    order = generator(0, RANDOM_STREAM + 1).permutation(len(bench.pairs))
+    with torch.no_grad():
+        for ids in np.array_split(order, max(1, len(order) // PROBE_BATCH)):
+            image, text = features = objective.encode(params, bench.batch(ids).rows)
+            scores[0, ids] = objective.losses(params, features).double().numpy()
+            scores[1, ids] = (image * text).sum(1).double().numpy()
+    from tasks.artefacts import publishing
+
+    with publishing(path) as file:
+        np.save(file, scores)
+    return scores[0], scores[1]
+
+
+def _truth(bench: Workbench) -> npt.NDArray[np.bool_]:
+    if TRUTH_COLUMN not in pq.read_schema(bench.pool.samples_path).names:
+        raise ComparisonError(
+            f"comparison.subsets asks for 'oracle', but the pool has no column '{TRUTH_COLUMN}': nobody knows which of "
+            "its captions are right. Remove 'oracle' from the catalog's comparison.subsets."
+        )
+    column = pq.read_table(bench.pool.samples_path, columns=[TRUTH_COLUMN])[TRUTH_COLUMN]
+    return np.asarray(column.to_pylist(), bool)
+
+
+def _train_and_test(bench: Workbench, counts: Counts, subset: str, seed: int) -> list[dict[str, Any]]:
+    learner, state = bench.learner(counts, seed)
+
+    def on(_: str, t: int) -> None:
+        announce(f"compare: {subset}, seed {seed}", t + 1, learner.steps)
+
+    final, _ = train(learner, state, on=on)
+    tasks = bench.zero_shot(learner)
+    seen = learner.steps * bench.catalog.learner.batch
+    rows = []
+    for name in ("heldout", *bench.catalog.targets.tests):
+        score = tasks[name].score(final.theta)
+        shared = {"subset": subset, "seed": seed, "task": name, "samples_seen": seen}
+        rows.append({**shared, "metric": "acc1", "value": score.accuracy})
+        rows.append({**shared, "metric": "loss", "value": score.loss})
+    return rows

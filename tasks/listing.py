@@ -1,0 +1,94 @@
+"""Runs as the command line lists and exports them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from tasks.exports import export_datacomp, export_parquet
+from tasks.manifests import manifest_path
+from tasks.runs import Run
+from tasks.shard_exports import export_webdataset
+from tasks.tables import files, read
+
+Format = Literal["datacomp", "parquet", "webdataset"]
+NAMES = {"datacomp": "subset.npy", "parquet": "subset.parquet", "webdataset": "subset-shards"}
+
+
+class NoRun(LookupError):
+    """There is no such run, or it has not come far enough."""
+
+
+def run_directories(home: Path) -> list[Path]:
+    """Runs of a home, newest first."""
+    found = (path.parent for path in (Path(home) / "runs").glob("*/run.json"))
+    return sorted(found, key=lambda path: (path / "run.json").stat().st_mtime, reverse=True)
+
+
+def latest_run(home: Path) -> str:
+    """Id of the newest run.
+
+    Raises:
+        NoRun: the home has none.
+    """
+    directories = run_directories(home)
+    if not directories:
+        raise NoRun(f"no runs in {home}; begin one with `mgd curate fashion`, or name another --home")
+    return directories[0].name
+
+
+def open_run(home: Path, run: str) -> Run:
+    """The run of this id.
+
+    Raises:
+        NoRun: with the ids there are.
+    """
+    directory = Path(home) / "runs" / run
+    if not (directory / "run.json").exists():
+        known = ", ".join(path.name for path in run_directories(home)) or "none"
+        raise NoRun(f"no run '{run}' in {home}; there are: {known}")
+    return Run.load(directory)
+
+
+def chosen_round(run: Run) -> int | None:
+    """The chosen round, or None while the rounds are under way."""
+    chosen = files(run.home, run.id, "choices")
+    return max(chosen) if chosen else None
+
+
+def format_runs(home: Path) -> str:
+    """One line a run: id, rounds done of rounds planned, what was chosen."""
+    lines = [f"{'run':<28} {'rounds':>8} {'chosen':>7} {'held-out':>9}  report"]
+    for directory in run_directories(home):
+        run = Run.load(directory)
+        done, chosen = len(files(run.home, run.id, "rounds")), chosen_round(run)
+        value = "" if chosen is None else f"{read(run.home, run.id, 'choices')['value'][0].as_py():.3f}"
+        page = directory / "report.html"
+        lines.append(
+            f"{run.id:<28} {f'{done}/{run.catalog.descent.rounds + 1}':>8} {'' if chosen is None else chosen:>7} "
+            f"{value:>9}  {page if page.exists() else '(not finished)'}"
+        )
+    return "\n".join(lines) if len(lines) > 1 else f"no runs in {home}; begin one with `mgd curate fashion`"
+
+
+def export_run(
+    home: Path, run_id: str, format: Format, out: Path | None, round: int | None, shard_size: int, seed: int
+) -> str:
+    """Write the subset of a run's round (default: the chosen one); returns one sentence on what was written.
+
+    Raises:
+        NoRun: no such run, or no manifest of that round yet.
+    """
+    run = open_run(home, run_id)
+    number = chosen_round(run) if round is None else round
+    if number is None:
+        raise NoRun(f"run {run.id} has chosen no round yet; finish it with `mgd curate`, or name one with --round")
+    manifest = manifest_path(run.directory, number)
+    if not manifest.exists():
+        raise NoRun(f"run {run.id} has no manifest of round {number}; it has rounds 0 to {run.catalog.descent.rounds}")
+    target = out or run.directory / NAMES[format]
+    if format == "webdataset":
+        shards = export_webdataset(manifest, run.pool_directory, target, shard_size, seed)
+        return f"{target}: round {number}, {shards.samples:,} samples ({shards.distinct:,} distinct) in {shards.shards} shards"
+    report = (export_datacomp if format == "datacomp" else export_parquet)(manifest, target)
+    return f"{target}: round {number}, {report}"

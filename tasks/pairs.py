@@ -1,0 +1,84 @@
+"""The decoded pool: every sample's pixels at the model's size, memory-mapped, in uid order.
+
+Decoding happens once for a pool and an image size; the file lies beside the pool and any process maps it.
+Only uid, shard, offsets and text are read: the columns that hold the truth are never loaded here.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+import torch
+from PIL import Image
+from torch import Tensor
+
+from tasks.artefacts import publishing
+from tasks.pools import PoolRecord
+from tasks.samples import read_images
+from tasks.uids import Bytes16, uid_bytes
+
+COLUMNS = [
+    "uid",
+    "shard",
+    "image_offset",
+    "image_size",
+    "text_offset",
+    "text_size",
+    "json_offset",
+    "json_size",
+    "text",
+]
+DECODE_AT_ONCE = 2048  # samples whose bytes are held while decoding
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The pool as the learner sees it: uids (n,), images (n, 3, S, S) uint8 and captions, sorted by uid."""
+
+    uids: Bytes16
+    images: npt.NDArray[np.uint8]
+    texts: list[str]
+
+    def __len__(self) -> int:
+        return len(self.uids)
+
+    def pixels(self, ids: npt.NDArray[np.int64]) -> Tensor:
+        """Images of pool positions ``ids``, (len(ids), 3, S, S) uint8."""
+        return torch.from_numpy(self.images[ids])
+
+
+def load_pairs(pool: PoolRecord, size: int) -> Pairs:
+    """Pairs of a pool at ``size`` pixels; decodes them on the first call."""
+    samples = pq.read_table(pool.samples_path, columns=COLUMNS)
+    path = pool.directory / f"decoded-{size}-{pool.samples_digest[:12]}.npy"
+    if not path.exists():
+        with publishing(path) as file:
+            _decode(pool, size, file)
+    return Pairs(uid_bytes(samples["uid"]), np.load(path, mmap_mode="r"), samples["text"].to_pylist())
+
+
+def resized(image: Image.Image, size: int) -> npt.NDArray[np.uint8]:
+    """RGB pixels (3, size, size): shorter side to ``size`` (bicubic), centre crop, as open_clip's evaluation
+    does."""
+    image = image.convert("RGB")
+    if image.size != (size, size):
+        scale = size / min(image.size)
+        width, height = (max(size, round(side * scale)) for side in image.size)
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
+        left, top = (width - size) // 2, (height - size) // 2
+        image = image.crop((left, top, left + size, top + size))
+    return np.asarray(image).transpose(2, 0, 1)
+
+
+def _decode(pool: PoolRecord, size: int, file: io.BufferedIOBase) -> None:
+    samples = pq.read_table(pool.samples_path, columns=COLUMNS)
+    shape = (samples.num_rows, 3, size, size)
+    np.lib.format.write_array_header_2_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})  # type: ignore[arg-type]
+    for start in range(0, samples.num_rows, DECODE_AT_ONCE):
+        rows = samples.slice(start, DECODE_AT_ONCE).to_pylist()
+        for data in read_images(rows, pool.directory):
+            file.write(resized(Image.open(io.BytesIO(data)), size).tobytes())

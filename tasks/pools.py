@@ -1,0 +1,172 @@
+"""Pools: from a sheet of tiles, or from existing tars, to a table of samples that are read one by one.
+
+`plan_pool` splits the work into units of one shard; `write_or_index_unit` does one (writes the shard if the
+source is a sheet, then indexes it); `finish_pool` joins the parts into `samples.parquet` and
+`rejects.parquet`, sorted by uid, and writes `pool.json` last. A unit's marker carries the digest of its
+inputs, so a killed build continues with the same bytes, and a pool that is finished is never built again.
+Tars are indexed where they are, not copied; whoever changes one gets a new pool.
+
+Cost: one pass over the images, and about 1 kB of memory a sample in `finish_pool`. Units are independent of
+each other.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict
+
+from tasks.artefacts import digest, file_digest, publish_json, publishing, read_json
+from tasks.pool_records import BuildOptions, PoolRecord, check_budget, load_pool
+from tasks.sheets import TABLE, open_sheet
+from tasks.sources import find_tars, fingerprint
+from tasks.tables import conform, write_parquet
+from tasks.uids import Bytes16, uid_array, uid_bytes
+from tasks.units import ShardUnit, is_done, read_part, sheet_fingerprint, write_or_index_unit
+from tasks.upstream import spread
+
+Positions = npt.NDArray[np.int64]
+
+
+class PoolPlan(BaseModel):
+    """What building a pool takes: its units, none of which depends on another."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    pool_id: str
+    directory: Path
+    source: str
+    units: tuple[ShardUnit, ...]
+    options: BuildOptions
+
+
+def build_pool(
+    source: str | Path | Sequence[str],
+    home: str | Path,
+    options: BuildOptions | None = None,
+    split: str = "pool",
+) -> PoolRecord:
+    """Build, or find built, the pool of `source` in `home`, unit by unit in this process."""
+    plan = plan_pool(source, home, options, split)
+    for unit in pending_units(plan):
+        write_or_index_unit(unit)
+    return finish_pool(plan)
+
+
+def plan_pool(
+    source: str | Path | Sequence[str],
+    home: str | Path,
+    options: BuildOptions | None = None,
+    split: str = "pool",
+) -> PoolPlan:
+    """The units of a pool: a sheet's directory (`split` of it), or tars: a directory, glob, brace pattern,
+    URL or list of them.
+
+    Raises SourceError when there is nothing at `source`.
+    """
+    options = options or BuildOptions()
+    if isinstance(source, str | Path) and (Path(source) / TABLE).is_file():
+        return _plan_sheet(Path(source), Path(home), options, split)
+    urls = find_tars(source)
+    units = [{"source": url, "fingerprint": fingerprint(url)} for url in urls]
+    return _plan(Path(urls[0]).parent.name, str(source), Path(home), options, units)
+
+
+def pending_units(plan: PoolPlan) -> list[ShardUnit]:
+    """The units still to do; none when the pool is finished."""
+    return [] if load_pool(plan.directory) else [unit for unit in plan.units if not is_done(unit)]
+
+
+def finish_pool(plan: PoolPlan) -> PoolRecord:
+    """Join the parts and write the pool's record; returns it at once when the pool is finished.
+
+    A uid's first sample (in shard order) stays, later ones are rejected. Raises EmptyPool, or TooManyRejects,
+    naming counts by reason and the first three examples; the rejects table is there to look at in both cases.
+    """
+    record = load_pool(plan.directory) or _join(plan)
+    shutil.rmtree(plan.directory / "parts", ignore_errors=True)
+    check_budget(plan.options, record)
+    return record
+
+
+def _plan_sheet(sheet: Path, home: Path, options: BuildOptions, split: str) -> PoolPlan:
+    rows, size = open_sheet(sheet).rows(split).num_rows, options.shard_size
+    shared = {"source": str(sheet), "fingerprint": sheet_fingerprint(sheet), "split": split}
+    units = [{**shared, "start": at, "stop": min(at + size, rows)} for at in range(0, rows, size)]
+    return _plan(sheet.resolve().name, str(sheet), home, options, units)
+
+
+def _plan(name: str, source: str, home: Path, options: BuildOptions, units: list[dict[str, Any]]) -> PoolPlan:
+    """The plan whose pool is named after the keys of its units, so equal inputs find their pool again in any
+    home."""
+    keys = [ShardUnit(directory=Path(), index=i, **unit).key for i, unit in enumerate(units)]
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "pool"
+    pool_id = f"{slug}-{digest(keys)[:12]}"
+    directory = home / "pools" / pool_id
+    made = tuple(ShardUnit(directory=directory, index=i, **unit) for i, unit in enumerate(units))
+    return PoolPlan(pool_id=pool_id, directory=directory, source=source, units=made, options=options)
+
+
+def _join(plan: PoolPlan) -> PoolRecord:
+    """Merge the parts, part duplicate uids from first ones, and publish tables and record."""
+    parts = pa.concat_tables([read_part(unit) for unit in plan.units])
+    first, repeats, originals = _split_repeats(uid_bytes(parts["uid"]))
+    rejects = [reject for unit in plan.units for reject in read_json(unit.marker)["rejects"]]
+    rejects += _duplicates(parts, repeats, originals)
+    samples = spread(parts.take(pa.array(first)))
+    with publishing(plan.directory / "samples.parquet") as file:
+        write_parquet(file, conform("samples", samples))
+    with publishing(plan.directory / "rejects.parquet") as file:
+        write_parquet(file, conform("rejects", _rejects_table(rejects)))
+    return _publish_record(plan, samples.num_rows, [reject["reason"] for reject in rejects])
+
+
+def _split_repeats(uids: Bytes16) -> tuple[Positions, Positions, Positions]:
+    """Positions of the first sample of each uid, sorted by uid; of all later ones; and of each later one's
+    first."""
+    order = np.argsort(uids, kind="stable")
+    repeated = np.zeros(len(order), bool)
+    repeated[1:] = uids[order][1:] == uids[order][:-1]
+    first, repeats = order[~repeated], np.sort(order[repeated])
+    return first, repeats, first[np.searchsorted(uids[first], uids[repeats])]
+
+
+def _duplicates(parts: pa.Table, repeats: Positions, originals: Positions) -> list[dict[str, Any]]:
+    columns = parts.select(["uid", "shard", "key"])
+    rejects = []
+    pairs = zip(*(columns.take(pa.array(p)).to_pylist() for p in (repeats, originals)), strict=True)
+    for row, original in pairs:
+        detail = f"first seen in {original['shard']}, key {original['key']}"
+        named = {"shard": row["shard"], "member": row["key"], "uid": row["uid"].hex}
+        rejects.append({**named, "reason": "duplicate_uid", "detail": detail})
+    return rejects
+
+
+def _rejects_table(rejects: list[dict[str, Any]]) -> pa.Table:
+    columns = {name: [reject[name] for reject in rejects] for name in ("shard", "member", "reason", "detail")}
+    arrays = {name: pa.array(values, pa.string()) for name, values in columns.items()}
+    return pa.table({**arrays, "uid": uid_array([reject["uid"] for reject in rejects])})
+
+
+def _publish_record(plan: PoolPlan, samples: int, reasons: list[str]) -> PoolRecord:
+    directory = plan.directory
+    record = PoolRecord(
+        pool_id=plan.pool_id,
+        directory=directory,
+        source=plan.source,
+        shards=len(plan.units),
+        samples=samples,
+        rejects=len(reasons),
+        reasons={reason: reasons.count(reason) for reason in sorted(set(reasons))},
+        samples_digest=file_digest(directory / "samples.parquet"),
+        rejects_digest=file_digest(directory / "rejects.parquet"),
+    )
+    publish_json(directory / "pool.json", record.model_dump(mode="json"))
+    return record

@@ -1,0 +1,292 @@
+"""One round of metagradient descent: train and replay, probe shard by shard, step the counts, publish.
+
+Each function is one unit of work: it is found done by its record, whose key is the digest of its inputs, and does nothing
+then. What a round is a function of: the run's catalog and pool, and the counts it trains on.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from safetensors import safe_open
+from safetensors.torch import save as to_safetensors
+
+from mgd_core.descent import CountUpdate, exchange_step, mask, sign_step
+from mgd_core.plans import Plan, binomial, keep_all
+from mgd_core.probe import Probe
+from mgd_core.replay import Metagradient, ProbePoint, replay, train
+from tasks.artefacts import digest, publish_bytes, publish_json, read_json
+from tasks.catalog import Catalog, DescentOptions
+from tasks.manifests import write_manifest
+from tasks.progress import announce
+from tasks.tables import publish, read
+from tasks.uids import uid_array
+from tasks.workbench import Counts, Workbench, opened
+
+Vector = npt.NDArray[np.float64]
+LAST_LOSSES = 10  # training losses averaged for the rounds table
+PROBE_BATCH = 512  # candidates encoded at once; changes results by rounding only
+
+
+def first_counts(bench: Workbench) -> None:
+    """Publish round 0's counts: every sample once."""
+    publish_counts(bench, 0, np.ones(len(bench.pairs), np.int64), None)
+
+
+def counts_of(bench: Workbench, round: int) -> Counts:
+    """Counts (n,) of a round, in uid order."""
+    table = read(bench.run.home, bench.run.id, "counts", round)
+    counts: Counts = table["count"].to_numpy().astype(np.int64)
+    assert len(counts) == len(bench.pairs), "the counts table and the pool disagree about their samples"
+    return counts
+
+
+def train_round(directory: Path, round: int, differentiate: bool) -> Path:
+    """Train on the round's counts, evaluate, and, if ``differentiate``, traverse the window in reverse.
+
+    Writes ``replayed.safetensors`` (final parameters, probe points, path gradients) and then the record, whose path is
+    returned.
+    """
+    with opened(directory) as bench:
+        counts = counts_of(bench, round)
+        record = bench.run.work(f"round-{round:03d}", "replayed.json")
+        key = bench.run.key("round", round, differentiate, digest(counts.tolist()))
+        if not is_done(record, key):
+            began = time.monotonic()
+            result, train_seconds = _replay(bench, counts, round, differentiate)
+            publish_bytes(record.with_suffix(".safetensors"), _packed(result))
+            seconds = {"train": train_seconds, "reverse": time.monotonic() - began - train_seconds}
+            publish_json(record, {"key": key, "figures": _figures(bench, result, counts, round), "seconds": seconds})
+        return record
+
+
+def probe_shard(directory: Path, round: int, shard: str) -> Path:
+    """Metagradients of the round's masked samples that lie in ``shard``, one column for each probe step."""
+    with opened(directory) as bench:
+        replayed = bench.run.work(f"round-{round:03d}", "replayed.json")
+        members = masked(bench, round) & (shards_of(bench) == shard)
+        name = Path(shard).name.replace(".", "-")
+        record = bench.run.work(f"round-{round:03d}", f"probe-{name}.json")
+        key = bench.run.key("probe", read_json(replayed)["key"], shard)
+        if not is_done(record, key):
+            began = time.monotonic()
+            g = _probe(bench, round, np.flatnonzero(members))
+            publish_bytes(record.with_suffix(".safetensors"), to_safetensors({"g": g, "ids": torch.from_numpy(members.nonzero()[0])}))
+            publish_json(record, {"key": key, "seconds": {"probe": time.monotonic() - began}})
+        return record
+
+
+def finish_round(directory: Path, round: int, probes: list[Path]) -> None:
+    """Publish the round's metagradients and row, step the counts and publish the next round's with its manifest."""
+    with opened(directory) as bench:
+        home, run = bench.run.home, bench.run.id
+        record = read_json(bench.run.work(f"round-{round:03d}", "replayed.json"))
+        figures, seconds = record["figures"], dict(record["seconds"])
+        for probe in probes:
+            seconds["probe"] = seconds.get("probe", 0.0) + read_json(probe)["seconds"]["probe"]
+        update = None
+        if figures["reverse_steps"]:
+            g, probed, visits = _metagradient(bench, round, probes)
+            uids = uid_array(bench.pairs.uids)
+            columns = {"uid": uids, "g": g, "probed": probed, "visits": visits.astype(np.int32)}
+            publish(home, run, "metagradients", round, pa.table(columns))
+            update = step_counts(bench, round)
+            publish_counts(bench, round + 1, update.counts, round)
+            figures["probed"] = int(probed.sum())
+        figures |= {"raised": update.raised if update else 0, "lowered": update.lowered if update else 0}
+        publish(home, run, "rounds", round, pa.Table.from_pylist([{"smoothness": None, **figures}]))
+        rows = [{"phase": phase, "seconds": value} for phase, value in seconds.items()]
+        publish(home, run, "timings", round, pa.Table.from_pylist(rows))
+
+
+def step_counts(bench: Workbench, round: int) -> CountUpdate:
+    """The count update of a round from the published metagradients."""
+    options = bench.catalog.descent
+    counts = counts_of(bench, round)
+    g, known = score(bench, round)
+    moving = masked(bench, round) & known
+    if options.rule == "sign":
+        return sign_step(counts, g, moving, options.max_count)
+    return exchange_step(counts, g, moving, options.share, options.max_count)
+
+
+def score(bench: Workbench, round: int) -> tuple[Vector, npt.NDArray[np.bool_]]:
+    """What the update acts on: this round's g and, discounted by ``memory`` a round, earlier ones, each at unit rms."""
+    memory = bench.catalog.descent.memory
+    total = np.zeros(len(bench.pairs))
+    known = np.zeros(len(bench.pairs), bool)
+    for earlier in range(round + 1):
+        weight = memory ** (round - earlier)
+        if weight:
+            table = read(bench.run.home, bench.run.id, "metagradients", earlier)
+            g, probed = table["g"].to_numpy(), table["probed"].to_numpy()
+            total += weight * _unit_rms(g, probed)
+            known |= probed
+    return total, known
+
+
+def masked(bench: Workbench, round: int) -> npt.NDArray[np.bool_]:
+    """Which samples (n,) this round scores and moves."""
+    options = bench.catalog.descent
+    return mask(bench.pairs.uids, options.seed, round, options.p)
+
+
+def shards_of(bench: Workbench) -> npt.NDArray[np.str_]:
+    """Shard of every sample (n,)."""
+    return np.asarray(pq.read_table(bench.pool.samples_path, columns=["shard"])["shard"].to_pylist())
+
+
+def shard_names(directory: Path) -> list[str]:
+    """The pool's shards, in order."""
+    with opened(directory) as bench:
+        return sorted(set(shards_of(bench).tolist()))
+
+
+def publish_counts(bench: Workbench, round: int, counts: Counts, parent: int | None) -> None:
+    """Publish counts as a table and as the manifest of the subset."""
+    run = bench.run
+    uids = uid_array(bench.pairs.uids)
+    publish(run.home, run.id, "counts", round, pa.table({"uid": uids, "count": counts.astype(np.int32)}))
+    provenance = {"run": run.id, "catalog": run.catalog_digest, "pool": run.record["pool_digest"], "parent_round": parent}
+    write_manifest(run.directory, round, bench.pairs.uids, counts, provenance)
+
+
+def plan_of(catalog: Catalog) -> Plan:
+    """The traversal plan of a catalog's window."""
+    start, stop = catalog.descent.window_start, catalog.learner.steps
+    if catalog.descent.plan == "keep_all":
+        return keep_all(start, stop)
+    assert catalog.descent.slots is not None
+    return binomial(start, stop, catalog.descent.slots)
+
+
+def probe_steps_of(options: DescentOptions) -> tuple[int, ...]:
+    """Steps at which candidates enter; none for the path surrogate."""
+    if options.surrogate == "path":
+        return ()
+    return tuple(sorted(set(options.probe_steps))) or (options.window_start,)
+
+
+def load_parameters(record: Path) -> torch.Tensor:
+    """Final parameters (P,) of a trained round."""
+    with safe_open(record.with_suffix(".safetensors"), "pt") as file:
+        return file.get_tensor("theta")
+
+
+def is_done(record: Path, key: str) -> bool:
+    """Whether a unit's record exists for these very inputs."""
+    try:
+        return bool(read_json(record)["key"] == key)
+    except (FileNotFoundError, json.JSONDecodeError, KeyError):
+        return False
+
+
+def _replay(bench: Workbench, counts: Counts, round: int, differentiate: bool) -> tuple[Metagradient, float]:
+    """Train and, if asked, differentiate; returns the result and the seconds until the reverse sweep began."""
+    catalog = bench.catalog
+    learner, state = bench.learner(counts, catalog.descent.seed, round)
+    target = bench.zero_shot(learner)["target"]
+    steps, plan = learner.steps, plan_of(catalog)
+    began = time.monotonic()
+    turned = [began]
+
+    def on(what: str, t: int) -> None:
+        if what == "reverse":
+            turned[0] = turned[0] if t + 1 < steps else time.monotonic()
+            announce(f"round {round}: reverse", steps - t, plan.steps)
+        else:
+            announce(f"round {round}: train", t + 1, steps)
+
+    if not differentiate:
+        final, losses = train(learner, state, on=on)
+        phi, _ = target.target(final.theta)
+        nothing = final.theta.new_zeros(0)
+        result = Metagradient(phi.item(), final, nothing, nothing.long(), nothing, losses)
+        return result, time.monotonic() - began
+    result = replay(learner, state, target.target, plan, len(bench.pairs), probe_steps_of(catalog.descent), on=on)
+    return result, turned[0] - began
+
+
+def _figures(bench: Workbench, result: Metagradient, counts: Counts, round: int) -> dict[str, Any]:
+    learner, _ = bench.learner(counts, bench.catalog.descent.seed, round)
+    tasks = bench.zero_shot(learner)
+    scores = {name: tasks[name].score(result.final.theta) for name in ("target", "heldout")}
+    return {
+        "target_loss": scores["target"].loss,
+        "target_accuracy": scores["target"].accuracy,
+        "heldout_loss": scores["heldout"].loss,
+        "heldout_accuracy": scores["heldout"].accuracy,
+        "temperature": scores["target"].scale,
+        "train_loss": float(np.mean(result.train_losses[-LAST_LOSSES:])),
+        "advances": result.advances,
+        "reverse_steps": result.reverse_steps,
+        "peak_states": result.peak_states,
+        "peak_bytes": result.peak_bytes,
+        "distinct": int((counts > 0).sum()),
+        "total": int(counts.sum()),
+        "probed": 0,
+    }
+
+
+def _packed(result: Metagradient) -> bytes:
+    tensors = {"theta": result.final.theta, "example": result.example, "visits": result.visits}
+    for point in result.probes:
+        tensors |= {f"theta.{point.step}": point.theta, f"gamma.{point.step}": point.gamma}
+    return bytes(to_safetensors({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}))
+
+
+def _probe(bench: Workbench, round: int, ids: npt.NDArray[np.int64]) -> torch.Tensor:
+    """g of samples ``ids``, (n, probe steps)."""
+    steps = probe_steps_of(bench.catalog.descent)
+    learner, _ = bench.learner(counts_of(bench, round), bench.catalog.descent.seed, round)
+    columns = []
+    replayed = bench.run.work(f"round-{round:03d}", "replayed.safetensors")
+    with safe_open(replayed, "pt", device=bench.catalog.runtime.device) as file:
+        for step in steps:
+            point = ProbePoint(step, file.get_tensor(f"theta.{step}"), file.get_tensor(f"gamma.{step}"))
+            probe, parts = Probe(learner, point), []
+            for at in range(0, len(ids), PROBE_BATCH):
+                batch = bench.batch(ids[at : at + PROBE_BATCH])
+                parts.append(probe.scores(batch.rows, batch.ids)[1].double().cpu())
+            columns.append(torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64))
+    return torch.stack(columns, dim=1)
+
+
+def _metagradient(bench: Workbench, round: int, probes: list[Path]) -> tuple[Vector, npt.NDArray[np.bool_], Counts]:
+    """g, whether it was computed, and visits, each (n,)."""
+    n = len(bench.pairs)
+    with safe_open(bench.run.work(f"round-{round:03d}", "replayed.safetensors"), "np") as file:
+        example, visits = file.get_tensor("example").astype(np.float64), file.get_tensor("visits")
+    if bench.catalog.descent.surrogate == "path":
+        return example, visits > 0, visits
+    ids, columns = [], []
+    for record in probes:
+        with safe_open(record.with_suffix(".safetensors"), "np") as file:
+            ids.append(file.get_tensor("ids"))
+            columns.append(file.get_tensor("g"))
+    members, matrix = np.concatenate(ids), np.concatenate(columns)
+    g, probed = np.zeros(n), np.zeros(n, bool)
+    probed[members] = True
+    # One probe step gives its derivative as it is. Several are brought to one scale before they are added, or the
+    # earliest, whose cotangent is the largest by orders of magnitude, would drown the others.
+    if matrix.shape[1] > 1:
+        matrix = matrix / _rms(matrix, axis=0)
+    g[members] = matrix.sum(1)
+    return g, probed, visits
+
+
+def _rms(x: Vector, axis: int | None = None) -> Vector:
+    value = np.sqrt(np.mean(np.square(x), axis=axis))
+    return np.asarray(np.where(value > 0, value, 1.0))
+
+
+def _unit_rms(g: Vector, probed: npt.NDArray[np.bool_]) -> Vector:
+    return g / _rms(g[probed]) if probed.any() else g

@@ -1,0 +1,137 @@
+"""Run directories: one curation's catalog, record and work, found again by the digest of what it is a function of.
+
+The run's id is the catalog's name and a digest of the catalog and the pool's contents, so the same command finds its own
+run and goes on with it. What the bits depend on besides (torch version, threads, device) is kept in the record, and a run
+begun under other settings is not continued.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+
+from mgd_core.determinism import environment
+from tasks.artefacts import digest, publish_bytes, publish_json, read_json
+from tasks.catalog import Catalog, load_catalog
+from tasks.pools import PoolRecord
+
+VERSIONS = ("torch", "torchvision", "open_clip_torch", "timm", "numpy", "pyarrow", "pillow")
+
+
+class RunMismatch(RuntimeError):
+    """A run was begun under settings that would give other bits."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory: ``<home>/runs/<id>``."""
+
+    directory: Path
+    catalog: Catalog
+    record: dict[str, object]
+
+    @property
+    def id(self) -> str:
+        """Name of the run."""
+        return self.directory.name
+
+    @property
+    def home(self) -> Path:
+        """The directory that holds all runs, pools and tables."""
+        return self.directory.parents[1]
+
+    @cached_property
+    def pool_directory(self) -> Path:
+        """Where the run's pool lies."""
+        return self.home / "pools" / str(self.record["pool_id"])
+
+    @property
+    def catalog_digest(self) -> str:
+        """Digest of everything the catalog says that can change a result."""
+        return str(self.record["catalog_digest"])
+
+    @classmethod
+    def load(cls, directory: Path) -> Run:
+        """Open a run that was begun."""
+        record = read_json(Path(directory) / "run.json")
+        return cls(Path(directory), Catalog.model_validate(record["catalog"]), record)
+
+    def work(self, *parts: str) -> Path:
+        """A path below the run's work directory."""
+        path = self.directory.joinpath("work", *parts)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def key(self, *inputs: object) -> str:
+        """Digest that names a unit of work of this run by its inputs."""
+        return digest([self.catalog_digest, self.record["pool_digest"], *inputs])
+
+
+def begin_run(home: Path, catalog_path: Path, pool: PoolRecord) -> Run:
+    """Create the run of a catalog on a pool, or open it if it was begun before.
+
+    Raises:
+        RunMismatch: it was begun with other versions, threads or device; names each with both values.
+    """
+    catalog = load_catalog(catalog_path)
+    content = _identity(catalog)
+    name = f"{catalog.name}-{digest([content, pool.samples_digest])[:8]}"
+    directory = Path(home) / "runs" / name
+    record: dict[str, object] = {
+        "run": name,
+        "pool_id": pool.pool_id,
+        "pool_digest": pool.samples_digest,
+        "catalog_digest": digest(content),
+        "catalog": catalog.model_dump(mode="json"),
+        "environment": environment(catalog.runtime.device, catalog.runtime.threads),
+        "versions": {package: version(package) for package in VERSIONS},
+    }
+    if (directory / "run.json").exists():
+        run = Run.load(directory)
+        _check_same(run, record)
+        return run
+    directory.mkdir(parents=True, exist_ok=True)
+    publish_bytes(directory / "catalog.toml", catalog_path.read_bytes())
+    publish_json(directory / "run.json", record)
+    return Run(directory, catalog, record)
+
+
+def _identity(catalog: Catalog) -> dict[str, object]:
+    """The catalog without what cannot change a result: descriptions, where files lie, how work is spread."""
+    idle = {"description": True, "pool": {"source": True}, "runtime": {"runner": True, "workers": True}}
+    content = catalog.model_dump(mode="json", exclude=idle)  # type: ignore[arg-type]
+    model = read_json(Path(catalog.model.config))
+    content["model"]["config"] = model
+    for task in _task_dicts(content):
+        task["source"] = digest_of_sheet(Path(task["source"]))
+    return content
+
+
+def _task_dicts(content: dict[str, object]) -> list[dict[str, str]]:
+    targets: dict[str, dict[str, dict[str, str]]] = content["targets"]  # type: ignore[assignment]
+    return [targets["target"], targets["heldout"], *targets["tests"].values()]  # type: ignore[list-item]
+
+
+def digest_of_sheet(directory: Path) -> str:
+    """Digest of a sheet's two files."""
+    from tasks.units import sheet_fingerprint
+
+    return sheet_fingerprint(directory)
+
+
+def _check_same(run: Run, now: dict[str, object]) -> None:
+    differences = [
+        f"{key} was {then[key]!r}, is {value!r}"
+        for part in ("environment", "versions")
+        for then, current in [(run.record[part], now[part])]
+        for key, value in current.items()  # type: ignore[attr-defined]
+        if then.get(key) != value  # type: ignore[attr-defined]
+    ]
+    if differences:
+        raise RunMismatch(
+            f"run {run.id} was begun under other settings, so its results could not be continued bit for bit: "
+            + "; ".join(differences)
+            + f". Use the same settings, or begin again in another --home, or remove {run.directory}."
+        )

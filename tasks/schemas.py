@@ -1,0 +1,169 @@
+"""What each table holds: one Arrow schema a table, and in each field's metadata a sentence on sign and unit.
+
+`run` and `round` are no columns of the files: they are the directories' names, and the readers add them.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from tasks.uids import UID
+
+DOC = b"doc"
+UPSTREAM_DOC = "Carried over from the pool as it was."
+TRUTH_DOC = "Known only because captions were swapped on purpose; the curation never reads it."
+PARTITIONS = {
+    "run": (pa.string(), "The run: catalog name and 8 hex digits of the digest of catalog and pool."),
+    "round": (pa.int32(), "The round, from 0."),
+}
+# The wording of `uid` is the same wherever it stands.
+_UID = ("uid", UID, "Identity of the sample, 128 bits; as text 32 lowercase hex digits.")
+
+
+def _schema(*columns: tuple[str, pa.DataType, str], nullable: tuple[str, ...] = ()) -> pa.Schema:
+    return pa.schema(
+        [pa.field(name, kind, name in nullable, {DOC: doc.encode()}) for name, kind, doc in columns]
+    )
+
+
+SAMPLES = _schema(
+    _UID,
+    (
+        "shard",
+        pa.string(),
+        "The tar that holds the sample: a path below the pool's directory, an absolute path, or a URL.",
+    ),
+    ("key", pa.string(), "The sample's key in its shard; not an identity."),
+    ("image_offset", pa.int64(), "First byte of the image in the tar."),
+    ("image_size", pa.int64(), "Length of the image, bytes."),
+    ("text_offset", pa.int64(), "First byte of the caption in the tar."),
+    ("text_size", pa.int64(), "Length of the caption, bytes."),
+    ("json_offset", pa.int64(), "First byte of the json member in the tar; null when the sample has none."),
+    ("json_size", pa.int64(), "Length of the json member, bytes; null when the sample has none."),
+    ("image_format", pa.string(), "What the image bytes are: png, jpg or webp."),
+    ("text", pa.string(), "The caption."),
+    ("width", pa.int32(), "Width of the image, pixels."),
+    ("height", pa.int32(), "Height of the image, pixels."),
+    nullable=("json_offset", "json_size"),
+)
+
+METAGRADIENTS = _schema(
+    _UID,
+    (
+        "g",
+        pa.float64(),
+        "d phi / d weight of the sample; negative: more of this sample lowers the target loss.",
+    ),
+    ("probed", pa.bool_(), "True if this round computed g for the sample; false rows hold g = 0."),
+    ("visits", pa.int32(), "Times the sample stood in a batch of the differentiated steps."),
+)
+
+COUNTS = _schema(
+    _UID,
+    (
+        "count",
+        pa.int32(),
+        "Times the sample stands in the round's training multiset; 0: dropped. Round 0 is all ones.",
+    ),
+)
+
+ROUNDS = _schema(
+    (
+        "target_loss",
+        pa.float64(),
+        "phi: loss on the target tasks, nats; what the metagradient differentiates; lower is better.",
+    ),
+    ("target_accuracy", pa.float64(), "Zero-shot accuracy on the target tasks, 0 to 1."),
+    (
+        "heldout_loss",
+        pa.float64(),
+        "Loss on the held-out target, nats; chooses the round; never differentiated.",
+    ),
+    ("heldout_accuracy", pa.float64(), "Zero-shot accuracy on the held-out target, 0 to 1."),
+    ("temperature", pa.float64(), "What the target's similarities are multiplied by before the softmax."),
+    ("train_loss", pa.float64(), "Mean training loss over the last steps, nats."),
+    ("advances", pa.int64(), "Training steps run, replays included."),
+    ("reverse_steps", pa.int64(), "Steps differentiated backwards."),
+    ("peak_states", pa.int64(), "Most training states held at once."),
+    ("peak_bytes", pa.int64(), "Bytes of the most training states held at once."),
+    (
+        "smoothness",
+        pa.float64(),
+        "Metasmoothness of the learner, -1 to 1 (1: smooth); null where it was not measured.",
+    ),
+    ("distinct", pa.int64(), "Samples with count > 0."),
+    ("total", pa.int64(), "Sum of the counts: size of the training multiset."),
+    ("probed", pa.int64(), "Samples whose g was computed."),
+    ("raised", pa.int64(), "Samples whose count this round's update raised."),
+    ("lowered", pa.int64(), "Samples whose count this round's update lowered."),
+    nullable=("smoothness",),
+)
+
+EVALUATIONS = _schema(
+    (
+        "subset",
+        pa.string(),
+        "What was trained on: everything, mgd, random, loss_filter, clip_filter or oracle.",
+    ),
+    ("seed", pa.int32(), "Seed of the training."),
+    ("task", pa.string(), "What was tested."),
+    ("metric", pa.string(), "How the result is measured, e.g. acc1 (share of right answers, 0 to 1)."),
+    ("value", pa.float64(), "The result, in the metric's unit."),
+    ("samples_seen", pa.int64(), "Samples the training went through, repeats included."),
+)
+
+CHOICES = _schema(
+    ("rule", pa.string(), "How the round was chosen."),
+    ("value", pa.float64(), "What the rule measured at the chosen round (its `round`), in the rule's unit."),
+)
+
+REJECTS = _schema(
+    ("shard", pa.string(), "The tar that holds the rejected sample, as in samples."),
+    ("member", pa.string(), "Key or member name in the tar; empty when the tar itself is damaged."),
+    ("uid", UID, "Identity of the sample; null when it is not known."),
+    ("reason", pa.string(), "Why it was rejected, one word of a fixed list."),
+    ("detail", pa.string(), "What was seen, for a person."),
+    nullable=("uid",),
+)
+
+TIMINGS = _schema(
+    ("phase", pa.string(), "What was being done."),
+    ("seconds", pa.float64(), "Wall time, seconds; the only table that differs between equal runs."),
+)
+
+TABLES: dict[str, pa.Schema] = {
+    "samples": SAMPLES,
+    "metagradients": METAGRADIENTS,
+    "counts": COUNTS,
+    "rounds": ROUNDS,
+    "evaluations": EVALUATIONS,
+    "choices": CHOICES,
+    "rejects": REJECTS,
+    "timings": TIMINGS,
+}
+# What a row of each table is.
+SHOWS = {
+    "samples": "One row a sample of the pool: where its bytes are, its caption, and what the pool knew.",
+    "metagradients": "One row a sample and round: how the target loss answers to more of the sample.",
+    "counts": "One row a sample and round: how often the round trained on it.",
+    "rounds": "One row a round: losses, accuracies, costs and sizes.",
+    "evaluations": "One row a subset, seed, task and metric: the trainings afresh, on test data.",
+    "choices": "One row: the round that was chosen, and by what rule.",
+    "rejects": "One row a sample or tar that could not be used, with the reason.",
+    "timings": "One row a phase of a round: wall seconds.",
+}
+# Tables to which a pool adds columns of its own.
+OPEN = {"samples"}
+# Tables with one row a sample: sorted by uid, no uid twice.
+BY_UID = {"samples", "metagradients", "counts"}
+
+
+def upstream_field(name: str, kind: pa.DataType) -> pa.Field:
+    """The schema's field for a column that the pool brought along."""
+    doc = TRUTH_DOC if name.startswith("truth_") else UPSTREAM_DOC
+    return pa.field(name, kind, True, {DOC: doc.encode()})
+
+
+def doc_of(field: pa.Field) -> str:
+    """The sentence on a column, empty if it has none."""
+    return (field.metadata or {}).get(DOC, b"").decode()

@@ -1,0 +1,144 @@
+"""What every unit of a run needs: the catalog, the pool, the tasks and the recipe, built once in each process.
+
+Tasks are handed a run directory, not tensors; they open the workbench of that directory here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from mgd_core.clip import ClipObjective, build_clip, initial_parameters
+from mgd_core.determinism import deterministic
+from mgd_core.layout import ParameterLayout
+from mgd_core.learner import Batch, Learner
+from mgd_core.optimizers import Adam, Optimizer, Sgd, State
+from mgd_core.order import DataOrder
+from mgd_core.schedules import constant, one_cycle, warmup_cosine
+from mgd_core.zeroshot import ZeroShotTask
+from tasks.artefacts import read_json
+from tasks.catalog import Catalog, CatalogError
+from tasks.pairs import Pairs, load_pairs
+from tasks.pools import PoolRecord, load_pool
+from tasks.runs import Run
+from tasks.vocabulary import Vocabulary, full_vocabulary, used_vocabulary
+from tasks.zero_shot import TaskData, load_targets
+
+Counts = npt.NDArray[np.int64]
+ROUND_STREAM = 1_000  # weights of round r are drawn from seed * ROUND_STREAM + r
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """An open run: everything that its trainings share."""
+
+    run: Run
+    catalog: Catalog
+    pool: PoolRecord
+    pairs: Pairs
+    tasks: dict[str, TaskData]
+    vocabulary: Vocabulary
+    model_config: dict[str, dict[str, object]]
+
+    def learner(self, counts: Counts, seed: int, round: int = 0) -> tuple[Learner, State]:
+        """The recipe on a training multiset, and its first state; a pure function of its arguments."""
+        options = self.catalog.learner
+        text = {**self.model_config["text_cfg"], "vocab_size": self.vocabulary.size}
+        model = build_clip(
+            int(self.model_config["embed_dim"]), self.model_config["vision_cfg"], text, seed * ROUND_STREAM + round  # type: ignore[call-overload]
+        )
+        model.to(self.catalog.runtime.device)
+        layout = ParameterLayout.of(model)
+        theta = initial_parameters(model, layout)
+        optimizer = self._optimizer(layout, theta)
+        order = DataOrder(counts, options.batch, options.steps, seed, round)
+        learner = Learner(
+            ClipObjective(model), layout, optimizer, self._rates(), lambda t: self.batch(order[t]), options.chunk
+        )
+        return learner, optimizer.init(theta)
+
+    def batch(self, ids: npt.NDArray[np.int64]) -> Batch:
+        """Rows of pool positions ``ids``, each of weight 1."""
+        device = self.catalog.runtime.device
+        images, tokens = self.pairs.pixels(ids).to(device), self._tokens[ids].to(device)
+        return Batch((images, tokens), torch.from_numpy(ids).to(device), torch.ones(len(ids), device=device))
+
+    def zero_shot(self, learner: Learner) -> dict[str, ZeroShotTask]:
+        """The catalog's tasks for a learner's model."""
+        assert isinstance(learner.objective, ClipObjective)
+        temperature = self.catalog.targets.temperature
+        return {
+            name: data.bind(learner.objective, learner.layout, self.vocabulary, temperature)
+            for name, data in self.tasks.items()
+        }
+
+    @property
+    def _tokens(self) -> torch.Tensor:
+        return _pool_tokens(self.run.directory)
+
+    def _rates(self) -> torch.Tensor:
+        o = self.catalog.learner
+        if o.schedule == "constant":
+            return constant(o.steps, o.learning_rate, o.warmup)
+        return (warmup_cosine if o.schedule == "cosine" else one_cycle)(o.steps, o.learning_rate, o.warmup)
+
+    def _optimizer(self, layout: ParameterLayout, theta: torch.Tensor) -> Optimizer:
+        o = self.catalog.learner
+        decay = {"weight_decay": o.weight_decay, "clip_norm": o.clip_norm, "decay_mask": layout.matrix_mask(theta)}
+        if o.optimizer == "sgd":
+            return Sgd(momentum=o.momentum, **decay)  # type: ignore[arg-type]
+        return Adam(b1=o.b1, b2=o.b2, eps=o.eps, eps_root=o.eps_root, **decay)  # type: ignore[arg-type]
+
+
+@contextmanager
+def opened(directory: Path) -> Iterator[Workbench]:
+    """The workbench of a run directory, with threads and determinism as its catalog says; restored on exit."""
+    run = Run.load(directory)
+    with deterministic(run.catalog.runtime.threads):
+        yield _workbench(Path(directory))
+
+
+@lru_cache(maxsize=2)
+def _workbench(directory: Path) -> Workbench:
+    run = Run.load(directory)
+    catalog, pool = run.catalog, load_pool(run.pool_directory)
+    if pool is None:
+        raise FileNotFoundError(f"the pool of run {run.id} is gone from {run.pool_directory}; run `mgd curate` again")
+    config = load_model_config(Path(catalog.model.config))
+    size = int(config["vision_cfg"]["image_size"])  # type: ignore[call-overload]
+    length = int(config["text_cfg"]["context_length"])  # type: ignore[call-overload]
+    pairs, tasks = load_pairs(pool, size), load_targets(catalog.targets, size)
+    texts = [*pairs.texts, *(text for task in tasks.values() for text in task.texts)]
+    used = catalog.model.vocabulary == "used"
+    vocabulary = used_vocabulary(texts, length) if used else full_vocabulary(length)
+    return Workbench(run, catalog, pool, pairs, tasks, vocabulary, config)
+
+
+@lru_cache(maxsize=2)
+def _pool_tokens(directory: Path) -> torch.Tensor:
+    bench = _workbench(directory)
+    return bench.vocabulary.tokens(bench.pairs.texts)
+
+
+def load_model_config(path: Path) -> dict[str, dict[str, object]]:
+    """An open_clip model config.
+
+    Raises:
+        CatalogError: missing, not JSON, or without one of the three parts that open_clip needs.
+    """
+    try:
+        config: dict[str, dict[str, object]] = read_json(path)
+    except (OSError, json.JSONDecodeError, ValueError) as error:
+        raise CatalogError(f"{path}: cannot read the model config: {error}") from error
+    missing = [key for key in ("embed_dim", "vision_cfg", "text_cfg") if key not in config]
+    if missing:
+        raise CatalogError(f"{path}: not an open_clip model config, it lacks {', '.join(missing)}")
+    return config

@@ -1,0 +1,111 @@
+"""Zero-shot tasks from sheets: images of one split, classes named by a column, class texts from another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mgd_core.clip import ClipObjective
+from mgd_core.layout import ParameterLayout
+from mgd_core.zeroshot import Temperature, ZeroShotTask
+from tasks.catalog import CatalogError, TargetOptions, TaskOptions
+from tasks.pairs import resized
+from tasks.sheets import open_sheet
+from tasks.vocabulary import Vocabulary
+
+POOL_SPLIT = "pool"
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """Images (n, 3, S, S) uint8, labels (n,) and, for each class, the texts that describe it (repeated to one
+    length)."""
+
+    images: Tensor
+    labels: Tensor
+    classes: list[str]
+    class_texts: list[list[str]]
+
+    @property
+    def texts(self) -> list[str]:
+        """All class texts, class after class."""
+        return [text for texts in self.class_texts for text in texts]
+
+    def bind(
+        self,
+        objective: ClipObjective,
+        layout: ParameterLayout,
+        vocabulary: Vocabulary,
+        temperature: Temperature,
+    ) -> ZeroShotTask:
+        """The task for a model."""
+        tokens = vocabulary.tokens(self.texts).view(len(self.classes), len(self.class_texts[0]), -1)
+        return ZeroShotTask(objective, layout, self.images, self.labels, tokens, temperature)
+
+
+def load_task(options: TaskOptions, size: int) -> TaskData:
+    """Images and classes of a task at ``size`` pixels.
+
+    Raises:
+        CatalogError: a split or column is not in the sheet, or the task has no images or fewer than two
+        classes.
+    """
+    sheet = open_sheet(Path(options.source))
+    where = f"task on split '{options.split}' of {options.source}"
+    if options.split not in sheet.splits:
+        raise CatalogError(f"{where}: no such split; there are {', '.join(sorted(sheet.splits))}")
+    splits = options.texts_splits or tuple(sorted(set(sheet.splits) - {POOL_SPLIT}))
+    for column in filter(None, (options.classes, options.texts)):
+        if column not in sheet.columns:
+            raise CatalogError(f"{where}: no column '{column}'; there are {', '.join(sheet.columns)}")
+    described = _class_texts(options, [row for split in splits for row in sheet.rows(split).to_pylist()])
+    labels = sheet.rows(options.split)[options.classes].to_pylist()
+    unknown = sorted({str(label) for label in labels if label not in described})
+    if len(described) < 2 or not labels or unknown:
+        raise CatalogError(
+            f"{where}: a zero-shot target needs images and at least two classes with texts; column "
+            f"'{options.classes}' has {len(described)} classes in splits {', '.join(splits)}, the split has "
+            f"{len(labels)} images"
+            + (f", and classes without texts: {', '.join(unknown[:5])}" if unknown else "")
+        )
+    classes = sorted(described)
+    position = {name: i for i, name in enumerate(classes)}
+    images = np.stack([resized(Image.fromarray(_rgb(tile)), size) for tile in sheet.images(options.split)])
+    return TaskData(
+        torch.from_numpy(images),
+        torch.tensor([position[label] for label in labels]),
+        classes,
+        [described[name] for name in classes],
+    )
+
+
+def load_targets(targets: TargetOptions, size: int) -> dict[str, TaskData]:
+    """The target, the held-out target and the tests, by name."""
+    options = {"target": targets.target, "heldout": targets.heldout, **targets.tests}
+    return {name: load_task(task, size) for name, task in options.items()}
+
+
+def _class_texts(options: TaskOptions, rows: list[dict[str, object]]) -> dict[str, list[str]]:
+    """For each class, the same number of texts: its distinct values (evenly chosen, or repeated) in all
+    templates."""
+    values: dict[str, set[str]] = {}
+    for row in rows:
+        name, text = row[options.classes], row[options.texts or options.classes]
+        if name is not None and text is not None:
+            values.setdefault(str(name), set()).add(str(text).replace("-", " "))
+    longest = min(options.max_texts, max((len(v) for v in values.values()), default=0))
+    described = {}
+    for name, distinct in values.items():
+        ordered = sorted(distinct)
+        chosen = [ordered[i * len(ordered) // longest] for i in range(longest)]
+        described[name] = [template.format(text) for text in chosen for template in options.templates]
+    return described
+
+
+def _rgb(tile: np.ndarray) -> np.ndarray:
+    return np.repeat(tile, 3, axis=2) if tile.shape[2] == 1 else tile

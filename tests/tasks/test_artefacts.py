@@ -1,0 +1,129 @@
+"""Publishing: whole or not at all, whatever ends the writer."""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.artefacts import (
+    DiskFull,
+    canonical_json,
+    digest,
+    file_digest,
+    publish_bytes,
+    publish_json,
+    publishing,
+    read_json,
+)
+
+ROOT = Path(__file__).parents[2]
+Json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda x: st.lists(x) | st.dictionaries(st.text(), x),
+)
+
+
+@given(Json)
+def test_canonical_json_depends_on_the_value_only(value: object) -> None:
+    import json
+
+    again = json.loads(canonical_json(value))
+    assert again == value and canonical_json(again) == canonical_json(value)
+
+
+def test_digest_of_equal_records_is_equal_and_of_bytes_is_theirs(tmp_path: Path) -> None:
+    assert digest({"b": 1, "a": [1, 2]}) == digest({"a": (1, 2), "b": 1})
+    assert digest(b"abc") != digest("abc") and len(digest(b"abc")) == 32
+    (tmp_path / "file").write_bytes(b"abc")
+    assert file_digest(tmp_path / "file") == digest(b"abc")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, {1, 2}, Path("x")])
+def test_canonical_json_refuses_what_json_has_not(value: object) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        canonical_json([value])
+
+
+def test_equal_records_give_equal_files(tmp_path: Path) -> None:
+    publish_json(tmp_path / "deep" / "a.json", {"b": 1, "a": "ü"})
+    publish_json(tmp_path / "deep" / "b.json", {"a": "ü", "b": 1})
+    assert (tmp_path / "deep/a.json").read_bytes() == (tmp_path / "deep/b.json").read_bytes()
+    assert read_json(tmp_path / "deep/a.json") == {"a": "ü", "b": 1}
+
+
+def test_a_damaged_record_is_named(tmp_path: Path) -> None:
+    (tmp_path / "r.json").write_text('{"a": ')
+    with pytest.raises(ValueError, match=r"r\.json: not a JSON record"):
+        read_json(tmp_path / "r.json")
+
+
+def test_an_error_in_the_block_leaves_the_old_file(tmp_path: Path) -> None:
+    publish_bytes(tmp_path / "x", b"old")
+    with pytest.raises(RuntimeError), publishing(tmp_path / "x") as file:
+        file.write(b"new")
+        raise RuntimeError
+    assert (tmp_path / "x").read_bytes() == b"old" and os.listdir(tmp_path) == ["x"]
+
+
+def test_a_full_disk_is_a_clear_stop_without_leftovers(small_disk: Path) -> None:
+    publish_bytes(small_disk / "x", b"old")
+    with pytest.raises(DiskFull) as caught:
+        publish_bytes(small_disk / "x", os.urandom(3 << 20))
+    assert caught.value.errno in (errno.ENOSPC, errno.EFBIG)
+    assert str(small_disk) in str(caught.value) and "same command again" in str(caught.value)
+    assert (small_disk / "x").read_bytes() == b"old" and os.listdir(small_disk) == ["x"]
+
+
+def test_a_killed_writer_leaves_the_old_file_and_the_next_one_sweeps(tmp_path: Path) -> None:
+    target = tmp_path / "x"
+    publish_bytes(target, b"old")
+    writer = _start_writer(target)
+    assert target.read_bytes() == b"old" and len(os.listdir(tmp_path)) == 2
+    publish_bytes(target, b"newer")  # beside a living writer: its temporary file stays
+    assert target.read_bytes() == b"newer" and len(os.listdir(tmp_path)) == 2
+    writer.send_signal(signal.SIGKILL)
+    writer.wait()
+    publish_bytes(target, b"newest")
+    assert target.read_bytes() == b"newest" and os.listdir(tmp_path) == ["x"]
+
+
+def test_readers_never_see_a_mixture(tmp_path: Path) -> None:
+    """A reader in a loop beside a writer that is killed again and again sees whole files only."""
+    target = tmp_path / "x"
+    sizes = (1 << 18, 1 << 19)
+    publish_bytes(target, b"a" * sizes[0])
+    script = (
+        "import sys; from tasks.artefacts import publish_bytes\n"
+        f"while True:\n  for c, n in zip(b'ab', {sizes}): publish_bytes(sys.argv[1], bytes([c]) * n)"
+    )
+    for pause in (0.25, 0.4):
+        writer = subprocess.Popen([sys.executable, "-c", script, str(target)], cwd=ROOT)
+        end = time.monotonic() + pause
+        while time.monotonic() < end:
+            assert target.read_bytes() in (b"a" * sizes[0], b"b" * sizes[1])
+        writer.kill()
+        writer.wait()
+    assert target.read_bytes() in (b"a" * sizes[0], b"b" * sizes[1])
+
+
+def _start_writer(target: Path) -> subprocess.Popen[str]:
+    """A process that stops in the middle of a publish."""
+    script = (
+        "import sys, time; from tasks.artefacts import publishing\n"
+        "with publishing(sys.argv[1]) as f:\n  f.write(b'half'); f.flush(); print('written', flush=True); time.sleep(60)"
+    )
+    writer = subprocess.Popen(
+        [sys.executable, "-c", script, str(target)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert writer.stdout is not None and writer.stdout.readline() == "written\n"
+    return writer
