@@ -54,7 +54,7 @@ class _Raw(argparse.RawDescriptionHelpFormatter):
     """Keeps the lines of descriptions as they are."""
 
 
-def _command(commands: argparse._SubParsersAction, name: str, run: Callable, text: str) -> argparse.ArgumentParser:  # type: ignore[type-arg]
+def _command(commands: argparse._SubParsersAction, name: str, run: Callable, text: str) -> argparse.ArgumentParser:
     made: argparse.ArgumentParser = commands.add_parser(
         name, help=text.split("\n")[0], description=text, formatter_class=_Raw
     )
@@ -64,7 +64,7 @@ def _command(commands: argparse._SubParsersAction, name: str, run: Callable, tex
     return made
 
 
-def _curate_parser(commands: argparse._SubParsersAction) -> None:  # type: ignore[type-arg]
+def _curate_parser(commands: argparse._SubParsersAction) -> None:
     made = _command(
         commands,
         "curate",
@@ -76,7 +76,7 @@ def _curate_parser(commands: argparse._SubParsersAction) -> None:  # type: ignor
     made.add_argument("catalog", help="a TOML file, or the name of a catalog that comes with mgd: fashion, emoji")
 
 
-def _read_parsers(commands: argparse._SubParsersAction) -> None:  # type: ignore[type-arg]
+def _read_parsers(commands: argparse._SubParsersAction) -> None:
     made = _command(
         commands,
         "sql",
@@ -93,7 +93,7 @@ def _read_parsers(commands: argparse._SubParsersAction) -> None:  # type: ignore
     made.add_argument("--run", dest="run_id", help="run (default: the latest)")
 
 
-def _export_parser(commands: argparse._SubParsersAction) -> None:  # type: ignore[type-arg]
+def _export_parser(commands: argparse._SubParsersAction) -> None:
     made = _command(
         commands,
         "export",
@@ -111,7 +111,7 @@ def _export_parser(commands: argparse._SubParsersAction) -> None:  # type: ignor
     made.add_argument("--seed", type=int, default=0, help="seed of the shuffle (webdataset)")
 
 
-def _serve_parsers(commands: argparse._SubParsersAction) -> None:  # type: ignore[type-arg]
+def _serve_parsers(commands: argparse._SubParsersAction) -> None:
     made = _command(commands, "serve", _serve, "curate a catalog on a schedule, until stopped (on your Prefect, see PREFECT_API_URL)")
     made.add_argument("catalog", help="a TOML file or the name of a catalog")
     made.add_argument("--cron", required=True, help='five fields, for instance "0 3 * * *": every night at three (UTC)')
@@ -126,9 +126,10 @@ def _curate(options: argparse.Namespace) -> int:
     from flows.runtime.session import prefect_session
 
     with prefect_session(options.home.resolve()) as url:
+        from tasks.reports import format_result_table, result_table
+
         from flows.console import shown_progress
         from flows.curate import run_curate
-        from tasks.reports import format_result_table, result_table
 
         print(f"Prefect: {url.removesuffix('/api')}", file=sys.stderr)
         with shown_progress():
@@ -158,8 +159,9 @@ def _runs(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from tasks.listing import latest_run
     from tasks.reports import write_report
+
+    from tasks.listing import latest_run
 
     print(write_report(options.home, options.run_id or latest_run(options.home)))
     return 0

@@ -1,11 +1,12 @@
 """The flow `curate`: pool, rounds of metagradient descent, choice of a round, comparison, report.
 
-Composition only. Each task is one unit of work with its own durable record, so Prefect says what ran and the records say
-what need not run again: give the same command after any interruption, and the run ends with the same bytes.
+Composition only. Each task is one unit of work with its own durable record, so Prefect says what ran and the records
+say what need not run again: give the same command after any interruption, and the run ends with the same bytes.
 """
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from prefect import flow, task
@@ -20,43 +21,41 @@ from tasks.catalog import Catalog, find_catalog, load_catalog
 from tasks.progress import announce
 from tasks.runs import Run, begin_run
 
-QUIET = {"cache_policy": NO_CACHE, "persist_result": False}
 
-
-@task(name="index-shard", task_run_name="shard {unit.index}", **QUIET)
+@task(name="index-shard", task_run_name="shard {unit.index}", cache_policy=NO_CACHE, persist_result=False)
 def index_shard(unit: units.ShardUnit) -> None:
     """Write or index one shard of the pool."""
     units.write_or_index_unit(unit)
 
 
-@task(name="train-and-replay", task_run_name="round {round}: train and replay", **QUIET)
+@task(name="replay", task_run_name="round {round}: train and replay", cache_policy=NO_CACHE, persist_result=False)
 def train_round(directory: Path, round: int, differentiate: bool) -> Path:
     """Train on the round's counts and traverse the window in reverse."""
     with _device(directory):
         return rounds.train_round(directory, round, differentiate)
 
 
-@task(name="probe-shard", task_run_name="round {round}: probe {shard}", **QUIET)
+@task(name="probe-shard", task_run_name="round {round}: probe {shard}", cache_policy=NO_CACHE, persist_result=False)
 def probe_shard(directory: Path, round: int, shard: str) -> Path:
     """Score the masked samples of one shard."""
     with _device(directory):
         return rounds.probe_shard(directory, round, shard)
 
 
-@task(name="publish-round", task_run_name="round {round}: publish", **QUIET)
+@task(name="publish-round", task_run_name="round {round}: publish", cache_policy=NO_CACHE, persist_result=False)
 def finish_round(directory: Path, round: int, probes: list[Path]) -> None:
     """Publish the round's tables and the next round's counts."""
     rounds.finish_round(directory, round, probes)
 
 
-@task(name="train-subset", task_run_name="compare {subset}, seed {seed}", **QUIET)
+@task(name="train-subset", task_run_name="compare {subset}, seed {seed}", cache_policy=NO_CACHE, persist_result=False)
 def train_subset(directory: Path, subset: str, seed: int, chosen: int) -> Path:
     """Train one subset afresh and test it."""
     with _device(directory):
         return comparison.train_subset(directory, subset, seed, chosen)
 
 
-@task(name="report", **QUIET)
+@task(name="report", cache_policy=NO_CACHE, persist_result=False)
 def report(directory: Path) -> Path:
     """Write the report and link it in Prefect."""
     run = Run.load(directory)
@@ -123,6 +122,6 @@ def _descend(directory: Path, options: Catalog) -> None:
         finish_round(directory, number, probes)
 
 
-def _device(directory: Path):  # type: ignore[no-untyped-def]  # a context manager
+def _device(directory: Path) -> AbstractContextManager[None]:
     run = Run.load(directory)
     return device_lock(run.home, run.catalog.runtime.device)

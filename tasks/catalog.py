@@ -47,9 +47,9 @@ class PoolOptions(Section):
     max_damaged_shards: Annotated[int, Field(ge=0)] = 0
     """Truncated or corrupt tars that are gone through as far as they can be read before the flow stops."""
 
-    def build_options(self) -> pools.PoolOptions:
+    def build_options(self) -> pools.BuildOptions:
         """What the pool's builder needs of this."""
-        return pools.PoolOptions(**self.model_dump(exclude={"source"}))
+        return pools.BuildOptions(**self.model_dump(exclude={"source"}))
 
 
 class TaskOptions(Section):

@@ -75,8 +75,8 @@ def verify_datacomp(
     wrong = np.flatnonzero(uids[1:] < uids[:-1])
     if len(wrong):
         raise SubsetError(
-            f"{path}: not sorted, {len(wrong):,} of {len(uids):,} are below the record before them, first "
-            f"record {wrong[0] + 1:,}. The resharder would pick wrong samples without a word: sort by (f0, f1)"
+            f"{path}: not sorted, {len(wrong):,} of {len(uids):,} records are below the one before, "
+            f"first record {wrong[0] + 1:,}. The resharder would pick wrong samples and not say so: sort them"
         )
     if pool_uids is not None:
         _refuse_foreign(f"{path}", uids, uid_bytes(pool_uids))

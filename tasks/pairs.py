@@ -74,10 +74,10 @@ def resized(image: Image.Image, size: int) -> npt.NDArray[np.uint8]:
     return np.asarray(image).transpose(2, 0, 1)
 
 
-def _decode(pool: PoolRecord, size: int, file: io.BufferedIOBase) -> None:
+def _decode(pool: PoolRecord, size: int, file: BinaryIO) -> None:
     samples = pq.read_table(pool.samples_path, columns=COLUMNS)
     shape = (samples.num_rows, 3, size, size)
-    np.lib.format.write_array_header_2_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})  # type: ignore[arg-type]
+    np.lib.format.write_array_header_2_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
     for start in range(0, samples.num_rows, DECODE_AT_ONCE):
         rows = samples.slice(start, DECODE_AT_ONCE).to_pylist()
         for data in read_images(rows, pool.directory):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -75,11 +76,13 @@ def probe_shard(directory: Path, round: int, shard: str) -> Path:
         members = masked(bench, round) & (shards_of(bench) == shard)
         name = Path(shard).name.replace(".", "-")
         record = bench.run.work(f"round-{round:03d}", f"probe-{name}.json")
-        key = bench.run.key("probe", read_json(replayed)["key"], shard)
+        replay_key = read_json(replayed)["key"]
+        key = bench.run.key("probe", replay_key, shard)
         if not is_done(record, key):
             began = time.monotonic()
-            g = _probe(bench, round, np.flatnonzero(members))
-            publish_bytes(record.with_suffix(".safetensors"), to_safetensors({"g": g, "ids": torch.from_numpy(members.nonzero()[0])}))
+            ids = np.flatnonzero(members)
+            g = _probe(bench, round, ids, replay_key)
+            publish_bytes(record.with_suffix(".safetensors"), to_safetensors({"g": g, "ids": torch.from_numpy(ids)}))
             publish_json(record, {"key": key, "seconds": {"probe": time.monotonic() - began}})
         return record
 
@@ -243,21 +246,30 @@ def _packed(result: Metagradient) -> bytes:
     return bytes(to_safetensors({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}))
 
 
-def _probe(bench: Workbench, round: int, ids: npt.NDArray[np.int64]) -> torch.Tensor:
+def _probe(bench: Workbench, round: int, ids: npt.NDArray[np.int64], key: str) -> torch.Tensor:
     """g of samples ``ids``, (n, probe steps)."""
-    steps = probe_steps_of(bench.catalog.descent)
-    learner, _ = bench.learner(counts_of(bench, round), bench.catalog.descent.seed, round)
     columns = []
-    replayed = bench.run.work(f"round-{round:03d}", "replayed.safetensors")
-    with safe_open(replayed, "pt", device=bench.catalog.runtime.device) as file:
-        for step in steps:
-            point = ProbePoint(step, file.get_tensor(f"theta.{step}"), file.get_tensor(f"gamma.{step}"))
-            probe, parts = Probe(learner, point), []
-            for at in range(0, len(ids), PROBE_BATCH):
-                batch = bench.batch(ids[at : at + PROBE_BATCH])
-                parts.append(probe.scores(batch.rows, batch.ids)[1].double().cpu())
-            columns.append(torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64))
+    for probe in _probes(bench.run.directory, round, key):
+        parts = [torch.zeros(0, dtype=torch.float64)]
+        for at in range(0, len(ids), PROBE_BATCH):
+            batch = bench.batch(ids[at : at + PROBE_BATCH])
+            parts.append(probe.scores(batch.rows, batch.ids)[1].double().cpu())
+        columns.append(torch.cat(parts))
     return torch.stack(columns, dim=1)
+
+
+@lru_cache(maxsize=1)
+def _probes(directory: Path, round: int, key: str) -> list[Probe]:
+    """The round's probes with their encoded reference batches, which all shards share; ``key`` is the replay's."""
+    with opened(directory) as bench:
+        learner, _ = bench.learner(counts_of(bench, round), bench.catalog.descent.seed, round)
+        probes = []
+        replayed = bench.run.work(f"round-{round:03d}", "replayed.safetensors")
+        with safe_open(replayed, "pt", device=bench.catalog.runtime.device) as file:
+            for step in probe_steps_of(bench.catalog.descent):
+                point = ProbePoint(step, file.get_tensor(f"theta.{step}"), file.get_tensor(f"gamma.{step}"))
+                probes.append(Probe(learner, point))
+        return probes
 
 
 def _metagradient(bench: Workbench, round: int, probes: list[Path]) -> tuple[Vector, npt.NDArray[np.bool_], Counts]:

@@ -1,4 +1,4 @@
-"""Sources: where a pool's tars are, given a directory, glob, brace pattern, fsspec URL, or a list of these."""
+"""Sources: where a pool's tars are, from a directory, glob, brace pattern, fsspec URL, or a list of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
--- Mean metagradient by $column and round, over the samples that the round probed: what the target wants more or less of.
+-- Mean metagradient by $column and round, over the samples that the round probed:
+-- what the target wants more or less of.
 -- for each: samples
 --   samples: Samples with this value that the round probed.
 --   mean_g: Mean of their g; negative: more of them lowers the target loss.

@@ -1,4 +1,5 @@
--- Where the curation and the truth disagree: swapped samples that were kept, and clean ones that were dropped.
+-- Where the curation and the truth disagree: swapped samples that were kept, clean ones that were
+-- dropped.
 -- needs: samples.truth_clean, sample_outcomes
 CREATE VIEW mistakes AS
 SELECT * FROM sample_outcomes

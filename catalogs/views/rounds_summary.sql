@@ -4,10 +4,12 @@
 --   seconds_by_phase: Wall time of each phase, seconds.
 CREATE VIEW rounds_summary AS
 WITH clock AS (
-    SELECT run, round, sum(seconds) AS seconds, map_from_entries(list((phase, seconds) ORDER BY phase)) AS seconds_by_phase
+    SELECT run, round, sum(seconds) AS seconds,
+           map_from_entries(list((phase, seconds) ORDER BY phase)) AS seconds_by_phase
     FROM (SELECT run, round, phase, sum(seconds) AS seconds FROM timings GROUP BY run, round, phase)
     GROUP BY run, round
 )
-SELECT rounds.*, (run, round) IN (SELECT (run, round) FROM choices) AS chosen, clock.seconds, clock.seconds_by_phase
+SELECT rounds.*, (run, round) IN (SELECT (run, round) FROM choices) AS chosen,
+       clock.seconds, clock.seconds_by_phase
 FROM rounds LEFT JOIN clock USING (run, round)
 ORDER BY run, round;

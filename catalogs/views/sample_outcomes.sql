@@ -23,14 +23,16 @@ WITH last_rounds AS (
     WHERE round IN (chosen_round, last_round)
     GROUP BY run, uid, chosen_round
 ), gradients AS (
-    SELECT run, uid, sum(g ORDER BY round) AS g_sum, arg_max(g, round) AS g_last, list(g ORDER BY round) AS g_by_round,
-           count(*) AS probes
+    SELECT run, uid, sum(g ORDER BY round) AS g_sum, arg_max(g, round) AS g_last,
+           list(g ORDER BY round) AS g_by_round, count(*) AS probes
     FROM metagradients WHERE probed
     GROUP BY run, uid
 )
 SELECT samples.run, samples.uid,
-       CASE WHEN final.count = 0 THEN 'dropped' WHEN final.count = 1 THEN 'kept' WHEN final.count > 1 THEN 'repeated' END
-           AS outcome,
+       CASE WHEN final.count = 0 THEN 'dropped'
+            WHEN final.count = 1 THEN 'kept'
+            WHEN final.count > 1 THEN 'repeated'
+       END AS outcome,
        final.count, final.last_count, final.chosen_round,
        gradients.g_sum, gradients.g_last, gradients.g_by_round, coalesce(gradients.probes, 0) AS probes,
        samples.* EXCLUDE (run, uid, round)

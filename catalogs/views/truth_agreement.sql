@@ -1,4 +1,5 @@
--- How well each round's counts, and its metagradients, agree with the truth where captions were swapped on purpose.
+-- How well each round's counts, and its metagradients, agree with the truth where captions were swapped on
+-- purpose.
 -- needs: samples.truth_clean
 --   kept: Samples with count > 0.
 --   clean: Samples of the pool whose caption is their own.
@@ -6,7 +7,7 @@
 --   weighted_precision: Share of the training multiset (counts as weights) that is clean, 0 to 1.
 --   recall: Share of the clean samples that are kept, 0 to 1.
 --   swapped_dropped: Share of the swapped samples that are dropped, 0 to 1.
---   auc: Chance that a clean sample has a lower g than a swapped one in this round, 0 to 1; 0.5 knows nothing.
+--   auc: Chance that a clean sample has a lower g than a swapped one, 0 to 1; 0.5 is no better than chance.
 --   auc_sum: The same for the sum of g over this round and those before.
 CREATE VIEW truth_agreement AS
 WITH known AS (
@@ -16,7 +17,7 @@ WITH known AS (
     FROM metagradients JOIN known USING (run, uid)
     WHERE probed
 ), ranked AS (
-    -- Ranks from the highest g down, ties sharing their mean rank: the rank-sum form of the area under the ROC curve.
+    -- Ranks from the highest g down, ties sharing their mean rank: the rank-sum form of the area.
     SELECT run, round, clean,
            rank() OVER (PARTITION BY run, round ORDER BY g DESC)
                + (count(*) OVER (PARTITION BY run, round, g) - 1) / 2 AS place,

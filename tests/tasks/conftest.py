@@ -1,4 +1,5 @@
-"""What the tests of pools, tables and subsets share: small pictures, tars with any defect, a small published run."""
+"""What the tests of pools, tables and subsets share: small pictures, tars with any defect, a small published
+run."""
 
 from __future__ import annotations
 
@@ -119,7 +120,8 @@ def rows() -> Callable[..., pa.Table]:
 
 @pytest.fixture
 def small_run(tmp_path: Path, rows: Callable[..., pa.Table]) -> Path:
-    """A home with the run `small-1`: four samples, three rounds, round 1 chosen; samples 0 and 1 are clean, 2 and 3 swapped."""
+    """A home with the run `small-1`: four samples, three rounds, round 1 chosen; samples 0 and 1 are clean, 2
+    and 3 swapped."""
     home = tmp_path / "home"
     extra = {"style": ["a", "a", "b", "b"], "truth_clean": [True, True, False, False]}
     publish(home, "small-1", "samples", 0, rows("samples", **extra))
@@ -140,7 +142,8 @@ def small_run(tmp_path: Path, rows: Callable[..., pa.Table]) -> Path:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A directory with room for 1 MiB: a file system of its own where the user may mount one, else a limit on file sizes."""
+    """A directory with room for 1 MiB: a file system of its own where the user may mount one, else a limit on
+    file sizes."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = (

@@ -120,7 +120,8 @@ def _start_writer(target: Path) -> subprocess.Popen[str]:
     """A process that stops in the middle of a publish."""
     script = (
         "import sys, time; from tasks.artefacts import publishing\n"
-        "with publishing(sys.argv[1]) as f:\n  f.write(b'half'); f.flush(); print('written', flush=True); time.sleep(60)"
+        "with publishing(sys.argv[1]) as f:\n  f.write(b'half'); f.flush()\n"
+        "  print('written', flush=True); time.sleep(60)"
     )
     writer = subprocess.Popen(
         [sys.executable, "-c", script, str(target)], cwd=ROOT, stdout=subprocess.PIPE, text=True

@@ -1,4 +1,5 @@
-"""Pools: from sheets and tars alike, killed and resumed to the same bytes, with every bad thing counted against a budget."""
+"""Pools: from sheets and tars alike, killed and resumed to the same bytes, with every bad thing counted
+against a budget."""
 
 from __future__ import annotations
 
@@ -98,7 +99,7 @@ def test_units_in_any_order_and_interrupted_anywhere_give_the_same_bytes(sheet: 
     write_or_index_unit(torn)
     torn.marker.unlink()
     torn.shard.write_bytes(b"torn")
-    (plan.directory / "shards" / ".00000.tar.1-ab.tmp").write_bytes(b"half")
+    torn.shard.with_name(f".{torn.shard.name}.1-ab.tmp").write_bytes(b"half")
     with pytest.raises(PoolError, match="not done"):
         finish_pool(plan)
     assert len(pending_units(plan)) == len(units) - 2

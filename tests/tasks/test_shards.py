@@ -161,7 +161,8 @@ def test_an_empty_tar_is_a_reject(shard: Callable[..., str]) -> None:
 def test_a_truncated_tar_keeps_what_is_whole(
     shard: Callable[..., str], good: Callable[..., list], tar: Callable[..., bytes]
 ) -> None:
-    """The sample at the cut goes too, even if image and text are there: its json, with the uid, may be what is missing."""
+    """The sample at the cut goes too, even if image and text are there: its json, with the uid, may be what
+    is missing."""
     order = [[png, txt, js] for png, js, txt in (good(i) for i in range(3))]
     data = tar([member for sample in order for member in sample])
     whole = index_shard(shard(data)).rows

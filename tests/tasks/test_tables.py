@@ -123,12 +123,13 @@ def test_threads_publishing_at_once_lose_nothing(tmp_path: Path, rows: Rows) -> 
 
 
 def test_killed_publishers_leave_whole_rounds_only(tmp_path: Path) -> None:
-    """SIGKILL in the midst of publishing: every listed file is whole, and going on gives the bytes of a run undisturbed."""
+    """SIGKILL in the midst of publishing: listed files are whole, and going on gives undisturbed bytes."""
     script = (
         "import sys, pyarrow as pa; from tasks.tables import publish\n"
         "for r in range(8):\n"
         "  uids = [i.to_bytes(16, 'big') for i in range(3000)]\n"
-        "  publish(sys.argv[1], 'r-1', 'counts', r, pa.table({'uid': uids, 'count': [i * r % 7 for i in range(3000)]}))\n"
+        "  counts = [i * r % 7 for i in range(3000)]\n"
+        "  publish(sys.argv[1], 'r-1', 'counts', r, pa.table({'uid': uids, 'count': counts}))\n"
     )
     home = tmp_path / "killed"
     for seen in (1, 4, 9):

@@ -1,4 +1,5 @@
-"""Walking tars: the same members as `tarfile` where a tar is sound, and never a silent end where it is not."""
+"""Walking tars: the same members as `tarfile` where a tar is sound, and never a silent end where it is
+not."""
 
 from __future__ import annotations
 
@@ -47,7 +48,8 @@ def test_directories_and_links_are_passed_over() -> None:
 
 
 def test_every_cut_is_seen(tar: Callable[..., bytes]) -> None:
-    """Cut anywhere before the end-of-archive block, between members too, a tar is truncated; tarfile misses some of these."""
+    """Cut anywhere before the end-of-archive block, between members too, a tar is truncated; tarfile misses
+    some of these."""
     data = tar(MEMBERS)
     end = max(m.offset + -(-m.size // 512) * 512 for m in members(data))
     for cut in range(0, end + 512, 37):

@@ -51,6 +51,17 @@ def runs_of(name: str):
         return client.read_flow_runs(flow_filter=flow_filter), tasks
 
 
+def wait_for_tasks(name: str, states: list[str]) -> None:
+    """The server writes task runs a moment after it was told of them: wait for that."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        _, tasks = runs_of(name)
+        if sorted(task.state.type.value for task in tasks) == states:
+            return
+        time.sleep(0.1)
+    pytest.fail(f"task runs recorded: {[(task.name, task.state.name) for task in tasks]}, expected {states}")
+
+
 def start_and_wait(home: Path, name: str) -> "subprocess.Popen[str]":
     command = [sys.executable, "-c", CLIENT, str(home), name]
     client = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
@@ -66,6 +77,7 @@ def test_a_killed_clients_history_stays_and_the_next_start_marks_its_run_crashed
             [run], _ = runs_of(name)
             assert run.state.is_running(), "its process lives: nobody may call it dead"
             assert run.labels["mgd.pid"] == client.pid
+            wait_for_tasks(name, ["COMPLETED", "COMPLETED", "RUNNING"])
     finally:
         client.send_signal(signal.SIGKILL)
         client.wait()
@@ -76,14 +88,7 @@ def test_a_killed_clients_history_stays_and_the_next_start_marks_its_run_crashed
         [run], _ = runs_of(name)
         assert run.state.is_crashed()
         assert str(client.pid) in run.state.message
-        deadline = time.monotonic() + 20  # the server writes task runs a moment after it was told
-        while time.monotonic() < deadline:
-            _, tasks = runs_of(name)
-            if sorted(task.state.type.value for task in tasks) == ["COMPLETED", "COMPLETED", "CRASHED"]:
-                break
-            time.sleep(0.2)
-        else:
-            pytest.fail(f"task runs recorded: {[(task.name, task.state.name) for task in tasks]}")
+        wait_for_tasks(name, ["COMPLETED", "COMPLETED", "CRASHED"])
 
 
 def test_a_session_starts_nothing_where_the_user_names_a_server(prefect_api, tmp_path):
@@ -120,6 +125,32 @@ def test_without_a_named_server_the_homes_own_has_the_runs(prefect_api, server_h
         assert SESSION_LABEL in run.labels
     assert time.monotonic() - started < 20
     assert not list((server_home / ".locks/sessions").glob("*.session"))
+
+
+def test_the_server_schedules_what_is_served_with_a_cron(prefect_api, tmp_path):
+    """Prefect's scheduler inserts runs in bulk, which SQLAlchemy 2.1 refuses: see pyproject.toml."""
+    with prefect_session(tmp_path):
+        from prefect import flow
+        from prefect.client.orchestration import get_client
+        from prefect.client.schemas.actions import DeploymentScheduleCreate
+        from prefect.client.schemas.schedules import CronSchedule
+
+        name = f"nightly-{uuid.uuid4().hex[:8]}"
+
+        @flow(name=name)
+        def job() -> None:
+            pass
+
+        with get_client(sync_client=True) as client:
+            nightly = DeploymentScheduleCreate(schedule=CronSchedule(cron="0 3 * * *", timezone="UTC"))
+            flow_id = client.create_flow(job)
+            deployment = client.create_deployment(flow_id=flow_id, name=name, schedules=[nightly])
+            deadline = time.monotonic() + 30
+            while not runs_of(name)[0] and time.monotonic() < deadline:
+                time.sleep(0.2)
+            runs, _ = runs_of(name)
+            client.delete_deployment(deployment)
+        assert runs and all(run.state.is_scheduled() for run in runs)
 
 
 def test_outside_a_session_the_hook_does_nothing():
