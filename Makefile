@@ -49,9 +49,7 @@ $(STAMP): requirements.lock pyproject.toml
 
 demo: $(STAMP)  ## curate the embedded fashion pool (about 8 minutes on 2 cores) and print the result
 	@$(BIN)/mgd curate fashion --home $(MGD_HOME)
-	@echo
-	@echo "Reports:  $(MGD_HOME)/runs/*/report.html"
-	@echo "Ask:      $(BIN)/mgd sql --home $(MGD_HOME)     Runs in Prefect's page: $(BIN)/mgd server status --home $(MGD_HOME)"
+	@echo "runs    $(BIN)/mgd server status    Prefect's page of this and later runs ('stop' ends the server)"
 
 test: lint  ## lint, then the fast test suite (under 4 minutes on 2 cores)
 	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup

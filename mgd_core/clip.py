@@ -68,7 +68,8 @@ class ClipObjective(Objective):
 
     def candidate_losses(self, params: Params, candidates: Features, reference: Features, others: Tensor) -> Tensor:
         """InfoNCE (n,) of each candidate as the one more pair of the batch ``reference``."""
-        return info_nce_joining(*candidates, (reference[0], reference[1]), self.scale(params), others)
+        (image, text), (image_others, text_others) = candidates, reference
+        return info_nce_joining(image, text, (image_others, text_others), self.scale(params), others)
 
     def _call(self, params: Params, images: Tensor | None, tokens: Tensor | None) -> tuple[Tensor, Tensor]:
         call = {"image": images} if tokens is None else {"text": tokens}

@@ -15,7 +15,7 @@ backward would compute second-order tangents that nobody asked for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -157,7 +157,7 @@ def _encode_without_graph(
 
 
 def _with_rows_of(
-    pieces: list[Rows], cotangents: list[Tensor | None]
+    pieces: list[Rows], cotangents: Sequence[Tensor | None]
 ) -> Iterator[tuple[Rows, tuple[Tensor | None, ...]]]:
     """Pair each piece with the rows of the cotangents that belong to it."""
     start = 0

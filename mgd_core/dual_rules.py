@@ -1,11 +1,11 @@
 """Fast and reverse-differentiable forward-mode rules for the layers of a transformer.
 
 The engine takes one reverse pass over a forward-mode derivative. PyTorch's own forward-mode rules get in the way twice:
-softmax and logsumexp write in place (a reverse pass over them raises), and layer norm and GELU fall apart into dozens of
-elementwise kernels. Inside ``dual_rules()`` these functions, and attention, go through the closed forms below: each
-computes (y, dy) together, and its backward pulls the cotangents of both back by hand, with the fused kernels of the
-ordinary backward wherever the Jacobian is symmetric (softmax, layer norm, GELU). Outside a dual level the ordinary
-functions run. Tests compare every rule with PyTorch's in float64.
+softmax and logsumexp write in place (a reverse pass over them raises), and layer norm and GELU fall apart into
+dozens of elementwise kernels. Inside ``dual_rules()`` these functions, and attention, go through the closed forms
+below: each computes (y, dy) together, and its backward pulls the cotangents of both back by hand, with the fused
+kernels of the ordinary backward wherever the Jacobian is symmetric (softmax, layer norm, GELU). Outside a dual level
+the ordinary functions run. Tests compare every rule with PyTorch's in float64.
 
 A tangent that comes from the direction v (of weights and biases) is a constant: no cotangent is returned for it.
 """
@@ -37,7 +37,7 @@ class _Softmax(torch.autograd.Function):
         return p, aten._softmax_backward_data(da, p, dim, p.dtype)
 
     @staticmethod
-    def backward(ctx: Any, gp: Tensor, gdp: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gp: Tensor, gdp: Tensor) -> tuple[Tensor, Tensor, None]:
         p, da = ctx.saved_tensors
         dim = ctx.dim
         weighted = p * gdp
@@ -62,7 +62,7 @@ class _LayerNorm(torch.autograd.Function):
         return torch.addcmul(b, n, w), torch.addcmul(torch.addcmul(db, u, w), n, dw)
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor, gdy: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gy: Tensor, gdy: Tensor) -> tuple[Tensor | None, ...]:
         x, dx, w, dw, n, mean, r, u = ctx.saved_tensors
         d = x.shape[-1]
         q = gdy * w
@@ -92,7 +92,7 @@ class _Gelu(torch.autograd.Function):
         return F.gelu(x, approximate=approximate), aten.gelu_backward(dx, x, approximate=approximate)
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor, gdy: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gy: Tensor, gdy: Tensor) -> tuple[Tensor, Tensor, None]:
         x, dx = ctx.saved_tensors
         second = (_gelu_second if ctx.approximate == "none" else _gelu_tanh_second)(x)
         g_x = torch.addcmul(aten.gelu_backward(gy, x, approximate=ctx.approximate), second.mul_(dx), gdy)
@@ -130,7 +130,7 @@ class _Linear(torch.autograd.Function):
         return F.linear(flat, w, b).view(shape), tangent.view(shape)
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor, gdy: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gy: Tensor, gdy: Tensor) -> tuple[Tensor | None, ...]:
         x, dx, w, dw = ctx.saved_tensors
         need_x, need_dx = ctx.needs_input_grad[:2]
         gy, gdy = gy.reshape(-1, w.shape[0]), gdy.reshape(-1, w.shape[0])
@@ -229,7 +229,8 @@ def multi_head_attention(
     **others: Any,
 ) -> tuple[Tensor, None]:
     """``F.multi_head_attention_forward`` for self-attention on (L, N, E), without weights in the output."""
-    unsupported = bias_k is not None or bias_v is not None or add_zero_attn or others.get("key_padding_mask") is not None
+    padded = others.get("key_padding_mask") is not None
+    unsupported = bias_k is not None or bias_v is not None or add_zero_attn or padded
     if unsupported or in_proj_weight is None or not (query is key and key is value) or others.get("need_weights"):
         raise ValueError(
             "this attention layer uses a form the engine has no derivative rule for (cross-attention, key padding, "

@@ -64,4 +64,5 @@ class ParameterLayout:
 
     def matrix_mask(self, like: Tensor) -> Tensor:
         """1 where weight decay usually applies (parameters of two or more dimensions), 0 for gains and biases."""
-        return torch.cat([like.new_full((n,), float(len(s) >= 2)) for n, s in zip(self.sizes, self.shapes, strict=True)])
+        sized = zip(self.sizes, self.shapes, strict=True)
+        return torch.cat([like.new_full((n,), float(len(shape) >= 2)) for n, shape in sized])

@@ -78,7 +78,9 @@ def info_nce(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
     return 0.5 * (log_sum_exp(logits, 1) + log_sum_exp(logits, 0)) - own
 
 
-def info_nce_joining(image: Tensor, text: Tensor, others: tuple[Tensor, Tensor], scale: Tensor, apart: Tensor) -> Tensor:
+def info_nce_joining(
+    image: Tensor, text: Tensor, others: tuple[Tensor, Tensor], scale: Tensor, apart: Tensor
+) -> Tensor:
     """InfoNCE (n,) of candidates (image, text), each (n, d), against the pairs ``others``, each (b, d), as negatives.
 
     Every candidate meets the same negatives, so its loss does not depend on which candidates are scored beside it.

@@ -142,7 +142,7 @@ class UpdateCotangents(NamedTuple):
 
 
 def update_vjp(optimizer: Optimizer, state: State, g: Tensor, t: int, lr: Tensor, adjoint: State) -> UpdateCotangents:
-    """Pull ``adjoint`` (cotangent of the state after step ``t``) back through the optimizer update at (state, g, lr)."""
+    """Pull ``adjoint`` (cotangent of the state after step ``t``) back through the update at (state, g, lr)."""
     inputs = [x.detach().requires_grad_(True) for x in (g, *state.tensors, lr)]
     with torch.enable_grad():
         after = optimizer.update(State(inputs[1], tuple(inputs[2:-1])), inputs[0], t, inputs[-1])

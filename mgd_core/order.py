@@ -66,7 +66,7 @@ class DataOrder:
 
 
 def _first_distinct(stream: Indices, n: int) -> Indices:
-    """Positions of the first ``n`` entries of ``stream`` that differ from each other (fewer if there are not so many)."""
+    """Positions of the first ``n`` entries of ``stream`` that differ from each other; fewer if there are fewer."""
     window = n
     while True:
         _, first = np.unique(stream[:window], return_index=True)

@@ -1,4 +1,4 @@
-"""Probing candidates: g_i = <gamma_k, grad l_i(theta_k)>, the derivative of phi with respect to adding eps l_i at step k.
+"""Probing candidates: g_i = <gamma_k, grad l_i(theta_k)>, the derivative of phi by eps where eps l_i joins step k.
 
 One forward-mode pass over the candidates, no backward and no per-example gradients (Engstrom et al. 2025, arXiv
 2503.13751, Algorithm 1: weights z enter at step k, and z = 0). In a contrastive loss l_i is the loss candidate i would

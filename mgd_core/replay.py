@@ -69,7 +69,9 @@ class Metagradient:
     peak_bytes: int = 0
 
 
-def train(learner: Learner, state: State, start: int = 0, stop: int | None = None, on: Progress | None = None) -> tuple[State, list[float]]:
+def train(
+    learner: Learner, state: State, start: int = 0, stop: int | None = None, on: Progress | None = None
+) -> tuple[State, list[float]]:
     """Run steps ``start`` .. ``stop`` - 1 and return the state and the loss before each step.
 
     Raises:

@@ -27,7 +27,7 @@ def fingerprint(state: State) -> bytes:
 
 
 def _bytes(tensor: Tensor) -> memoryview:
-    return memoryview(tensor.detach().contiguous().cpu().view(torch.uint8).numpy())
+    return tensor.detach().contiguous().cpu().view(torch.uint8).numpy().data
 
 
 class MemoryStore:
@@ -68,7 +68,7 @@ class MemoryStore:
         if first != now:
             raise NondeterminismError(
                 f"the state before step {step} was recomputed and differs from the first time "
-                f"({first.hex()} then, {now.hex()} now): the training step is not deterministic. Likely causes: a change "
-                "of the number of threads, an operation without a deterministic kernel, data or augmentation that "
-                "depend on process state, or a batch that was altered in place."
+                f"({first.hex()} then, {now.hex()} now): the training step is not deterministic. Likely causes: "
+                "a change of the number of threads, an operation without a deterministic kernel, data or "
+                "augmentation that depend on process state, or a batch that was altered in place."
             )

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from tasks.catalog import CATALOGS
+from tasks import comparison, estimate, pools, rounds, subsets
+from tasks.artefacts import read_json
+from tasks.catalog import CATALOGS, load_catalog
+from tasks.runs import begin_run
 from tasks.sheets import lay_out, open_sheet, write_sheet
 
 SIZES = {"pool": 240, "target": 40, "heldout": 40, "test": 40}
@@ -69,3 +73,43 @@ def small_catalog(directory: Path, *changes: tuple[str, str]) -> Path:
         text = text.replace(old, new, 1)
     (directory / "small.toml").write_text(text)
     return directory / "small.toml"
+
+
+def curate_plainly(catalog: Path, home: Path) -> Path:
+    """What the flow does, as plain calls in this process; returns the run's directory."""
+    options = load_catalog(catalog)
+    pool = pools.build_pool(str(options.pool.source), home, options.pool.build_options())
+    directory = begin_run(home, catalog, pool).directory
+    estimate.prepare(directory)
+    last = options.descent.rounds
+    for number in range(last + 1):
+        rounds.train_round(directory, number, number < last)
+        shards = rounds.shard_names(directory) if number < last and options.descent.surrogate == "probe" else []
+        rounds.finish_round(directory, number, [rounds.probe_shard(directory, number, shard) for shard in shards])
+    chosen = comparison.choose_round(directory)
+    subsets.write_subset(directory, chosen)
+    records = [comparison.train_subset(directory, subset, 1, chosen) for subset in options.comparison.subsets]
+    comparison.publish_evaluations(directory, records, chosen)
+    return directory
+
+
+def published(directory: Path) -> dict[str, bytes]:
+    """Bytes of every table part (timings apart), manifest and subset file of a run, by path below its home."""
+    home = directory.parents[1]
+    listed = read_json(home / "tables" / "_manifests" / f"{directory.name}.json")
+    paths = [home / "tables" / path for path in _paths(listed) if "timings" not in path]
+    paths += [*directory.glob("manifests/*"), directory / "subset.npy"]
+    return {str(path.relative_to(home)): path.read_bytes() for path in sorted(paths)}
+
+
+def _paths(value: object) -> list[str]:
+    """All strings in a manifest that name a Parquet file."""
+    if isinstance(value, dict):
+        return [path for item in value.values() for path in _paths(item)]
+    if isinstance(value, list):
+        return [path for item in value for path in _paths(item)]
+    return [value] if isinstance(value, str) and value.endswith(".parquet") else []
+
+
+if __name__ == "__main__":
+    curate_plainly(Path(sys.argv[1]), Path(sys.argv[2]))

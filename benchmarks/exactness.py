@@ -1,0 +1,249 @@
+"""Is the metagradient exact? The engine against naive autograd through all 40 steps, in float64.
+
+`python -m benchmarks.exactness` compares, for small trainings with weighted cross-entropy and weighted InfoNCE (two MLPs
+and an open_clip CLIP, `benchmarks.problems`) under Adam and SGD:
+
+* the gradient of phi by every example weight and by every learning rate with one reverse pass through the graph of the
+  whole run (`benchmarks.oracles`: plain PyTorch, none of the engine's code), for every plan, slot count, chunk size and
+  source of the gradient (read back from the moments, or computed again), and with central differences;
+* a probe's g_i with naive autograd and central differences of phi with eps l_i added to the loss of step k.
+
+Errors are Euclidean: |found - expected| / |expected|. **floor** is what rounding alone does: the same naive autograd
+with the rows of each batch in another order. Where a training amplifies rounding, nobody gets below it: the row marked
+*hard* (a tiny eps_root at four times the learning rate) shows that, and is left out of the bars.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from benchmarks import problems
+from benchmarks._envelope import emit
+from benchmarks.oracles import (
+    Joining,
+    NaiveGradient,
+    NaiveRun,
+    Problem,
+    central_difference,
+    relative_error,
+    with_learner,
+)
+from mgd_core.optimizers import Adam, Optimizer, Sgd
+from mgd_core.plans import Plan, binomial, keep_all
+from mgd_core.probe import Probe
+from mgd_core.replay import Metagradient, replay
+
+STEPS, LATE = 40, 15
+SLOTS = (1, 2, 3, 7, 40)
+CHUNKS = (None, 1, 3, 7)
+OPTIMIZERS: dict[str, Optimizer] = {
+    "Adam root 1e-8 clip": Adam(eps_root=1e-8, weight_decay=0.05, clip_norm=1.0),
+    "Adam root 1e-6": Adam(eps_root=1e-6, weight_decay=0.05),
+    "Adam coupled": Adam(eps_root=1e-8, weight_decay=0.01, decoupled=False),
+    "SGD": Sgd(momentum=0.9),
+    "SGD Nesterov clip": Sgd(momentum=0.9, nesterov=True, weight_decay=0.01, clip_norm=1.0),
+}
+PEAKS: dict[Callable[..., Problem], dict[type, float]] = {  # learning rates at which 40 steps fit the pool in part
+    problems.classifier: {Adam: 0.02, Sgd: 0.1},
+    problems.two_towers: {Adam: 0.02, Sgd: 0.05},
+    problems.clip: {Adam: 0.002, Sgd: 0.03},
+}
+STEP_SIZES = {"weight": 2e-2, "rate": 1e-5, "probe": 2e-3}  # of central differences: error O(h^4), rounding / h
+
+
+class Variant(NamedTuple):
+    """One way to compute the same metagradient."""
+
+    plan: Plan
+    chunk: int | None
+    from_moments: bool
+
+
+@dataclass(frozen=True)
+class Row:
+    """Worst errors of a problem under an optimizer and a window."""
+
+    problem: str
+    optimizer: str
+    start: int
+    variants: int
+    floor: float
+    weights: float
+    rates: float
+    differences: float
+    probe: float
+    probe_differences: float
+    seconds: float
+
+    @property
+    def exact(self) -> float:
+        """Larger of the errors of weights and learning rates."""
+        return max(self.weights, self.rates)
+
+
+def variants(start: int, everything: bool, quick: bool) -> list[Variant]:
+    """All combinations, or every value of each setting beside the plain ones and a few combinations."""
+    slots = SLOTS[2:] if quick else SLOTS
+    plans = [keep_all(start, STEPS), *(binomial(start, STEPS, s) for s in slots)]
+    if everything:
+        return [Variant(*v) for v in itertools.product(plans, CHUNKS, (True, False))]
+    by_plan = [Variant(plan, None, True) for plan in plans]
+    by_chunk = [Variant(plans[0], chunk, True) for chunk in CHUNKS[1:]]
+    mixed = [Variant(plans[0], None, False), Variant(plans[-3], 3, False)]
+    return by_plan + by_chunk + mixed
+
+
+def configurations(quick: bool) -> Iterator[tuple[Callable[..., Problem], str, int, bool]]:
+    """Problem, optimizer, window start, and whether all combinations of settings are run."""
+    first, second, _, sgd, _ = OPTIMIZERS
+    if quick:
+        yield from ((problems.classifier, name, 0, False) for name in (first, sgd))
+        yield from ((problems.two_towers, second, start, False) for start in (0, LATE))
+        yield problems.clip, first, 0, False
+        return
+    for build in (problems.classifier, problems.two_towers):
+        yield from ((build, name, 0, name == second) for name in OPTIMIZERS)
+        yield from ((build, name, LATE, False) for name in (first, sgd))
+    yield from ((problems.clip, name, 0, False) for name in (first, second, sgd))
+    yield problems.clip, second, LATE, False
+
+
+def main() -> None:
+    """Print a table and the worst figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer configurations: under 45 s")
+    quick = parser.parse_args().quick
+    torch.set_num_threads(min(2, torch.get_num_threads()))
+    print(f"{'problem':<21}{'optimizer':<21}{'window':<9}{'ways':>4}{'floor':>9}{'weights':>9}{'rates':>9}"
+          f"{'central':>9}{'probe':>9}{'central':>9}{'s':>6}")
+    rows = []
+    for build, name, start, everything in configurations(quick):
+        problem = make(build, OPTIMIZERS[name])
+        rows.append(measure(problem, name, start, variants(start, everything, quick)))
+        show(rows[-1])
+    hard = measure(hard_problem(), "*hard*: root 1e-14", 0, variants(0, False, quick=True))
+    show(hard)
+    emit("exactness", figures(rows, hard))
+
+
+def figures(rows: list[Row], hard: Row) -> dict[str, object]:
+    """The JSON figures; bars: 1e-12, 1e-6 and 1e-10."""
+    return {
+        "max_rel_error": max(row.exact for row in rows),
+        "max_fd_error": max(max(row.differences, row.probe_differences) for row in rows),
+        "probe_rel_error": max(row.probe for row in rows),
+        "max_floor": max(row.floor for row in rows),
+        "hard": {"rel_error": hard.exact, "floor": hard.floor, "fd_error": hard.differences},
+        "comparisons": sum(row.variants for row in rows),
+        "rows": [dataclasses.asdict(row) for row in rows],
+    }
+
+
+def show(row: Row) -> None:
+    """One line of the table."""
+    errors = (row.floor, row.weights, row.rates, row.differences, row.probe, row.probe_differences)
+    print(f"{row.problem:<21}{row.optimizer:<21}{f'{row.start}..{STEPS}':<9}{row.variants:>4}"
+          + "".join(f"{e:>9.1e}" for e in errors) + f"{row.seconds:>6.1f}", flush=True)
+
+
+def make(build: Callable[..., Problem], optimizer: Optimizer) -> Problem:
+    """A problem at its learning rate; weight decay on matrices only, as in a real run."""
+    problem = build(optimizer, steps=STEPS, peak=PEAKS[build][type(optimizer)])
+    mask = problem.learner.layout.matrix_mask(problem.initial.theta)
+    return with_learner(problem, optimizer=dataclasses.replace(optimizer, decay_mask=mask))  # type: ignore[type-var]
+
+
+def hard_problem() -> Problem:
+    """An ill-conditioned training: eps_root far below the squared gradients, and a large learning rate."""
+    return problems.clip(Adam(b2=0.95, eps_root=1e-14), steps=STEPS, peak=0.008)
+
+
+def measure(problem: Problem, optimizer: str, start: int, ways: list[Variant]) -> Row:
+    """All errors of one problem."""
+    began = time.perf_counter()
+    naive = NaiveRun(problem, start).gradient()
+    again = NaiveRun(problem, start, shuffled=True).gradient()
+    found = [run(problem, way) for way in ways]
+    probe, probe_differences = probe_errors(problem, start)
+    return Row(
+        problem=problem.name,
+        optimizer=optimizer,
+        start=start,
+        variants=len(ways),
+        floor=max(relative_error(a, b) for a, b in zip(again[1:3], naive[1:3], strict=True)),
+        weights=max(relative_error(m.example, naive.example) for m in found),
+        rates=max(relative_error(m.learning_rate, naive.learning_rate) for m in found),
+        differences=difference_error(problem, start, naive),
+        probe=probe,
+        probe_differences=probe_differences,
+        seconds=time.perf_counter() - began,
+    )
+
+
+def run(problem: Problem, way: Variant, probe_steps: tuple[int, ...] = ()) -> Metagradient:
+    """The engine's answer."""
+    learner = dataclasses.replace(problem.learner, chunk=way.chunk)
+    return replay(
+        learner, problem.initial, problem.phi_and_gradient, way.plan, problem.pool_size, probe_steps, way.from_moments
+    )
+
+
+def difference_error(problem: Problem, start: int, naive: NaiveGradient) -> float:
+    """Central differences of phi by two example weights, a random direction of all, and one of the learning rates."""
+    oracle, rates = NaiveRun(problem, start), problem.learner.learning_rates
+    draw = torch.Generator().manual_seed(6)
+    random = torch.randn(problem.pool_size, generator=draw, dtype=torch.float64)
+    largest = naive.example.abs().argsort(descending=True)
+    directions = [_axis(problem.pool_size, int(largest[0])), _axis(problem.pool_size, int(largest[5])), random]
+    differences = [
+        central_difference(oracle.phi, oracle.no_change(), along, STEP_SIZES["weight"]) for along in directions
+    ]
+    exact = [(naive.example @ along).item() for along in directions]
+    along = torch.randn(STEPS, generator=draw, dtype=torch.float64) * (torch.arange(STEPS) >= start)
+    by_rate = central_difference(lambda r: oracle.phi(oracle.no_change(), r), rates, along, STEP_SIZES["rate"])
+    error = relative_error(torch.tensor([by_rate]), (naive.learning_rate @ along).reshape(1))
+    return max(error, relative_error(torch.tensor(differences), torch.tensor(exact)))
+
+
+def probe_errors(problem: Problem, start: int) -> tuple[float, float]:
+    """Error of g_i at two steps of the window to naive autograd, and to central differences for two candidates."""
+    found = run(problem, Variant(binomial(start, STEPS, 7), None, True), (start, STEPS - 10))
+    oracle, ids = NaiveRun(problem, start), torch.arange(problem.pool_size)
+    errors, differences = [], []
+    for point in found.probes:
+        _, g = Probe(dataclasses.replace(problem.learner, chunk=5), point).scores(problem.pool, ids)
+        join = Joining(point.step, ids, torch.zeros(len(ids), dtype=torch.float64))
+        naive = oracle.gradient(join).joining
+        assert naive is not None
+        errors.append(relative_error(g, naive))
+        differences.append(_probe_difference_error(oracle, join, g))
+    return max(errors), max(differences)
+
+
+def _probe_difference_error(oracle: NaiveRun, join: Joining, g: Tensor) -> float:
+    pair = g.abs().argsort(descending=True)[[0, 4]]
+    join = join._replace(ids=pair)
+
+    def phi(eps: Tensor) -> Tensor:
+        return oracle.phi(oracle.no_change(), join=join._replace(eps=eps))
+
+    zero = torch.zeros(2, dtype=torch.float64)
+    found = [central_difference(phi, zero, _axis(2, i), STEP_SIZES["probe"]) for i in range(2)]
+    return relative_error(torch.tensor(found), g[pair])
+
+
+def _axis(n: int, i: int) -> Tensor:
+    return torch.eye(n, dtype=torch.float64)[i]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,208 @@
+"""Oracles for the engine: metagradients by the most naive means, sharing as little code with it as possible.
+
+``NaiveRun`` trains a problem with plain PyTorch (per-parameter tensors, losses from ``F.cross_entropy``, optimizers
+written from their papers, no dual rules, no chunks, no plans) and keeps the graph of all steps, so that one ordinary
+``autograd.grad`` of the target gives every derivative. ``central_difference`` needs no derivative rule at all: it trains
+again with the metaparameter moved. Cost: the graph of T steps in memory; for tiny problems only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from mgd_core.layout import Params
+from mgd_core.learner import Batch, Learner
+from mgd_core.objective import Rows
+from mgd_core.optimizers import Adam, Sgd, State
+
+Values = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A learner with the same losses written a second time, in plain PyTorch.
+
+    ``losses(params, rows)``: one loss per row, (n,). ``target(params)``: scalar phi. ``joining(params, rows, others)``:
+    the loss of the single pair ``rows`` as one more row of the batch ``others``. ``pool``: rows of all examples.
+    """
+
+    name: str
+    learner: Learner
+    initial: State
+    pool: Rows
+    losses: Callable[[Params, Rows], Tensor]
+    joining: Callable[[Params, Rows, Rows], Tensor]
+    target: Callable[[Params], Tensor]
+
+    @property
+    def pool_size(self) -> int:
+        """Examples that ``Batch.ids`` index into."""
+        return self.pool[0].shape[0]
+
+    def phi_and_gradient(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """The target in the form that ``replay`` takes."""
+        theta = theta.detach().requires_grad_(True)
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+            phi = self.target(self.learner.layout.unflatten(theta))
+            (gradient,) = torch.autograd.grad(phi, theta)
+        return phi.detach(), gradient
+
+
+class Joining(NamedTuple):
+    """Candidates that are added to the loss of ``step`` as sum_i eps_i l_i; ``ids`` (n,) positions in the pool."""
+
+    step: int
+    ids: Tensor
+    eps: Tensor
+
+
+class NaiveGradient(NamedTuple):
+    """phi and its derivatives by example weights (pool size,), learning rates (T,) and joining weights (n,)."""
+
+    phi: float
+    example: Tensor
+    learning_rate: Tensor
+    joining: Tensor | None
+
+
+@dataclass(frozen=True)
+class NaiveRun:
+    """Plain training in which metaparameters count from step ``start`` on.
+
+    ``shuffled`` permutes the rows of every batch: the same sums in another order. How far two such runs differ is what
+    rounding alone does to a problem, whoever computes it.
+    """
+
+    problem: Problem
+    start: int = 0
+    shuffled: bool = False
+
+    def gradient(self, join: Joining | None = None) -> NaiveGradient:
+        """All derivatives by one reverse pass through the graph of the whole run."""
+        weights = self.no_change().requires_grad_(True)
+        rates = self.problem.learner.learning_rates.clone().requires_grad_(True)
+        inputs = [weights, rates]
+        if join is not None:
+            join = join._replace(eps=join.eps.clone().requires_grad_(True))
+            inputs.append(join.eps)
+        phi = self.phi(weights, rates, join, create_graph=True)
+        found = torch.autograd.grad(phi, inputs)
+        return NaiveGradient(phi.item(), found[0], found[1], found[2] if join is not None else None)
+
+    def no_change(self) -> Tensor:
+        """Example weights as the batches have them: zeros (pool size,) to add to them."""
+        return self.problem.initial.theta.new_zeros(self.problem.pool_size)
+
+    def phi(
+        self, change: Tensor, rates: Tensor | None = None, join: Joining | None = None, create_graph: bool = False
+    ) -> Tensor:
+        """Target loss after training with ``change`` added to the example weights of the window."""
+        learner, initial = self.problem.learner, self.problem.initial
+        rates = learner.learning_rates if rates is None else rates
+        params = tuple(p.clone() for p in learner.layout.unflatten(initial.theta).values())
+        moments = tuple(tuple(torch.zeros_like(p) for p in params) for _ in initial.moments)
+        with torch.set_grad_enabled(create_graph), sdpa_kernel(SDPBackend.MATH):
+            for t in range(learner.steps):
+                graph = create_graph and t >= self.start
+                g = self._gradient(params, t, change, join, graph)
+                with torch.set_grad_enabled(graph):
+                    params, moments = self._update(params, moments, g, t, rates[t])
+            return self.problem.target(self._named(params))
+
+    def _gradient(self, params: Values, t: int, change: Tensor, join: Joining | None, graph: bool) -> Values:
+        with torch.enable_grad():
+            leaves = params if graph and t > self.start else tuple(p.detach().requires_grad_(True) for p in params)
+            loss = self._loss(leaves, t, change if t >= self.start else self.no_change(), join)
+            return torch.autograd.grad(loss, leaves, create_graph=graph)
+
+    def _loss(self, params: Values, t: int, change: Tensor, join: Joining | None) -> Tensor:
+        problem, named = self.problem, self._named(params)
+        batch = problem.learner.batches(t)
+        if self.shuffled:
+            batch = _permuted(batch, t)
+        losses = problem.losses(named, batch.rows)
+        loss = ((batch.weights + change[batch.ids]) * losses).sum() / len(losses)
+        if join is not None and join.step == t:
+            for eps, i in zip(join.eps, join.ids.tolist(), strict=True):
+                apart = batch.ids != i
+                pair = tuple(x[i : i + 1] for x in problem.pool)
+                loss = loss + eps * problem.joining(named, pair, tuple(x[apart] for x in batch.rows))
+        return loss
+
+    def _update(
+        self, params: Values, moments: tuple[Values, ...], g: Values, t: int, lr: Tensor
+    ) -> tuple[Values, tuple[Values, ...]]:
+        optimizer = self.problem.learner.optimizer
+        assert isinstance(optimizer, Adam | Sgd)
+        g = _clipped(g, optimizer.clip_norm)
+        mask = self._decay_mask(params)
+        rule = _adam if isinstance(optimizer, Adam) else _sgd
+        columns = zip(params, g, mask, *moments, strict=True)
+        rows = [rule(optimizer, t, lr, *column) for column in columns]  # type: ignore[operator]
+        new, *after = zip(*rows, strict=True)
+        return new, tuple(after)
+
+    def _decay_mask(self, params: Values) -> Values:
+        mask = self.problem.learner.optimizer.decay_mask  # type: ignore[attr-defined]
+        if mask is None:
+            return tuple(torch.ones_like(p) for p in params)
+        return tuple(self.problem.learner.layout.unflatten(mask).values())
+
+    def _named(self, params: Values) -> dict[str, Tensor]:
+        return dict(zip(self.problem.learner.layout.names, params, strict=True))
+
+
+def _adam(
+    o: Adam, t: int, lr: Tensor, p: Tensor, g: Tensor, decayed: Tensor, m: Tensor, v: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Kingma & Ba 2015, algorithm 1, with Loshchilov & Hutter's decoupled decay; eps_root under the root."""
+    if not o.decoupled:
+        g = g + o.weight_decay * decayed * p
+    m = o.b1 * m + (1 - o.b1) * g
+    v = o.b2 * v + (1 - o.b2) * g**2
+    root = torch.sqrt(v / (1 - o.b2 ** (t + 1)) + o.eps_root)
+    shrunk = p * (1 - lr * o.weight_decay * decayed) if o.decoupled else p
+    return shrunk - lr * m / (1 - o.b1 ** (t + 1)) / (root + o.eps), m, v
+
+
+def _sgd(o: Sgd, t: int, lr: Tensor, p: Tensor, g: Tensor, decayed: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
+    """SGD with momentum (Sutskever et al. 2013, in torch.optim's form) and coupled decay."""
+    g = g + o.weight_decay * decayed * p
+    m = o.momentum * m + g
+    return p - lr * (g + o.momentum * m if o.nesterov else m), m
+
+
+def _clipped(g: Values, max_norm: float | None) -> Values:
+    if max_norm is None:
+        return g
+    norm = torch.sqrt(sum((x**2).sum() for x in g))  # type: ignore[arg-type]
+    return tuple(x * torch.clamp(max_norm / (norm + 1e-6), max=1.0) for x in g)
+
+
+def _permuted(batch: Batch, seed: int) -> Batch:
+    order = torch.randperm(len(batch.ids), generator=torch.Generator().manual_seed(seed))
+    return Batch(tuple(x[order] for x in batch.rows), batch.ids[order], batch.weights[order])
+
+
+def central_difference(f: Callable[[Tensor], Tensor], at: Tensor, along: Tensor, h: float) -> float:
+    """Derivative of ``f`` at ``at`` along ``along`` by the five-point stencil: error O(h^4) and rounding / h."""
+    one, two = (f(at + k * along) - f(at - k * along) for k in (h, 2 * h))
+    return ((8 * one - two) / (12 * h)).item()
+
+
+def relative_error(found: Tensor, expected: Tensor) -> float:
+    """Euclidean norm of the difference over that of ``expected``."""
+    return ((found - expected).norm() / expected.norm()).item()
+
+
+def with_learner(problem: Problem, **changes: object) -> Problem:
+    """The same problem with fields of its learner replaced (chunk, optimizer, batches)."""
+    learner = dataclasses.replace(problem.learner, **changes)  # type: ignore[arg-type]
+    return dataclasses.replace(problem, learner=learner, initial=learner.optimizer.init(problem.initial.theta))

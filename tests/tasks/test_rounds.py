@@ -1,0 +1,163 @@
+"""A small curation from end to end, as plain calls: same bytes again, after a kill, under another plan."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mgd_core.replay import NonFiniteError
+from tasks import comparison, rounds
+from tasks.catalog import CatalogError, load_catalog
+from tasks.comparison import ComparisonError
+from tasks.exports import verify_datacomp
+from tasks.pool_records import EmptyPool
+from tasks.pools import build_pool
+from tasks.runs import RunMismatch, begin_run
+from tasks.tables import read
+from tests.small_catalog import curate_plainly, published, small_catalog
+
+SCRIPT = Path(__file__).parents[1] / "small_catalog.py"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("finished")
+    return curate_plainly(small_catalog(place), place / "home")
+
+
+def test_every_table_is_there_and_makes_sense(finished: Path) -> None:
+    home, run = finished.parents[1], finished.name
+    assert read(home, run, "samples").num_rows == 240
+    row = read(home, run, "rounds", 0).to_pylist()[0]
+    assert (row["reverse_steps"], row["peak_states"], row["advances"]) == (4, 4, 3)
+    assert row["raised"] == row["lowered"] > 0
+    g = read(home, run, "metagradients", 0)
+    probed = g["probed"].to_numpy()
+    assert 80 < probed.sum() < 160 and (g["g"].to_numpy()[~probed] == 0).all()
+    before, after = (read(home, run, "counts", r)["count"].to_numpy() for r in (0, 1))
+    moved = after - before
+    assert (before == 1).all() and moved.sum() == 0 and (moved[~probed] == 0).all()
+    assert g["g"].to_numpy()[moved > 0].max() < g["g"].to_numpy()[moved < 0].min()
+    assert read(home, run, "rounds").num_rows == 3
+    assert set(read(home, run, "evaluations")["subset"].to_pylist()) >= {"mgd", "everything", "oracle", "clip_filter"}
+
+
+def test_the_subset_file_holds_the_chosen_counts(finished: Path) -> None:
+    home, run = finished.parents[1], finished.name
+    chosen = read(home, run, "choices")["round"][0].as_py()
+    counts = read(home, run, "counts", chosen)
+    report = verify_datacomp(finished / "subset.npy", counts["uid"])
+    assert report.records == counts["count"].to_numpy().sum()
+    records = np.load(finished / "subset.npy")
+    assert records.dtype == np.dtype("u8,u8") and (np.sort(records) == records).all()
+
+
+def test_a_repeated_run_gives_the_same_bytes(finished: Path, tmp_path: Path) -> None:
+    again = curate_plainly(small_catalog(tmp_path), tmp_path / "home")
+    assert published(again) == published(finished)
+
+
+def test_killed_at_any_instant_the_same_command_ends_with_the_same_bytes(finished: Path, tmp_path: Path) -> None:
+    catalog, home = small_catalog(tmp_path), tmp_path / "home"
+    command = [sys.executable, str(SCRIPT), str(catalog), str(home)]
+    environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parents[1])}
+    for milestone in ("work/round-000/replayed.safetensors", "work/round-001/probe-00001-tar.json"):
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        while not list(home.glob(f"runs/*/{milestone}")):
+            assert process.poll() is None and time.monotonic() < deadline, f"ended before {milestone}"
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert published(curate_plainly(catalog, home)) == published(finished)
+
+
+def test_plan_and_slots_change_no_bit(finished: Path, tmp_path: Path) -> None:
+    catalog = small_catalog(tmp_path, ("rounds = 2", 'plan = "binomial"\nslots = 2\nrounds = 2'))
+    other = curate_plainly(catalog, tmp_path / "home")
+    row = read(tmp_path / "home", other.name, "rounds", 0).to_pylist()[0]
+    assert (row["peak_states"], row["advances"]) == (2, 4)
+    for table in ("metagradients", "counts", "evaluations"):
+        mine = read(tmp_path / "home", other.name, table).to_pylist()
+        assert mine == read(finished.parents[1], finished.name, table).to_pylist()
+
+
+def test_shard_layout_changes_results_by_rounding_only(finished: Path, tmp_path: Path) -> None:
+    other = curate_plainly(small_catalog(tmp_path, ("shard_size = 100", "shard_size = 37")), tmp_path / "home")
+    g = [read(d.parents[1], d.name, "metagradients", 0)["g"].to_numpy() for d in (finished, other)]
+    np.testing.assert_allclose(g[0], g[1], rtol=2e-4, atol=2e-4)
+
+
+def test_the_path_surrogate_scores_what_was_visited(tmp_path: Path) -> None:
+    catalog = small_catalog(
+        tmp_path,
+        ("probe_steps = [4, 6]", 'surrogate = "path"'),
+        ("rounds = 2", "rounds = 1"),
+        ('subsets = ["everything", "random", "loss_filter", "clip_filter", "mgd", "oracle"]', 'subsets = ["mgd"]'),
+    )
+    directory = curate_plainly(catalog, tmp_path / "home")
+    table = read(tmp_path / "home", directory.name, "metagradients", 0)
+    visits, probed, g = (table[name].to_numpy() for name in ("visits", "probed", "g"))
+    assert visits.sum() == 4 * 32 and (probed == (visits > 0)).all() and (g[~probed] == 0).all() and g.any()
+
+
+def test_a_run_begun_under_other_settings_is_not_continued(tmp_path: Path) -> None:
+    catalog, home = small_catalog(tmp_path), tmp_path / "home"
+    options = load_catalog(catalog)
+    pool = build_pool(str(options.pool.source), home, options.pool.build_options())
+    directory = begin_run(home, catalog, pool).directory
+    record = directory / "run.json"
+    record.write_text(record.read_text().replace('"threads":1', '"threads":7').replace('"threads": 1', '"threads": 7'))
+    with pytest.raises(RunMismatch, match="threads was 7, is 1"):
+        begin_run(home, catalog, pool)
+
+
+def test_a_diverging_training_stops_and_says_where(tmp_path: Path) -> None:
+    catalog = small_catalog(tmp_path, ("learning_rate = 2e-3", "learning_rate = 1e30"))
+    with pytest.raises(NonFiniteError, match="at step .*Lower the learning rate"):
+        curate_plainly(catalog, tmp_path / "home")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('classes = "label"', 'classes = "lable"', "no column 'lable'; there are"),
+        ('split = "target"', 'split = "targets"', "no such split; there are"),
+        ('classes = "label"', 'classes = "truth_text"', "at least two classes"),
+    ],
+)
+def test_a_target_without_classes_is_refused(tmp_path: Path, old: str, new: str, message: str) -> None:
+    with pytest.raises(CatalogError, match=message):
+        curate_plainly(small_catalog(tmp_path, (old, new)), tmp_path / "home")
+
+
+def test_an_empty_pool_is_refused(tmp_path: Path) -> None:
+    from tasks.sources import SourceError
+
+    empty = tmp_path / "tars"
+    empty.mkdir()
+    with pytest.raises((EmptyPool, SourceError)):
+        build_pool(str(empty), tmp_path / "home")
+
+
+def test_an_oracle_without_truth_is_refused(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparison, "TRUTH_COLUMN", "truth_absent")
+    with pytest.raises(ComparisonError, match="Remove 'oracle'"):
+        comparison.train_subset(finished, "oracle", 2, 0)
+
+
+def test_finished_units_are_not_run_again(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise AssertionError("a finished unit was run again")
+
+    monkeypatch.setattr(rounds, "_replay", fail)
+    monkeypatch.setattr(rounds, "_probe", fail)
+    rounds.train_round(finished, 0, True)
+    rounds.probe_shard(finished, 0, rounds.shard_names(finished)[0])
