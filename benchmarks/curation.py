@@ -1,7 +1,7 @@
 """How much of the gap between the whole pool and a perfect filter does metagradient descent close?
 
-`python -m benchmarks.curation` runs the catalogs fashion and emoji from nothing, as `mgd curate` does, and prints for each
-the test results of all subsets (mean and spread over three seeds, equal samples seen), the gap closed
+`python -m benchmarks.curation` runs the catalogs fashion and emoji from nothing, as `mgd curate` does, and prints for
+each the test results of all subsets (mean and spread over three seeds, equal samples seen), the gap closed
 
     (accuracy of mgd - accuracy of everything) / (accuracy of oracle - accuracy of everything),
 
@@ -106,7 +106,7 @@ def _figures(name: str, home: Path, run_id: str, seconds: float) -> dict[str, An
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="shortened trainings, under 45 s")
-    parser.add_argument("--home", type=Path, help="keep runs here and go on with those begun (default: a temporary place)")
+    parser.add_argument("--home", type=Path, help="keep runs here, go on with those begun (default: a temporary place)")
     parser.add_argument("--only", choices=NAMES, help="one catalog only")
     return parser.parse_args()
 

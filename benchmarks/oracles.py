@@ -2,8 +2,8 @@
 
 ``NaiveRun`` trains a problem with plain PyTorch (per-parameter tensors, losses from ``F.cross_entropy``, optimizers
 written from their papers, no dual rules, no chunks, no plans) and keeps the graph of all steps, so that one ordinary
-``autograd.grad`` of the target gives every derivative. ``central_difference`` needs no derivative rule at all: it trains
-again with the metaparameter moved. Cost: the graph of T steps in memory; for tiny problems only.
+``autograd.grad`` of the target gives every derivative. ``central_difference`` needs no derivative rule at all: it
+trains again with the metaparameter moved. Cost: the graph of T steps in memory; for tiny problems only.
 """
 
 from __future__ import annotations
@@ -143,9 +143,12 @@ class NaiveRun:
         assert isinstance(optimizer, Adam | Sgd)
         g = _clipped(g, optimizer.clip_norm)
         mask = self._decay_mask(params)
-        rule = _adam if isinstance(optimizer, Adam) else _sgd
-        columns = zip(params, g, mask, *moments, strict=True)
-        rows = [rule(optimizer, t, lr, *column) for column in columns]  # type: ignore[operator]
+        rows: list[tuple[Tensor, ...]] = []
+        for p, dp, decayed, *m in zip(params, g, mask, *moments, strict=True):
+            if isinstance(optimizer, Adam):
+                rows.append(_adam(optimizer, t, lr, p, dp, decayed, *m))
+            else:
+                rows.append(_sgd(optimizer, lr, p, dp, decayed, *m))
         new, *after = zip(*rows, strict=True)
         return new, tuple(after)
 
@@ -172,7 +175,7 @@ def _adam(
     return shrunk - lr * m / (1 - o.b1 ** (t + 1)) / (root + o.eps), m, v
 
 
-def _sgd(o: Sgd, t: int, lr: Tensor, p: Tensor, g: Tensor, decayed: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
+def _sgd(o: Sgd, lr: Tensor, p: Tensor, g: Tensor, decayed: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
     """SGD with momentum (Sutskever et al. 2013, in torch.optim's form) and coupled decay."""
     g = g + o.weight_decay * decayed * p
     m = o.momentum * m + g

@@ -66,7 +66,8 @@ class TwoTowers(Objective):
 
     def losses(self, params: Params, features: Features) -> Tensor:
         """InfoNCE (n,)."""
-        return info_nce(*features, params["scale.log"].exp())
+        left, right = features
+        return info_nce(left, right, params["scale.log"].exp())
 
     def candidate_losses(self, params: Params, candidates: Features, reference: Features, others: Tensor) -> Tensor:
         """InfoNCE (n,) of each candidate beside the reference."""
@@ -142,9 +143,7 @@ def clip(
 def _plain_info_nce(left: Tensor, right: Tensor, scale: Tensor) -> Tensor:
     left, right = (x / x.norm(dim=1, keepdim=True) for x in (left, right))
     logits, own = scale * left @ right.T, torch.arange(len(left))
-    return 0.5 * (
-        F.cross_entropy(logits, own, reduction="none") + F.cross_entropy(logits.T, own, reduction="none")
-    )
+    return 0.5 * (F.cross_entropy(logits, own, reduction="none") + F.cross_entropy(logits.T, own, reduction="none"))
 
 
 def _problem(

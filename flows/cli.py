@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 DESCRIPTION = """\
-Curate image-text training data by metagradient descent: train, take the exact gradient of a target loss with respect to
-every sample's weight, drop what hurts and repeat what helps, round after round."""
+Curate image-text training data by metagradient descent: train, take the exact gradient of a target loss with
+respect to every sample's weight, drop what hurts and repeat what helps, round after round."""
 
 EPILOG = """\
 a first session:
@@ -18,8 +18,8 @@ a first session:
   mgd sql "select * from comparison"      ask the result anything, in SQL
   mgd export --format datacomp            the subset as DataComp's tools take it
 
-Everything is kept below one directory, ./runs, or what --home or MGD_HOME says. Flows run on a local Prefect server that
-mgd looks after by itself; set PREFECT_API_URL to use your own."""
+Everything is kept below one directory, ./runs, or what --home or MGD_HOME says. Flows run on a local Prefect server
+that mgd looks after by itself; set PREFECT_API_URL to use your own."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,12 +54,15 @@ class _Raw(argparse.RawDescriptionHelpFormatter):
     """Keeps the lines of descriptions as they are."""
 
 
-def _command(commands: argparse._SubParsersAction, name: str, run: Callable, text: str) -> argparse.ArgumentParser:
+def _command(
+    commands: argparse._SubParsersAction, name: str, run: Callable[[argparse.Namespace], int], text: str
+) -> argparse.ArgumentParser:
     made: argparse.ArgumentParser = commands.add_parser(
         name, help=text.split("\n")[0], description=text, formatter_class=_Raw
     )
     home = Path(os.environ.get("MGD_HOME", "runs"))
-    made.add_argument("--home", type=Path, default=home, help="directory of all runs, pools and tables (default: %(default)s)")
+    text = "directory of all runs, pools and tables (default: %(default)s)"
+    made.add_argument("--home", type=Path, default=home, help=text)
     made.set_defaults(run=run)
     return made
 
@@ -69,9 +72,9 @@ def _curate_parser(commands: argparse._SubParsersAction) -> None:
         commands,
         "curate",
         _curate,
-        "curate the pool of a catalog\n\nBuilds the pool, runs the rounds, chooses one by the held-out target, compares its "
-        "subset with rivals at equal\nsamples seen, and writes a report. Stopped or killed, the same command goes on where it "
-        "was.",
+        "curate the pool of a catalog\n\nBuilds the pool, runs the rounds, chooses one by the held-out target, "
+        "compares its subset with rivals at equal\nsamples seen, and writes a report. Stopped or killed, the same "
+        "command goes on where it was.",
     )
     made.add_argument("catalog", help="a TOML file, or the name of a catalog that comes with mgd: fashion, emoji")
 
@@ -81,8 +84,8 @@ def _read_parsers(commands: argparse._SubParsersAction) -> None:
         commands,
         "sql",
         _sql,
-        "ask the tables of a run in SQL (DuckDB)\n\nWithout a query, opens a shell. `select * from views` lists what there is, "
-        "`select * from columns` what each column means.",
+        "ask the tables of a run in SQL (DuckDB)\n\nWithout a query, opens a shell. `select * from views` lists what "
+        "there is, `select * from columns` what each\ncolumn means.",
     )
     made.add_argument("query", nargs="?", help='for instance "select * from comparison"')
     made.add_argument("--run", dest="run_id", help="run to ask, or 'all' (default: the latest)")
@@ -99,7 +102,7 @@ def _export_parser(commands: argparse._SubParsersAction) -> None:
         "export",
         _export,
         "write a run's subset for others to use\n\n"
-        "  datacomp    .npy of u8,u8 records, sorted, repeats kept: what DataComp's resharder takes (verified after writing)\n"
+        "  datacomp    .npy of u8,u8 records, sorted, repeats kept: what DataComp's resharder takes (verified)\n"
         "  parquet     uid and count\n"
         "  webdataset  shards with the samples themselves, globally shuffled, copies apart",
     )
@@ -112,10 +115,12 @@ def _export_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def _serve_parsers(commands: argparse._SubParsersAction) -> None:
-    made = _command(commands, "serve", _serve, "curate a catalog on a schedule, until stopped (on your Prefect, see PREFECT_API_URL)")
+    text = "curate a catalog on a schedule, until stopped (on your Prefect, see PREFECT_API_URL)"
+    made = _command(commands, "serve", _serve, text)
     made.add_argument("catalog", help="a TOML file or the name of a catalog")
     made.add_argument("--cron", required=True, help='five fields, for instance "0 3 * * *": every night at three (UTC)')
-    made = _command(commands, "server", _server, "the local Prefect server of this home: is it up, where is its page, stop it")
+    text = "the local Prefect server of this home: is it up, where is its page, stop it"
+    made = _command(commands, "server", _server, text)
     made.add_argument("action", choices=("status", "start", "stop"), nargs="?", default="status")
 
 
@@ -135,7 +140,8 @@ def _curate(options: argparse.Namespace) -> int:
         with shown_progress():
             directory = run_curate(options.catalog, options.home.resolve())
     print(format_result_table(result_table(options.home.resolve(), directory.name)))
-    print(f"\nreport  {directory / 'report.html'}\nsubset  {directory / 'subset.npy'}\nask     mgd sql --home {options.home}")
+    print(f"\nreport  {directory / 'report.html'}\nsubset  {directory / 'subset.npy'}")
+    print(f"ask     mgd sql --home {options.home}")
     return 0
 
 

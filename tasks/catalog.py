@@ -121,7 +121,7 @@ class DescentOptions(Section):
 
     rounds: Annotated[int, Field(ge=1)]
     surrogate: Literal["probe", "path"] = "probe"
-    """`probe`: weights enter at the steps `probe_steps`, the pool is scored there; `path`: wherever a sample is seen."""
+    """`probe`: weights enter at `probe_steps` and the pool is scored there; `path`: wherever a sample is seen."""
     window_start: Annotated[int, Field(ge=0)] = 0
     """First differentiated step k."""
     probe_steps: tuple[int, ...] = ()

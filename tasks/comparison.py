@@ -1,7 +1,7 @@
 """The chosen subset beside its rivals: each is trained afresh with the plain recipe, at equal samples seen.
 
-Rivals of the subset that metagradient descent chose (n distinct samples): everything; n random samples; the n samples of
-lowest loss; the n pairs of highest CLIP score (cosine of image and caption), both scored by the model that round 0
+Rivals of the subset that metagradient descent chose (n distinct samples): everything; n random samples; the n samples
+of lowest loss; the n pairs of highest CLIP score (cosine of image and caption), both scored by the model that round 0
 trained on the whole pool; and, where the pool knows it, the samples whose caption is right.
 """
 

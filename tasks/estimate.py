@@ -43,8 +43,8 @@ def _measure(bench: Workbench) -> tuple[float, float]:
     if fingerprint(first) != fingerprint(second):
         difference = max((a - b).abs().max().item() for a, b in zip(first.tensors, second.tensors, strict=True))
         raise NondeterminismError(
-            f"the same training step, run twice, differs by up to {difference:.3g}: a replay would not be exact. Likely "
-            "causes: another thread count inside a library, or a layer without a deterministic kernel."
+            f"the same training step, run twice, differs by up to {difference:.3g}: a replay would not be exact. "
+            "Likely causes: another thread count inside a library, or a layer without a deterministic kernel."
         )
     batch = learner.batches(0)
     theta, v = state.theta, torch.ones_like(state.theta)
@@ -67,7 +67,8 @@ def _forecast(bench: Workbench, step: float, reverse: float) -> str:
     # A probe is a forward-mode pass: about the matrix products of a training step for the same rows.
     seconds = steps * step + reversed_steps * reverse + candidates / learner.batch * step
     return (
-        f"{len(bench.pairs):,} pairs; {descent.rounds} rounds: {trainings} trainings of {learner.steps} steps ({step:.3f} s "
-        f"each), {again} replayed, {reversed_steps} reverse steps ({reverse:.3f} s each), {candidates:,.0f} probes; at most "
-        f"{plan.peak_states} states held. About {seconds / 60:.1f} minutes from nothing; finished parts are not run again."
+        f"{len(bench.pairs):,} pairs; {descent.rounds} rounds: {trainings} trainings of {learner.steps} steps "
+        f"({step:.3f} s each), {again} replayed, {reversed_steps} reverse steps ({reverse:.3f} s each), "
+        f"{candidates:,.0f} probes; at most {plan.peak_states} states held. About {seconds / 60:.1f} minutes from "
+        "nothing; finished parts are not run again."
     )

@@ -89,6 +89,8 @@ def export_run(
     target = out or run.directory / NAMES[format]
     if format == "webdataset":
         shards = export_webdataset(manifest, run.pool_directory, target, shard_size, seed)
-        return f"{target}: round {number}, {shards.samples:,} samples ({shards.distinct:,} distinct) in {shards.shards} shards"
-    report = (export_datacomp if format == "datacomp" else export_parquet)(manifest, target)
-    return f"{target}: round {number}, {report}"
+        what = f"{shards.samples:,} samples ({shards.distinct:,} distinct) in {shards.shards} shards"
+    else:
+        report = (export_datacomp if format == "datacomp" else export_parquet)(manifest, target)
+        what = f"{report.records:,} samples ({report.distinct:,} distinct, at most {report.most_copies} copies of one)"
+    return f"{target}: round {number}, {what}"

@@ -1,7 +1,7 @@
 """One round of metagradient descent: train and replay, probe shard by shard, step the counts, publish.
 
-Each function is one unit of work: it is found done by its record, whose key is the digest of its inputs, and does nothing
-then. What a round is a function of: the run's catalog and pool, and the counts it trains on.
+Each function is one unit of work: it is found done by its record, whose key is the digest of its inputs, and does
+nothing then. What a round is a function of: the run's catalog and pool, and the counts it trains on.
 """
 
 from __future__ import annotations
@@ -158,7 +158,8 @@ def publish_counts(bench: Workbench, round: int, counts: Counts, parent: int | N
     run = bench.run
     uids = uid_array(bench.pairs.uids)
     publish(run.home, run.id, "counts", round, pa.table({"uid": uids, "count": counts.astype(np.int32)}))
-    provenance = {"run": run.id, "catalog": run.catalog_digest, "pool": run.record["pool_digest"], "parent_round": parent}
+    pool = run.record["pool_digest"]
+    provenance = {"run": run.id, "catalog": run.catalog_digest, "pool": pool, "parent_round": parent}
     write_manifest(run.directory, round, bench.pairs.uids, counts, provenance)
 
 

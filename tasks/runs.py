@@ -1,8 +1,8 @@
 """Run directories: one curation's catalog, record and work, found again by the digest of what it is a function of.
 
-The run's id is the catalog's name and a digest of the catalog and the pool's contents, so the same command finds its own
-run and goes on with it. What the bits depend on besides (torch version, threads, device) is kept in the record, and a run
-begun under other settings is not continued.
+The run's id is the catalog's name and a digest of the catalog and the pool's contents, so the same command finds its
+own run and goes on with it. What the bits depend on besides (torch version, threads, device) is kept in the record, and
+a run begun under other settings is not continued.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from mgd_core.determinism import environment
 from tasks.artefacts import digest, publish_bytes, publish_json, read_json
@@ -30,7 +31,7 @@ class Run:
 
     directory: Path
     catalog: Catalog
-    record: dict[str, object]
+    record: dict[str, Any]
 
     @property
     def id(self) -> str:
@@ -79,7 +80,7 @@ def begin_run(home: Path, catalog_path: Path, pool: PoolRecord) -> Run:
     content = _identity(catalog)
     name = f"{catalog.name}-{digest([content, pool.samples_digest])[:8]}"
     directory = Path(home) / "runs" / name
-    record: dict[str, object] = {
+    record: dict[str, Any] = {
         "run": name,
         "pool_id": pool.pool_id,
         "pool_digest": pool.samples_digest,
@@ -98,20 +99,20 @@ def begin_run(home: Path, catalog_path: Path, pool: PoolRecord) -> Run:
     return Run(directory, catalog, record)
 
 
-def _identity(catalog: Catalog) -> dict[str, object]:
+def _identity(catalog: Catalog) -> dict[str, Any]:
     """The catalog without what cannot change a result: descriptions, where files lie, how work is spread."""
     idle = {"description": True, "pool": {"source": True}, "runtime": {"runner": True, "workers": True}}
     content = catalog.model_dump(mode="json", exclude=idle)  # type: ignore[arg-type]
     model = read_json(Path(catalog.model.config))
-    content["model"]["config"] = model
+    content["model"] = {**catalog.model.model_dump(), "config": model}
     for task in _task_dicts(content):
         task["source"] = digest_of_sheet(Path(task["source"]))
     return content
 
 
-def _task_dicts(content: dict[str, object]) -> list[dict[str, str]]:
-    targets: dict[str, dict[str, dict[str, str]]] = content["targets"]  # type: ignore[assignment]
-    return [targets["target"], targets["heldout"], *targets["tests"].values()]  # type: ignore[list-item]
+def _task_dicts(content: dict[str, Any]) -> list[dict[str, str]]:
+    targets: dict[str, Any] = content["targets"]
+    return [targets["target"], targets["heldout"], *targets["tests"].values()]
 
 
 def digest_of_sheet(directory: Path) -> str:
@@ -121,13 +122,13 @@ def digest_of_sheet(directory: Path) -> str:
     return sheet_fingerprint(directory)
 
 
-def _check_same(run: Run, now: dict[str, object]) -> None:
+def _check_same(run: Run, now: dict[str, Any]) -> None:
     differences = [
         f"{key} was {then[key]!r}, is {value!r}"
         for part in ("environment", "versions")
         for then, current in [(run.record[part], now[part])]
-        for key, value in current.items()  # type: ignore[attr-defined]
-        if then.get(key) != value  # type: ignore[attr-defined]
+        for key, value in current.items()
+        if then.get(key) != value
     ]
     if differences:
         raise RunMismatch(

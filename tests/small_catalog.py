@@ -1,4 +1,4 @@
-"""A real, tiny curation for tests: a few hundred Fashion-MNIST pairs cut from the embedded sheet, seconds of training."""
+"""A real, tiny curation for tests: a few hundred Fashion-MNIST pairs of the embedded sheet, seconds of training."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def test_a_typo_names_key_file_and_nearest_valid_key(tmp_path: Path) -> None:
 
 
 def test_an_unknown_key_without_a_neighbour_lists_the_valid_ones(tmp_path: Path) -> None:
-    with pytest.raises(CatalogError, match="valid keys here: .*max_rejects"):
+    with pytest.raises(CatalogError, match=r"valid keys here: .*max_rejects"):
         load_catalog(written(tmp_path, "[pool]", "[pool]\nzzz = 1"))
 
 

@@ -121,7 +121,7 @@ def test_a_run_begun_under_other_settings_is_not_continued(tmp_path: Path) -> No
 
 def test_a_diverging_training_stops_and_says_where(tmp_path: Path) -> None:
     catalog = small_catalog(tmp_path, ("learning_rate = 2e-3", "learning_rate = 1e30"))
-    with pytest.raises(NonFiniteError, match="at step .*Lower the learning rate"):
+    with pytest.raises(NonFiniteError, match=r"at step .*Lower the learning rate"):
         curate_plainly(catalog, tmp_path / "home")
 
 

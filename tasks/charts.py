@@ -1,0 +1,224 @@
+"""Charts: a handful of small inline SVGs, drawn from plain numbers, with no scripts and no libraries.
+
+Every chart is `WIDTH` by its height in units of its view box and scales with its column; colours and type come from
+the page's style sheet by class. Equal numbers give equal text: coordinates are rounded to a tenth of a unit. Ranges
+end near the data (no axis is longer than what it measures), series are named at their ends instead of in a legend.
+Cost: linear in the points drawn.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+WIDTH, HEIGHT = 460, 232
+LEFT, RIGHT, TOP, BOTTOM = 46, 92, 20, 30
+LINE = 14  # units between two lines of type
+Number = Callable[[float], str]
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line or band: its name at the end, its CSS class, and a value a round (None: not measured)."""
+
+    name: str
+    style: str
+    values: Sequence[float | None]
+
+
+def line_chart(title: str, rounds: Sequence[int], series: Sequence[Series], show: Number, chosen: int | None) -> str:
+    """Lines over the rounds, the chosen round marked."""
+    known = [v for one in series for v in one.values if v is not None]
+    marks = ticks(min(known), max(known))
+    low, high = min(marks[0], *known), max(marks[-1], *known)
+    x, y = _rounds_axis(rounds), _scale(low, high, HEIGHT - BOTTOM, TOP)
+    parts = [_horizontal(y(mark), show(mark)) for mark in marks]
+    parts += [_round_names(rounds, x, chosen)]
+    if chosen in rounds:
+        at = _n(x(rounds.index(chosen)))
+        parts.append(f'<line class="chosen" x1="{at}" x2="{at}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>')
+    ends = []
+    for one in series:
+        points = [(x(i), y(v), v, rounds[i]) for i, v in enumerate(one.values) if v is not None]
+        path = " ".join(f"{_n(px)},{_n(py)}" for px, py, *_ in points)
+        parts.append(f'<polyline class="line {one.style}" points="{path}"/>')
+        for px, py, value, number in points:
+            ring = " picked" if number == chosen else ""
+            told = f"<title>round {number}, {escape(one.name)}: {escape(show(value))}</title>"
+            parts.append(
+                f'<circle class="point {one.style}{ring}" cx="{_n(px)}" cy="{_n(py)}" r="{4.5 if ring else 2.6}">'
+                f"{told}</circle>"
+            )
+        if points:
+            ends.append((points[-1][1], points[-1][0], one))
+    parts += _end_names(ends)
+    return _svg(title, HEIGHT, parts)
+
+
+def histogram(title: str, width: float, series: Sequence[tuple[str, str, dict[int, int]]], note: str) -> str:
+    """Overlaid step outlines of bins of one width; bin b spans [b, b + 1) widths, so that 0 lies between two bins.
+
+    Each of `series` is a name, a CSS class and the number in each bin. `note` names the x axis.
+    """
+    bins = range(min(b for *_, one in series for b in one), max(b for *_, one in series for b in one) + 1)
+    most = max(n for *_, one in series for n in one.values())
+    x = _scale(bins[0], bins[-1] + 1, LEFT, WIDTH - 14)
+    y = _scale(0, most, HEIGHT - BOTTOM - 16, TOP + LINE)
+    floor = _n(y(0))
+    parts = []
+    for name, style, one in series:
+        steps = "".join(f"H{_n(x(b))}V{_n(y(one.get(b, 0)))}H{_n(x(b + 1))}" for b in bins)
+        told = f"<title>{escape(name)}: {sum(one.values()):,} samples</title>"
+        parts.append(f'<path class="area {style}" d="M{_n(x(bins[0]))},{floor}{steps}V{floor}Z">{told}</path>')
+    parts += [_horizontal(y(mark), f"{mark:,.0f}") for mark in ticks(0, most, 3)[1:]]
+    exponent = scale_exponent(max(abs(bins[0]), abs(bins[-1] + 1)) * width)
+    for mark in ticks(bins[0] * width, (bins[-1] + 1) * width, 5):
+        text = f"{mark / 10**exponent + 0.0:g}".replace("-", "−")
+        parts.append(f'<text class="tick" x="{_n(x(mark / width))}" y="{HEIGHT - BOTTOM}" text-anchor="middle">{text}</text>')
+    zero = _n(x(0))
+    parts.append(f'<line class="decision" x1="{zero}" x2="{zero}" y1="{TOP - 4}" y2="{floor}"/>')
+    parts.append(f'<text class="note" x="{_n(x(0) - 7)}" y="{TOP + 4}" text-anchor="end">← more helps</text>')
+    parts.append(f'<text class="note" x="{_n(x(0) + 7)}" y="{TOP + 4}">less helps →</text>')
+    unit = f"{note}{unit_name(exponent)}"
+    middle = _n((LEFT + WIDTH - 14) / 2)
+    parts.append(f'<text class="axis" x="{middle}" y="{HEIGHT - 8}" text-anchor="middle">{escape(unit)}</text>')
+    return _svg(title, HEIGHT, parts)
+
+
+def stacked_columns(
+    title: str, rounds: Sequence[int], series: Sequence[Series], chosen: int | None
+) -> str:
+    """Columns of shares that add to 1, one a round, the first series at the bottom."""
+    x, y = _rounds_axis(rounds, True), _scale(0, 1, HEIGHT - BOTTOM, TOP)
+    half = _column_half(len(rounds))
+    parts, ends = [], []
+    base = [0.0] * len(rounds)
+    for one in series:
+        for i, value in enumerate(one.values):
+            top = base[i] + (value or 0)
+            told = f"<title>round {rounds[i]}, {escape(one.name)}: {100 * (value or 0):.1f} %</title>"
+            parts.append(_rect(one.style, x(i) - half, y(top), 2 * half, y(base[i]) - y(top), told))
+            middle, base[i] = (base[i] + top) / 2, top
+        if one.values[-1]:
+            ends.append((y(middle), x(len(rounds) - 1) + half - 5, one))
+    parts += [_horizontal(y(mark), f"{100 * mark:.0f} %", line=False) for mark in (0, 0.5, 1)]
+    parts += [_round_names(rounds, x, chosen), *_end_names(ends, ink=False)]
+    return _svg(title, HEIGHT, parts)
+
+
+def two_way_columns(title: str, rounds: Sequence[int], up: Series, down: Series) -> str:
+    """Columns that rise for one series and fall for the other."""
+    most = max([*(v or 0 for v in up.values), *(v or 0 for v in down.values), 1])
+    x, y = _rounds_axis(rounds, True), _scale(-most, most, HEIGHT - BOTTOM, TOP)
+    half = _column_half(len(rounds))
+    parts, ends = [], []
+    for one, sign in ((up, 1), (down, -1)):
+        for i, value in enumerate(one.values):
+            top, low = sorted((y(0), y(sign * (value or 0))))
+            told = f"<title>round {rounds[i]}: {value or 0:,} {escape(one.name)}</title>"
+            parts.append(_rect(one.style, x(i) - half, top, 2 * half, low - top, told))
+        ends.append((y(sign * most / 2), x(len(rounds) - 1) + half - 5, one))
+    marks = ticks(0, most, 2)[1:]
+    parts += [_horizontal(y(mark), f"{abs(mark):,.0f}") for mark in (*(-m for m in marks), 0, *marks)]
+    parts += [_round_names(rounds, x, None), *_end_names(ends, ink=False)]
+    return _svg(title, HEIGHT, parts)
+
+
+def bars(title: str, rows: Sequence[tuple[str, float, str]]) -> str:
+    """Horizontal bars: a name, a length and the text at its end each."""
+    left, step = 112, 26
+    x = _scale(0, max([length for _, length, _ in rows] + [1e-12]), left, WIDTH - 96)
+    parts = []
+    for i, (name, length, text) in enumerate(rows):
+        y = 8 + i * step
+        parts.append(f'<text class="label" x="{left - 10}" y="{y + 12}" text-anchor="end">{escape(name)}</text>')
+        parts.append(_rect("bar", left, y, max(x(length) - left, 1), 16, ""))
+        parts.append(f'<text class="tick" x="{_n(x(length) + 7)}" y="{y + 12}">{escape(text)}</text>')
+    return _svg(title, 12 + step * len(rows), parts)
+
+
+def ticks(low: float, high: float, about: int = 4) -> list[float]:
+    """Round numbers from just outside [low, high]'s inside: about `about` of them, at least two."""
+    if high <= low:
+        high = low + (abs(low) or 1) * 0.1
+    rough = (high - low) / about
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = power * next(m for m in (1, 2, 2.5, 5, 10) if m * power >= rough * 0.999)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    if last <= first:
+        first, last = math.floor(low / step), math.ceil(high / step)
+    return [round(k * step, 12 - math.floor(math.log10(step))) + 0.0 for k in range(first, last + 1)]
+
+
+def scale_exponent(largest: float) -> int:
+    """The power of ten to divide by before numbers up to `largest` are shown: 0 where they read well as they are."""
+    exponent = math.floor(math.log10(largest)) if largest > 0 else 0
+    return 0 if -2 <= exponent <= 3 else exponent
+
+
+def unit_name(exponent: int) -> str:
+    """What follows a quantity's name when it was divided by a power of ten."""
+    return "" if exponent == 0 else ", in units of 10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
+def _scale(low: float, high: float, start: float, stop: float) -> Callable[[float], float]:
+    span = high - low or 1.0
+    return lambda value: start + (value - low) / span * (stop - start)
+
+
+def _rounds_axis(rounds: Sequence[int], columns: bool = False) -> Callable[[float], float]:
+    inset = _column_half(len(rounds)) + 2 if columns else 8
+    if len(rounds) == 1:
+        return lambda _: (LEFT + WIDTH - RIGHT) / 2
+    return _scale(0, len(rounds) - 1, LEFT + inset, WIDTH - RIGHT - inset)
+
+
+def _column_half(n: int) -> float:
+    return min(22.0, (WIDTH - RIGHT - LEFT) / n * 0.42)
+
+
+def _horizontal(y: float, text: str, line: bool = True) -> str:
+    rule = f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{_n(y)}" y2="{_n(y)}"/>' if line else ""
+    return f'{rule}<text class="tick" x="{LEFT - 7}" y="{_n(y + 4)}" text-anchor="end">{escape(text)}</text>'
+
+
+def _round_names(rounds: Sequence[int], x: Callable[[float], float], chosen: int | None) -> str:
+    """Round numbers below the axis, thinned out where there are many; the chosen one always, in its own style."""
+    every = max(1, -(-len(rounds) // 12))
+    parts = []
+    for i, number in enumerate(rounds):
+        picked = number == chosen
+        if picked or i % every == 0:
+            style = "tick picked" if picked else "tick"
+            text = f'<text class="{style}" x="{_n(x(i))}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{number}</text>'
+            parts.append(text)
+    middle = WIDTH - RIGHT + 10
+    parts.append(f'<text class="axis" x="{middle}" y="{HEIGHT - BOTTOM + 18}">round</text>')
+    return "".join(parts)
+
+
+def _end_names(ends: list[tuple[float, float, Series]], ink: bool = True) -> list[str]:
+    """Names beside the ends of the series, pushed apart so that none covers another."""
+    parts, last = [], -math.inf
+    for y, x, one in sorted(ends, key=lambda end: (end[0], end[2].name)):
+        last = max(y, last + LINE)
+        style = f"name {one.style}" if ink else "name"
+        parts.append(f'<text class="{style}" x="{_n(x + 10)}" y="{_n(last + 4)}">{escape(one.name)}</text>')
+    return parts
+
+
+def _rect(style: str, x: float, y: float, width: float, height: float, inner: str) -> str:
+    box = f'x="{_n(x)}" y="{_n(y)}" width="{_n(width)}" height="{_n(height)}"'
+    return f'<rect class="{style}" {box}>{inner}</rect>'
+
+
+def _svg(title: str, height: int, parts: Sequence[str]) -> str:
+    label = escape(title, quote=True)
+    return f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
+
+
+def _n(value: float) -> str:
+    """A coordinate: one digit after the point, none where it would be 0."""
+    return f"{round(value, 1) + 0.0:g}"

@@ -1,0 +1,154 @@
+"""Contact sheets: the pictures behind the counts, each with its caption, g, count, and the truth where it is known.
+
+Four sheets: a fixed sample of what was kept, what was dropped with the largest summed g, what is repeated most, and
+what moved most often between rounds. Which pictures stand on a sheet is one SQL query that the page repeats; their
+bytes come from the shards by ranged reads, `TILES` a sheet. A picture up to `SMALL` pixels goes in byte for byte and is
+drawn with crisp pixels; a larger one is scaled down. One that cannot be read leaves an empty tile.
+"""
+
+from __future__ import annotations
+
+import io
+from base64 import b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from tasks.charts import scale_exponent, unit_name
+from tasks.markup import caption, command, paragraph, text
+from tasks.samples import read_sample
+
+TILES = 36
+SMALL = 96  # pixels of the longer side that are kept as they are
+MEDIA = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp"}
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """One sheet: its title, what is on it, the query that picks and orders its samples, and what to say if it is
+    empty."""
+
+    title: str
+    words: str
+    sql: str
+    empty: str
+
+
+PICK = "SELECT uid, text, g_sum, count, outcome FROM sample_outcomes"
+SHEETS = (
+    Sheet(
+        "Kept once",
+        "A fixed sample of the pairs with count 1, in no particular order.",
+        f"{PICK} WHERE outcome = 'kept' ORDER BY md5(uid::VARCHAR) LIMIT {TILES}",
+        "No sample has count 1.",
+    ),
+    Sheet(
+        "Dropped",
+        "The dropped pairs with the largest g summed over the rounds: those the target wanted least.",
+        f"{PICK} WHERE outcome = 'dropped' ORDER BY g_sum DESC NULLS LAST, uid LIMIT {TILES}",
+        "No sample was dropped.",
+    ),
+    Sheet(
+        "Repeated most",
+        "The pairs with the highest counts, the lowest summed g first.",
+        f"{PICK} WHERE outcome = 'repeated' ORDER BY count DESC, g_sum NULLS LAST, uid LIMIT {TILES}",
+        "No sample is repeated.",
+    ),
+    Sheet(
+        "Moved most",
+        "The pairs whose count changed most over all rounds, the largest |g| at those changes first. "
+        "The figures beside × are the counts of the rounds in turn.",
+        "SELECT uid, s.text, s.g_sum, s.count, s.outcome, m.moved FROM sample_outcomes AS s JOIN (SELECT uid, "
+        "sum(abs(change)) AS moved, max(abs(g)) AS force FROM movers GROUP BY uid) AS m USING (uid) "
+        f"ORDER BY m.moved DESC, m.force DESC NULLS LAST, uid LIMIT {TILES}",
+        "No count changed between rounds.",
+    ),
+)
+
+
+def contact_sheet(
+    sheet: Sheet, rows: Sequence[dict[str, Any]], root: Path | None, run: str, paths: dict[Any, list[int]]
+) -> str:
+    """One sheet as HTML.
+
+    `rows`: what the sheet's query picked, with the columns of samples added; `root`: the pool's directory, None if it
+    is not known; `paths`: the counts of the rounds in turn, by uid, for samples where they are worth showing.
+    """
+    if not rows:
+        return f"<h3>{text(sheet.title)}</h3>" + paragraph(sheet.empty, "absent")
+    exponent = scale_exponent(max((abs(row["g_sum"]) for row in rows if row["g_sum"] is not None), default=0.0))
+    tiles = "\n".join(_tile(row, root, exponent, paths.get(row["uid"])) for row in rows)
+    unit = f" g: summed over the rounds{unit_name(exponent)}." if any(r["g_sum"] is not None for r in rows) else ""
+    return "\n".join(
+        [
+            f"<h3>{text(sheet.title)}</h3>",
+            paragraph(f"{sheet.words}{unit}{_right_ones(rows)}", "told"),
+            f'<div class="sheet">\n{tiles}\n</div>',
+            command(run, sheet.sql, "Ask for these pairs"),
+        ]
+    )
+
+
+def picture_url(row: dict[str, Any], root: Path | None) -> str | None:
+    """The picture of a row as a data URL, or None where its bytes cannot be had or are no picture.
+
+    A report must not fail for one picture: the shard may be gone, far away, or replaced since it was indexed.
+    """
+    try:
+        data = read_sample(row, root or "")
+        if max(row["width"], row["height"]) > SMALL or row["image_format"] not in MEDIA:
+            data, kind = _thumbnail(data), "image/png"
+        else:
+            kind = MEDIA[row["image_format"]]
+    except (OSError, ValueError, ImportError, SyntaxError, Image.DecompressionBombError):
+        return None
+    return f"data:{kind};base64,{b64encode(data).decode()}"
+
+
+def _tile(row: dict[str, Any], root: Path | None, exponent: int, path: list[int] | None) -> str:
+    words = " ".join(str(row["text"]).split()) or "(no caption)"
+    truth, state = _truth(row)
+    url = picture_url(row, root)
+    crisp = " class=crisp" if max(row["width"], row["height"]) <= SMALL else ""
+    picture = f'<img{crisp} src="{url}" alt="{text(words)}">' if url else "<span class=unread>unreadable</span>"
+    count = f"×{row['count']}" if path is None else f"×{'·'.join(map(str, path))}"
+    g = "not probed" if row["g_sum"] is None else f"g {signed(row['g_sum'] / 10**exponent)}"
+    told = f'<span class="truth">{caption(truth)}</span>' if truth else ""
+    return (
+        f'<div class="tile {state}"><span class="pic">{picture}</span>'
+        f'<span class="cap" title="{text(words)}">{caption(words)}</span>{told}'
+        f'<span class="fig"><span>{g}</span> <span>{text(count)}</span></span></div>'
+    )
+
+
+def signed(value: float) -> str:
+    """A number with its sign, three digits."""
+    return (f"{value:+.2f}" if abs(value) < 10 else f"{value:+.3g}").replace("-", "−")
+
+
+def _truth(row: dict[str, Any]) -> tuple[str, str]:
+    """The true caption if it is known and another than the one seen, and the tile's CSS class."""
+    clean, truth = row.get("truth_clean"), row.get("truth_text")
+    if clean is None:
+        return "", ""
+    if clean:
+        return "", "clean"
+    return (truth if truth and truth != row["text"] else "wrong caption"), "swapped"
+
+
+def _right_ones(rows: Sequence[dict[str, Any]]) -> str:
+    known = [row["truth_clean"] for row in rows if row.get("truth_clean") is not None]
+    return f" {sum(known)} of these {len(known)} captions are right." if known else ""
+
+
+def _thumbnail(data: bytes) -> bytes:
+    with Image.open(io.BytesIO(data)) as picture:
+        picture.draft("RGB", (SMALL * 2, SMALL * 2))
+        small = picture.convert("RGBA" if "A" in picture.getbands() else "RGB")
+    small.thumbnail((SMALL, SMALL))
+    buffer = io.BytesIO()
+    small.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()

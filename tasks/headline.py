@@ -1,0 +1,206 @@
+"""The report's top: the result in one paragraph, its key figures, and the comparison table with every seed as a dot.
+
+All words are computed: they claim that descent is best only where its mean is, name the rival that beats it where one
+does, and leave out what the run does not know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tasks.charts import ticks
+from tasks.evidence import Evidence
+from tasks.markup import absent, command, paragraph, section, text
+from tasks.results import GAP, LOSS, NAMES, STD, effort, measured, percent, spread
+
+COMPARISON_SQL = (
+    "SELECT task, metric, subset, mean, std, n, lowest, highest, samples_seen FROM comparison ORDER BY task, metric, mean DESC"
+)
+SEEDS = "the mean over {n} seeds ± their standard deviation"
+
+
+def headline(evidence: Evidence) -> str:
+    """Title, lead paragraph and key figures."""
+    catalog = evidence.record.get("catalog", {})
+    title = catalog.get("description") or catalog.get("name") or evidence.run
+    figures = "".join(
+        f"<div><dt>{text(name)}</dt><dd>{text(value)}</dd></div>" for name, value in _key_figures(evidence)
+    )
+    return (
+        f'<p class="eyebrow">Curation by metagradient descent · <code>{text(evidence.run)}</code></p>\n'
+        f"<h1>{text(title)}</h1>\n{paragraph(lead(evidence), 'lead')}\n<dl class=figs>{figures}</dl>"
+    )
+
+
+def lead(evidence: Evidence) -> str:
+    """The result in words."""
+    return " ".join(s for s in (_result(evidence), _versus(evidence), _truth(evidence), _progress(evidence)) if s)
+
+
+def comparison_section(evidence: Evidence) -> str:
+    """The comparison: a table for each test task and metric but losses, which stand in a column of their own."""
+    rows = evidence.results
+    if not rows:
+        words = "The subsets have not been compared yet: the run has published no evaluations."
+        return section("result", "Comparison", absent(words))
+    told = [paragraph(f"Each subset is trained afresh with the plain recipe. {effort(rows)}")]
+    if not any(row["subset"] == "oracle" for row in rows):
+        told.append(absent("There is no oracle among the subsets, so the gap closed is not known."))
+    measures = measured(evidence.evaluations)
+    losses = {task for task, metric in measures if metric == LOSS}
+    tables = [_table(evidence, task, metric, task in losses) for task, metric in measures if metric != LOSS]
+    tables = tables or [_table(evidence, task, metric, False) for task, metric in measures]
+    return section("result", "Comparison", *told, *tables, command(evidence.run, COMPARISON_SQL))
+
+
+def _measure(evidence: Evidence) -> str:
+    """The column of the result table that the headline speaks of."""
+    measures = measured(evidence.evaluations)
+    return " ".join(next((m for m in measures if m[1] != LOSS), measures[0]))
+
+
+def _by_subset(evidence: Evidence) -> dict[str, dict[str, Any]]:
+    return {row["subset"]: row for row in evidence.results}
+
+
+def _result(evidence: Evidence) -> str:
+    rows = _by_subset(evidence)
+    if "mgd" not in rows or _measure(evidence).endswith(f" {LOSS}"):
+        return "" if rows else "The chosen subset has not been compared with others yet."
+    mgd, measure = rows["mgd"], _measure(evidence)
+    of = ""
+    if mgd["distinct"] is not None:
+        of = f" the {mgd['distinct']:,} of {rows.get('everything', mgd)['distinct']:,} samples"
+    test = measure.rsplit(" ", 1)[0]
+    words = f"Trained on{of or ' what'} that metagradient descent chose, the recipe reaches "
+    words += f"{spread(mgd[measure], mgd[measure + STD])} accuracy on the test task “{test}”"
+    if "everything" in rows:
+        everything = rows["everything"]
+        words += f", against {spread(everything[measure], everything[measure + STD])} on everything"
+    gap = mgd.get(measure + GAP)
+    if gap is not None:
+        words += f": {percent(gap, 0)} of the gap to the oracle, which knows the right captions"
+    return words + (f" ({SEEDS.format(n=mgd['seeds'])})." if mgd["seeds"] > 1 else " (one seed).")
+
+
+def _versus(evidence: Evidence) -> str:
+    """How descent stands to the best subset that anyone could have made without the truth."""
+    rows = _by_subset(evidence)
+    if "mgd" not in rows or _measure(evidence).endswith(f" {LOSS}"):
+        return ""
+    measure = _measure(evidence)
+    rivals = [r for r in rows.values() if r["subset"] not in ("mgd", "oracle", "everything") and r[measure] is not None]
+    if not rivals:
+        return ""
+    best = max(rivals, key=lambda row: row[measure])
+    name = {"random": "a random subset of equal size"}.get(best["subset"], f"the {NAMES.get(best['subset'], best['subset'])}")
+    figure = spread(best[measure], best[measure + STD])
+    if best[measure] > rows["mgd"][measure]:
+        return f"It is not the best: {name} reaches {figure}."
+    return f"The best rival, {name}, reaches {figure}."
+
+
+def _truth(evidence: Evidence) -> str:
+    rows = evidence.agreement
+    if not rows:
+        return ""
+    at = evidence.chosen if evidence.chosen is not None else rows[-1]["round"]
+    now = next((row for row in rows if row["round"] == at), rows[-1])
+    if now["precision"] is None or now["recall"] is None:
+        return ""
+    return (
+        f"Of the pool's captions {percent(rows[0]['precision'], 0)} are right, of those kept {percent(now['precision'], 0)}; "
+        f"{percent(now['recall'], 0)} of the right ones were kept, though the curation never saw which they are."
+    )
+
+
+def _progress(evidence: Evidence) -> str:
+    """What the rounds tell before there is a comparison."""
+    rows = evidence.rounds
+    if evidence.results or not rows:
+        return ""
+    first, last = rows[0], next((r for r in rows if r["round"] == evidence.chosen), rows[-1])
+    if first is last:
+        return f"One round has finished, with a held-out accuracy of {percent(first['heldout_accuracy'])}."
+    return (
+        f"Held-out accuracy went from {percent(first['heldout_accuracy'])} in round {first['round']} to "
+        f"{percent(last['heldout_accuracy'])} in round {last['round']}."
+    )
+
+
+def _key_figures(evidence: Evidence) -> list[tuple[str, str]]:
+    rows, figures = _by_subset(evidence), []
+    if "mgd" in rows and not _measure(evidence).endswith(f" {LOSS}"):
+        measure = _measure(evidence)
+        figures.append((f"{measure}, chosen subset", percent(rows["mgd"][measure])))
+        if "everything" in rows:
+            figures.append((f"{measure}, everything", percent(rows["everything"][measure])))
+        if rows["mgd"][measure + GAP] is not None:
+            figures.append(("gap to the oracle closed", percent(rows["mgd"][measure + GAP], 0)))
+    if evidence.chosen is not None:
+        figures.append(("chosen round", f"{evidence.chosen} of {max([evidence.chosen, *(r['round'] for r in evidence.rounds)])}"))
+    at = next((row for row in evidence.rounds if row["round"] == evidence.chosen), None)
+    if at:
+        figures.append(("distinct samples", f"{at['distinct']:,}"))
+        figures.append(("with repeats", f"{at['total']:,}"))
+    return figures
+
+
+def _table(evidence: Evidence, task: str, metric: str, losses: bool) -> str:
+    """One task's table, best first, with the seeds on a common axis."""
+    measure = f"{task} {metric}"
+    own = [row for row in evidence.evaluations if (row["task"], row["metric"]) == (task, metric)]
+    rows = sorted(
+        (row for row in evidence.results if row[measure] is not None),
+        key=lambda row: (row[measure] if metric == LOSS else -row[measure], row["subset"]),
+    )
+    values = [row["value"] for row in own]
+    marks = ticks(min(values), max(values), 4)
+    low, high = min(marks[0], *values), max(marks[-1], *values)
+    gaps = any(row.get(measure + GAP) is not None for row in rows)
+    header = ["subset", "samples", "distinct", metric, *(["gap closed"] if gaps else [])]
+    head = "".join(f'<th class="{_column(i)}">{text(name)}</th>' for i, name in enumerate(header))
+    head += "<th class=strip>each seed, and the mean</th>" + ("<th class=num>loss</th>" if losses else "")
+    body = []
+    for row in rows:
+        seeds = [(r["seed"], r["value"]) for r in own if r["subset"] == row["subset"]]
+        shown = spread(row[measure], row[measure + STD]) if metric != LOSS else f"{row[measure]:.3f}"
+        cells = [NAMES.get(row["subset"], row["subset"]), _whole(row["samples"]), _whole(row["distinct"]), shown]
+        cells += [percent(row.get(measure + GAP), 0)] if gaps else []
+        made = "".join(f'<td class="{_column(i)}">{text(cell)}</td>' for i, cell in enumerate(cells))
+        made += f"<td class=strip>{_strip(seeds, row[measure], low, high, metric)}</td>"
+        if losses:
+            loss = row.get(f"{task} {LOSS}")
+            made += f"<td class=num>{'–' if loss is None else f'{loss:.3f}'}</td>"
+        body.append(f'<tr class="{text(row["subset"])}">{made}</tr>')
+    axis = "".join(f'<i style="left:{_at(m, low, high)}">{text(_show(m, metric))}</i>' for m in marks)
+    foot = f"<tr><td colspan={len(header)}></td><td class=strip><span class=axis>{axis}</span></td>{'<td></td>' if losses else ''}</tr>"
+    return (
+        f"<h3>Test task “{text(task)}”</h3>\n<div class=wide><table class=result><thead><tr>{head}</tr></thead>"
+        f"<tbody>\n{chr(10).join(body)}\n</tbody><tfoot>{foot}</tfoot></table></div>"
+    )
+
+
+def _strip(seeds: Sequence[tuple[int, float]], mean: float, low: float, high: float, metric: str) -> str:
+    dots = "".join(
+        f'<i class=dot style="left:{_at(value, low, high)}" title="seed {seed}: {_show(value, metric, 1)}"></i>'
+        for seed, value in seeds
+    )
+    return f'<span class=plot>{dots}<i class=mean style="left:{_at(mean, low, high)}"></i></span>'
+
+
+def _at(value: float, low: float, high: float) -> str:
+    return f"{100 * (value - low) / ((high - low) or 1):.2f}%"
+
+
+def _show(value: float, metric: str, digits: int = 0) -> str:
+    return f"{value:.2f}" if metric == LOSS else percent(value, digits)
+
+
+def _column(index: int) -> str:
+    return ("name", "num size", "num size", "num value", "num")[index]
+
+
+def _whole(value: int | None) -> str:
+    return "–" if value is None else f"{value:,}"

@@ -1,0 +1,207 @@
+"""The result table: every subset trained afresh, on the test data, and how much of the possible gain it has.
+
+One row a subset. The gap closed by a subset s on a task, with means over the seeds, is
+
+    (s - everything) / (oracle - everything),
+
+0 for training on everything and 1 for the oracle that knows which captions are right; there is none without an
+oracle, or where the oracle is no better than everything. The held-out task chose the round, so it is no test and
+stays out. Reads evaluations, and of counts and samples the columns that sizes need; trains nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from tasks.tables import files, read
+
+NOT_TESTS = {"target", "heldout"}
+TRUTH = "truth_clean"
+GAP = " gap closed"
+STD = " std"
+LOSS = "loss"
+NAMES = {
+    "everything": "everything",
+    "random": "random, equal size",
+    "loss_filter": "loss filter",
+    "clip_filter": "CLIP-score filter",
+    "mgd": "metagradient descent",
+    "oracle": "oracle (knows the truth)",
+}
+"""What a person calls each subset."""
+
+
+def result_table(home: str | Path, run: str) -> list[dict[str, Any]]:
+    """One row a subset, the best first; empty before the comparison is published.
+
+    Keys: subset, samples (size of the training multiset), distinct, samples_seen (by each training), seeds (number of
+    them), and for each test task and metric `<task> <metric>` (mean over seeds), `<task> <metric> std` (n - 1; None
+    with one seed) and, but for losses, `<task> <metric> gap closed` (1: all of it; None: no oracle to compare with).
+    Sizes are None where the run's tables do not tell them.
+    """
+    evaluations = chosen_evaluations(home, run)
+    if not evaluations:
+        return []
+    measures = measured(evaluations)
+    subsets = sorted({row["subset"] for row in evaluations})
+    values = {subset: _values(evaluations, subset) for subset in subsets}
+    sizes = _sizes(Path(home), run)
+    rows = [_row(subset, values, measures, sizes) for subset in subsets]
+    first = " ".join(next((m for m in measures if m[1] != LOSS), measures[0]))
+    sign = 1 if first.endswith(f" {LOSS}") else -1
+    return sorted(rows, key=lambda row: (sign * (row[first] if row[first] is not None else np.inf), row["subset"]))
+
+
+def format_result_table(rows: Sequence[dict[str, Any]]) -> str:
+    """The result table as plain text for a terminal: means and spreads in percent, the gap closed beside them."""
+    if not rows:
+        return "No comparison yet: the run has published no evaluations."
+    measures = [key for key in rows[0] if key + GAP in rows[0]]
+    header = ["subset", "samples", "distinct"]
+    for measure in measures:
+        header += [measure, "gap closed"]
+    lines = [header]
+    for row in rows:
+        line = [NAMES.get(row["subset"], row["subset"]), _whole(row["samples"]), _whole(row["distinct"])]
+        for measure in measures:
+            line += [spread(row[measure], row[measure + STD]), percent(row[measure + GAP], 0)]
+        lines.append(line)
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    lines.insert(1, ["-" * width for width in widths])
+    padded = [
+        [cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))]
+        for line in lines
+    ]
+    return "\n".join("  ".join(line).rstrip() for line in padded) + "\n\n" + effort(rows)
+
+
+def effort(rows: Sequence[dict[str, Any]]) -> str:
+    """One sentence: what each training saw, with how many seeds; a warning where the subsets differ."""
+    seen = sorted({row["samples_seen"] for row in rows})
+    seeds = sorted({row["seeds"] for row in rows})
+    shown = " or ".join(str(n) for n in seeds) + (" seed" if seeds == [1] else " seeds")
+    if len(seen) == 1:
+        return f"Every training saw {seen[0]:,} samples; {shown} each."
+    return (
+        f"Not a fair comparison: trainings saw between {seen[0]:,} and {seen[-1]:,} samples; {shown} each."
+    )
+
+
+def chosen_evaluations(home: str | Path, run: str) -> list[dict[str, Any]]:
+    """The test evaluations of the chosen round (the latest that was evaluated, if none is chosen), sorted; else []."""
+    found = files(home, run, "evaluations")
+    if not found:
+        return []
+    chosen = chosen_round(home, run)
+    rows = read(home, run, "evaluations", chosen if chosen in found else max(found)).to_pylist()
+    tests = [row for row in rows if row["task"] not in NOT_TESTS]
+    return sorted(tests, key=lambda row: (row["task"], row["metric"], row["subset"], row["seed"]))
+
+
+def chosen_round(home: str | Path, run: str) -> int | None:
+    """The round that was chosen, or None as long as none is."""
+    found = files(home, run, "choices")
+    return max(found) if found else None
+
+
+def measured(evaluations: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+    """(task, metric) pairs that were measured, a task's losses after its other metrics."""
+    found = {(row["task"], row["metric"]) for row in evaluations}
+    return sorted(found, key=lambda pair: (pair[0], pair[1] == LOSS, pair[1]))
+
+
+def gap_closed(value: float | None, everything: float | None, oracle: float | None) -> float | None:
+    """Share of the gap between everything and oracle that `value` closes; None where there is no gap to close."""
+    if value is None or everything is None or oracle is None or oracle <= everything:
+        return None
+    return (value - everything) / (oracle - everything)
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """A share for the eye, in percent; a dash for None."""
+    # + 0.0 after rounding: no "-0 %".
+    return "–" if share is None else f"{round(100 * share, digits) + 0.0:.{digits}f} %".replace("-", "−")
+
+
+def spread(mean: float | None, std: float | None) -> str:
+    """Mean and standard deviation of a share, in percent."""
+    if mean is None or std is None:
+        return percent(mean)
+    return f"{100 * mean:.1f} ± {100 * std:.1f} %"
+
+
+def _values(
+    evaluations: Sequence[dict[str, Any]], subset: str
+) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in evaluations:
+        if row["subset"] == subset:
+            found.setdefault((row["task"], row["metric"]), []).append(row)
+    return found
+
+
+def _row(
+    subset: str,
+    values: dict[str, dict[tuple[str, str], list[dict[str, Any]]]],
+    measures: list[tuple[str, str]],
+    sizes: dict[str, tuple[int, int]],
+) -> dict[str, Any]:
+    own = [row for rows in values[subset].values() for row in rows]
+    samples, distinct = sizes.get(subset, (None, None))
+    row: dict[str, Any] = {
+        "subset": subset,
+        "samples": samples,
+        "distinct": distinct,
+        "samples_seen": max(row["samples_seen"] for row in own),
+        "seeds": len({row["seed"] for row in own}),
+    }
+    for pair in measures:
+        name = " ".join(pair)
+        means = {one: _mean(values.get(one, {}).get(pair)) for one in (subset, "everything", "oracle")}
+        row[name], row[name + STD] = means[subset], _std(values[subset].get(pair))
+        if pair[1] != LOSS:
+            row[name + GAP] = gap_closed(means[subset], means["everything"], means["oracle"])
+    return row
+
+
+def _mean(rows: list[dict[str, Any]] | None) -> float | None:
+    return float(np.mean([row["value"] for row in rows])) if rows else None
+
+
+def _std(rows: list[dict[str, Any]] | None) -> float | None:
+    return float(np.std([row["value"] for row in rows], ddof=1)) if rows and len(rows) > 1 else None
+
+
+def _sizes(home: Path, run: str) -> dict[str, tuple[int, int]]:
+    """(samples, distinct) of each subset, as the comparison makes them: rivals have the distinct size of mgd's."""
+    counts, chosen = files(home, run, "counts"), chosen_round(home, run)
+    sizes: dict[str, tuple[int, int]] = {}
+    if chosen in counts:
+        count = read(home, run, "counts", chosen)["count"].to_numpy()
+        distinct = int((count > 0).sum())
+        sizes = dict.fromkeys(("random", "loss_filter", "clip_filter"), (distinct, distinct))
+        sizes |= {"everything": (len(count), len(count)), "mgd": (int(count.sum()), distinct)}
+    clean = _truth(files(home, run, "samples"))
+    return sizes | ({"oracle": (clean, clean)} if clean is not None else {})
+
+
+def _truth(samples: dict[int, Path]) -> int | None:
+    """Number of samples whose caption is known to be right, or None where nobody knows."""
+    path = samples.get(0)
+    if path is None or TRUTH not in pq.read_schema(path).names:
+        return None
+    with pq.ParquetFile(path) as file:
+        column: pa.ChunkedArray = file.read([TRUTH])[TRUTH]
+    total: int | None = pc.sum(column).as_py()
+    return total
+
+
+def _whole(value: int | None) -> str:
+    return "–" if value is None else f"{value:,}"
