@@ -72,7 +72,8 @@ def histogram(title: str, width: float, series: Sequence[tuple[str, str, dict[in
         steps = "".join(f"H{_n(x(b))}V{_n(y(one.get(b, 0)))}H{_n(x(b + 1))}" for b in bins)
         told = f"<title>{escape(name)}: {sum(one.values()):,} samples</title>"
         parts.append(f'<path class="area {style}" d="M{_n(x(bins[0]))},{floor}{steps}V{floor}Z">{told}</path>')
-    parts += [_horizontal(y(mark), f"{mark:,.0f}") for mark in ticks(0, most, 3)[1:]]
+    parts += [_horizontal(y(mark), f"{mark:,.0f}", WIDTH - 14) for mark in ticks(0, most, 4)[1:] if mark >= 1]
+    parts.append(f'<text class="axis" x="{LEFT - 7}" y="{TOP + 4}" text-anchor="end">samples</text>')
     exponent = scale_exponent(max(abs(bins[0]), abs(bins[-1] + 1)) * width)
     for mark in ticks(bins[0] * width, (bins[-1] + 1) * width, 5):
         text = f"{mark / 10**exponent + 0.0:g}".replace("-", "−")
@@ -103,7 +104,7 @@ def stacked_columns(
             middle, base[i] = (base[i] + top) / 2, top
         if one.values[-1]:
             ends.append((y(middle), x(len(rounds) - 1) + half - 5, one))
-    parts += [_horizontal(y(mark), f"{100 * mark:.0f} %", line=False) for mark in (0, 0.5, 1)]
+    parts += [_horizontal(y(mark), f"{100 * mark:.0f} %", style="over") for mark in (0, 0.5, 1)]
     parts += [_round_names(rounds, x, chosen), *_end_names(ends, ink=False)]
     return _svg(title, HEIGHT, parts)
 
@@ -120,8 +121,8 @@ def two_way_columns(title: str, rounds: Sequence[int], up: Series, down: Series)
             told = f"<title>round {rounds[i]}: {value or 0:,} {escape(one.name)}</title>"
             parts.append(_rect(one.style, x(i) - half, top, 2 * half, low - top, told))
         ends.append((y(sign * most / 2), x(len(rounds) - 1) + half - 5, one))
-    marks = ticks(0, most, 2)[1:]
-    parts += [_horizontal(y(mark), f"{abs(mark):,.0f}") for mark in (*(-m for m in marks), 0, *marks)]
+    marks = [mark for mark in ticks(0, most, 3)[1:] if mark >= 1]
+    parts += [_horizontal(y(mark), f"{abs(mark):,.0f}", style="over") for mark in (*(-m for m in marks), 0, *marks)]
     parts += [_round_names(rounds, x, None), *_end_names(ends, ink=False)]
     return _svg(title, HEIGHT, parts)
 
@@ -140,15 +141,13 @@ def bars(title: str, rows: Sequence[tuple[str, float, str]]) -> str:
 
 
 def ticks(low: float, high: float, about: int = 4) -> list[float]:
-    """Round numbers from just outside [low, high]'s inside: about `about` of them, at least two."""
+    """Round numbers in [low, high], about `about` of them."""
     if high <= low:
         high = low + (abs(low) or 1) * 0.1
-    rough = (high - low) / about
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = power * next(m for m in (1, 2, 2.5, 5, 10) if m * power >= rough * 0.999)
-    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    if last <= first:
-        first, last = math.floor(low / step), math.ceil(high / step)
+    power = 10.0 ** (math.floor(math.log10((high - low) / about)))
+    steps = [power * m for m in (0.5, 1, 2, 2.5, 5, 10)]
+    spans = [(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9), step) for step in steps]
+    first, last, step = min(spans, key=lambda span: (abs(span[1] - span[0] + 1 - about), -span[2]))
     return [round(k * step, 12 - math.floor(math.log10(step))) + 0.0 for k in range(first, last + 1)]
 
 
@@ -179,8 +178,8 @@ def _column_half(n: int) -> float:
     return min(22.0, (WIDTH - RIGHT - LEFT) / n * 0.42)
 
 
-def _horizontal(y: float, text: str, line: bool = True) -> str:
-    rule = f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{_n(y)}" y2="{_n(y)}"/>' if line else ""
+def _horizontal(y: float, text: str, end: float = WIDTH - RIGHT, style: str = "grid") -> str:
+    rule = f'<line class="{style}" x1="{LEFT}" x2="{_n(end)}" y1="{_n(y)}" y2="{_n(y)}"/>'
     return f'{rule}<text class="tick" x="{LEFT - 7}" y="{_n(y + 4)}" text-anchor="end">{escape(text)}</text>'
 
 
@@ -194,8 +193,7 @@ def _round_names(rounds: Sequence[int], x: Callable[[float], float], chosen: int
             style = "tick picked" if picked else "tick"
             text = f'<text class="{style}" x="{_n(x(i))}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{number}</text>'
             parts.append(text)
-    middle = WIDTH - RIGHT + 10
-    parts.append(f'<text class="axis" x="{middle}" y="{HEIGHT - BOTTOM + 18}">round</text>')
+    parts.append(f'<text class="axis" x="{LEFT - 7}" y="{HEIGHT - BOTTOM + 18}" text-anchor="end">round</text>')
     return "".join(parts)
 
 

@@ -112,16 +112,25 @@ def _tile(row: dict[str, Any], root: Path | None, exponent: int, path: list[int]
     words = " ".join(str(row["text"]).split()) or "(no caption)"
     truth, state = _truth(row)
     url = picture_url(row, root)
-    crisp = " class=crisp" if max(row["width"], row["height"]) <= SMALL else ""
-    picture = f'<img{crisp} src="{url}" alt="{text(words)}">' if url else "<span class=unread>unreadable</span>"
+    picture = "<span class=unread>unreadable</span>"
+    if url:
+        picture = f'<img {_drawn(row["width"], row["height"])} src="{url}" alt="{text(words)}">'
     count = f"×{row['count']}" if path is None else f"×{'·'.join(map(str, path))}"
     g = "not probed" if row["g_sum"] is None else f"g {signed(row['g_sum'] / 10**exponent)}"
-    told = f'<span class="truth">{caption(truth)}</span>' if truth else ""
+    told = f'<span class="truth">really: {caption(truth)}</span>' if truth else ""
     return (
         f'<div class="tile {state}"><span class="pic">{picture}</span>'
         f'<span class="cap" title="{text(words)}">{caption(words)}</span>{told}'
         f'<span class="fig"><span>{g}</span> <span>{text(count)}</span></span></div>'
     )
+
+
+def _drawn(width: int, height: int) -> str:
+    """How large a picture is drawn: small ones by a whole factor, so that every pixel is a square of one size."""
+    longest = max(width, height, 1)
+    factor: float = SMALL // longest if longest <= SMALL else SMALL / longest
+    style = "class=crisp " if longest <= SMALL else ""
+    return f"{style}width={max(1, round(width * factor))} height={max(1, round(height * factor))}"
 
 
 def signed(value: float) -> str:
@@ -136,7 +145,7 @@ def _truth(row: dict[str, Any]) -> tuple[str, str]:
         return "", ""
     if clean:
         return "", "clean"
-    return (truth if truth and truth != row["text"] else "wrong caption"), "swapped"
+    return (truth if truth and truth != row["text"] else "another"), "swapped"
 
 
 def _right_ones(rows: Sequence[dict[str, Any]]) -> str:

@@ -12,12 +12,11 @@ from typing import Any
 from tasks.charts import ticks
 from tasks.evidence import Evidence
 from tasks.markup import absent, command, paragraph, section, text
-from tasks.results import GAP, LOSS, NAMES, STD, effort, measured, percent, spread
+from tasks.results import GAP, LOSS, METRICS, NAMES, STD, effort, measured, percent, spoken, spread
 
 COMPARISON_SQL = (
     "SELECT task, metric, subset, mean, std, n, lowest, highest, samples_seen FROM comparison ORDER BY task, metric, mean DESC"
 )
-SEEDS = "the mean over {n} seeds ± their standard deviation"
 
 
 def headline(evidence: Evidence) -> str:
@@ -72,16 +71,17 @@ def _result(evidence: Evidence) -> str:
     of = ""
     if mgd["distinct"] is not None:
         of = f" the {mgd['distinct']:,} of {rows.get('everything', mgd)['distinct']:,} samples"
-    test = measure.rsplit(" ", 1)[0]
+    task, _, metric = spoken(measure).rpartition(" ")
+    over = f" (mean ± standard deviation of {mgd['seeds']} seeds)" if mgd["seeds"] > 1 else " (one seed)"
     words = f"Trained on{of or ' what'} that metagradient descent chose, the recipe reaches "
-    words += f"{spread(mgd[measure], mgd[measure + STD])} accuracy on the test task “{test}”"
+    words += f"{spread(mgd[measure], mgd[measure + STD])} {metric} on the test task “{task}”{over}"
     if "everything" in rows:
         everything = rows["everything"]
         words += f", against {spread(everything[measure], everything[measure + STD])} on everything"
     gap = mgd.get(measure + GAP)
     if gap is not None:
-        words += f": {percent(gap, 0)} of the gap to the oracle, which knows the right captions"
-    return words + (f" ({SEEDS.format(n=mgd['seeds'])})." if mgd["seeds"] > 1 else " (one seed).")
+        words += f"; that closes {percent(gap, 0)} of the gap to the oracle, which knows the right captions"
+    return words + "."
 
 
 def _versus(evidence: Evidence) -> str:
@@ -133,17 +133,16 @@ def _key_figures(evidence: Evidence) -> list[tuple[str, str]]:
     rows, figures = _by_subset(evidence), []
     if "mgd" in rows and not _measure(evidence).endswith(f" {LOSS}"):
         measure = _measure(evidence)
-        figures.append((f"{measure}, chosen subset", percent(rows["mgd"][measure])))
+        figures.append((f"{spoken(measure)}, chosen subset", percent(rows["mgd"][measure])))
         if "everything" in rows:
-            figures.append((f"{measure}, everything", percent(rows["everything"][measure])))
+            figures.append((f"{spoken(measure)}, everything", percent(rows["everything"][measure])))
         if rows["mgd"][measure + GAP] is not None:
             figures.append(("gap to the oracle closed", percent(rows["mgd"][measure + GAP], 0)))
     if evidence.chosen is not None:
         figures.append(("chosen round", f"{evidence.chosen} of {max([evidence.chosen, *(r['round'] for r in evidence.rounds)])}"))
     at = next((row for row in evidence.rounds if row["round"] == evidence.chosen), None)
     if at:
-        figures.append(("distinct samples", f"{at['distinct']:,}"))
-        figures.append(("with repeats", f"{at['total']:,}"))
+        figures.append((f"distinct samples, {at['total']:,} with repeats", f"{at['distinct']:,}"))
     return figures
 
 
@@ -159,7 +158,7 @@ def _table(evidence: Evidence, task: str, metric: str, losses: bool) -> str:
     marks = ticks(min(values), max(values), 4)
     low, high = min(marks[0], *values), max(marks[-1], *values)
     gaps = any(row.get(measure + GAP) is not None for row in rows)
-    header = ["subset", "samples", "distinct", metric, *(["gap closed"] if gaps else [])]
+    header = ["subset", "samples", "distinct", METRICS.get(metric, metric), *(["gap closed"] if gaps else [])]
     head = "".join(f'<th class="{_column(i)}">{text(name)}</th>' for i, name in enumerate(header))
     head += "<th class=strip>each seed, and the mean</th>" + ("<th class=num>loss</th>" if losses else "")
     body = []

@@ -205,15 +205,15 @@ def _histogram(evidence: Evidence, number: int) -> str:
 def _histogram_words(evidence: Evidence, number: int, rows: Sequence[dict[str, Any]]) -> str:
     total = sum(row["samples"] for row in rows)
     wanted = sum(row["samples"] for row in rows if row["bin"] < 0)
-    words = f"{total:,} samples; more of {percent(wanted / total, 0)} of them would help."
-    for clean, name in ((True, "right"), (False, "wrong")):
+    words = f"{total:,} samples probed; g is below 0 for {percent(wanted / total, 0)}"
+    for clean, name in ((True, "of right captions"), (False, "of wrong ones")):
         own = [row for row in rows if row["clean"] is clean]
         if own:
             share = sum(row["samples"] for row in own if row["bin"] < 0) / sum(row["samples"] for row in own)
-            words += f" Of {name} captions: {percent(share, 0)}."
+            words += f", {name} for {percent(share, 0)}"
     # The counts that were chosen come from the g of the round before.
-    here = " The step after it led to the chosen counts." if evidence.chosen == number + 1 else ""
-    return words + here + " The outermost bars hold all beyond."
+    here = " Its step made the chosen counts." if evidence.chosen == number + 1 else ""
+    return words + "." + here + " The outermost bars hold all beyond."
 
 
 def _truth_figures(evidence: Evidence) -> list[str]:

@@ -36,6 +36,8 @@ NAMES = {
     "oracle": "oracle (knows the truth)",
 }
 """What a person calls each subset."""
+METRICS = {"acc1": "accuracy"}
+"""What a person calls each metric, where that differs from its name."""
 
 
 def result_table(home: str | Path, run: str) -> list[dict[str, Any]]:
@@ -66,7 +68,7 @@ def format_result_table(rows: Sequence[dict[str, Any]]) -> str:
     measures = [key for key in rows[0] if key + GAP in rows[0]]
     header = ["subset", "samples", "distinct"]
     for measure in measures:
-        header += [measure, "gap closed"]
+        header += [spoken(measure), "gap closed"]
     lines = [header]
     for row in rows:
         line = [NAMES.get(row["subset"], row["subset"]), _whole(row["samples"]), _whole(row["distinct"])]
@@ -135,6 +137,12 @@ def spread(mean: float | None, std: float | None) -> str:
     if mean is None or std is None:
         return percent(mean)
     return f"{100 * mean:.1f} ± {100 * std:.1f} %"
+
+
+def spoken(measure: str) -> str:
+    """`<task> <metric>` with the metric as a person calls it."""
+    task, _, metric = measure.rpartition(" ")
+    return f"{task} {METRICS.get(metric, metric)}"
 
 
 def _values(

@@ -41,9 +41,15 @@ LEAN_SERVICES = {
 LOOPBACK = "127.0.0.1"
 
 
+# torch's OpenMP threads otherwise spin while they wait for each other; on a machine with anything else to do, a step
+# was seen to take ten times as long. Read once, when torch is first imported.
+THREADS_WAIT = {"OMP_WAIT_POLICY": "PASSIVE"}
+
+
 def quiet() -> None:
-    """Switch off Prefect's telemetry and its console line a task, unless the user set those variables."""
-    for name, value in (TELEMETRY_OFF | CONSOLE).items():
+    """Switch off Prefect's telemetry and its console line a task, and let waiting threads sleep, unless the user set
+    those variables."""
+    for name, value in (TELEMETRY_OFF | CONSOLE | THREADS_WAIT).items():
         os.environ.setdefault(name, value)
 
 
