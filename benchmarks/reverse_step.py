@@ -1,15 +1,15 @@
 """What does differentiating one training step cost, in training steps?
 
-`python -m benchmarks.reverse_step` times, on the demo's CLIP (catalogs/models/fashion.json) and on emoji's, with a batch
-of 256 in float32 on 2 threads and under the determinism of a real run:
+`python -m benchmarks.reverse_step` times, on the demo's CLIP (catalogs/models/fashion.json) and on emoji's, with a
+batch of 256 in float32 on 2 threads and under the determinism of a real run:
 
 * a training step: gradient and Adam update;
 * a reverse step, as `mgd_core.replay` takes it: the gradient read back from the moments, the VJP of the update, and one
   curvature product (reverse over forward: 8 matrix products where a training step has 3, so 2.7 is the limit of the
   arithmetic for layers whose input is differentiated too).
 
-Both sides alternate within one run, so that a busy machine slows both alike, and the ratio is that of their medians. The
-second line of a model has both sides encode 64 rows at a time, where each makes a second pass over the encoder.
+Both sides alternate within one run, so that a busy machine slows both alike, and the ratio is that of their medians.
+The second line of a model has both sides encode 64 rows at a time, where each makes a second pass over the encoder.
 `--profile` prints where the time of a reverse step goes.
 """
 

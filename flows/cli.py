@@ -125,9 +125,9 @@ def _serve_parsers(commands: argparse._SubParsersAction) -> None:
 
 
 def _curate(options: argparse.Namespace) -> int:
-    from tasks.catalog import find_catalog, load_catalog
+    from tasks.catalog import check_sources, find_catalog, load_catalog
 
-    load_catalog(find_catalog(options.catalog))  # a mistake in the catalog is told before anything starts
+    check_sources(load_catalog(find_catalog(options.catalog)))  # mistakes are told before anything starts
     from flows.runtime.session import prefect_session
 
     with prefect_session(options.home.resolve()) as url:

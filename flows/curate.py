@@ -17,7 +17,7 @@ from flows.runtime.device import device_lock
 from flows.runtime.runners import make_runner
 from flows.runtime.session import record_session
 from tasks import comparison, estimate, pools, reports, rounds, subsets, units
-from tasks.catalog import Catalog, find_catalog, load_catalog
+from tasks.catalog import Catalog, check_sources, find_catalog, load_catalog
 from tasks.progress import announce
 from tasks.runs import Run, begin_run
 
@@ -71,6 +71,7 @@ def curate(catalog: str, home: str = "runs") -> str:
     """Curate the pool of a catalog (a file, or a name such as `fashion`); returns the run's directory."""
     path, base = find_catalog(catalog), Path(home).resolve()
     options = load_catalog(path)
+    check_sources(options)
     pool = _build_pool(options, base)
     run = begin_run(base, path, pool)
     directory = run.directory

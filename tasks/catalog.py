@@ -40,6 +40,8 @@ class PoolOptions(Section):
 
     source: str | tuple[str, ...]
     """A sheet directory, or WebDataset tars (paths, globs or fsspec URLs); relative to the catalog file."""
+    how_to_get: str = ""
+    """What to do if the source is not there; told to whoever starts the catalog without it."""
     shard_size: Whole = 1000
     """Pairs in each tar that is written (a pool that already is tars keeps its own)."""
     max_rejects: Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0)] = 0.01
@@ -49,7 +51,7 @@ class PoolOptions(Section):
 
     def build_options(self) -> pools.BuildOptions:
         """What the pool's builder needs of this."""
-        return pools.BuildOptions(**self.model_dump(exclude={"source"}))
+        return pools.BuildOptions(**self.model_dump(exclude={"source", "how_to_get"}))
 
 
 class TaskOptions(Section):
@@ -222,6 +224,21 @@ def load_catalog(path: Path) -> Catalog:
     except ValidationError as error:
         raise CatalogError("\n".join(_explain(path, error))) from None
     return _resolved(catalog, path.parent)
+
+
+def check_sources(catalog: Catalog) -> None:
+    """See that the local files a catalog names are there, before any work.
+
+    Raises:
+        CatalogError: naming the first that is missing, and how to get it if the catalog says so.
+    """
+    source = catalog.pool.source
+    tasks = (catalog.targets.target, catalog.targets.heldout, *catalog.targets.tests.values())
+    named = [("pool.source", s) for s in ((source,) if isinstance(source, str) else source)]
+    named += [("a target's source", task.source) for task in tasks] + [("model.config", catalog.model.config)]
+    for key, place in named:
+        if "://" not in place and not set(place) & set("*?[{") and not Path(place).exists():
+            raise CatalogError(f"catalog '{catalog.name}': {key} {place} is not there. {catalog.pool.how_to_get}".rstrip())
 
 
 def _explain(path: Path, error: ValidationError) -> Iterator[str]:

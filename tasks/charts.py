@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from html import escape
 
 WIDTH, HEIGHT = 460, 232
-LEFT, RIGHT, TOP, BOTTOM = 46, 92, 20, 30
+LEFT, RIGHT, TOP, BOTTOM = 50, 90, 20, 30
 LINE = 14  # units between two lines of type
 Number = Callable[[float], str]
 
@@ -73,11 +73,13 @@ def histogram(title: str, width: float, series: Sequence[tuple[str, str, dict[in
         told = f"<title>{escape(name)}: {sum(one.values()):,} samples</title>"
         parts.append(f'<path class="area {style}" d="M{_n(x(bins[0]))},{floor}{steps}V{floor}Z">{told}</path>')
     parts += [_horizontal(y(mark), f"{mark:,.0f}", WIDTH - 14) for mark in ticks(0, most, 4)[1:] if mark >= 1]
-    parts.append(f'<text class="axis" x="{LEFT - 7}" y="{TOP + 4}" text-anchor="end">samples</text>')
+    parts.append(f'<text class="axis" x="0" y="{TOP + 4}">samples</text>')
     exponent = scale_exponent(max(abs(bins[0]), abs(bins[-1] + 1)) * width)
     for mark in ticks(bins[0] * width, (bins[-1] + 1) * width, 5):
         text = f"{mark / 10**exponent + 0.0:g}".replace("-", "−")
-        parts.append(f'<text class="tick" x="{_n(x(mark / width))}" y="{HEIGHT - BOTTOM}" text-anchor="middle">{text}</text>')
+        parts.append(
+            f'<text class="tick" x="{_n(x(mark / width))}" y="{HEIGHT - BOTTOM}" text-anchor="middle">{text}</text>'
+        )
     zero = _n(x(0))
     parts.append(f'<line class="decision" x1="{zero}" x2="{zero}" y1="{TOP - 4}" y2="{floor}"/>')
     parts.append(f'<text class="note" x="{_n(x(0) - 7)}" y="{TOP + 4}" text-anchor="end">← more helps</text>')
@@ -88,9 +90,7 @@ def histogram(title: str, width: float, series: Sequence[tuple[str, str, dict[in
     return _svg(title, HEIGHT, parts)
 
 
-def stacked_columns(
-    title: str, rounds: Sequence[int], series: Sequence[Series], chosen: int | None
-) -> str:
+def stacked_columns(title: str, rounds: Sequence[int], series: Sequence[Series], chosen: int | None) -> str:
     """Columns of shares that add to 1, one a round, the first series at the bottom."""
     x, y = _rounds_axis(rounds, True), _scale(0, 1, HEIGHT - BOTTOM, TOP)
     half = _column_half(len(rounds))
@@ -130,7 +130,7 @@ def two_way_columns(title: str, rounds: Sequence[int], up: Series, down: Series)
 def bars(title: str, rows: Sequence[tuple[str, float, str]]) -> str:
     """Horizontal bars: a name, a length and the text at its end each."""
     left, step = 112, 26
-    x = _scale(0, max([length for _, length, _ in rows] + [1e-12]), left, WIDTH - 96)
+    x = _scale(0, max([length for _, length, _ in rows] + [1e-12]), left, WIDTH - 108)
     parts = []
     for i, (name, length, text) in enumerate(rows):
         y = 8 + i * step
@@ -159,7 +159,11 @@ def scale_exponent(largest: float) -> int:
 
 def unit_name(exponent: int) -> str:
     """What follows a quantity's name when it was divided by a power of ten."""
-    return "" if exponent == 0 else ", in units of 10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return (
+        ""
+        if exponent == 0
+        else ", in units of 10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    )
 
 
 def _scale(low: float, high: float, start: float, stop: float) -> Callable[[float], float]:
@@ -191,7 +195,9 @@ def _round_names(rounds: Sequence[int], x: Callable[[float], float], chosen: int
         picked = number == chosen
         if picked or i % every == 0:
             style = "tick picked" if picked else "tick"
-            text = f'<text class="{style}" x="{_n(x(i))}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{number}</text>'
+            text = (
+                f'<text class="{style}" x="{_n(x(i))}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{number}</text>'
+            )
             parts.append(text)
     parts.append(f'<text class="axis" x="{LEFT - 7}" y="{HEIGHT - BOTTOM + 18}" text-anchor="end">round</text>')
     return "".join(parts)

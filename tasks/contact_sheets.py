@@ -21,7 +21,7 @@ from tasks.charts import scale_exponent, unit_name
 from tasks.markup import caption, command, paragraph, text
 from tasks.samples import read_sample
 
-TILES = 36
+TILES = 32
 SMALL = 96  # pixels of the longer side that are kept as they are
 MEDIA = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp"}
 
@@ -135,7 +135,8 @@ def _drawn(width: int, height: int) -> str:
 
 def signed(value: float) -> str:
     """A number with its sign, three digits."""
-    return (f"{value:+.2f}" if abs(value) < 10 else f"{value:+.3g}").replace("-", "−")
+    shown = round(value, 2) + 0.0  # no "-0.00"
+    return (f"{shown:+.2f}" if abs(shown) < 10 else f"{value:+.3g}").replace("-", "−")
 
 
 def _truth(row: dict[str, Any]) -> tuple[str, str]:

@@ -14,7 +14,7 @@ from typing import Any
 import duckdb
 
 from tasks.artefacts import read_json
-from tasks.results import chosen_evaluations, chosen_round, result_table
+from tasks.results import chosen_evaluations, chosen_round, measured, result_table
 
 SEEN_BY_TILES = ("shard", "image_offset", "image_size", "image_format", "width", "height")
 TRUTHS = ("truth_clean", "truth_text")
@@ -96,6 +96,11 @@ class Evidence:
     def evaluations(self) -> list[dict[str, Any]]:
         """The test evaluations, a row a subset, seed, task and metric."""
         return chosen_evaluations(self.home, self.run)
+
+    @cached_property
+    def measures(self) -> list[tuple[str, str]]:
+        """(task, metric) pairs of the evaluations, in the order of the page."""
+        return measured(self.evaluations, self.home, self.run)
 
     @cached_property
     def results(self) -> list[dict[str, Any]]:

@@ -12,11 +12,10 @@ from typing import Any
 from tasks.charts import ticks
 from tasks.evidence import Evidence
 from tasks.markup import absent, command, paragraph, section, text
-from tasks.results import GAP, LOSS, METRICS, NAMES, STD, effort, measured, percent, spoken, spread
+from tasks.results import GAP, LOSS, METRICS, NAMES, STD, effort, percent, spoken, spread
 
-COMPARISON_SQL = (
-    "SELECT task, metric, subset, mean, std, n, lowest, highest, samples_seen FROM comparison ORDER BY task, metric, mean DESC"
-)
+COMPARISON_SQL = """SELECT task, metric, subset, mean, std, n, lowest, highest, samples_seen FROM comparison
+    ORDER BY task, metric, mean DESC"""
 
 
 def headline(evidence: Evidence) -> str:
@@ -46,7 +45,7 @@ def comparison_section(evidence: Evidence) -> str:
     told = [paragraph(f"Each subset is trained afresh with the plain recipe. {effort(rows)}")]
     if not any(row["subset"] == "oracle" for row in rows):
         told.append(absent("There is no oracle among the subsets, so the gap closed is not known."))
-    measures = measured(evidence.evaluations)
+    measures = evidence.measures
     losses = {task for task, metric in measures if metric == LOSS}
     tables = [_table(evidence, task, metric, task in losses) for task, metric in measures if metric != LOSS]
     tables = tables or [_table(evidence, task, metric, False) for task, metric in measures]
@@ -55,7 +54,7 @@ def comparison_section(evidence: Evidence) -> str:
 
 def _measure(evidence: Evidence) -> str:
     """The column of the result table that the headline speaks of."""
-    measures = measured(evidence.evaluations)
+    measures = evidence.measures
     return " ".join(next((m for m in measures if m[1] != LOSS), measures[0]))
 
 
@@ -94,7 +93,9 @@ def _versus(evidence: Evidence) -> str:
     if not rivals:
         return ""
     best = max(rivals, key=lambda row: row[measure])
-    name = {"random": "a random subset of equal size"}.get(best["subset"], f"the {NAMES.get(best['subset'], best['subset'])}")
+    name = {"random": "a random subset of equal size"}.get(
+        best["subset"], f"the {NAMES.get(best['subset'], best['subset'])}"
+    )
     figure = spread(best[measure], best[measure + STD])
     if best[measure] > rows["mgd"][measure]:
         return f"It is not the best: {name} reaches {figure}."
@@ -109,9 +110,10 @@ def _truth(evidence: Evidence) -> str:
     now = next((row for row in rows if row["round"] == at), rows[-1])
     if now["precision"] is None or now["recall"] is None:
         return ""
+    before, after, found = (percent(x, 0) for x in (rows[0]["precision"], now["precision"], now["recall"]))
     return (
-        f"Of the pool's captions {percent(rows[0]['precision'], 0)} are right, of those kept {percent(now['precision'], 0)}; "
-        f"{percent(now['recall'], 0)} of the right ones were kept, though the curation never saw which they are."
+        f"Of the pool's captions {before} are right, of those kept {after}; {found} of the right ones were kept, though "
+        "the curation never saw which they are."
     )
 
 
@@ -139,10 +141,12 @@ def _key_figures(evidence: Evidence) -> list[tuple[str, str]]:
         if rows["mgd"][measure + GAP] is not None:
             figures.append(("gap to the oracle closed", percent(rows["mgd"][measure + GAP], 0)))
     if evidence.chosen is not None:
-        figures.append(("chosen round", f"{evidence.chosen} of {max([evidence.chosen, *(r['round'] for r in evidence.rounds)])}"))
+        figures.append(
+            ("chosen round", f"{evidence.chosen} of {max([evidence.chosen, *(r['round'] for r in evidence.rounds)])}")
+        )
     at = next((row for row in evidence.rounds if row["round"] == evidence.chosen), None)
     if at:
-        figures.append((f"distinct samples, {at['total']:,} with repeats", f"{at['distinct']:,}"))
+        figures.append(("distinct samples kept", f"{at['distinct']:,}"))
     return figures
 
 
@@ -150,35 +154,44 @@ def _table(evidence: Evidence, task: str, metric: str, losses: bool) -> str:
     """One task's table, best first, with the seeds on a common axis."""
     measure = f"{task} {metric}"
     own = [row for row in evidence.evaluations if (row["task"], row["metric"]) == (task, metric)]
-    rows = sorted(
-        (row for row in evidence.results if row[measure] is not None),
-        key=lambda row: (row[measure] if metric == LOSS else -row[measure], row["subset"]),
-    )
+    rows = [row for row in evidence.results if row[measure] is not None]
+    rows.sort(key=lambda row: (row[measure] if metric == LOSS else -row[measure], row["subset"]))
     values = [row["value"] for row in own]
     marks = ticks(min(values), max(values), 4)
     low, high = min(marks[0], *values), max(marks[-1], *values)
     gaps = any(row.get(measure + GAP) is not None for row in rows)
     header = ["subset", "samples", "distinct", METRICS.get(metric, metric), *(["gap closed"] if gaps else [])]
-    head = "".join(f'<th class="{_column(i)}">{text(name)}</th>' for i, name in enumerate(header))
-    head += "<th class=strip>each seed, and the mean</th>" + ("<th class=num>loss</th>" if losses else "")
+    head = _cells("th", header) + "<th class=strip>each seed, and the mean</th>"
+    head += '<th class="num loss">loss</th>' if losses else ""
     body = []
     for row in rows:
         seeds = [(r["seed"], r["value"]) for r in own if r["subset"] == row["subset"]]
-        shown = spread(row[measure], row[measure + STD]) if metric != LOSS else f"{row[measure]:.3f}"
-        cells = [NAMES.get(row["subset"], row["subset"]), _whole(row["samples"]), _whole(row["distinct"]), shown]
-        cells += [percent(row.get(measure + GAP), 0)] if gaps else []
-        made = "".join(f'<td class="{_column(i)}">{text(cell)}</td>' for i, cell in enumerate(cells))
+        made = _cells("td", _figures(row, measure, gaps))
         made += f"<td class=strip>{_strip(seeds, row[measure], low, high, metric)}</td>"
-        if losses:
-            loss = row.get(f"{task} {LOSS}")
-            made += f"<td class=num>{'–' if loss is None else f'{loss:.3f}'}</td>"
+        made += f'<td class="num loss">{_loss(row.get(f"{task} {LOSS}"))}</td>' if losses else ""
         body.append(f'<tr class="{text(row["subset"])}">{made}</tr>')
     axis = "".join(f'<i style="left:{_at(m, low, high)}">{text(_show(m, metric))}</i>' for m in marks)
-    foot = f"<tr><td colspan={len(header)}></td><td class=strip><span class=axis>{axis}</span></td>{'<td></td>' if losses else ''}</tr>"
+    foot = f"<td colspan={len(header)}></td><td class=strip><span class=axis>{axis}</span></td>"
+    foot += "<td class=loss></td>" if losses else ""
     return (
         f"<h3>Test task “{text(task)}”</h3>\n<div class=wide><table class=result><thead><tr>{head}</tr></thead>"
-        f"<tbody>\n{chr(10).join(body)}\n</tbody><tfoot>{foot}</tfoot></table></div>"
+        f"<tbody>\n{chr(10).join(body)}\n</tbody><tfoot><tr>{foot}</tr></tfoot></table></div>"
     )
+
+
+def _figures(row: dict[str, Any], measure: str, gaps: bool) -> list[str]:
+    shown = spread(row[measure], row[measure + STD]) if measure + GAP in row else _loss(row[measure])
+    cells = [NAMES.get(row["subset"], row["subset"]), _whole(row["samples"]), _whole(row["distinct"]), shown]
+    return [*cells, percent(row.get(measure + GAP), 0)] if gaps else cells
+
+
+def _cells(tag: str, cells: Sequence[str]) -> str:
+    styles = ("name", "num size", "num size", "num value", "num")
+    return "".join(f'<{tag} class="{style}">{text(cell)}</{tag}>' for style, cell in zip(styles, cells, strict=False))
+
+
+def _loss(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
 
 
 def _strip(seeds: Sequence[tuple[int, float]], mean: float, low: float, high: float, metric: str) -> str:
@@ -195,10 +208,6 @@ def _at(value: float, low: float, high: float) -> str:
 
 def _show(value: float, metric: str, digits: int = 0) -> str:
     return f"{value:.2f}" if metric == LOSS else percent(value, digits)
-
-
-def _column(index: int) -> str:
-    return ("name", "num size", "num size", "num value", "num")[index]
 
 
 def _whole(value: int | None) -> str:

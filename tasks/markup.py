@@ -32,7 +32,8 @@ def section(name: str, title: str, *html: str) -> str:
 
 
 def paragraph(words: str, style: str = "") -> str:
-    """A paragraph of plain text."""
+    """A paragraph of plain text, in which a number stays beside its sign and unit."""
+    words = re.sub(r"(?<=\d) (?=[%±])|(?<=±) (?=\d)", "\u00a0", words)
     return f'<p class="{style}">{text(words)}</p>' if style else f"<p>{text(words)}</p>"
 
 
@@ -45,7 +46,7 @@ def figure(title: str, html: str, words: str = "", sql: str = "", run: str = "")
     """A picture under its title, with what to see in it and the command that gives its numbers."""
     told = paragraph(words, "told") if words else ""
     asked = command(run, sql) if sql else ""
-    return f"<figure>\n<figcaption><h3>{text(title)}</h3>{told}</figcaption>\n{html}\n{asked}</figure>"
+    return f"<figure>\n<figcaption><h3>{text(title)}</h3>{told}</figcaption>\n<div>{html}</div>\n{asked}</figure>"
 
 
 def figures(*html: str) -> str:
@@ -57,7 +58,8 @@ def command(run: str, sql: str, label: str = "Ask for these numbers") -> str:
     """The command line that answers `sql` on the run, folded away."""
     sql = " ".join(sql.split())
     assert not SHELL & set(sql), f"this query does not survive a shell's double quotes: {sql}"
-    return f'<details class="ask"><summary>{text(label)}</summary><pre><code>{text(_line(run, sql))}</code></pre></details>'
+    line = text(f'mgd sql --run {run} "{sql}"')
+    return f'<details class="ask"><summary>{text(label)}</summary><pre><code>{line}</code></pre></details>'
 
 
 def folded(title: str, html: str) -> str:
@@ -70,12 +72,8 @@ def data_table(header: Sequence[str], rows: Sequence[Sequence[str]], numeric: se
     right = set(range(1, len(header))) if numeric is None else numeric
 
     def line(cells: Sequence[str], tag: str) -> str:
-        made = [f'<{tag}{" class=num" if i in right else ""}>{text(c)}</{tag}>' for i, c in enumerate(cells)]
+        made = [f"<{tag}{' class=num' if i in right else ''}>{text(c)}</{tag}>" for i, c in enumerate(cells)]
         return "<tr>" + "".join(made) + "</tr>"
 
     body = "\n".join(line(row, "td") for row in rows)
     return f'<div class="wide"><table><thead>{line(header, "th")}</thead><tbody>\n{body}\n</tbody></table></div>'
-
-
-def _line(run: str, sql: str) -> str:
-    return f'mgd sql --run {run} "{sql}"'

@@ -36,8 +36,8 @@ def record_section(evidence: Evidence) -> str:
         made.append(absent("The run's catalog (catalog.toml) is not here."))
     more = (
         "Every picture above names the command that gives its numbers (add --home DIR if the runs are not in ./runs). "
-        "The list of tables and views to ask comes from the line below; columns explains each column, and mgd sql alone "
-        "opens a shell."
+        "The list of tables and views to ask comes from the line below; columns explains each column, and mgd sql "
+        "alone opens a shell."
     )
     asked = command(evidence.run, VIEWS_SQL, "What there is to ask").replace("<details ", "<details open ", 1)
     return section("record", "The run", *made, "<h3>Ask more</h3>", paragraph(more), asked)
@@ -47,7 +47,10 @@ def _facts(evidence: Evidence) -> str:
     record = evidence.record
     facts: list[tuple[str, Any]] = [("run", evidence.run), ("pool", record.get("pool_id"))]
     facts += [(name.replace("_", " "), value) for name, value in sorted(record.get("environment", {}).items())]
-    facts += [("digest of the pool", record.get("pool_digest")), ("digest of the catalog", record.get("catalog_digest"))]
+    facts += [
+        ("digest of the pool", record.get("pool_digest")),
+        ("digest of the catalog", record.get("catalog_digest")),
+    ]
     if evidence.chosen is not None:
         manifest = evidence.directory / "manifests" / f"round-{evidence.chosen:03d}.parquet"
         if manifest.exists():

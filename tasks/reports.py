@@ -1,12 +1,12 @@
 """The report: one HTML page that shows what a curation did, complete in itself.
 
-The page says the result in words and numbers, then shows where they come from: comparison, rounds, metagradients,
-counts, time, the pictures, and the run's record. It needs no network, no script and nothing beside it; pictures are data
-URLs, charts inline SVG, and a content security policy forbids everything else. Template and style are data
-(`catalogs/report`). Equal tables and records give equal bytes.
+The page says the result in words and numbers, then shows where they come from: comparison, rounds,
+metagradients, counts, time, the pictures, and the run's record. It needs no network, no script and nothing
+beside it; pictures are data URLs, charts inline SVG, and a content security policy forbids everything else.
+Template and style are data (`catalogs/report`). Equal tables and records give equal bytes.
 
-Cost: a few queries over the run's tables, and some 150 ranged reads for the pictures. What a run has not got yet is said
-on the page, so a report can be written at any time after the first table.
+Cost: a few queries over the run's tables, and some 130 ranged reads for the pictures. What a run has not got
+yet is said on the page, so a report can be written at any time after the first table.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from tasks.catalog import CATALOGS
 from tasks.evidence import Evidence
 from tasks.headline import comparison_section, headline
 from tasks.markup import text
+from tasks.metagradient_section import metagradients_section
 from tasks.queries import connect
 from tasks.record_section import record_section, rejects_section
 from tasks.report_sections import (
     counts_section,
-    metagradients_section,
     pictures_section,
     rounds_section,
     seconds_section,

@@ -11,6 +11,7 @@ stays out. Reads evaluations, and of counts and samples the columns that sizes n
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def result_table(home: str | Path, run: str) -> list[dict[str, Any]]:
     evaluations = chosen_evaluations(home, run)
     if not evaluations:
         return []
-    measures = measured(evaluations)
+    measures = measured(evaluations, home, run)
     subsets = sorted({row["subset"] for row in evaluations})
     values = {subset: _values(evaluations, subset) for subset in subsets}
     sizes = _sizes(Path(home), run)
@@ -91,9 +92,7 @@ def effort(rows: Sequence[dict[str, Any]]) -> str:
     shown = " or ".join(str(n) for n in seeds) + (" seed" if seeds == [1] else " seeds")
     if len(seen) == 1:
         return f"Every training saw {seen[0]:,} samples; {shown} each."
-    return (
-        f"Not a fair comparison: trainings saw between {seen[0]:,} and {seen[-1]:,} samples; {shown} each."
-    )
+    return f"Not a fair comparison: trainings saw between {seen[0]:,} and {seen[-1]:,} samples; {shown} each."
 
 
 def chosen_evaluations(home: str | Path, run: str) -> list[dict[str, Any]]:
@@ -113,10 +112,14 @@ def chosen_round(home: str | Path, run: str) -> int | None:
     return max(found) if found else None
 
 
-def measured(evaluations: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
-    """(task, metric) pairs that were measured, a task's losses after its other metrics."""
+def measured(evaluations: Sequence[dict[str, Any]], home: str | Path, run: str) -> list[tuple[str, str]]:
+    """(task, metric) pairs that were measured: tasks as the run's catalog orders them, else by name; losses last."""
+    path = Path(home) / "runs" / run / "catalog.toml"
+    catalog = tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    order = list(catalog.get("targets", {}).get("tests", {}))
+    place = {task: i for i, task in enumerate(order)}
     found = {(row["task"], row["metric"]) for row in evaluations}
-    return sorted(found, key=lambda pair: (pair[0], pair[1] == LOSS, pair[1]))
+    return sorted(found, key=lambda pair: (place.get(pair[0], len(place)), pair[0], pair[1] == LOSS, pair[1]))
 
 
 def gap_closed(value: float | None, everything: float | None, oracle: float | None) -> float | None:
@@ -145,9 +148,7 @@ def spoken(measure: str) -> str:
     return f"{task} {METRICS.get(metric, metric)}"
 
 
-def _values(
-    evaluations: Sequence[dict[str, Any]], subset: str
-) -> dict[tuple[str, str], list[dict[str, Any]]]:
+def _values(evaluations: Sequence[dict[str, Any]], subset: str) -> dict[tuple[str, str], list[dict[str, Any]]]:
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in evaluations:
         if row["subset"] == subset:

@@ -101,7 +101,7 @@ def begin_run(home: Path, catalog_path: Path, pool: PoolRecord) -> Run:
 
 def _identity(catalog: Catalog) -> dict[str, Any]:
     """The catalog without what cannot change a result: descriptions, where files lie, how work is spread."""
-    idle = {"description": True, "pool": {"source": True}, "runtime": {"runner": True, "workers": True}}
+    idle = {"description": True, "pool": {"source": True, "how_to_get": True}, "runtime": {"runner": True, "workers": True}}
     content = catalog.model_dump(mode="json", exclude=idle)  # type: ignore[arg-type]
     model = read_json(Path(catalog.model.config))
     content["model"] = {**catalog.model.model_dump(), "config": model}

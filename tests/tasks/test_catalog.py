@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.catalog import CATALOGS, CatalogError, find_catalog, load_catalog
+from tasks.catalog import CATALOGS, CatalogError, check_sources, find_catalog, load_catalog
 
 
 def written(tmp_path: Path, old: str, new: str) -> Path:
@@ -60,3 +60,10 @@ def test_paths_are_relative_to_the_catalog() -> None:
 def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(CatalogError, match="emoji, fashion"):
         find_catalog("fasion")
+
+
+def test_a_missing_source_says_how_to_get_it(tmp_path: Path) -> None:
+    path = written(tmp_path, 'source = "pools/fashion"', 'source = "nowhere"\nhow_to_get = "Ask Ann."')
+    with pytest.raises(CatalogError, match=r"pool.source .*nowhere is not there. Ask Ann."):
+        check_sources(load_catalog(path))
+    check_sources(load_catalog(find_catalog("emoji")))
