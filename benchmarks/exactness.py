@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import itertools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -102,7 +101,7 @@ def variants(start: int, everything: bool, quick: bool) -> list[Variant]:
     if quick:
         return [Variant(plans[0], None, True), Variant(plans[1], 3, False), Variant(plans[0], 1, True)]
     if everything:
-        return [Variant(*v) for v in itertools.product(plans, CHUNKS, (True, False))]
+        return [*(Variant(plan, chunk, True) for plan in plans for chunk in CHUNKS), Variant(plans[0], None, False)]
     by_plan = [Variant(plan, None, True) for plan in plans]
     by_chunk = [Variant(plans[0], chunk, True) for chunk in CHUNKS[1:]]
     mixed = [Variant(plans[0], None, False), Variant(plans[3], 3, False)]

@@ -116,7 +116,7 @@ def _tile(row: dict[str, Any], root: Path | None, exponent: int, path: list[int]
     if url:
         picture = f'<img {_drawn(row["width"], row["height"])} src="{url}" alt="{text(words)}">'
     count = f"×{row['count']}" if path is None else f"×{'·'.join(map(str, path))}"
-    g = "not probed" if row["g_sum"] is None else f"g {signed(row['g_sum'] / 10**exponent)}"
+    g = "not probed" if row["g_sum"] is None else f"g\u00a0{signed(row['g_sum'] / 10**exponent)}"
     told = f'<span class="truth">really: {caption(truth)}</span>' if truth else ""
     return (
         f'<div class="tile {state}"><span class="pic">{picture}</span>'

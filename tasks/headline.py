@@ -58,13 +58,19 @@ def _measure(evidence: Evidence) -> str:
     return " ".join(next((m for m in measures if m[1] != LOSS), measures[0]))
 
 
+def _is_told(evidence: Evidence) -> bool:
+    """Whether the chosen subset was measured by something of which more is better."""
+    mgd = _by_subset(evidence).get("mgd")
+    return mgd is not None and _measure(evidence) + GAP in mgd and mgd[_measure(evidence)] is not None
+
+
 def _by_subset(evidence: Evidence) -> dict[str, dict[str, Any]]:
     return {row["subset"]: row for row in evidence.results}
 
 
 def _result(evidence: Evidence) -> str:
     rows = _by_subset(evidence)
-    if "mgd" not in rows or _measure(evidence).endswith(f" {LOSS}"):
+    if not _is_told(evidence):
         return "" if rows else "The chosen subset has not been compared with others yet."
     mgd, measure = rows["mgd"], _measure(evidence)
     of = ""
@@ -78,7 +84,9 @@ def _result(evidence: Evidence) -> str:
         everything = rows["everything"]
         words += f", against {spread(everything[measure], everything[measure + STD])} on everything"
     gap = mgd.get(measure + GAP)
-    if gap is not None:
+    if gap is not None and gap < 0:
+        words += "; that is worse than no curation"
+    elif gap is not None:
         words += f"; that closes {percent(gap, 0)} of the gap to the oracle, which knows the right captions"
     return words + "."
 
@@ -86,7 +94,7 @@ def _result(evidence: Evidence) -> str:
 def _versus(evidence: Evidence) -> str:
     """How descent stands to the best subset that anyone could have made without the truth."""
     rows = _by_subset(evidence)
-    if "mgd" not in rows or _measure(evidence).endswith(f" {LOSS}"):
+    if not _is_told(evidence):
         return ""
     measure = _measure(evidence)
     rivals = [r for r in rows.values() if r["subset"] not in ("mgd", "oracle", "everything") and r[measure] is not None]
@@ -112,8 +120,8 @@ def _truth(evidence: Evidence) -> str:
         return ""
     before, after, found = (percent(x, 0) for x in (rows[0]["precision"], now["precision"], now["recall"]))
     return (
-        f"Of the pool's captions {before} are right, of those kept {after}; {found} of the right ones were kept, though "
-        "the curation never saw which they are."
+        f"Of the pool's captions {before} are right, of those kept {after}; {found} of the right ones were kept, "
+        "though the curation never saw which they are."
     )
 
 
@@ -133,7 +141,7 @@ def _progress(evidence: Evidence) -> str:
 
 def _key_figures(evidence: Evidence) -> list[tuple[str, str]]:
     rows, figures = _by_subset(evidence), []
-    if "mgd" in rows and not _measure(evidence).endswith(f" {LOSS}"):
+    if _is_told(evidence):
         measure = _measure(evidence)
         figures.append((f"{spoken(measure)}, chosen subset", percent(rows["mgd"][measure])))
         if "everything" in rows:

@@ -13,7 +13,7 @@ from typing import Any
 from tasks.charts import Series, bars, line_chart, stacked_columns, two_way_columns
 from tasks.contact_sheets import SHEETS, Sheet, contact_sheet
 from tasks.evidence import Evidence
-from tasks.markup import absent, data_table, figure, figures, folded, paragraph, section
+from tasks.markup import absent, command, data_table, figure, figures, folded, paragraph, section
 from tasks.results import percent
 
 ROUNDS_SQL = "SELECT round, chosen, target_loss, heldout_loss, target_accuracy, heldout_accuracy FROM rounds_summary"
@@ -28,29 +28,16 @@ def rounds_section(evidence: Evidence) -> str:
     rows = evidence.rounds
     if not rows:
         return section("rounds", "Round by round", absent("No round has finished yet."))
-    numbers = [row["round"] for row in rows]
-
-    def chart(title: str, what: str, show: Callable[[float, int], str], digits: int) -> str:
-        series = [
-            Series("target", "target", [row[f"target_{what}"] for row in rows]),
-            Series("held-out", "heldout", [row[f"heldout_{what}"] for row in rows]),
-        ]
-        digits += _digits([value for one in series for value in one.values if value is not None])
-        drawn = line_chart(title, numbers, series, lambda value: show(value, max(0, digits)), evidence.chosen)
-        return figure(title, drawn)
-
-    shown = figures(
-        chart("Zero-shot loss, nats", "loss", lambda value, digits: f"{value:.{digits}f}", 0),
-        chart("Zero-shot accuracy", "accuracy", percent, -2),
-    )
     words = (
         "Each round trains afresh on its counts. The descent lowers the target loss; the held-out target, which it "
         f"never differentiates, chooses the round.{_choice(evidence)}"
     )
-    alone = "The run has a single round, so there is nothing to compare it with." if len(rows) == 1 else ""
-    table = folded("Every figure of the rounds", _rounds_table(rows))
-    asked = figure("", "", sql=ROUNDS_SQL, run=evidence.run).replace("<h3></h3>", "")
-    return section("rounds", "Round by round", paragraph(words), paragraph(alone) if alone else "", shown, table, asked)
+    if len(rows) == 1:
+        alone = paragraph("The run has a single round, so there is no course to draw.")
+        shown = [alone, _rounds_table(rows)]
+    else:
+        shown = [_rounds_figures(evidence), folded("Every figure of the rounds", _rounds_table(rows))]
+    return section("rounds", "Round by round", paragraph(words), *shown, command(evidence.run, ROUNDS_SQL))
 
 
 def counts_section(evidence: Evidence) -> str:
@@ -100,7 +87,8 @@ def pictures_section(evidence: Evidence) -> str:
         ""
         if root
         else absent(
-            "The run's record (run.json) is not here, so the pool's directory is unknown: pictures in relative shards are left out."
+            "The run's record (run.json) is not here, so the pool's directory is unknown: pictures in relative shards "
+            "are left out."
         )
     )
     made = [_sheet(evidence, sheet) for sheet in SHEETS]
@@ -117,7 +105,8 @@ def duration(seconds: float) -> str:
 def _sheet(evidence: Evidence, sheet: Sheet) -> str:
     rows = evidence.ask_samples(sheet.sql)
     moved = [str(row["uid"]) for row in rows if "moved" in row]
-    asked = "SELECT uid, list(count ORDER BY round) AS path FROM counts WHERE uid IN (SELECT unnest(?::UUID[])) GROUP BY uid"
+    asked = "SELECT uid, list(count ORDER BY round) AS path FROM counts WHERE uid IN (SELECT unnest(?::UUID[])) "
+    asked += "GROUP BY uid"
     paths = {row["uid"]: row["path"] for row in evidence.ask(asked, [moved])} if moved else {}
     return contact_sheet(sheet, rows, evidence.pool_directory, evidence.run, paths)
 
@@ -125,6 +114,24 @@ def _sheet(evidence: Evidence, sheet: Sheet) -> str:
 def _basis(evidence: Evidence) -> str:
     chosen = evidence.chosen
     return "chosen round" if chosen is not None else "last round, as none is chosen yet"
+
+
+def _rounds_figures(evidence: Evidence) -> str:
+    rows, numbers = evidence.rounds, [row["round"] for row in evidence.rounds]
+
+    def chart(title: str, what: str, show: Callable[[float, int], str], digits: int) -> str:
+        series = [
+            Series("target", "target", [row[f"target_{what}"] for row in rows]),
+            Series("held-out", "heldout", [row[f"heldout_{what}"] for row in rows]),
+        ]
+        digits += _digits([value for one in series for value in one.values if value is not None])
+        drawn = line_chart(title, numbers, series, lambda value: show(value, max(0, digits)), evidence.chosen)
+        return figure(title, drawn)
+
+    return figures(
+        chart("Zero-shot loss, nats", "loss", lambda value, digits: f"{value:.{digits}f}", 0),
+        chart("Zero-shot accuracy", "accuracy", percent, -2),
+    )
 
 
 def _digits(values: Sequence[float]) -> int:

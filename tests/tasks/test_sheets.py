@@ -21,7 +21,7 @@ from tasks.sheets import META_KEY, TABLE, TILES, Sheet, SheetError, lay_out, ope
 
 POOLS = Path(__file__).parents[2] / "catalogs" / "pools"
 FASHION = {"pool": 10_000, "target": 1_000, "heldout": 500, "test": 2_000}
-EMOJI = {"pool": 5_686, "target": 533, "heldout": 494, "test": 1_478}
+EMOJI = {"pool": 5_686, "target": 796, "heldout": 231, "test": 1_478}
 
 
 @pytest.fixture(scope="module")

@@ -52,8 +52,8 @@ COLOURS = 256
 POOL_STYLES = ("fluent-emoji", "fluent-emoji-flat", "fxemoji", "twemoji")
 TARGET_STYLE = "emojione"
 TEST_STYLE = "noto"
-# A subgroup is a class of the zero-shot tests only if the target style has this many of it: three for the
-# target, three held out. Samples of the rarer ones stay in the pool.
+# A subgroup is a class of the zero-shot tests only if the target style has this many of it: five for the
+# target, one held out. Samples of the rarer ones stay in the pool.
 MIN_CLASS = 6
 LEFT_OUT_GROUPS = ("flags", "component")
 TONE = re.compile(r"(.+)-(light|medium-light|medium|medium-dark|dark)$")
@@ -191,14 +191,14 @@ def drop_rare_classes(samples: list[Sample]) -> list[Sample]:
 
 
 def split_target(samples: list[Sample]) -> list[Sample]:
-    """Half of every subgroup of the target style becomes `heldout`; all in a fixed mixed order."""
+    """A quarter of every subgroup of the target style becomes `heldout`; all in a fixed mixed order."""
     order = fixed_order([f"{s.style}/{s.icon}" for s in samples], SEED, "mix")
     seen: Counter[str] = Counter()
     mixed = []
     for sample in (samples[i] for i in order):
         if sample.split == "target":
             seen[sample.true.subgroup] += 1
-            sample = replace(sample, split="heldout" if seen[sample.true.subgroup] % 2 == 0 else "target")
+            sample = replace(sample, split="heldout" if seen[sample.true.subgroup] % 4 == 0 else "target")
         mixed.append(sample)
     return sorted(mixed, key=lambda s: ("pool", "target", "heldout", "test").index(s.split))
 
