@@ -43,7 +43,7 @@ from tasks.workbench import load_model_config
 BATCH, CHUNK, THREADS = 256, 64, 2
 BATCHES = 4  # different ones, in turn
 VOCABULARY = {"fashion": 64, "emoji": 1580}  # tokens that occur in the pool and its tasks, about
-WARM_UP, REPEATS, QUICK_REPEATS = 3, 60, 12
+WARM_UP, REPEATS, QUICK_REPEATS = 2, 40, 7
 
 
 @dataclass(frozen=True)

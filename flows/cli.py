@@ -131,10 +131,9 @@ def _curate(options: argparse.Namespace) -> int:
     from flows.runtime.session import prefect_session
 
     with prefect_session(options.home.resolve()) as url:
-        from tasks.reports import format_result_table, result_table
-
         from flows.console import shown_progress
         from flows.curate import run_curate
+        from tasks.reports import format_result_table, result_table
 
         print(f"Prefect: {url.removesuffix('/api')}", file=sys.stderr)
         with shown_progress():
@@ -165,9 +164,8 @@ def _runs(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from tasks.reports import write_report
-
     from tasks.listing import latest_run
+    from tasks.reports import write_report
 
     print(write_report(options.home, options.run_id or latest_run(options.home)))
     return 0

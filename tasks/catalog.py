@@ -238,7 +238,8 @@ def check_sources(catalog: Catalog) -> None:
     named += [("a target's source", task.source) for task in tasks] + [("model.config", catalog.model.config)]
     for key, place in named:
         if "://" not in place and not set(place) & set("*?[{") and not Path(place).exists():
-            raise CatalogError(f"catalog '{catalog.name}': {key} {place} is not there. {catalog.pool.how_to_get}".rstrip())
+            told = f"catalog '{catalog.name}': {key} {place} is not there. {catalog.pool.how_to_get}"
+            raise CatalogError(told.rstrip())
 
 
 def _explain(path: Path, error: ValidationError) -> Iterator[str]:

@@ -122,7 +122,11 @@ def step_counts(bench: Workbench, round: int) -> CountUpdate:
 
 
 def score(bench: Workbench, round: int) -> tuple[Vector, npt.NDArray[np.bool_]]:
-    """What the update acts on: this round's g and, discounted by ``memory`` a round, earlier ones, each at unit rms."""
+    """What the update acts on (n,), and where it is known: g, plus earlier rounds' discounted by ``memory`` a round.
+
+    Rounds are added as they are: as the target loss falls, g shrinks and so does its part. Bringing every round, or
+    every probe step, to one scale was tried and separated wrong captions worse (benchmarks/results/curation.md).
+    """
     memory = bench.catalog.descent.memory
     total = np.zeros(len(bench.pairs))
     known = np.zeros(len(bench.pairs), bool)
@@ -131,7 +135,7 @@ def score(bench: Workbench, round: int) -> tuple[Vector, npt.NDArray[np.bool_]]:
         if weight:
             table = read(bench.run.home, bench.run.id, "metagradients", earlier)
             g, probed = table["g"].to_numpy(), table["probed"].to_numpy()
-            total += weight * _unit_rms(g, probed)
+            total += weight * g
             known |= probed
     return total, known
 
@@ -274,7 +278,7 @@ def _probes(directory: Path, round: int, key: str) -> list[Probe]:
 
 
 def _metagradient(bench: Workbench, round: int, probes: list[Path]) -> tuple[Vector, npt.NDArray[np.bool_], Counts]:
-    """g, whether it was computed, and visits, each (n,)."""
+    """g, whether it was computed, and visits, each (n,). Several probe steps: the weight enters at each of them."""
     n = len(bench.pairs)
     with safe_open(bench.run.work(f"round-{round:03d}", "replayed.safetensors"), "np") as file:
         example, visits = file.get_tensor("example").astype(np.float64), file.get_tensor("visits")
@@ -288,18 +292,5 @@ def _metagradient(bench: Workbench, round: int, probes: list[Path]) -> tuple[Vec
     members, matrix = np.concatenate(ids), np.concatenate(columns)
     g, probed = np.zeros(n), np.zeros(n, bool)
     probed[members] = True
-    # One probe step gives its derivative as it is. Several are brought to one scale before they are added, or the
-    # earliest, whose cotangent is the largest by orders of magnitude, would drown the others.
-    if matrix.shape[1] > 1:
-        matrix = matrix / _rms(matrix, axis=0)
     g[members] = matrix.sum(1)
     return g, probed, visits
-
-
-def _rms(x: Vector, axis: int | None = None) -> Vector:
-    value = np.sqrt(np.mean(np.square(x), axis=axis))
-    return np.asarray(np.where(value > 0, value, 1.0))
-
-
-def _unit_rms(g: Vector, probed: npt.NDArray[np.bool_]) -> Vector:
-    return g / _rms(g[probed]) if probed.any() else g

@@ -101,8 +101,8 @@ def begin_run(home: Path, catalog_path: Path, pool: PoolRecord) -> Run:
 
 def _identity(catalog: Catalog) -> dict[str, Any]:
     """The catalog without what cannot change a result: descriptions, where files lie, how work is spread."""
-    idle = {"description": True, "pool": {"source": True, "how_to_get": True}, "runtime": {"runner": True, "workers": True}}
-    content = catalog.model_dump(mode="json", exclude=idle)  # type: ignore[arg-type]
+    idle: Any = {"description": True, "pool": {"source", "how_to_get"}, "runtime": {"runner", "workers"}}
+    content = catalog.model_dump(mode="json", exclude=idle)
     model = read_json(Path(catalog.model.config))
     content["model"] = {**catalog.model.model_dump(), "config": model}
     for task in _task_dicts(content):

@@ -52,7 +52,7 @@ METAGRADIENTS = _schema(
     (
         "g",
         pa.float64(),
-        "d phi / d weight of the sample; negative: more of this sample lowers the target loss.",
+        "d phi / d weight of the sample, nats; negative: more of this sample lowers the target loss.",
     ),
     ("probed", pa.bool_(), "True if this round computed g for the sample; false rows hold g = 0."),
     ("visits", pa.int32(), "Times the sample stood in a batch of the differentiated steps."),

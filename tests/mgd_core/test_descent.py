@@ -1,0 +1,88 @@
+"""Count updates: signs, totals, ceilings, and a mask that any machine can compute again."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mgd_core.descent import Counts, exchange_step, mask, sign_step
+
+
+def counts(*values: int) -> Counts:
+    return np.array(values, np.int64)
+
+
+def uids(n: int) -> np.ndarray:
+    return np.frombuffer(np.random.Generator(np.random.Philox(0)).bytes(16 * n), "S16")
+
+
+ALL = np.ones(6, np.bool_)
+G = np.array([-2.0, -1.0, 0.0, 1.0, 2.0, 3.0])
+
+
+def test_sign_step_moves_against_the_gradient_and_not_below_zero():
+    new = sign_step(counts(1, 0, 1, 1, 0, 2), G, ALL)
+    assert new.counts.tolist() == [2, 1, 1, 0, 0, 1]
+    assert (new.raised, new.lowered) == (2, 2)
+
+
+def test_sign_step_spares_what_is_not_masked():
+    masked = np.array([True, False, True, False, True, False])
+    assert sign_step(counts(1, 1, 1, 1, 1, 1), G, masked).counts.tolist() == [2, 1, 1, 1, 0, 1]
+
+
+def test_a_ceiling_stops_raises_and_lowers_nothing():
+    g = np.array([-1.0, -1.0, -1.0, 1.0, 1.0, 0.0])
+    assert sign_step(counts(2, 1, 5, 5, 1, 5), g, ALL, ceiling=2).counts.tolist() == [2, 2, 5, 4, 0, 5]
+    swapped = exchange_step(counts(2, 1, 1, 1, 1, 1), G, ALL, share=0.34, ceiling=2)
+    assert swapped.counts.tolist() == [2, 2, 2, 1, 0, 0], "the next lowest is raised in place of the full one"
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.floats(-1, 1), st.booleans()), min_size=1, max_size=60), st.floats(0, 1)
+)
+@settings(max_examples=150, deadline=None)
+def test_exchange_keeps_the_total(rows: list[tuple[int, float, bool]], share: float):
+    c, g, masked = (np.array(column) for column in zip(*rows, strict=True))
+    new = exchange_step(c.astype(np.int64), g, masked, share, ceiling=3)
+    assert new.counts.sum() == c.sum() and (new.counts >= 0).all() and (new.counts <= 3).all()
+    assert new.raised == new.lowered <= int(share * masked.sum())
+    assert (new.counts[~masked] == c[~masked]).all() and (np.abs(new.counts - c) <= 1).all()
+    raised, lowered = g[new.counts > c], g[new.counts < c]
+    assert len(raised) == 0 or raised.max() <= lowered.min() or (c == 0).any() or (c == 3).any()
+
+
+def test_exchange_takes_the_extremes():
+    new = exchange_step(counts(1, 1, 1, 1, 0, 1), G, ALL, share=0.34)
+    assert new.counts.tolist() == [2, 2, 1, 0, 0, 0], "a sample that is out already cannot be lowered"
+    assert (new.raised, new.lowered) == (2, 2)
+
+
+def test_inputs_are_not_changed():
+    c = counts(1, 1, 1, 1, 1, 1)
+    sign_step(c, G, ALL)
+    exchange_step(c, G, ALL, 0.5)
+    assert c.tolist() == [1] * 6
+
+
+@pytest.mark.parametrize("p", [0.0, 0.1, 0.5, 1.0])
+def test_mask_has_frequency_p(p: float):
+    n = 20_000
+    spread = 4 * np.sqrt(p * (1 - p) / n)
+    assert abs(mask(uids(n), seed=1, round=2, p=p).mean() - p) <= spread
+
+
+def test_mask_is_a_function_of_seed_round_and_uid_alone():
+    all_uids = uids(500)
+    whole = mask(all_uids, seed=1, round=2, p=0.5)
+    shuffled = np.random.Generator(np.random.Philox(1)).permutation(500)[:123]
+    assert np.array_equal(mask(all_uids[shuffled], seed=1, round=2, p=0.5), whole[shuffled])
+    for seed, round in ((2, 2), (1, 3), (12, 2)):
+        assert 0.3 < (mask(all_uids, seed, round, 0.5) != whole).mean() < 0.7
+    assert (mask(all_uids, 1, 2, 0.3) <= whole).all(), "a smaller p masks a part of the same samples"
+
+
+def test_mask_tells_uids_apart_that_end_in_zero_bytes():
+    pair = np.array([b"a" + bytes(15), b"a\x01" + bytes(14)], "S16")
+    differ = [m[0] != m[1] for m in (mask(pair, 0, r, 0.5) for r in range(40))]
+    assert any(differ) and not all(differ)

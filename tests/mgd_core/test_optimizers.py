@@ -1,0 +1,139 @@
+"""Adam and SGD against torch.optim over a product of settings; their derivative against differences."""
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor
+
+from benchmarks.oracles import central_difference
+from mgd_core.optimizers import Adam, Optimizer, Sgd, State, clip_by_norm, update_vjp
+
+STEPS, SIZE = 6, 37
+TOLERANCE = {torch.float64: 1e-13, torch.float32: 2e-6}
+
+
+def gradients(dtype: torch.dtype, scale: float = 1.0) -> list[Tensor]:
+    draw = torch.Generator().manual_seed(0)
+    return [scale * torch.randn(SIZE, generator=draw, dtype=torch.float64).to(dtype) for _ in range(STEPS)]
+
+
+def ours(optimizer: Optimizer, theta: Tensor, rates: list[float], g: list[Tensor]) -> Tensor:
+    state = optimizer.init(theta)
+    for t, (lr, gradient) in enumerate(zip(rates, g, strict=True)):
+        state = optimizer.update(state, gradient, t, torch.tensor(lr, dtype=theta.dtype))
+    return state.theta
+
+
+def theirs(
+    make: type[torch.optim.Optimizer], theta: Tensor, rates: list[float], g: list[Tensor], clip: float | None, **kw
+) -> Tensor:
+    p = torch.nn.Parameter(theta.clone())
+    optimizer = make([p], lr=rates[0], **kw)
+    for lr, gradient in zip(rates, g, strict=True):
+        optimizer.param_groups[0]["lr"] = lr
+        p.grad = gradient.clone()
+        if clip is not None:
+            torch.nn.utils.clip_grad_norm_([p], clip)
+        optimizer.step()
+    return p.detach()
+
+
+def start(dtype: torch.dtype) -> Tensor:
+    return torch.randn(SIZE, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(dtype)
+
+
+RATES = [[1e-2] * STEPS, [1e-3 * (t + 1) for t in range(STEPS)]]
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("decoupled", [True, False])
+def test_adam_is_torchs(dtype: torch.dtype, decoupled: bool):
+    make = torch.optim.AdamW if decoupled else torch.optim.Adam
+    product = itertools.product(RATES, [(0.9, 0.999), (0.8, 0.95), (0.0, 0.9)], [1e-8, 1e-3], [0.0, 0.1], [None, 0.5])
+    for rates, (b1, b2), eps, decay, clip in product:
+        optimizer = Adam(b1, b2, eps, eps_root=0.0, weight_decay=decay, decoupled=decoupled, clip_norm=clip)
+        kw = {"betas": (b1, b2), "eps": eps, "weight_decay": decay}
+        found = ours(optimizer, start(dtype), rates, gradients(dtype))
+        expected = theirs(make, start(dtype), rates, gradients(dtype), clip, **kw)
+        torch.testing.assert_close(found, expected, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_sgd_is_torchs(dtype: torch.dtype):
+    product = itertools.product(RATES, [0.0, 0.9], [False, True], [0.0, 0.1], [None, 0.5, 100.0])
+    for rates, momentum, nesterov, decay, clip in product:
+        if nesterov and not momentum:
+            continue
+        kw = {"momentum": momentum, "nesterov": nesterov, "weight_decay": decay}
+        found = ours(Sgd(**kw, clip_norm=clip), start(dtype), rates, gradients(dtype))
+        expected = theirs(torch.optim.SGD, start(dtype), rates, gradients(dtype), clip, **kw)
+        torch.testing.assert_close(found, expected, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
+
+
+def test_eps_root_stands_under_the_root_after_bias_correction():
+    g, lr = torch.tensor([0.3, 1e-6], dtype=torch.float64), torch.tensor(0.1, dtype=torch.float64)
+    after = Adam(eps=1e-8, eps_root=1e-4).update(Adam().init(torch.zeros_like(g)), g, 0, lr)
+    torch.testing.assert_close(after.theta, -0.1 * g / (torch.sqrt(g * g + 1e-4) + 1e-8))
+
+
+def test_decay_mask_spares_what_it_leaves_out():
+    theta, mask = start(torch.float64), torch.arange(SIZE) % 2.0
+    g = [torch.zeros_like(theta)] * STEPS
+    for optimizer in (Adam(weight_decay=0.1, decay_mask=mask), Sgd(weight_decay=0.1, decay_mask=mask)):
+        moved = ours(optimizer, theta, RATES[0], g) != theta
+        assert torch.equal(moved, mask.bool())
+
+
+SMOOTH: list[Optimizer] = [
+    Adam(eps_root=1e-4),
+    Adam(eps_root=1e-2, weight_decay=0.1, clip_norm=0.5),
+    Adam(eps_root=1e-2, weight_decay=0.1, decoupled=False),
+    Sgd(),
+    Sgd(nesterov=True, weight_decay=0.1, clip_norm=0.5),
+]
+
+
+@pytest.mark.parametrize("optimizer", SMOOTH, ids=repr)
+def test_vjp_agrees_with_differences(optimizer: Optimizer):
+    """<adjoint, J d> for a random direction d of (g, state, lr)."""
+    draw = torch.Generator().manual_seed(3)
+
+    def normal() -> Tensor:
+        return torch.randn(SIZE, generator=draw, dtype=torch.float64)
+
+    moments = optimizer.init(normal()).moments
+    state = State(normal(), tuple(normal().abs() for _ in moments))
+    adjoint = State(normal(), tuple(normal() for _ in moments))
+    g, lr = normal(), torch.tensor(0.05, dtype=torch.float64)
+    dg, dtheta, dm, dlr = normal(), normal(), tuple(normal() for _ in moments), 0.7
+
+    def moved(h: Tensor) -> Tensor:
+        there = State(state.theta + h * dtheta, tuple(m + h * d for m, d in zip(state.moments, dm, strict=True)))
+        after = optimizer.update(there, g + h * dg, 4, lr + h * dlr)
+        return sum((a * b).sum() for a, b in zip(after.tensors, adjoint.tensors, strict=True))
+
+    pulled = update_vjp(optimizer, state, g, 4, lr, adjoint)
+    along = (pulled.gradient * dg).sum() + (pulled.state.theta * dtheta).sum() + pulled.lr * dlr
+    along = along + sum((a * b).sum() for a, b in zip(pulled.state.moments, dm, strict=True))
+    one = torch.ones((), dtype=torch.float64)
+    assert along.item() == pytest.approx(central_difference(moved, 0 * one, one, 1e-3), rel=1e-8)
+
+
+@pytest.mark.parametrize("optimizer", SMOOTH, ids=repr)
+def test_gradient_is_read_back_from_the_moments(optimizer: Optimizer):
+    state = optimizer.init(start(torch.float64))
+    for t, g in enumerate(gradients(torch.float64)):
+        after = optimizer.update(state, g, t, torch.tensor(0.01, dtype=torch.float64))
+        read = optimizer.gradient_from_moments(state, after)
+        if optimizer.clip_norm is None:
+            torch.testing.assert_close(read, g, rtol=1e-13, atol=1e-13)
+        else:
+            assert read is None, "a clipped gradient cannot be read back"
+        state = after
+
+
+def test_clipping_leaves_short_gradients_alone():
+    g = torch.tensor([3.0, 4.0])
+    assert torch.equal(clip_by_norm(g, 6.0), g) and clip_by_norm(g, None) is g
+    assert clip_by_norm(g, 1.0).norm().item() == pytest.approx(1.0, rel=1e-6)
