@@ -160,7 +160,7 @@ def _problem(
     layout = ParameterLayout.of(model)
     theta = initial_parameters(model, layout, torch.float64)
     pool, unseen = tuple(x[:POOL] for x in rows), tuple(x[POOL:] for x in rows)
-    rates = warmup_cosine(steps, peak, warmup=5, floor=peak / 10)
+    rates = warmup_cosine(steps, peak, warmup=min(5, steps), floor=peak / 10)
     learner = Learner(objective, layout, optimizer, rates, lambda t: _batch(pool, t))
 
     def joining(params: Params, pair: Rows, others: Rows) -> Tensor:

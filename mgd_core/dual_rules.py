@@ -1,8 +1,9 @@
 """Fast and reverse-differentiable forward-mode rules for the layers of a transformer.
 
-The engine takes one reverse pass over a forward-mode derivative. PyTorch's own forward-mode rules get in the way twice:
-softmax and logsumexp write in place (a reverse pass over them raises), and layer norm and GELU fall apart into
-dozens of elementwise kernels. Inside ``dual_rules()`` these functions, and attention, go through the closed forms
+The engine takes one reverse pass over a forward-mode derivative. PyTorch's own forward-mode rules get in the way:
+softmax and logsumexp write in place (a reverse pass over them raises); the one of layer norm takes mean and variance
+for constants (a reverse pass over it is silently wrong, torch 2.12); and layer norm and GELU fall apart into dozens of
+elementwise kernels. Inside ``dual_rules()`` these functions, and attention, go through the closed forms
 below: each computes (y, dy) together, and its backward pulls the cotangents of both back by hand, with the fused
 kernels of the ordinary backward wherever the Jacobian is symmetric (softmax, layer norm, GELU). Outside a dual level
 the ordinary functions run. Tests compare every rule with PyTorch's in float64.
@@ -160,13 +161,45 @@ def softmax(x: Tensor, dim: int = -1) -> Tensor:
 def layer_norm(
     x: Tensor, shape: list[int], weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
 ) -> Tensor:
-    """Layer norm over the last dimension; other shapes and norms without gain go to PyTorch's own rule."""
+    """Layer norm over the last dimensions ``shape``, with or without gain and bias."""
     primal, tangent = _dual(x)
-    if tangent is None or len(shape) != 1 or weight is None or bias is None:
+    if tangent is None:
         return F.layer_norm(x, shape, weight, bias, eps)
-    w, dw = _dual(weight)
-    b, db = _dual(bias)
-    return fwd.make_dual(*_LayerNorm.apply(primal, tangent, w, _or_zero(dw, w), b, _or_zero(db, b), eps))
+    d = math.prod(shape)
+    flat, dflat = (z.reshape(*z.shape[: z.ndim - len(shape)], d) for z in (primal, tangent))
+    gain, shift = _affine(weight, flat.new_ones(d)), _affine(bias, flat.new_zeros(d))
+    y, dy = _LayerNorm.apply(flat, dflat, *gain, *shift, eps)
+    return fwd.make_dual(y.view(primal.shape), dy.view(primal.shape))
+
+
+def _affine(parameter: Tensor | None, default: Tensor) -> tuple[Tensor, Tensor]:
+    """A gain or bias and its tangent, as vectors; ``default`` where the layer has none."""
+    primal, tangent = (default, None) if parameter is None else _dual(parameter.reshape(-1))
+    return primal, _or_zero(tangent, primal)
+
+
+def batch_norm(
+    x: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    *others: Any,
+    **named: Any,
+) -> Tensor:
+    """Batch norm with frozen statistics; with a batch's own it is refused."""
+    if training:
+        raise ValueError("batch norm in training mode couples the rows of a batch: use LayerNorm or GroupNorm instead")
+    return F.batch_norm(x, running_mean, running_var, weight, bias, training, *others, **named)
+
+
+def instance_norm(x: Tensor, *others: Any, **named: Any) -> Tensor:
+    """Refused: PyTorch's reverse pass over its tangent takes the statistics for constants, without a word."""
+    raise ValueError(
+        "instance norm has no correct second derivative in PyTorch's forward mode; use GroupNorm with one channel a "
+        "group, which computes the same"
+    )
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -248,6 +281,9 @@ def multi_head_attention(
 
 RULES: dict[Callable[..., Any], Callable[..., Any]] = {
     F.layer_norm: layer_norm,
+    torch.layer_norm: lambda x, shape, w=None, b=None, eps=1e-5, *_, **__: layer_norm(x, shape, w, b, eps),
+    F.batch_norm: batch_norm,
+    F.instance_norm: instance_norm,
     F.linear: linear,
     F.gelu: gelu,
     torch.softmax: softmax,

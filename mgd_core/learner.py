@@ -69,7 +69,23 @@ def check_rowwise(model: nn.Module) -> None:
                 f"layer '{name}' is a {type(module).__name__}: it couples the rows of a batch, so features cannot be "
                 "recomputed by chunks and the metagradient would be wrong. Use LayerNorm or GroupNorm instead."
             )
-        if isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0:
+        if isinstance(module, nn.modules.instancenorm._InstanceNorm):
             raise ValueError(
-                f"layer '{name}' drops activations at random (p={module.p}); a replayed step would differ. Set p to 0."
+                f"layer '{name}' is a {type(module).__name__}, whose second derivative is wrong in PyTorch's forward "
+                "mode. Use GroupNorm with one channel a group, which computes the same."
             )
+        p = _drop_probability(module)
+        if p > 0:
+            raise ValueError(
+                f"layer '{name}' ({type(module).__name__}) drops activations at random (p={p}); a replayed step would "
+                "differ. Set p to 0."
+            )
+
+
+def _drop_probability(module: nn.Module) -> float:
+    """Of torch's dropouts, and of timm's and open_clip's kinds (DropPath, PatchDropout), which share no base class."""
+    if isinstance(module, nn.MultiheadAttention):
+        return float(module.dropout)
+    if "drop" not in type(module).__name__.lower():
+        return 0.0
+    return next((float(getattr(module, key)) for key in ("p", "drop_prob", "prob") if hasattr(module, key)), 0.0)

@@ -19,7 +19,7 @@ import torch
 from mgd_core.clip import ClipObjective
 from mgd_core.order import generator
 from mgd_core.replay import train
-from tasks.artefacts import digest, publish_json, read_json
+from tasks.artefacts import digest, publish_json, publishing, read_json
 from tasks.progress import announce
 from tasks.rounds import PROBE_BATCH, counts_of, is_done, load_parameters
 from tasks.tables import publish, read
@@ -97,7 +97,7 @@ def pool_scores(bench: Workbench) -> tuple[npt.NDArray[np.float64], npt.NDArray[
     if path.exists():
         losses, cosines = np.load(path)
         return losses, cosines
-    theta = load_parameters(bench.run.work("round-000", "replayed.json"))
+    theta = load_parameters(bench.run.work("round-000", "replayed.json")).to(bench.catalog.runtime.device)
     learner, _ = bench.learner(np.ones(len(bench.pairs), np.int64), 0)
     objective, params = learner.objective, learner.layout.unflatten(theta)
     assert isinstance(objective, ClipObjective)
@@ -106,10 +106,8 @@ def pool_scores(bench: Workbench) -> tuple[npt.NDArray[np.float64], npt.NDArray[
     with torch.no_grad():
         for ids in np.array_split(order, max(1, len(order) // PROBE_BATCH)):
             image, text = features = objective.encode(params, bench.batch(ids).rows)
-            scores[0, ids] = objective.losses(params, features).double().numpy()
-            scores[1, ids] = (image * text).sum(1).double().numpy()
-    from tasks.artefacts import publishing
-
+            scores[0, ids] = objective.losses(params, features).double().cpu().numpy()
+            scores[1, ids] = (image * text).sum(1).double().cpu().numpy()
     with publishing(path) as file:
         np.save(file, scores)
     return scores[0], scores[1]

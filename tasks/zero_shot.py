@@ -43,9 +43,11 @@ class TaskData:
         vocabulary: Vocabulary,
         temperature: Temperature,
     ) -> ZeroShotTask:
-        """The task for a model."""
+        """The task for a model, on the model's device."""
+        device = next(objective.model.parameters()).device
         tokens = vocabulary.tokens(self.texts).view(len(self.classes), len(self.class_texts[0]), -1)
-        return ZeroShotTask(objective, layout, self.images, self.labels, tokens, temperature)
+        images, labels, tokens = (x.to(device) for x in (self.images, self.labels, tokens))
+        return ZeroShotTask(objective, layout, images, labels, tokens, temperature)
 
 
 def load_task(options: TaskOptions, size: int) -> TaskData:

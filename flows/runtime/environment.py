@@ -15,8 +15,9 @@ from pathlib import Path
 # Both halves are needed: the first is read by the client, the second by the server.
 TELEMETRY_OFF = {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
 
-# The console handler alone: PREFECT_LOGGING_LEVEL would also empty the log pages of the web interface.
-CONSOLE = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING"}
+# The console handler alone: PREFECT_LOGGING_LEVEL would also empty the log pages of the web interface. Errors too are
+# left to those pages: the command line tells a failure once, in one message, where Prefect would print its traceback.
+CONSOLE = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}
 
 # What the local server leaves off, because a single user's machine has no use for it. Kept: the API, the
 # web interface, the task run recorder (the history), the scheduler (`mgd serve --cron`), the clean-up after

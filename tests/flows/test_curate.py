@@ -70,6 +70,14 @@ def test_a_users_mistake_ends_as_one_message(place: Path, arguments: list[str], 
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.xdist_group("curate")
+def test_a_failed_flow_ends_as_one_message(tmp_path: Path, prefect_api: str) -> None:
+    catalog = small_catalog(tmp_path, ("learning_rate = 2e-3", "learning_rate = 1e30"))
+    ended = mgd("curate", str(catalog), "--home", str(tmp_path / "home"), PREFECT_API_URL=prefect_api)
+    assert ended.returncode == 1 and "Lower the learning rate" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 @pytest.mark.parametrize("command", ["", "curate", "sql", "runs", "report", "export", "serve", "server"])
 @pytest.mark.xdist_group("curate")
 def test_every_command_has_help(command: str) -> None:

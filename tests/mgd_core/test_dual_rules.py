@@ -67,8 +67,57 @@ def test_layer_norm(shape: tuple[int, ...]):
     check(lambda x, w, b: F.layer_norm(x, (8,), w, b, 1e-3), x, w, b, constant=(1, 2))
 
 
-def test_layer_norm_without_gain_falls_back_to_pytorch():
-    check(lambda x: F.layer_norm(x, (8,)), normal(3, 8))
+@pytest.mark.parametrize("call", [F.layer_norm, torch.layer_norm], ids=["functional", "torch"])
+def test_layer_norm_in_its_other_forms(call: Function):
+    """PyTorch's own rule is silently wrong here, so none of them may fall back to it."""
+    x, w, b = 2 * normal(3, 4, 2), 1 + normal(4, 2, seed=1), normal(4, 2, seed=2)
+    check(lambda x: call(x, (2,)), x)
+    check(lambda x: call(x, (4, 2)), x)
+    check(lambda x, w: call(x, (4, 2), w), x, w)
+    check(lambda x, w, b: call(x, (4, 2), w, b, eps=1e-2), x, w, b)
+
+
+def test_pytorchs_own_layer_norm_rule_is_still_wrong():
+    """When this fails, PyTorch has repaired it: reconsider the rule (its speed remains a reason)."""
+    x, v, c = normal(3, 8).requires_grad_(), normal(3, 8, seed=1), normal(3, 8, seed=2)
+    with fwd.dual_level():
+        tangent = fwd.unpack_dual(F.layer_norm(fwd.make_dual(x, v), (8,))).tangent
+    (found,) = torch.autograd.grad((c * tangent).sum(), x)
+    (first,) = torch.autograd.grad((c * F.layer_norm(x, (8,))).sum(), x, create_graph=True)
+    (expected,) = torch.autograd.grad((first * v).sum(), x)
+    assert (found - expected).norm() > 0.1 * expected.norm()
+
+
+def test_group_norm_needs_no_rule():
+    x, w, b = normal(3, 4, 5), 1 + normal(4, seed=1), normal(4, seed=2)
+    for groups in (1, 2, 4):
+        check(lambda x, w, b, groups=groups: F.group_norm(x, groups, w, b), x, w, b)
+
+
+OTHERS: dict[str, Function] = {
+    "silu": F.silu,
+    "quick gelu": lambda x: x * torch.sigmoid(1.702 * x),
+    "tanh": torch.tanh,
+    "normalize": lambda x: F.normalize(x, dim=-1),
+    "rms norm": lambda x: F.rms_norm(x, (5,)),
+    "conv2d": lambda x: F.conv2d(x, x[:, :, :2, :2] ** 2),
+    "average pool": lambda x: F.avg_pool2d(x * x, 2),
+    "einsum": lambda x: torch.einsum("bchw,bchv->bwv", x, x),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_models_use_without_a_rule(name: str):
+    check(OTHERS[name], normal(3, 3, 5, 5))
+
+
+def test_norms_over_batch_or_instance_are_refused():
+    x = normal(3, 4, 5)
+    with dual_rules():
+        with pytest.raises(ValueError, match="LayerNorm or GroupNorm"):
+            F.batch_norm(x, None, None, training=True)
+        with pytest.raises(ValueError, match="GroupNorm with one channel a group"):
+            F.instance_norm(x)
 
 
 @pytest.mark.parametrize("approximate", ["none", "tanh"])

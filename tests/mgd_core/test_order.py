@@ -37,7 +37,7 @@ def test_copies_never_meet_in_a_batch(values: list[int], seed: int):
 
 def test_visits_follow_the_counts():
     epochs = 30
-    order = DataOrder(MIXED, 6, epochs * MIXED.sum() // 6, seed=0)
+    order = DataOrder(MIXED, 4, epochs * MIXED.sum() // 4, seed=0)  # 6 batches an epoch, 5 copies at most
     visits = np.bincount(order.table.ravel(), minlength=len(MIXED))
     assert np.abs(visits / epochs - MIXED).max() < 0.2
 
@@ -47,8 +47,8 @@ def test_copies_are_spread_over_an_epoch():
     for number in range(5):
         epoch = DataOrder(c, 8, 1, seed=0).epoch(number)
         for heavy in (90, 91):
-            thirds = np.flatnonzero(epoch == heavy) * 3 // len(epoch)
-            assert sorted(thirds) in ([0, 1, 2], [0, 0, 2], [0, 1, 1], [0, 2, 2], [1, 1, 2]), "at most at a border"
+            places = np.flatnonzero(epoch == heavy) / len(epoch)
+            assert len(places) == 3 and places[0] < 0.5 < places[2] and places[2] - places[0] > 1 / 3
 
 
 def test_the_same_arguments_give_the_same_order():

@@ -19,7 +19,7 @@ def test_our_own_server_gets_its_state_below_the_home(tmp_path):
     assert os.environ["PREFECT_HOME"] == str(tmp_path / ".prefect")
     assert os.environ["DO_NOT_TRACK"] == "1"
     assert os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
-    assert os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] == "WARNING"
+    assert os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] == "CRITICAL"
 
 
 def test_a_users_server_keeps_the_users_prefect_home_and_noise(tmp_path):

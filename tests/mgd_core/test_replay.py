@@ -1,0 +1,158 @@
+"""The whole traversal: against naive autograd, the same bytes for every plan, and its errors."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch import Tensor
+
+from benchmarks import problems
+from benchmarks.oracles import NaiveRun, Problem, central_difference, relative_error, with_learner
+from mgd_core.learner import Batch
+from mgd_core.optimizers import Adam
+from mgd_core.plans import Plan, binomial, keep_all
+from mgd_core.replay import Metagradient, NonFiniteError, replay, train
+from mgd_core.store import NondeterminismError
+from tests.mgd_core.samples import ADAM, CLIPPED, SGD, first_rows_target, in_float32, small
+
+
+def run(problem: Problem, plan: Plan | None = None, **options) -> Metagradient:
+    plan = keep_all(0, problem.learner.steps) if plan is None else plan
+    return replay(problem.learner, problem.initial, problem.phi_and_gradient, plan, problem.pool_size, **options)
+
+
+def check(problem: Problem, start: int, found: Metagradient, bar: float = 1e-12) -> None:
+    naive = NaiveRun(problem, start).gradient()
+    assert found.phi == pytest.approx(naive.phi, rel=1e-12)
+    assert relative_error(found.example, naive.example) < bar
+    assert relative_error(found.learning_rate, naive.learning_rate) < bar
+
+
+@pytest.mark.parametrize("build", [problems.classifier, problems.two_towers, problems.clip])
+@pytest.mark.parametrize("optimizer", [ADAM, CLIPPED, SGD], ids=["adam", "clipped", "sgd"])
+@pytest.mark.parametrize(("start", "chunk"), [(0, None), (5, 3)])
+def test_agrees_with_naive_autograd(build, optimizer, start: int, chunk: int | None):
+    problem = with_learner(small(build, optimizer), chunk=chunk)
+    check(problem, start, run(problem, binomial(start, 12, 3)))
+    check(problem, start, run(problem, binomial(start, 12, 3), gradient_from_moments=False))
+
+
+def test_agrees_with_naive_autograd_on_a_convnext():
+    """The demo's image tower: convolutions, layer norm over channels, GELU."""
+    problem = small(problems.clip, steps=3, peak=1e-3, vision=problems.CONVNEXT)
+    check(problem, 0, run(with_learner(problem, chunk=4), keep_all(0, 3)), bar=1e-10)
+
+
+def test_decay_mask_is_differentiated():
+    mask = small().learner.layout.matrix_mask(small().initial.theta)
+    problem = small(optimizer=dataclasses.replace(ADAM, decay_mask=mask))
+    check(problem, 0, run(problem))
+
+
+@pytest.mark.parametrize("start", [0, 4])
+def test_agrees_with_central_differences(start: int):
+    problem = small(optimizer=SGD)
+    found, oracle = run(problem, keep_all(start, 12)), NaiveRun(problem, start)
+    along = torch.linspace(-1, 1, problem.pool_size, dtype=torch.float64)
+    by_weight = central_difference(oracle.phi, oracle.no_change(), along, 1e-3)
+    assert by_weight == pytest.approx((found.example @ along).item(), rel=1e-8)
+    rates = problem.learner.learning_rates
+    by_rate = central_difference(lambda r: oracle.phi(oracle.no_change(), r), rates, rates, 1e-3)
+    assert start > 0 or by_rate == pytest.approx((found.learning_rate @ rates).item(), rel=1e-8)
+
+
+@pytest.mark.parametrize("build", [problems.two_towers, problems.clip])
+@pytest.mark.parametrize("start", [0, 5])
+def test_every_plan_gives_the_same_bytes_in_float32(build, start: int):
+    problem = in_float32(small(build))
+    target = first_rows_target(problem)
+    plans = [keep_all(start, 12), *(binomial(start, 12, slots) for slots in (1, 2, 3, 5, 40))]
+    first, *rest = (
+        replay(problem.learner, problem.initial, target, plan, problem.pool_size, probe_steps=[start, 8])
+        for plan in plans
+    )
+    assert first.example.dtype == torch.float32 and first.example.abs().sum() > 0
+    for other, plan in zip(rest, plans[1:], strict=True):
+        assert (other.phi, other.train_losses) == (first.phi, first.train_losses)
+        for a, b in zip(tensors(first), tensors(other), strict=True):
+            assert torch.equal(a, b)
+        assert (other.advances, other.peak_states) == (plan.advances, plan.peak_states)
+
+
+def tensors(found: Metagradient) -> list[Tensor]:
+    probes = [x for point in found.probes for x in (point.theta, point.gamma)]
+    assert found.adjoint is not None
+    return [found.example, found.learning_rate, found.visits, *found.final.tensors, *found.adjoint.tensors, *probes]
+
+
+def test_counts_what_it_did():
+    problem = small()
+    seen: list[tuple[str, int]] = []
+    found = run(problem, binomial(4, 12, 3), on=lambda what, t: seen.append((what, t)))
+    batches = [problem.learner.batches(t) for t in range(4, 12)]
+    assert found.visits.sum() == sum(len(b.ids) for b in batches) and (found.example[found.visits == 0] == 0).all()
+    assert (found.learning_rate[:4] == 0).all() and (found.learning_rate[4:] != 0).all()
+    assert found.reverse_steps == 8 and len(found.train_losses) == 12
+    assert [t for what, t in seen if what == "reverse"] == list(range(11, 3, -1))
+    assert sum(what == "step" for what, _ in seen) == 4 + found.advances + 1
+    assert found.peak_bytes == found.peak_states * problem.initial.nbytes
+    final, losses = train(problem.learner, problem.initial)
+    assert losses == found.train_losses and torch.equal(final.theta, found.final.theta)
+
+
+def test_the_plan_must_end_with_the_training():
+    with pytest.raises(ValueError, match="ends at step 11, the training at step 12"):
+        run(small(), keep_all(0, 11))
+
+
+def test_probe_steps_lie_in_the_window():
+    with pytest.raises(ValueError, match=r"\[3, 12\] lie outside the differentiated window \[4, 12\)"):
+        run(small(), keep_all(4, 12), probe_steps=[3, 5, 12])
+
+
+def test_a_batch_that_changes_on_replay_is_caught():
+    problem = small()
+    plain, asked = problem.learner.batches, [0] * 12
+
+    def batches(t: int) -> Batch:
+        batch = plain(t)
+        asked[t] += 1
+        changed = t == 2 and asked[t] > 1
+        return batch._replace(weights=batch.weights * 1.0001) if changed else batch
+
+    with pytest.raises(NondeterminismError, match=r"before step 3 was recomputed and differs.*Likely causes"):
+        run(with_learner(problem, batches=batches), binomial(0, 12, 3))
+
+
+def spoiled(problem: Problem, step: int) -> Problem:
+    plain = problem.learner.batches
+
+    def batches(t: int) -> Batch:
+        batch = plain(t)
+        return batch._replace(weights=batch.weights * float("nan")) if t == step else batch
+
+    return with_learner(problem, batches=batches)
+
+
+def test_a_nan_loss_names_its_step():
+    with pytest.raises(NonFiniteError, match=r"training loss became nan at step 5.*reject"):
+        run(spoiled(small(), 5))
+    with pytest.raises(NonFiniteError, match="at step 11"):
+        run(spoiled(small(), 11))
+
+
+def test_a_cotangent_that_is_not_finite_names_step_and_parameter():
+    """Without eps_root the root's derivative is infinite where a moment is zero: tokens that never occur."""
+    problem = small(problems.clip, Adam(eps_root=0.0))
+    with pytest.raises(NonFiniteError, match=r"at step 11, first in parameter 'token_embedding.weight'.*eps_root"):
+        run(problem)
+
+
+def test_a_target_that_is_not_finite_is_refused():
+    problem = small()
+
+    def target(theta: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.tensor(1.0), theta * float("inf")
+
+    with pytest.raises(NonFiniteError, match=r"gradient of the target.*at step 11"):
+        replay(problem.learner, problem.initial, target, keep_all(0, 12), problem.pool_size)
