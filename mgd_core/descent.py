@@ -9,10 +9,13 @@ masked samples need a probe and any machine can compute it again.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+SCALE_FLOOR = 0.03  # of the pool's root mean square; keeps the order of a single round
 
 Counts = npt.NDArray[np.int64]
 Gradients = npt.NDArray[np.float64]
@@ -62,6 +65,21 @@ def exchange_step(
     new[up] += 1
     new[down] -= 1
     return _update(counts, new)
+
+
+def summed(gradients: Sequence[Gradients], weights: Sequence[float], per_sample: bool) -> Gradients:
+    """What the update acts on (n,): the weighted sum of several rounds' g (each (n,), 0 where it is not known).
+
+    ``per_sample`` divides it by the root of the sum of squares of the same terms, AdaGrad's scale (Duchi et al. 2011)
+    for each sample: a few samples have g of any sign and great size, and would otherwise be moved before those whose g
+    is small and steady. For a single round it leaves the order as it is.
+    """
+    terms = np.stack([w * g for w, g in zip(weights, gradients, strict=True)])
+    total = terms.sum(0)
+    if not per_sample:
+        return np.asarray(total)
+    squares = np.square(terms).sum(0)
+    return np.asarray(total / (np.sqrt(squares) + SCALE_FLOOR * np.sqrt(squares.mean()) + np.finfo(float).tiny))
 
 
 def _ceiling(counts: Counts, ceiling: int | None) -> Counts:

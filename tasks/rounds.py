@@ -20,7 +20,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save as to_safetensors
 
-from mgd_core.descent import CountUpdate, exchange_step, mask, sign_step
+from mgd_core.descent import CountUpdate, exchange_step, mask, sign_step, summed
 from mgd_core.plans import Plan, binomial, keep_all
 from mgd_core.probe import Probe
 from mgd_core.replay import Metagradient, ProbePoint, replay, train
@@ -122,22 +122,14 @@ def step_counts(bench: Workbench, round: int) -> CountUpdate:
 
 
 def score(bench: Workbench, round: int) -> tuple[Vector, npt.NDArray[np.bool_]]:
-    """What the update acts on (n,), and where it is known: g, plus earlier rounds' discounted by ``memory`` a round.
-
-    Rounds are added as they are: as the target loss falls, g shrinks and so does its part. Bringing every round, or
-    every probe step, to one scale was tried and separated wrong captions worse (benchmarks/results/curation.md).
-    """
-    memory = bench.catalog.descent.memory
-    total = np.zeros(len(bench.pairs))
-    known = np.zeros(len(bench.pairs), bool)
-    for earlier in range(round + 1):
-        weight = memory ** (round - earlier)
-        if weight:
-            table = read(bench.run.home, bench.run.id, "metagradients", earlier)
-            g, probed = table["g"].to_numpy(), table["probed"].to_numpy()
-            total += weight * g
-            known |= probed
-    return total, known
+    """What the update acts on (n,), and where it is known: g, plus earlier rounds' discounted by ``memory`` a round."""
+    options = bench.catalog.descent
+    rounds = [r for r in range(round + 1) if r == round or options.memory]
+    tables = [read(bench.run.home, bench.run.id, "metagradients", r) for r in rounds]
+    known = np.any([table["probed"].to_numpy() for table in tables], axis=0)
+    gradients = [table["g"].to_numpy() for table in tables]
+    weights = [options.memory ** (round - r) for r in rounds]
+    return summed(gradients, weights, options.scale == "sample"), known
 
 
 def masked(bench: Workbench, round: int) -> npt.NDArray[np.bool_]:

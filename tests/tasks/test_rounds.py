@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mgd_core.descent import summed
 from mgd_core.replay import NonFiniteError
 from tasks import comparison, rounds
 from tasks.catalog import CatalogError, load_catalog
@@ -161,3 +162,12 @@ def test_finished_units_are_not_run_again(finished: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(rounds, "_probe", fail)
     rounds.train_round(finished, 0, True)
     rounds.probe_shard(finished, 0, rounds.shard_names(finished)[0])
+
+
+def test_summed_gradients_by_hand() -> None:
+    g = [np.array([1.0, 0.0, -3.0]), np.array([2.0, 5.0, 3.0])]
+    np.testing.assert_allclose(summed(g, [0.5, 1.0], False), [2.5, 5.0, 1.5])
+    one = np.array([0.3, -2.0, 0.01, 7.0])
+    assert (np.argsort(summed([one], [1.0], True)) == np.argsort(one)).all()
+    steady, erratic = summed([np.array([1.0, 9.0]), np.array([1.0, -7.0])], [1.0, 1.0], True)
+    assert steady > erratic
