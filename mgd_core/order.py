@@ -2,8 +2,8 @@
 
 The training multiset holds example i counts[i] times. Each epoch is a fresh permutation of it in which the c copies of
 one example are spread over the epoch (one in each c-th part), and a copy that would still meet another in its batch
-waits for the next batch: two copies of a pair are false negatives of each other in a contrastive loss. They meet only
-where avoiding it is impossible (an example whose share of the multiset exceeds one batch in every batch).
+waits for the next batch: two copies of a pair are false negatives of each other in a contrastive loss, so they never
+meet. An example with more copies than an epoch has batches therefore stands once in each batch, and no more.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ class DataOrder:
                 f"the subset holds {distinct} distinct examples but a batch needs {batch}: copies of one pair would "
                 "meet in every batch. Use a smaller batch, or stop dropping examples earlier."
             )
-        self.counts, self.batch, self.steps, self.seed, self.round = counts, batch, steps, seed, round
+        most = max(1, -(-int(counts.sum()) // batch))  # batches an epoch: copies beyond would only pile up
+        self.counts = np.minimum(counts, most)
+        self.batch, self.steps, self.seed, self.round = batch, steps, seed, round
 
     def epoch(self, number: int) -> Indices:
         """One pass over the multiset in the order of epoch ``number``, shape (sum of counts,)."""
