@@ -72,9 +72,8 @@ def _catalog(name: str, home: Path, quick: bool) -> Path:
 
 
 def _figures(name: str, home: Path, run_id: str, seconds: float) -> dict[str, Any]:
-    from tasks.reports import format_result_table, result_table
-
     from tasks.queries import connect
+    from tasks.reports import format_result_table, result_table
 
     print(f"\n== {name} ({seconds:.0f} s)\n{format_result_table(result_table(home, run_id))}\n")
     with connect(home, run_id) as connection:
