@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from flows.runtime import ensure_server
 from tests.small_catalog import curate_plainly, published, small_catalog
 
 
@@ -20,22 +21,22 @@ def mgd(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(tmp_path_factory: pytest.TempPathFactory, server_home: Path) -> Path:
+    """A directory in whose `home` the small catalog was curated by the command line; its words are in `said`."""
     place = tmp_path_factory.mktemp("curated")
-    small_catalog(place)
+    url = ensure_server(server_home)
+    ended = mgd("curate", str(small_catalog(place)), "--home", str(place / "home"), PREFECT_API_URL=url)
+    assert ended.returncode == 0, ended.stderr
+    (place / "said").write_text(ended.stdout + ended.stderr)
     return place
 
 
 @pytest.mark.xdist_group("curate")
-def test_mgd_curate_runs_the_flow_and_gives_the_bytes_of_the_plain_calls(
-    place: Path, prefect_api: str, tmp_path: Path
-) -> None:
-    home = place / "home"
-    ended = mgd("curate", str(place / "small.toml"), "--home", str(home), PREFECT_API_URL=prefect_api)
-    assert ended.returncode == 0, ended.stderr
-    assert "metagradient descent" in ended.stdout and "oracle" in ended.stdout
-    assert "minutes from nothing" in ended.stderr  # the cost is told before the work
-    (run,) = (home / "runs").iterdir()
+def test_mgd_curate_runs_the_flow_and_gives_the_bytes_of_the_plain_calls(place: Path, tmp_path: Path) -> None:
+    said = (place / "said").read_text()
+    assert "metagradient descent" in said and "oracle" in said
+    assert "minutes from nothing" in said  # the cost is told before the work
+    (run,) = (place / "home" / "runs").iterdir()
     assert "<html" in (run / "report.html").read_text()
     assert published(curate_plainly(small_catalog(tmp_path), tmp_path / "home")) == published(run)
 
