@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 SCALE_FLOOR = 0.03  # of the pool's root mean square; keeps the order of a single round
+OUTLIER = 4.0  # median sizes; beyond it a g counts no more than one of this size
 
 Counts = npt.NDArray[np.int64]
 Gradients = npt.NDArray[np.float64]
@@ -80,6 +81,19 @@ def summed(gradients: Sequence[Gradients], weights: Sequence[float], per_sample:
         return np.asarray(total)
     squares = np.square(terms).sum(0)
     return np.asarray(total / (np.sqrt(squares) + SCALE_FLOOR * np.sqrt(squares.mean()) + np.finfo(float).tiny))
+
+
+def scaled_by_count(g: Gradients, counts: Counts, known: Mask) -> Gradients:
+    """g (n,) in median sizes of the samples with the same count, cut off at +-``OUTLIER``; 0 where not ``known``.
+
+    A sample that the model never saw has g ten times as large as one it saw twice, most of them positive: anything new
+    disturbs a fitted model. Without this scale the sum over rounds is made of what was left out, and keeps it out.
+    """
+    scaled = np.zeros_like(g)
+    for count in np.unique(counts[known]):
+        alike = known & (counts == count)
+        scaled[alike] = g[alike] / (np.median(np.abs(g[alike])) + np.finfo(float).tiny)
+    return np.clip(scaled, -OUTLIER, OUTLIER)
 
 
 def _ceiling(counts: Counts, ceiling: int | None) -> Counts:

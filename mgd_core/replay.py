@@ -1,13 +1,7 @@
 """REPLAY: the exact gradient of a target through a whole training run (Engstrom et al. 2025, arXiv 2503.13751, sec. 3).
 
-With lambda the adjoint of s_{t+1}, one reverse step is (design: update VJP, then one curvature product):
-
-    (gamma, lambda', dlr) = VJP of the optimizer update at (g_t, s_t, lr_t) with lambda
-    D = <gamma, grad_theta L_t(theta; w)>;   lambda = lambda' + (dD/dtheta, 0, 0);   dz += dD/dw
-
-g_t is read back from the optimizer's moments where they hold it, else computed again. Only the window [k, T) is
-differentiated: what happened before step k counts as fixed. Cost: T steps, the plan's advances, and about 2.7 steps for
-each reverse step. Two surrogates come out of one traversal:
+Only the window [k, T) is differentiated: what happened before step k counts as fixed. Cost: T steps, the plan's
+advances, and about 2.7 steps for each reverse step (mgd_core.reverse). Two surrogates come out of one traversal:
 
 * ``path``: weights enter wherever an example is visited in the window; its gradient is summed over the visits;
 * ``probe``: ``gamma`` of step k (and of any other steps asked for), from which mgd_core.probe scores any candidate.
@@ -21,21 +15,16 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from mgd_core.derivatives import curvature_product
-from mgd_core.layout import ParameterLayout
 from mgd_core.learner import Learner
-from mgd_core.optimizers import State, update_vjp
+from mgd_core.optimizers import State
 from mgd_core.plans import Advance, Free, Load, Plan, Reverse, Save, Turn
+from mgd_core.reverse import NonFiniteError, check_finite, reverse_step
 from mgd_core.store import MemoryStore
 
 Target = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Maps flat parameters (P,) to the target loss phi (scalar) and its gradient (P,)."""
 Progress = Callable[[str, int], None]
 """Called with ('step' | 'reverse', step number) after each unit of work."""
-
-
-class NonFiniteError(FloatingPointError):
-    """A loss, a gradient or a cotangent became NaN or infinite."""
 
 
 @dataclass(frozen=True)
@@ -179,33 +168,23 @@ class _Traversal:
         self.after, losses = train(self.learner, self.state, step, step + 1, self.on)
         self.result.train_losses += losses
         phi, gradient = self.target(self.after.theta)
-        _check_finite("the gradient of the target", gradient, step, self.learner.layout)
+        check_finite("the gradient of the target", gradient, step, self.learner.layout)
         self.result.phi, self.result.final = phi.item(), self.after
         zeros = tuple(torch.zeros_like(m) for m in self.after.moments)
         self.adjoint = State(gradient, zeros)
 
     def _reverse(self, t: int) -> None:
         assert self.after is not None
-        learner, state = self.learner, self.state
-        g = learner.optimizer.gradient_from_moments(state, self.after) if self.gradient_from_moments else None
-        if g is None:
-            _, g = learner.gradient(state, t)
-        pulled = update_vjp(learner.optimizer, state, g, t, learner.lr(t, state.theta), self.adjoint)
-        _check_finite("the cotangent of the gradient", pulled.gradient, t, learner.layout)
+        batch = self.learner.batches(t)
+        step = reverse_step(self.learner, self.state, self.after, self.adjoint, t, batch, self.gradient_from_moments)
         if t in self.probe_steps:
-            self.result.probes.append(ProbePoint(t, state.theta, pulled.gradient))
-        batch = learner.batches(t)
-        product = curvature_product(
-            learner.objective, learner.layout, state.theta, pulled.gradient, batch.rows, batch.weights, learner.chunk
-        )
-        theta = pulled.state.theta + product.theta
-        _check_finite("the cotangent of the parameters", theta, t, learner.layout)
-        self.adjoint = State(theta, pulled.state.moments)
-        self.result.example.index_add_(0, batch.ids, product.weights)
+            self.result.probes.append(ProbePoint(t, self.state.theta, step.gamma))
+        self.adjoint = step.adjoint
+        self.result.example.index_add_(-1, batch.ids, step.weights)
         self.result.visits.index_add_(0, batch.ids, torch.ones_like(batch.ids))
-        self.result.learning_rate[t] = pulled.lr
+        self.result.learning_rate[..., t] = step.lr
         self.result.reverse_steps += 1
-        self.after = state
+        self.after = self.state
         if self.on:
             self.on("reverse", t)
 
@@ -216,14 +195,3 @@ class _Traversal:
         predicted, actual = (self.plan.advances, self.plan.peak_states), (result.advances, result.peak_states)
         assert predicted == actual, f"plan {self.plan} predicted {predicted} advances and peak states, ran {actual}"
         return result
-
-
-def _check_finite(what: str, vector: Tensor, step: int, layout: ParameterLayout) -> None:
-    bad = ~torch.isfinite(vector)
-    if bad.any():
-        name = layout.name_at(int(bad.nonzero()[0, 0]))
-        raise NonFiniteError(
-            f"{what} became NaN or infinite at step {step}, first in parameter '{name}' ({int(bad.sum())} of "
-            f"{vector.numel()} elements). The training is not metasmooth there: raise eps_root, lower the learning "
-            "rate, or begin the window later."
-        )

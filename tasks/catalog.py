@@ -138,8 +138,9 @@ class DescentOptions(Section):
     """`exchange`: share of the masked samples raised, and lowered."""
     memory: Share = 0.0
     """Weight of earlier rounds' metagradients in the step: 0 is the paper's rule, 1 sums all rounds alike."""
-    scale: Literal["none", "sample"] = "none"
-    """`sample`: divide a sample's summed g by the root of its sum of squares, so that steady ones move first."""
+    scale: Literal["none", "sample", "count"] = "none"
+    """`sample`: divide a sample's summed g by the root of its sum of squares, so that steady ones move first. `count`:
+    before summing, divide g by the median size among samples of the same count, without outliers."""
     max_count: Whole | None = None
     """Ceiling of a sample's count; None: no ceiling."""
     select: Literal["heldout_loss", "heldout_accuracy"] = "heldout_loss"

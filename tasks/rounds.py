@@ -20,7 +20,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save as to_safetensors
 
-from mgd_core.descent import CountUpdate, exchange_step, mask, sign_step, summed
+from mgd_core.descent import CountUpdate, exchange_step, mask, scaled_by_count, sign_step, summed
 from mgd_core.plans import Plan, binomial, keep_all
 from mgd_core.probe import Probe
 from mgd_core.replay import Metagradient, ProbePoint, replay, train
@@ -126,8 +126,12 @@ def score(bench: Workbench, round: int) -> tuple[Vector, npt.NDArray[np.bool_]]:
     options = bench.catalog.descent
     rounds = [r for r in range(round + 1) if r == round or options.memory]
     tables = [read(bench.run.home, bench.run.id, "metagradients", r) for r in rounds]
-    known = np.any([table["probed"].to_numpy() for table in tables], axis=0)
+    probed = [table["probed"].to_numpy() for table in tables]
+    known = np.any(probed, axis=0)
     gradients = [table["g"].to_numpy() for table in tables]
+    if options.scale == "count":
+        counts = [counts_of(bench, r) for r in rounds]
+        gradients = [scaled_by_count(*args) for args in zip(gradients, counts, probed, strict=True)]
     weights = [options.memory ** (round - r) for r in rounds]
     return summed(gradients, weights, options.scale == "sample"), known
 

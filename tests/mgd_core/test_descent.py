@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mgd_core.descent import Counts, exchange_step, mask, sign_step
+from mgd_core.descent import OUTLIER, Counts, exchange_step, mask, scaled_by_count, sign_step, summed
 
 
 def counts(*values: int) -> Counts:
@@ -86,3 +86,35 @@ def test_mask_tells_uids_apart_that_end_in_zero_bytes():
     pair = np.array([b"a" + bytes(15), b"a\x01" + bytes(14)], "S16")
     differ = [m[0] != m[1] for m in (mask(pair, 0, r, 0.5) for r in range(40))]
     assert any(differ) and not all(differ)
+
+
+def test_a_sum_discounts_earlier_rounds():
+    total = summed([np.array([1.0, -2.0]), np.array([3.0, 5.0])], [0.5, 1.0], per_sample=False)
+    assert total.tolist() == [3.5, 4.0]
+
+
+def test_scaled_by_sample_a_single_round_keeps_its_order():
+    g = np.random.default_rng(0).normal(size=200)
+    assert (np.argsort(summed([g], [1.0], per_sample=True)) == np.argsort(g)).all()
+
+
+def test_scaled_by_sample_steady_ones_come_before_great_ones():
+    steady, great = [-1.0, -1.0, -1.0, -1.0], [-9.0, 8.0, -9.0, 5.0]
+    total = summed([np.array(pair) for pair in zip(steady, great, strict=True)], [1.0] * 4, per_sample=True)
+    assert np.sum(great) < np.sum(steady) and total[0] < total[1]
+
+
+def test_scaled_by_count_groups_of_any_size_come_out_alike():
+    """Multiplying the g of one count by anything changes nothing; the median size of each group is 1."""
+    draw = np.random.default_rng(0)
+    c, g, known = draw.integers(0, 3, 300), draw.normal(size=300), draw.random(300) < 0.8
+    scaled = scaled_by_count(g, c, known)
+    assert np.array_equal(scaled_by_count(np.where(c == 0, 1024.0, 1.0) * g, c, known), scaled)
+    assert (scaled[~known] == 0).all() and np.abs(scaled).max() <= OUTLIER
+    assert (np.sign(scaled) == np.sign(g))[known].all()
+    for count in range(3):
+        assert np.median(np.abs(scaled[known & (c == count)])) == pytest.approx(1)
+
+
+def test_scaled_by_count_a_group_of_zeros_stays_zero():
+    assert scaled_by_count(np.zeros(3), np.array([0, 0, 1]), np.ones(3, np.bool_)).tolist() == [0, 0, 0]

@@ -11,7 +11,8 @@ from benchmarks.oracles import NaiveRun, Problem, central_difference, relative_e
 from mgd_core.learner import Batch
 from mgd_core.optimizers import Adam
 from mgd_core.plans import Plan, binomial, keep_all
-from mgd_core.replay import Metagradient, NonFiniteError, replay, train
+from mgd_core.replay import Metagradient, replay, train
+from mgd_core.reverse import NonFiniteError
 from mgd_core.store import NondeterminismError
 from tests.mgd_core.samples import ADAM, CLIPPED, SGD, first_rows_target, in_float32, small
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from mgd_core.descent import summed
-from mgd_core.replay import NonFiniteError
+from mgd_core.reverse import NonFiniteError
 from tasks import comparison, rounds
 from tasks.catalog import CatalogError, load_catalog
 from tasks.comparison import ComparisonError
