@@ -16,7 +16,7 @@ from prefect.cache_policies import NO_CACHE
 from flows.runtime.device import device_lock
 from flows.runtime.runners import make_runner
 from flows.runtime.session import record_session
-from tasks import comparison, estimate, pools, reports, rounds, subsets, units
+from tasks import comparison, estimate, pools, reports, rounds, selection, subsets, units
 from tasks.catalog import Catalog, check_sources, find_catalog, load_catalog
 from tasks.progress import announce
 from tasks.runs import Run, begin_run
@@ -77,7 +77,7 @@ def curate(catalog: str, home: str = "runs") -> str:
     directory = run.directory
     estimate.prepare(directory)
     _descend(directory, options)
-    chosen = comparison.choose_round(directory)
+    chosen = selection.choose_round(directory)
     subsets.write_subset(directory, chosen)
     compared = [
         train_subset.submit(directory, subset, seed, chosen)

@@ -118,6 +118,9 @@ class LearnerOptions(Section):
         return self
 
 
+Selection = Literal["heldout_loss", "heldout_accuracy", "heldout_accuracy_1se"]
+
+
 class DescentOptions(Section):
     """How counts are moved from round to round."""
 
@@ -143,8 +146,8 @@ class DescentOptions(Section):
     before summing, divide g by the median size among samples of the same count, without outliers."""
     max_count: Whole | None = None
     """Ceiling of a sample's count; None: no ceiling."""
-    select: Literal["heldout_loss", "heldout_accuracy"] = "heldout_loss"
-    """What chooses the round."""
+    select: Selection = "heldout_loss"
+    """What chooses the round; `heldout_accuracy_1se`: the last round within one standard error of the best."""
     seed: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")

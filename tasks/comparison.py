@@ -22,7 +22,7 @@ from mgd_core.replay import train
 from tasks.artefacts import digest, publish_json, publishing, read_json
 from tasks.progress import announce
 from tasks.rounds import PROBE_BATCH, counts_of, is_done, load_parameters
-from tasks.tables import publish, read
+from tasks.tables import publish
 from tasks.workbench import Counts, Workbench, opened
 
 RANDOM_STREAM = 7  # names the generator that draws random subsets
@@ -31,19 +31,6 @@ TRUTH_COLUMN = "truth_clean"
 
 class ComparisonError(ValueError):
     """A subset that the catalog asks for cannot be made from this pool."""
-
-
-def choose_round(directory: Path) -> int:
-    """The round with the best held-out target, earliest on a tie; publishes ``choices`` and returns it."""
-    with opened(directory) as bench:
-        rule = bench.catalog.descent.select
-        rounds = read(bench.run.home, bench.run.id, "rounds").sort_by("round")
-        values = rounds[rule].to_numpy()
-        best = int(values.argmin() if rule == "heldout_loss" else values.argmax())
-        chosen = int(rounds["round"][best].as_py())
-        choice = pa.Table.from_pylist([{"rule": rule, "value": float(values[best])}])
-        publish(bench.run.home, bench.run.id, "choices", chosen, choice)
-        return chosen
 
 
 def train_subset(directory: Path, subset: str, seed: int, chosen: int) -> Path:

@@ -140,11 +140,18 @@ def _digits(values: Sequence[float]) -> int:
     return max(0, math.ceil(-math.log10(span)) + 1) if span > 0 else 3
 
 
+CHOICES = {
+    "heldout_loss": "the lowest held-out loss",
+    "heldout_accuracy": "the highest held-out accuracy",
+    "heldout_accuracy_1se": "the last within one standard error of the highest held-out accuracy",
+}
+
+
 def _choice(evidence: Evidence) -> str:
     if evidence.chosen is None:
         return " No round is chosen yet."
-    rule = evidence.ask("SELECT rule FROM choices LIMIT 1")[0]["rule"].replace("_", " ").replace("heldout", "held-out")
-    return f" Round {evidence.chosen} was chosen by {rule}."
+    rule = evidence.ask("SELECT rule FROM choices LIMIT 1")[0]["rule"]
+    return f" Round {evidence.chosen} was chosen: {CHOICES.get(rule, rule)}."
 
 
 def _rounds_table(rows: Sequence[dict[str, Any]]) -> str:

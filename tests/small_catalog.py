@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from tasks import comparison, estimate, pools, rounds, subsets
+from tasks import comparison, estimate, pools, rounds, selection, subsets
 from tasks.artefacts import read_json
 from tasks.catalog import CATALOGS, load_catalog
 from tasks.runs import begin_run
@@ -86,7 +86,7 @@ def curate_plainly(catalog: Path, home: Path) -> Path:
         rounds.train_round(directory, number, number < last)
         shards = rounds.shard_names(directory) if number < last and options.descent.surrogate == "probe" else []
         rounds.finish_round(directory, number, [rounds.probe_shard(directory, number, shard) for shard in shards])
-    chosen = comparison.choose_round(directory)
+    chosen = selection.choose_round(directory)
     subsets.write_subset(directory, chosen)
     records = [comparison.train_subset(directory, subset, 1, chosen) for subset in options.comparison.subsets]
     comparison.publish_evaluations(directory, records, chosen)
