@@ -83,21 +83,19 @@ def _figures(name: str, home: Path, run_id: str, seconds: float) -> dict[str, An
                 f"'{'fashion' if name == 'fashion' else 'subgroup'}' group by subset"
             ).fetchall()
         )
-        rows = connection.sql(
-            "select round, sum(count) filter (truth_clean) / sum(count) as precision, "
-            "count(*) filter (truth_clean and count > 0) / count(*) filter (truth_clean) as recall, "
-            "sum(count)::bigint, count(*) filter (count > 0) from counts join samples using (uid) "
-            "group by round order by round"
+        rounds = connection.sql(
+            "select round, kept, precision, weighted_precision, recall, auc, target_accuracy, heldout_accuracy "
+            "from truth_agreement join rounds using (run, round) order by round"
         ).fetchall()
-        scores = connection.sql("select target_accuracy, heldout_accuracy from rounds order by round").fetchall()
-    print(f"{'round':>5} {'precision':>9} {'recall':>7} {'total':>7} {'distinct':>8} {'target':>7} {'held-out':>8}")
-    for (number, precision, recall, total, distinct), (target, heldout) in zip(rows, scores, strict=True):
-        print(f"{number:>5} {precision:>9.3f} {recall:>7.3f} {total:>7} {distinct:>8} {target:>7.3f} {heldout:>8.3f}")
+    print("round    kept  precision weighted   recall      auc   target held-out")
+    for number, kept, *shares in rounds:
+        figures = (f"{'-' if share is None else f'{share:.3f}':>8}" for share in shares)
+        print(f"{number:>5} {kept:>7}  {' '.join(figures)}")
     gap = (means["mgd"] - means["everything"]) / (means["oracle"] - means["everything"])
     return {
         f"gap_closed_{name}": gap,
         f"accuracy_{name}": {subset: round(value, 4) for subset, value in means.items()},
-        f"precision_recall_{name}": [(round(row[1], 4), round(row[2], 4)) for row in rows],
+        f"precision_recall_{name}": [(round(row[2], 4), round(row[4], 4)) for row in rounds],
         f"seconds_{name}": round(seconds),
     }
 
