@@ -6,7 +6,8 @@ MLPs and an open_clip CLIP, `benchmarks.problems`) under Adam and SGD:
 * the gradient of phi by every example weight and by every learning rate with one reverse pass through the graph of the
   whole run (`benchmarks.oracles`: plain PyTorch, none of the engine's code), for every plan, slot count, chunk size and
   source of the gradient (read back from the moments, or computed again), and with central differences;
-* a probe's g_i with naive autograd and central differences of phi with eps l_i added to the loss of step k.
+* a probe's g_i with naive autograd and central differences of phi with eps l_i added to the loss of step k;
+* plans, tiers and resume points with `keep_all` in memory, bit for bit, in float32 and float64 (`benchmarks.bitwise`).
 
 Errors are Euclidean: |found - expected| / |expected|. **floor** is what rounding alone does: the same naive autograd
 with the rows of each batch in another order. Where a training amplifies rounding, nobody gets below it: the row marked
@@ -25,7 +26,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from benchmarks import problems
+from benchmarks import bitwise, problems
 from benchmarks._envelope import emit
 from benchmarks.oracles import (
     Joining,
@@ -96,7 +97,7 @@ class Row:
 def variants(start: int, everything: bool, quick: bool) -> list[Variant]:
     """All combinations, or every value of each setting beside the plain ones and a few combinations.
 
-    Plans give the same bytes (tests/mgd_core/test_replay.py), so little can hide in the combinations left out.
+    Plans give the same bytes (benchmarks.bitwise), so little can hide in the combinations left out.
     """
     plans = [keep_all(start, STEPS), *(binomial(start, STEPS, s) for s in (3,) * quick or SLOTS)]
     if quick:
@@ -142,7 +143,11 @@ def main() -> None:
         show(rows[-1])
     hard = measure(hard_problem(), "*hard* root 1e-14", 0, [Variant(keep_all(0, STEPS), None, True)])
     show(hard)
-    emit("exactness", figures(rows, hard))
+    compared, differing = bitwise.mismatches(quick)
+    print(
+        f"plans, tiers and resume points against keep_all in memory: {compared} compared, {differing} with other bits"
+    )
+    emit("exactness", figures(rows, hard) | {"bitwise_comparisons": compared, "bitwise_mismatches": differing})
 
 
 def figures(rows: list[Row], hard: Row) -> dict[str, object]:

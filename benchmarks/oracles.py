@@ -209,3 +209,17 @@ def with_learner(problem: Problem, **changes: object) -> Problem:
     """The same problem with fields of its learner replaced (chunk, optimizer, batches)."""
     learner = dataclasses.replace(problem.learner, **changes)  # type: ignore[arg-type]
     return dataclasses.replace(problem, learner=learner, initial=learner.optimizer.init(problem.initial.theta))
+
+
+def on_device(problem: Problem, device: torch.device) -> Problem:
+    """The same problem with its model, which is moved, its data and its first state on ``device``."""
+    learner = problem.learner
+    learner.objective.model.to(device)  # type: ignore[attr-defined]
+
+    def batches(t: int) -> Batch:
+        batch = learner.batches(t)
+        return Batch(tuple(x.to(device) for x in batch.rows), batch.ids.to(device), batch.weights.to(device))
+
+    moved = dataclasses.replace(problem, initial=State(problem.initial.theta.to(device), ()))
+    pool = tuple(x.to(device) for x in problem.pool)
+    return with_learner(dataclasses.replace(moved, pool=pool), batches=batches)

@@ -142,7 +142,7 @@ def clip(
 
 def _plain_info_nce(left: Tensor, right: Tensor, scale: Tensor) -> Tensor:
     left, right = (x / x.norm(dim=1, keepdim=True) for x in (left, right))
-    logits, own = scale * left @ right.T, torch.arange(len(left))
+    logits, own = scale * left @ right.T, torch.arange(len(left), device=left.device)
     return 0.5 * (F.cross_entropy(logits, own, reduction="none") + F.cross_entropy(logits.T, own, reduction="none"))
 
 
@@ -168,7 +168,8 @@ def _problem(
         return losses(params, joined)[-1]
 
     def target(params: Params) -> Tensor:
-        return losses(params, unseen).mean()
+        device = next(iter(params.values())).device
+        return losses(params, tuple(x.to(device) for x in unseen)).mean()
 
     return Problem(name, learner, optimizer.init(theta), pool, losses, joining, target)
 

@@ -27,15 +27,14 @@ from statistics import median
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
-from torch import Tensor
 
 from benchmarks._envelope import emit
 from mgd_core.clip import ClipObjective, build_clip, initial_parameters
-from mgd_core.derivatives import curvature_product
 from mgd_core.determinism import deterministic
 from mgd_core.layout import ParameterLayout
 from mgd_core.learner import Batch, Learner
-from mgd_core.optimizers import Adam, State, update_vjp
+from mgd_core.optimizers import Adam, State
+from mgd_core.reverse import reverse_step
 from mgd_core.schedules import constant
 from tasks.catalog import CATALOGS
 from tasks.workbench import load_model_config
@@ -107,27 +106,15 @@ def measure(name: str, repeats: int) -> tuple[Timing, Timing]:
         before, after = (state, after) if i == 0 else (after, learner.step(after, t)[0])
         calls = (
             lambda: learner.step(before, t),  # noqa: B023
-            lambda: reverse_step(learner, before, after, t, adjoint),  # noqa: B023
+            lambda: reverse_step(learner, before, after, adjoint, t, learner.batches(t)),  # noqa: B023
             lambda: chunked.step(before, t),  # noqa: B023
-            lambda: reverse_step(chunked, before, after, t, adjoint),  # noqa: B023
+            lambda: reverse_step(chunked, before, after, adjoint, t, learner.batches(t)),  # noqa: B023
         )
         for own, call in zip(seconds, calls, strict=True):
             own.append(_seconds(call))
     spread = [(median(own), min(own), max(own)) for own in (s[WARM_UP:] for s in seconds)]
     size = learner.layout.length
     return Timing(name, None, size, spread[0], spread[1]), Timing(name, CHUNK, size, spread[2], spread[3])
-
-
-def reverse_step(learner: Learner, state: State, after: State, t: int, adjoint: State) -> tuple[State, Tensor]:
-    """One reverse step of `mgd_core.replay`: adjoint of ``state``, and the cotangents of the example weights."""
-    g = learner.optimizer.gradient_from_moments(state, after)
-    assert g is not None
-    pulled = update_vjp(learner.optimizer, state, g, t, learner.lr(t, state.theta), adjoint)
-    batch = learner.batches(t)
-    product = curvature_product(
-        learner.objective, learner.layout, state.theta, pulled.gradient, batch.rows, batch.weights, learner.chunk
-    )
-    return State(pulled.state.theta + product.theta, pulled.state.moments), product.weights
 
 
 def build(name: str) -> tuple[Learner, State]:
@@ -165,7 +152,7 @@ def profile(name: str) -> None:
     adjoint = State(torch.randn_like(state.theta), tuple(torch.zeros_like(m) for m in state.moments))
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as recorded:
         for _ in range(WARM_UP):
-            reverse_step(learner, state, after, 0, adjoint)
+            reverse_step(learner, state, after, adjoint, 0, learner.batches(0))
     print(recorded.key_averages().table(sort_by="self_cpu_time_total", row_limit=15, max_name_column_width=40))
 
 

@@ -4,10 +4,12 @@
 * candidate tangents: forward mode, <v, grad l_i> for every candidate: a probe (no backward at all);
 * curvature product: reverse over forward. D(theta, w) = <v, grad_theta L> is a forward-mode scalar, and one reverse
   pass over it gives H v and dD/dw together. There is no double backward: 8 matrix products where a training step has 3.
+  (Many directions at once, and problems so small that arithmetic is not the cost: mgd_core.directions.)
 
 With ``chunk`` rows at a time, pass 1 encodes all chunks without a graph, ``losses`` couples all features, and pass 2
-encodes each chunk again and pulls the features' cotangents back. One chunk needs no second pass. The result depends on
-the chunk size by rounding only. Memory: one chunk's graph, and the features of the batch.
+encodes each chunk again and pulls the features' cotangents back; a chunk without any (rows of weight zero whose losses
+do not couple) is left out. One chunk needs no second pass. The result depends on the chunk size by rounding only.
+Memory: one chunk's graph, and the features of the batch.
 
 The reverse pass runs after the dual level is left: inside it, every saved tensor still carries its tangent, and the
 backward would compute second-order tangents that nobody asked for.
@@ -22,17 +24,17 @@ import torch
 import torch.autograd.forward_ad as fwd
 from torch import Tensor
 
-from mgd_core.dual_rules import dual_rules
+from mgd_core.dual_rules import dual_rules, plain_rules
 from mgd_core.layout import ParameterLayout
 from mgd_core.objective import Features, Objective, Rows
 
 
 class CurvatureProduct(NamedTuple):
-    """Derivatives of D = <v, grad_theta L(theta; w)>."""
+    """Derivatives of D = <v, grad_theta L(theta; w)>; with a leading Q for Q directions."""
 
-    theta: Tensor  # H v, (P,)
-    weights: Tensor  # dD/dw, (n,)
-    value: Tensor  # D, scalar
+    theta: Tensor  # H v, (P,) or (Q, P)
+    weights: Tensor  # dD/dw, (n,) or (Q, n)
+    value: Tensor  # D, scalar or (Q,)
 
 
 def chunks(rows: Rows, size: int | None) -> Iterator[Rows]:
@@ -52,19 +54,19 @@ def value_and_gradient(
     pieces = list(chunks(rows, chunk))
     theta = theta.detach().requires_grad_(True)
     if len(pieces) == 1:
-        with torch.enable_grad(), dual_rules():
+        with torch.enable_grad(), plain_rules():
             params = layout.unflatten(theta)
             loss = objective.couple(params, objective.encode(params, pieces[0]), weights)
             (g,) = torch.autograd.grad(loss, theta)
         return loss.detach(), g
     features = _encode_without_graph(objective, layout, theta, pieces)
     leaves = tuple(f.requires_grad_(True) for f in features)
-    with torch.enable_grad(), dual_rules():
+    with torch.enable_grad(), plain_rules():
         loss = objective.couple(layout.unflatten(theta), leaves, weights)
         g, *cotangents = torch.autograd.grad(loss, (theta, *leaves), allow_unused=True)
     g = torch.zeros_like(theta) if g is None else g
-    for piece, cotangent in _with_rows_of(pieces, cotangents):
-        with torch.enable_grad(), dual_rules():
+    for piece, cotangent in with_rows_of(pieces, cotangents):
+        with torch.enable_grad(), plain_rules():
             encoded = objective.encode(layout.unflatten(theta), piece)
             g = g + _pull(encoded, cotangent, (theta,))[0]
     return loss.detach(), g
@@ -138,7 +140,7 @@ def curvature_product(
         value = _tangent(objective.couple(params, features, weights))
     h, w, *cotangents = torch.autograd.grad(value, (theta, weights, *leaves), allow_unused=True)
     h = torch.zeros_like(theta) if h is None else h
-    for piece, cotangent in _with_rows_of(pieces, cotangents):
+    for piece, cotangent in with_rows_of(pieces, cotangents):
         with torch.enable_grad(), fwd.dual_level(), dual_rules():
             params = layout.unflatten(fwd.make_dual(theta, v))
             duals = [fwd.unpack_dual(f) for f in objective.encode(params, piece)]
@@ -147,23 +149,26 @@ def curvature_product(
     return CurvatureProduct(h, w, value.detach())
 
 
-def _encode_without_graph(
-    objective: Objective, layout: ParameterLayout, theta: Tensor, pieces: list[Rows]
-) -> Features:
-    with torch.no_grad(), dual_rules():
+def _encode_without_graph(objective: Objective, layout: ParameterLayout, theta: Tensor, pieces: list[Rows]) -> Features:
+    with torch.no_grad(), plain_rules():
         params = layout.unflatten(theta)
         encoded = [objective.encode(params, piece) for piece in pieces]
     return tuple(torch.cat(parts) for parts in zip(*encoded, strict=True))
 
 
-def _with_rows_of(
-    pieces: list[Rows], cotangents: Sequence[Tensor | None]
+def with_rows_of(
+    pieces: Sequence[Rows], cotangents: Sequence[Tensor | None]
 ) -> Iterator[tuple[Rows, tuple[Tensor | None, ...]]]:
-    """Pair each piece with the rows of the cotangents that belong to it."""
+    """Pair each piece with its rows of the cotangents (n, ...); pieces for which all of those are zero are left out."""
+    given = [c for c in cotangents if c is not None]
+    if not given:
+        return
+    live = torch.stack([(c != 0).flatten(1).any(1) if c.ndim > 1 else c != 0 for c in given]).any(0).tolist()
     start = 0
     for piece in pieces:
         stop = start + piece[0].shape[0]
-        yield piece, tuple(None if c is None else c[start:stop] for c in cotangents)
+        if any(live[start:stop]):
+            yield piece, tuple(None if c is None else c[start:stop] for c in cotangents)
         start = stop
 
 
@@ -180,11 +185,16 @@ def _tangent(dual: Tensor) -> Tensor:
     """Tangent of a loss that must depend on the parameters."""
     tangent = fwd.unpack_dual(dual).tangent
     if tangent is None:
-        raise ValueError(
-            "the loss has no forward-mode tangent: it does not depend on the parameters, or an operation in encode or "
-            "losses cuts the derivative (detach, .data, a custom autograd.Function without jvp)"
-        )
+        raise no_derivative()
     return tangent
+
+
+def no_derivative() -> ValueError:
+    """The error of a loss that the parameters do not move."""
+    return ValueError(
+        "the loss has no derivative by the parameters: it does not depend on them, or an operation in encode or losses "
+        "cuts the derivative (detach, .data, a custom autograd.Function without jvp)"
+    )
 
 
 def _filled(tangent: Tensor | None, primal: Tensor) -> Tensor:

@@ -38,9 +38,7 @@ def mask(uids: npt.NDArray[np.bytes_], seed: int, round: int, p: float) -> Mask:
     """
     key = hashlib.blake2b(f"mgd mask {seed} {round}".encode(), digest_size=32).digest()
     padded = uids.astype("S16").tobytes()  # numpy drops trailing zero bytes of single S16 items
-    draws = (
-        hashlib.blake2b(padded[at : at + 16], key=key, digest_size=8).digest() for at in range(0, len(padded), 16)
-    )
+    draws = (hashlib.blake2b(padded[at : at + 16], key=key, digest_size=8).digest() for at in range(0, len(padded), 16))
     uniform = np.frombuffer(b"".join(draws), "<u8").astype(np.float64) / 2.0**64
     return uniform < p
 
@@ -51,9 +49,7 @@ def sign_step(counts: Counts, g: Gradients, masked: Mask, ceiling: int | None = 
     return _update(counts, np.clip(moved, 0, _ceiling(counts, ceiling)))
 
 
-def exchange_step(
-    counts: Counts, g: Gradients, masked: Mask, share: float, ceiling: int | None = None
-) -> CountUpdate:
+def exchange_step(counts: Counts, g: Gradients, masked: Mask, share: float, ceiling: int | None = None) -> CountUpdate:
     """Raise the ``share`` of masked samples with the lowest g (below ``ceiling``), lower as many of the highest."""
     members = np.flatnonzero(masked)
     quota = int(share * len(members))

@@ -1,16 +1,18 @@
 """The settings under which a step gives the same bits every time, and their restoration.
 
 Bits depend on thread count, device, dtype and library versions; ``environment()`` names them so that a run can refuse
-to go on under others.
+to go on under others. That a step does give the same bits is checked by mgd_core.guard.
 """
 
 from __future__ import annotations
 
 import os
 import platform
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -19,20 +21,51 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 def deterministic(threads: int) -> Iterator[None]:
     """Deterministic kernels only, ``threads`` CPU threads, attention by its definition (the MATH backend).
 
-    Global flags and ambient RNG are as before on exit.
+    Global flags and ambient RNG (torch's of every device, numpy's, Python's) are as before on exit, whatever the block
+    changed of them.
     """
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    threads_before, rng = torch.get_num_threads(), torch.get_rng_state()
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read by cuBLAS at its first call
-    torch.use_deterministic_algorithms(True)
-    torch.set_num_threads(threads)
-    try:
+    with _ambient_rng(), _global_flags():
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False  # it picks a kernel by time, so another one in another process
+        torch.set_num_threads(threads)
         with sdpa_kernel(SDPBackend.MATH):
             yield
+
+
+@contextmanager
+def _global_flags() -> Iterator[None]:
+    algorithms = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    threads, precision, cudnn = torch.get_num_threads(), _matmul_precision(), torch.backends.cudnn
+    benchmark, limited = cudnn.benchmark, cudnn.deterministic
+    try:
+        yield
     finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-        torch.set_num_threads(threads_before)
-        torch.set_rng_state(rng)
+        torch.use_deterministic_algorithms(algorithms[0], warn_only=algorithms[1])
+        torch.set_num_threads(threads)
+        cudnn.benchmark, cudnn.deterministic = benchmark, limited
+        if precision is not None and precision != _matmul_precision():
+            torch.set_float32_matmul_precision(precision)
+
+
+def _matmul_precision() -> str | None:
+    """How float32 matrices are multiplied; None where the program around us sets it by torch's newer switches."""
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:
+        return None
+
+
+@contextmanager
+def _ambient_rng() -> Iterator[None]:
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    pythons, numpys = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices):
+        try:
+            yield
+        finally:
+            random.setstate(pythons)
+            np.random.set_state(numpys)
 
 
 def environment(device: str, threads: int) -> dict[str, str | int]:

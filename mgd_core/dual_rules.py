@@ -2,17 +2,21 @@
 
 The engine takes one reverse pass over a forward-mode derivative. PyTorch's own forward-mode rules get in the way:
 softmax and logsumexp write in place (a reverse pass over them raises); the one of layer norm takes mean and variance
-for constants (a reverse pass over it is silently wrong, torch 2.12); and layer norm and GELU fall apart into dozens of
-elementwise kernels. Inside ``dual_rules()`` these functions, and attention, go through the closed forms of
-mgd_core.dual_functions. Outside a dual level the ordinary functions run. Tests compare every rule with PyTorch's in
-float64.
+for constants (a reverse pass over it is silently wrong, torch 2.12); layer norm and GELU fall apart into dozens of
+elementwise kernels; and the tangents of a convolution lose the memory layout that its fast kernels need. Inside
+``dual_rules()`` these functions, and attention, go through the closed forms of mgd_core.dual_functions. Outside a dual
+level the ordinary functions run.
+
+``plain_rules()`` and ``double_rules()`` are the fewer that one reverse pass and a double backward need: refusals,
+attention by its definition, and for the latter the layers of mgd_core.double_functions. Tests compare every rule with
+PyTorch's in float64.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -21,7 +25,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from mgd_core.dual_functions import GeluDual, LayerNormDual, LinearDual, SoftmaxDual
+from mgd_core.double_functions import Conv, Gelu
+from mgd_core.dual_functions import ConvDual, ConvSettings, GeluDual, LayerNormDual, LinearDual, SoftmaxDual
 
 
 def _dual(x: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -103,6 +108,45 @@ def gelu(x: Tensor, approximate: str = "none") -> Tensor:
     return fwd.make_dual(*GeluDual.apply(primal, tangent, approximate))
 
 
+def convolution(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | list[int] = 1,
+    padding: str | int | list[int] = 0,
+    dilation: int | list[int] = 1,
+    groups: int = 1,
+) -> Tensor:
+    """``F.conv2d``; PyTorch's own rules for padding by name, and for weights that do not move."""
+    (x0, dx), (w, dw) = _dual(x), _dual(weight)
+    if dw is None or isinstance(padding, str) or x0.ndim != 4:
+        return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
+    b, db = (None, None) if bias is None else _dual(bias)
+    db = None if b is None else _or_zero(db, b)
+    settings = ConvSettings(_pair(stride), _pair(padding), _pair(dilation), groups)
+    return fwd.make_dual(*ConvDual.apply(x0, dx, w, dw, b, db, settings))
+
+
+def double_convolution(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | list[int] = 1,
+    padding: str | int | list[int] = 0,
+    dilation: int | list[int] = 1,
+    groups: int = 1,
+) -> Tensor:
+    """``F.conv2d`` for double backward."""
+    if isinstance(padding, str) or x.ndim != 4:
+        return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
+    settings = ConvSettings(_pair(stride), _pair(padding), _pair(dilation), groups)
+    return Conv.apply(x, weight, bias, settings)
+
+
+def _pair(value: int | list[int]) -> list[int]:
+    return [value, value] if isinstance(value, int) else list(value)
+
+
 def attention(
     query: Tensor,
     key: Tensor,
@@ -162,28 +206,51 @@ def multi_head_attention(
     return linear(mixed, out_proj_weight, out_proj_bias), None
 
 
-RULES: dict[Callable[..., Any], Callable[..., Any]] = {
-    F.layer_norm: layer_norm,
-    torch.layer_norm: lambda x, shape, w=None, b=None, eps=1e-5, *_, **__: layer_norm(x, shape, w, b, eps),
+Rules = Mapping[Callable[..., Any], Callable[..., Any]]
+
+PLAIN_RULES: Rules = {
     F.batch_norm: batch_norm,
     F.instance_norm: instance_norm,
+    F.scaled_dot_product_attention: attention,
+    F.multi_head_attention_forward: multi_head_attention,
+}
+DUAL_RULES: Rules = {
+    **PLAIN_RULES,
+    F.layer_norm: layer_norm,
+    torch.layer_norm: lambda x, shape, w=None, b=None, eps=1e-5, *_, **__: layer_norm(x, shape, w, b, eps),
     F.linear: linear,
     F.gelu: gelu,
+    F.conv2d: convolution,
     torch.softmax: softmax,
     F.softmax: lambda x, dim=-1, **_: softmax(x, dim),
     Tensor.softmax: softmax,
-    F.scaled_dot_product_attention: attention,
-    F.multi_head_attention_forward: multi_head_attention,
+}
+DOUBLE_RULES: Rules = {
+    **PLAIN_RULES,
+    F.gelu: lambda x, approximate="none": Gelu.apply(x, approximate),
+    F.conv2d: double_convolution,
 }
 
 
 class _Rules(TorchFunctionMode):
+    def __init__(self, rules: Rules) -> None:
+        super().__init__()
+        self.rules = rules
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return RULES.get(func, func)(*args, **(kwargs or {}))
+        return self.rules.get(func, func)(*args, **(kwargs or {}))
 
 
-@contextmanager
-def dual_rules() -> Iterator[None]:
-    """Route the functions in ``RULES`` through this module."""
-    with _Rules():
-        yield
+def plain_rules() -> AbstractContextManager[Any]:
+    """Refusals and attention by its definition: for one reverse pass."""
+    return _Rules(PLAIN_RULES)
+
+
+def dual_rules() -> AbstractContextManager[Any]:
+    """All closed forms of this module: for forward mode, and a reverse pass over it."""
+    return _Rules(DUAL_RULES)
+
+
+def double_rules() -> AbstractContextManager[Any]:
+    """For a graph that is differentiated twice."""
+    return _Rules(DOUBLE_RULES)

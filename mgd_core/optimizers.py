@@ -4,6 +4,11 @@
 over a product of settings). ``eps_root`` is added under Adam's square root: with 0 the derivative of sqrt at a zero
 second moment is infinite, so a metagradient needs a positive one (Engstrom et al. 2025, arXiv 2503.13751, section 4;
 the name is optax's). Global-norm clipping is the only part that is not elementwise; its derivative is taken too.
+
+``vjp`` is the derivative of a step in closed form, for one adjoint or for Q at once: U_t is elementwise, so the factors
+are vectors of shape (P,) that all Q share. About as many passes over memory as two updates, and no graph; in place
+where the vector is our own, since a fresh one costs page faults, which can be dearer than the arithmetic. An optimizer
+of one's own may return ``autograd_vjp(self, ...)`` instead, which tests compare the closed forms with.
 """
 
 from __future__ import annotations
@@ -43,8 +48,19 @@ class Optimizer(Protocol):
     def update(self, state: State, g: Tensor, t: int, lr: Tensor) -> State:
         """State after step ``t`` (0-based) with raw gradient ``g`` (P,) and learning rate ``lr`` (scalar)."""
 
+    def vjp(self, state: State, g: Tensor, t: int, lr: Tensor, adjoint: State) -> UpdateCotangents:
+        """Pull ``adjoint``, the cotangent (P,) or (Q, P) of the state after step ``t``, back to (g, state, lr)."""
+
     def gradient_from_moments(self, state: State, after: State) -> Tensor | None:
         """Raw gradient (P,) that led from ``state`` to ``after``; None where it cannot be read back (clipping)."""
+
+
+class UpdateCotangents(NamedTuple):
+    """Vector-Jacobian product of one optimizer step: cotangents of its inputs, each with the adjoint's leading Q."""
+
+    gradient: Tensor  # gamma, (P,) or (Q, P)
+    state: State
+    lr: Tensor  # scalar or (Q,)
 
 
 def clip_by_norm(g: Tensor, max_norm: float | None) -> Tensor:
@@ -52,6 +68,19 @@ def clip_by_norm(g: Tensor, max_norm: float | None) -> Tensor:
     if max_norm is None:
         return g
     return g * (max_norm / (g.norm() + CLIP_EPS)).clamp(max=1.0)
+
+
+def clip_vjp(g: Tensor, max_norm: float | None, cotangent: Tensor) -> Tensor:
+    """Pull ``cotangent`` (..., P) of the clipped gradient back to ``g`` (P,).
+
+    Where it is clipped, g' = s g with s = max_norm / (|g| + eps), and ds = -s / (|g| + eps) <g, dg> / |g|.
+    """
+    if max_norm is None:
+        return cotangent
+    norm = g.norm()
+    scale = max_norm / (norm + CLIP_EPS)
+    slope = torch.where((scale <= 1.0) & (norm > 0), -scale / ((norm + CLIP_EPS) * norm), 0.0)
+    return cotangent * scale.clamp(max=1.0) + (slope * (cotangent @ g))[..., None] * g
 
 
 @dataclass(frozen=True)
@@ -71,30 +100,54 @@ class Adam:
         """Zero moments."""
         return State(theta, (torch.zeros_like(theta), torch.zeros_like(theta)))
 
-    def _decay(self, theta: Tensor) -> Tensor:
-        decay = self.weight_decay * theta
-        return decay if self.decay_mask is None else decay * self.decay_mask
-
     def update(self, state: State, g: Tensor, t: int, lr: Tensor) -> State:
         """See :class:`Optimizer`."""
-        theta, (m, v) = state
-        g = clip_by_norm(g, self.clip_norm)
-        if self.weight_decay and not self.decoupled:
-            g = g + self._decay(theta)
-        m = self.b1 * m + (1 - self.b1) * g
-        v = self.b2 * v + (1 - self.b2) * g * g
-        m_hat, v_hat = m / (1 - self.b1 ** (t + 1)), v / (1 - self.b2 ** (t + 1))
-        move = m_hat / (torch.sqrt(v_hat + self.eps_root) + self.eps)
+        m, v = self._moments(state, self._decayed(state, g))
+        root = (v * (1 / (1 - self.b2 ** (t + 1)))).add_(self.eps_root).sqrt_()
+        move = (m / (root + self.eps)).mul_(lr / (1 - self.b1 ** (t + 1)))
         if self.weight_decay and self.decoupled:
-            move = move + self._decay(theta)
-        return State(theta - lr * move, (m, v))
+            move = move + lr * _decay(self, state.theta)
+        return State(state.theta - move, (m, v))
+
+    def vjp(self, state: State, g: Tensor, t: int, lr: Tensor, adjoint: State) -> UpdateCotangents:
+        """See :class:`Optimizer`. With r the root and c the bias corrections: d move / dm = 1 / (c1 (r + eps)) and
+        d move / dv = -move / (2 c2 r (r + eps))."""
+        lam, (lam_m, lam_v) = adjoint
+        decayed = self._decayed(state, g)
+        m, v = self._moments(state, decayed)
+        c1, c2 = 1 - self.b1 ** (t + 1), 1 - self.b2 ** (t + 1)
+        root = v.mul_(1 / c2).add_(self.eps_root).sqrt_()
+        by_m = (root + self.eps).mul_(c1).reciprocal_()
+        move = m.mul_(by_m)
+        by_v = (move * by_m).div_(root.mul_(-2 * c2 / c1))
+        to_m = torch.addcmul(lam_m, lam, by_m.mul_(-lr))
+        to_v = torch.addcmul(lam_v, lam, by_v.mul_(-lr))
+        gamma = (to_m * (1 - self.b1)).addcmul_(to_v, decayed, value=2 * (1 - self.b2))
+        theta = lam
+        if self.weight_decay and self.decoupled:
+            decay = _decay(self, torch.ones_like(g))
+            theta = lam * (1 - lr * decay)
+            move.add_(decay.mul_(state.theta))
+        elif self.weight_decay:
+            theta = lam + _decay(self, gamma)
+        moments = to_m.mul_(self.b1), to_v.mul_(self.b2)
+        return UpdateCotangents(clip_vjp(g, self.clip_norm, gamma), State(theta, moments), -(lam @ move))
+
+    def _decayed(self, state: State, g: Tensor) -> Tensor:
+        """The clipped gradient, and the coupled decay with it."""
+        g = clip_by_norm(g, self.clip_norm)
+        return g + _decay(self, state.theta) if self.weight_decay and not self.decoupled else g
+
+    def _moments(self, state: State, g: Tensor) -> tuple[Tensor, Tensor]:
+        m, v = state.moments
+        return (m * self.b1).add_(g, alpha=1 - self.b1), (v * self.b2).addcmul_(g, g, value=1 - self.b2)
 
     def gradient_from_moments(self, state: State, after: State) -> Tensor | None:
         """g_t = (m_{t+1} - b1 m_t) / (1 - b1), less the coupled decay."""
         if self.clip_norm is not None:
             return None
-        g = (after.moments[0] - self.b1 * state.moments[0]) / (1 - self.b1)
-        return g - self._decay(state.theta) if self.weight_decay and not self.decoupled else g
+        g = torch.sub(after.moments[0], state.moments[0], alpha=self.b1).mul_(1 / (1 - self.b1))
+        return g.sub_(_decay(self, state.theta)) if self.weight_decay and not self.decoupled else g
 
 
 @dataclass(frozen=True)
@@ -111,41 +164,57 @@ class Sgd:
         """A zero momentum buffer (torch's first step sets it to g, which is the same)."""
         return State(theta, (torch.zeros_like(theta),))
 
-    def _decay(self, theta: Tensor) -> Tensor:
-        decay = self.weight_decay * theta
-        return decay if self.decay_mask is None else decay * self.decay_mask
-
     def update(self, state: State, g: Tensor, t: int, lr: Tensor) -> State:
         """See :class:`Optimizer`."""
-        theta, (m,) = state
+        move, m = self._move(state, g)
+        return State(torch.addcmul(state.theta, move, lr, value=-1), (m,))
+
+    def vjp(self, state: State, g: Tensor, t: int, lr: Tensor, adjoint: State) -> UpdateCotangents:
+        """See :class:`Optimizer`."""
+        lam, (lam_m,) = adjoint
+        move, _ = self._move(state, g)
+        to_move = lam * -lr
+        to_m = torch.add(lam_m, to_move, alpha=self.momentum if self.nesterov else 1)
+        gamma = to_m + to_move if self.nesterov else to_m
+        theta = lam + _decay(self, gamma) if self.weight_decay else lam
+        gamma = clip_vjp(g, self.clip_norm, gamma)
+        return UpdateCotangents(gamma, State(theta, (to_m * self.momentum,)), -(lam @ move))
+
+    def _move(self, state: State, g: Tensor) -> tuple[Tensor, Tensor]:
+        """What the learning rate multiplies, and the new momentum."""
         g = clip_by_norm(g, self.clip_norm)
         if self.weight_decay:
-            g = g + self._decay(theta)
-        m = self.momentum * m + g
-        move = g + self.momentum * m if self.nesterov else m
-        return State(theta - lr * move, (m,))
+            g = g + _decay(self, state.theta)
+        m = (state.moments[0] * self.momentum).add_(g)
+        return (torch.add(g, m, alpha=self.momentum) if self.nesterov else m), m
 
     def gradient_from_moments(self, state: State, after: State) -> Tensor | None:
         """g_t = m_{t+1} - momentum m_t, less the decay."""
         if self.clip_norm is not None:
             return None
-        g = after.moments[0] - self.momentum * state.moments[0]
-        return g - self._decay(state.theta) if self.weight_decay else g
+        g = torch.sub(after.moments[0], state.moments[0], alpha=self.momentum)
+        return g.sub_(_decay(self, state.theta)) if self.weight_decay else g
 
 
-class UpdateCotangents(NamedTuple):
-    """Vector-Jacobian product of one optimizer step: cotangents of its inputs."""
-
-    gradient: Tensor  # gamma, (P,)
-    state: State
-    lr: Tensor  # scalar
+def _decay(optimizer: Adam | Sgd, x: Tensor) -> Tensor:
+    """Weight decay of ``x`` (..., P), where the mask has it apply."""
+    decay = optimizer.weight_decay * x
+    return decay if optimizer.decay_mask is None else decay * optimizer.decay_mask
 
 
-def update_vjp(optimizer: Optimizer, state: State, g: Tensor, t: int, lr: Tensor, adjoint: State) -> UpdateCotangents:
-    """Pull ``adjoint`` (cotangent of the state after step ``t``) back through the update at (state, g, lr)."""
+def autograd_vjp(optimizer: Optimizer, state: State, g: Tensor, t: int, lr: Tensor, adjoint: State) -> UpdateCotangents:
+    """``optimizer.vjp`` by differentiating ``optimizer.update``: for an adjoint of shape (P,), or each of (Q, P)."""
+    if adjoint.theta.ndim > 1:
+        each = [
+            autograd_vjp(optimizer, state, g, t, lr, State(theta, tuple(moments)))
+            for theta, *moments in zip(*adjoint.tensors, strict=True)
+        ]
+        gradient, pulled, rates = zip(*each, strict=True)
+        stacked = [torch.stack(x) for x in zip(*(p.tensors for p in pulled), strict=True)]
+        return UpdateCotangents(torch.stack(gradient), State(stacked[0], tuple(stacked[1:])), torch.stack(rates))
     inputs = [x.detach().requires_grad_(True) for x in (g, *state.tensors, lr)]
     with torch.enable_grad():
         after = optimizer.update(State(inputs[1], tuple(inputs[2:-1])), inputs[0], t, inputs[-1])
-        pulled = torch.autograd.grad(after.tensors, inputs, adjoint.tensors, allow_unused=True)
-    filled = [torch.zeros_like(x) if c is None else c for c, x in zip(pulled, inputs, strict=True)]
+        found = torch.autograd.grad(after.tensors, inputs, adjoint.tensors, allow_unused=True)
+    filled = [torch.zeros_like(x) if c is None else c for c, x in zip(found, inputs, strict=True)]
     return UpdateCotangents(filled[0], State(filled[1], tuple(filled[2:-1])), filled[-1])

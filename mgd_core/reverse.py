@@ -7,6 +7,10 @@ and one curvature product):
     D = <gamma, grad_theta L_t(theta; w)>;   lambda = lambda' + (dD/dtheta, 0, 0);   dw = dD/dw
 
 g_t is read back from the optimizer's moments where they hold it, else computed again. Cost: about 2.7 training steps.
+
+With Q targets the adjoint's tensors have a leading Q, and so has everything else: g_t, the factors of the update's
+derivative and the primal pass are shared. Cost: 1 + 2 Q training steps; far less where launching kernels is the cost
+(mgd_core.directions).
 """
 
 from __future__ import annotations
@@ -16,10 +20,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mgd_core.derivatives import curvature_product
+from mgd_core.directions import curvature
 from mgd_core.layout import ParameterLayout
 from mgd_core.learner import Batch, Learner
-from mgd_core.optimizers import State, update_vjp
+from mgd_core.optimizers import State
 
 
 class NonFiniteError(FloatingPointError):
@@ -30,9 +34,9 @@ class ReverseStep(NamedTuple):
     """What one reverse step gives."""
 
     adjoint: State  # of s_t
-    gamma: Tensor  # cotangent of the gradient of step t, (P,)
-    weights: Tensor  # d phi / d w of the rows of the batch, (n,)
-    lr: Tensor  # d phi / d learning rate of step t, scalar
+    gamma: Tensor  # cotangent of the gradient of step t, (P,) or (Q, P)
+    weights: Tensor  # d phi / d w of the rows of the batch, (n,) or (Q, n)
+    lr: Tensor  # d phi / d learning rate of step t, scalar or (Q,)
 
 
 def reverse_step(
@@ -40,15 +44,17 @@ def reverse_step(
 ) -> ReverseStep:
     """Pull ``adjoint`` (of ``after``, the state after step ``t``) back through step ``t``, taken at ``state``.
 
+    The adjoint's tensors: (P,), or (Q, P) for Q targets.
+
     Raises:
         NonFiniteError: a cotangent became NaN or infinite; names the step and the parameter.
     """
     g = learner.optimizer.gradient_from_moments(state, after) if from_moments else None
     if g is None:
         _, g = learner.gradient(state, t)
-    pulled = update_vjp(learner.optimizer, state, g, t, learner.lr(t, state.theta), adjoint)
+    pulled = learner.optimizer.vjp(state, g, t, learner.lr(t, state.theta), adjoint)
     check_finite("the cotangent of the gradient", pulled.gradient, t, learner.layout)
-    product = curvature_product(
+    product = curvature(
         learner.objective, learner.layout, state.theta, pulled.gradient, batch.rows, batch.weights, learner.chunk
     )
     theta = pulled.state.theta + product.theta
@@ -62,6 +68,8 @@ def check_finite(what: str, vector: Tensor, step: int, layout: ParameterLayout) 
     Raises:
         NonFiniteError: names the step, the first parameter concerned and what to do.
     """
+    if torch.isfinite(vector.sum()):  # one pass; only a sum that is not finite is worth a look at every element
+        return
     bad = ~torch.isfinite(vector)
     if bad.any():
         name = layout.name_at(int(bad.nonzero()[0, -1]))

@@ -58,6 +58,20 @@ def test_tangents_of_features_do_not_depend_on_the_chunk():
         assert relative_error(b, a) < 1e-13
 
 
+@pytest.mark.parametrize("build", PROBLEMS)
+def test_chunks_without_weight_change_nothing_else(build):
+    """They are left out where losses do not couple, and stay as negatives where they do."""
+    problem = small(build)
+    learner, theta, batch = problem.learner, problem.initial.theta, problem.learner.batches(0)
+    weights = batch.weights * torch.tensor([0, 0, 0, 1, 1, 1, 0])
+    arguments = (learner.objective, learner.layout, theta, batch.rows, weights)
+    _, whole = value_and_gradient(*arguments)
+    for chunk in (1, 3):
+        assert relative_error(value_and_gradient(*arguments, chunk)[1], whole) < 1e-13
+    loss, nothing = value_and_gradient(*arguments[:4], torch.zeros_like(weights), 3)
+    assert loss == 0 and (nothing == 0).all()
+
+
 class Detached(Objective):
     """An objective that cuts its own derivative."""
 
@@ -74,7 +88,7 @@ class Detached(Objective):
 def test_a_loss_without_derivative_is_named():
     problem = small()
     theta, rows = problem.initial.theta, problem.learner.batches(0).rows
-    with pytest.raises(ValueError, match=r"no forward-mode tangent.*detach"):
+    with pytest.raises(ValueError, match=r"no derivative by the parameters.*detach"):
         curvature_product(Detached(), problem.learner.layout, theta, theta, rows, torch.ones(7))
 
 

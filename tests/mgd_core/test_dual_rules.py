@@ -1,6 +1,7 @@
 """Every dual rule against PyTorch in float64: value, tangent, and the reverse pass over both."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from mgd_core.dual_rules import dual_rules
+from mgd_core.dual_functions import laid_out
+from mgd_core.dual_rules import double_rules, dual_rules
 
 Function = Callable[..., Tensor]
 
@@ -134,6 +136,81 @@ def test_linear(shape: tuple[int, ...], biased: bool):
     check(F.linear, normal(*shape), *rest, constant=tuple(range(1, len(rest) + 1)))
 
 
+CONVOLUTIONS = {
+    "plain": {},
+    "strided": {"stride": 2, "padding": 1},
+    "depthwise": {"groups": 4, "padding": (1, 1)},
+    "dilated groups": {"groups": 2, "dilation": 2, "padding": (2, 0)},
+    "same": {"padding": "same"},
+}
+
+
+def images(count: int = 3, size: int = 5, last: bool = False) -> Tensor:
+    x = normal(count, 4, size, size)
+    return x.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format).permute(0, 3, 1, 2) if last else x
+
+
+@pytest.mark.parametrize("settings", CONVOLUTIONS)
+@pytest.mark.parametrize("biased", [True, False])
+@pytest.mark.parametrize("last", [True, False])
+def test_convolution(settings: str, biased: bool, last: bool):
+    kw = CONVOLUTIONS[settings]
+    weights = (normal(8, 4 // kw.get("groups", 1), 3, 3, seed=1), *((normal(8, seed=2),) if biased else ()))
+
+    def f(x: Tensor, *ws: Tensor) -> Tensor:
+        return F.conv2d(x, *ws, **kw)
+
+    check(f, images(last=last), *weights)
+    check(f, images(last=last), *weights, constant=(0,))
+    check(f, images(last=last), *weights, constant=tuple(range(1, len(weights) + 1)))
+    check_double(f, images(last=last), *weights)
+    check_double(f, images(last=last), *weights, constant=(0,))
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_convolution_of_few_pixels_keeps_their_layout(size: int):
+    """Strides are what oneDNN goes by; at one pixel a tangent's would differ from the value's without a word."""
+    x, w = images(size=size, last=True), normal(4, 1, 7, 7, seed=1)
+    assert x.stride(1) == 1
+    kw = {"padding": 3, "groups": 4}
+    check(lambda x, w: F.conv2d(x, w, **kw), x, w)
+    check_double(lambda x, w: F.conv2d(x, w, **kw), x, w)
+    assert laid_out(normal(3, 4, size, size), x).stride() == x.stride()
+    assert torch.equal(laid_out(images(size=size), x), images(size=size))
+
+
+@pytest.mark.parametrize("approximate", ["none", "tanh"])
+def test_gelu_twice(approximate: str):
+    check_double(lambda x: F.gelu(x, approximate=approximate), 3 * normal(6, 7))
+
+
+def check_double(f: Function, *inputs: Tensor, constant: tuple[int, ...] = ()) -> None:
+    """Compare a double backward under its rules with plain PyTorch's, one direction at a time and several at once."""
+    moving = [i for i in range(len(inputs)) if i not in constant]
+    results = []
+    for rules in (double_rules(), nullcontext()):
+        xs = [x.clone().requires_grad_(i in moving) for i, x in enumerate(inputs)]
+        leaves = [xs[i] for i in moving]
+        with rules:
+            y = f(*xs)
+        c = normal(*y.shape, seed=20).requires_grad_()
+        first = torch.autograd.grad(y, leaves, c, create_graph=True)
+        u = [normal(3, *x.shape, seed=30 + i) for i, x in enumerate(leaves)]
+        wanted = [c, *leaves]
+        kw = {"retain_graph": True, "allow_unused": True}
+        together = torch.autograd.grad(first, wanted, u, is_grads_batched=True, **kw)
+        single = torch.autograd.grad(first, wanted, [x[1] for x in u], **kw)
+        assert [x is None for x in together] == [x is None for x in single]
+        assert_all_close([x[1] for x in together if x is not None], [x for x in single if x is not None])
+        results.append([y, *first, *(x for x in together if x is not None and x.any())])
+    assert_all_close(results[0], results[1])
+
+
+def assert_all_close(found: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)
+
+
 MASKS = {
     "none": {},
     "causal": {"is_causal": True},
@@ -164,6 +241,17 @@ def test_multi_head_attention_module(causal: bool, batch_first: bool):
         return functional_call(layer, dict(zip(names, ws, strict=True)), (x, x, x), kwargs)[0]
 
     check(call, normal(*((3, 5, 8) if batch_first else (5, 3, 8))), *weights)
+
+
+def test_weights_made_of_parameters_have_tangents_that_move():
+    """As in a low-rank update or a weight norm: the tangent of the weight depends on the parameters too."""
+    x, a, b = normal(4, 3), normal(5, 2, seed=1), normal(2, 3, seed=2)
+    check(lambda x, a, b: F.linear(x, a @ b), x, a, b)
+    check(lambda x, a, b: F.linear(x, a @ b, (a * a).sum(1)), x, a, b, constant=(0,))
+    check(lambda x, w: F.layer_norm(x, (3,), w**2, w**3), x, normal(3, seed=1))
+    pixels, w = normal(2, 3, 4, 4), normal(5, 3, 2, 2, seed=1)
+    check(lambda x, w: F.conv2d(x, w / w.norm(), (w * w).sum((1, 2, 3))), pixels, w)
+    check(lambda x, w: F.conv2d(x, w / w.norm(), (w * w).sum((1, 2, 3))), pixels, w, constant=(0,))
 
 
 def test_functions_run_as_ever_outside_a_dual_level():

@@ -1,4 +1,4 @@
-"""Adam and SGD against torch.optim over a product of settings; their derivative against differences."""
+"""Adam and SGD against torch.optim over a product of settings; their derivative against autograd and differences."""
 
 import itertools
 
@@ -7,7 +7,16 @@ import torch
 from torch import Tensor
 
 from benchmarks.oracles import central_difference
-from mgd_core.optimizers import Adam, Optimizer, Sgd, State, clip_by_norm, update_vjp
+from mgd_core.optimizers import (
+    Adam,
+    Optimizer,
+    Sgd,
+    State,
+    UpdateCotangents,
+    autograd_vjp,
+    clip_by_norm,
+    clip_vjp,
+)
 
 STEPS, SIZE = 6, 37
 TOLERANCE = {torch.float64: 1e-13, torch.float32: 2e-6}
@@ -113,11 +122,59 @@ def test_vjp_agrees_with_differences(optimizer: Optimizer):
         after = optimizer.update(there, g + h * dg, 4, lr + h * dlr)
         return sum((a * b).sum() for a, b in zip(after.tensors, adjoint.tensors, strict=True))
 
-    pulled = update_vjp(optimizer, state, g, 4, lr, adjoint)
+    pulled = optimizer.vjp(state, g, 4, lr, adjoint)
     along = (pulled.gradient * dg).sum() + (pulled.state.theta * dtheta).sum() + pulled.lr * dlr
     along = along + sum((a * b).sum() for a, b in zip(pulled.state.moments, dm, strict=True))
     one = torch.ones((), dtype=torch.float64)
     assert along.item() == pytest.approx(central_difference(moved, 0 * one, one, 1e-3), rel=1e-8)
+
+
+MASK = torch.arange(SIZE, dtype=torch.float64) % 2
+EVERY_ADAM = [
+    Adam(b1, b2, eps, root, decay, decoupled, clip, mask)
+    for b1, b2, eps, root in [(0.9, 0.999, 1e-8, 1e-6), (0.0, 0.9, 1e-3, 1e-3), (0.8, 0.0, 1e-8, 1e-2)]
+    for decay, decoupled, mask in [(0.0, True, None), (0.1, True, None), (0.1, True, MASK), (0.1, False, MASK)]
+    for clip in (None, 0.5, 100.0)
+]
+EVERY_SGD = [
+    Sgd(momentum, nesterov, decay, clip, mask)
+    for momentum, nesterov in [(0.0, False), (0.9, False), (0.9, True)]
+    for decay, mask in [(0.0, None), (0.1, None), (0.1, MASK)]
+    for clip in (None, 0.5, 100.0)
+]
+
+
+@pytest.mark.parametrize("every", [EVERY_ADAM, EVERY_SGD], ids=["adam", "sgd"])
+@pytest.mark.parametrize("queries", [(), (1,), (3,)], ids=["one", "one of one", "three"])
+@pytest.mark.parametrize("t", [0, 4])
+def test_vjp_is_autograds(every: list[Optimizer], queries: tuple[int, ...], t: int):
+    draw = torch.Generator().manual_seed(5)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, SIZE, generator=draw, dtype=torch.float64)
+
+    for optimizer in every:
+        moments = optimizer.init(normal()).moments
+        state = State(normal(), tuple(normal().abs() for _ in moments))
+        adjoint = State(normal(*queries), tuple(normal(*queries) for _ in moments))
+        arguments = (state, normal(), t, torch.tensor(0.05, dtype=torch.float64), adjoint)
+        before = [x.clone() for x in (*state.tensors, *adjoint.tensors, arguments[1])]
+        found, expected = optimizer.vjp(*arguments), autograd_vjp(optimizer, *arguments)
+        for a, b in zip(flat(found), flat(expected), strict=True):
+            assert a.shape == b.shape
+            torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-13, msg=lambda m, o=optimizer: f"{o}: {m}")
+        after = (*state.tensors, *adjoint.tensors, arguments[1])
+        assert all(torch.equal(x, y) for x, y in zip(before, after, strict=True)), "an input was changed"
+
+
+def flat(cotangents: UpdateCotangents) -> list[Tensor]:
+    return [cotangents.gradient, *cotangents.state.tensors, cotangents.lr]
+
+
+def test_clipping_a_gradient_of_zero_has_a_derivative():
+    g = torch.zeros(SIZE, dtype=torch.float64)
+    for max_norm in (0.5, None):
+        assert torch.equal(clip_vjp(g, max_norm, g + 1), g + 1)
 
 
 @pytest.mark.parametrize("optimizer", SMOOTH, ids=repr)

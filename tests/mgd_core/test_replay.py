@@ -8,12 +8,13 @@ from torch import Tensor
 
 from benchmarks import problems
 from benchmarks.oracles import NaiveRun, Problem, central_difference, relative_error, with_learner
+from mgd_core.actions import Tier
+from mgd_core.guard import NondeterminismError
 from mgd_core.learner import Batch
 from mgd_core.optimizers import Adam
 from mgd_core.plans import Plan, binomial, keep_all
 from mgd_core.replay import Metagradient, replay, train
 from mgd_core.reverse import NonFiniteError
-from mgd_core.store import NondeterminismError
 from tests.mgd_core.samples import ADAM, CLIPPED, SGD, first_rows_target, in_float32, small
 
 
@@ -96,7 +97,7 @@ def test_counts_what_it_did():
     assert found.reverse_steps == 8 and len(found.train_losses) == 12
     assert [t for what, t in seen if what == "reverse"] == list(range(11, 3, -1))
     assert sum(what == "step" for what, _ in seen) == 4 + found.advances + 1
-    assert found.peak_bytes == found.peak_states * problem.initial.nbytes
+    assert found.peak_states == {Tier.DEVICE: 3} and found.state_bytes == problem.initial.nbytes
     final, losses = train(problem.learner, problem.initial)
     assert losses == found.train_losses and torch.equal(final.theta, found.final.theta)
 

@@ -137,9 +137,7 @@ def test_unknown_split_and_tile(small: Sheet) -> None:
 
 
 @pytest.mark.parametrize(("pool", "splits", "swapped"), [("fashion", FASHION, 0.5), ("emoji", EMOJI, 0.45)])
-def test_embedded_pool(
-    pool: str, splits: dict[str, int], swapped: float, request: pytest.FixtureRequest
-) -> None:
+def test_embedded_pool(pool: str, splits: dict[str, int], swapped: float, request: pytest.FixtureRequest) -> None:
     sheet: Sheet = request.getfixturevalue(pool)
     assert sheet.splits == splits == sheet.meta["splits"]
     rows = sheet.table.to_pylist()

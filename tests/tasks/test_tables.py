@@ -25,9 +25,7 @@ Rows = Callable[..., pa.Table]
 
 
 def tree(home: Path) -> dict[str, bytes]:
-    return {
-        str(p.relative_to(home)): p.read_bytes() for p in sorted((home / "tables").rglob("*")) if p.is_file()
-    }
+    return {str(p.relative_to(home)): p.read_bytes() for p in sorted((home / "tables").rglob("*")) if p.is_file()}
 
 
 def test_rows_come_back_sorted_by_uid_whatever_their_order_and_chunks(tmp_path: Path, rows: Rows) -> None:
@@ -36,9 +34,7 @@ def test_rows_come_back_sorted_by_uid_whatever_their_order_and_chunks(tmp_path: 
     publish(tmp_path / "a", "r-1", "counts", 2, table)
     publish(tmp_path / "b", "r-1", "counts", 2, pa.concat_tables([shuffled.slice(0, 2), shuffled.slice(2)]))
     back = read(tmp_path / "a", "r-1", "counts", 2)
-    assert back["count"].to_pylist() == [5, 6, 7, 8, 9] and back.schema.equals(
-        TABLES["counts"], check_metadata=True
-    )
+    assert back["count"].to_pylist() == [5, 6, 7, 8, 9] and back.schema.equals(TABLES["counts"], check_metadata=True)
     assert tree(tmp_path / "a") == tree(tmp_path / "b")
 
 
@@ -62,12 +58,8 @@ def test_equal_rows_again_change_nothing_and_other_rows_replace(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_a_g_that_is_not_finite_is_refused(
-    value: float, tmp_path: Path, rows: Rows, uid: Callable[[int], str]
-) -> None:
-    with pytest.raises(
-        TableError, match=f"metagradients.g: 1 of 4 values are NaN or infinite, first at uid {uid(2)}"
-    ):
+def test_a_g_that_is_not_finite_is_refused(value: float, tmp_path: Path, rows: Rows, uid: Callable[[int], str]) -> None:
+    with pytest.raises(TableError, match=f"metagradients.g: 1 of 4 values are NaN or infinite, first at uid {uid(2)}"):
         publish(tmp_path, "r-1", "metagradients", 0, rows("metagradients", g=[1.0, 2.0, value, 0.0]))
     assert not files(tmp_path, "r-1", "metagradients") and runs(tmp_path) == []
 
@@ -139,9 +131,7 @@ def test_killed_publishers_leave_whole_rounds_only(tmp_path: Path) -> None:
         publisher.send_signal(signal.SIGKILL)
         publisher.wait()
         for number in files(home, "r-1", "counts"):
-            assert read(home, "r-1", "counts", number)["count"].to_pylist() == [
-                i * number % 7 for i in range(3000)
-            ]
+            assert read(home, "r-1", "counts", number)["count"].to_pylist() == [i * number % 7 for i in range(3000)]
     for path in (home, tmp_path / "whole"):
         subprocess.run([sys.executable, "-c", script, str(path)], cwd=ROOT, check=True)
     assert tree(home) == tree(tmp_path / "whole") and os.listdir(home / ".staging") == []

@@ -23,9 +23,7 @@ def test_every_form_leads_back(numbers: list[int]) -> None:
         array = uid_array(form)
         assert array.type == pa.uuid() and uid_hex(array) == hexes
     assert uid_hex(from_words(to_words(hexes))) == hexes
-    assert to_words(hexes).dtype == DATACOMP and [int(h) for h, _ in to_words(hexes)] == [
-        n >> 64 for n in numbers
-    ]
+    assert to_words(hexes).dtype == DATACOMP and [int(h) for h, _ in to_words(hexes)] == [n >> 64 for n in numbers]
 
 
 @given(Uids)
