@@ -9,11 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt
 
 from tasks.artefacts import read_json
-from tasks.shards import DAMAGE
+from tasks.remotes import RemoteOptions
 from tasks.units import PoolError
+from tasks.verdicts import DAMAGE
 
 
 class EmptyPool(PoolError):
@@ -29,9 +30,7 @@ class BuildOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    shard_size: int = Field(
-        default=1000, ge=1, le=100_000, description="samples in each shard that is written"
-    )
+    shard_size: int = Field(default=1000, ge=1, le=100_000, description="samples in each shard that is written")
     max_rejects: NonNegativeInt | NonNegativeFloat = Field(
         default=0.01,
         description="most samples that may be rejected: a whole number counts, a fraction is a share of them",
@@ -41,6 +40,11 @@ class BuildOptions(BaseModel):
         ge=0,
         description="most tars that may be truncated or corrupt; how many samples each loses cannot be known",
     )
+    metadata: str | tuple[str, ...] | None = Field(
+        default=None,
+        description="Parquet files joined by uid; None: `metadata` beside a folder `shards`; an empty list: none",
+    )
+    remote: RemoteOptions = Field(default=RemoteOptions(), description="how remote stores are read")
 
 
 class PoolRecord(BaseModel):
@@ -55,6 +59,9 @@ class PoolRecord(BaseModel):
     samples: int
     rejects: int
     reasons: dict[str, int]
+    without_metadata: int | None = Field(
+        default=None, description="samples without a row in the metadata, if there is one"
+    )
     samples_digest: str
     rejects_digest: str
 
@@ -76,7 +83,7 @@ def load_pool(directory: str | Path) -> PoolRecord | None:
         return None
     try:
         return PoolRecord(directory=Path(directory), **read_json(path))
-    except (TypeError, ValidationError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise PoolError(
             f"{path}: not a record of this version ({error}); remove {directory} to build it again"
         ) from error
@@ -88,21 +95,15 @@ def check_budget(options: BuildOptions, record: PoolRecord) -> None:
     bad, budget = record.rejects - damaged, options.max_rejects
     allowed = budget if isinstance(budget, int) else int(budget * (record.samples + bad))
     if damaged > options.max_damaged_shards:
-        what = (
-            f"{damaged} of {record.shards} tars damaged, max_damaged_shards is {options.max_damaged_shards}"
-        )
+        what = f"{damaged} of {record.shards} tars damaged, max_damaged_shards is {options.max_damaged_shards}"
         raise TooManyRejects(
             f"{what}. {_examples(record)} Fetch them again, or raise max_damaged_shards to go on without"
         )
     if not record.samples:
-        raise EmptyPool(
-            f"no usable sample in {record.source}. {_examples(record)} Check that this is the right place"
-        )
+        raise EmptyPool(f"no usable sample in {record.source}. {_examples(record)} Check that this is the right place")
     if bad > allowed:
         what = f"{bad:,} of {record.samples + bad:,} rejected, {allowed:,} allowed (max_rejects {budget})"
-        raise TooManyRejects(
-            f"{what}. {_examples(record)} Repair the pool, or raise max_rejects to go on without them"
-        )
+        raise TooManyRejects(f"{what}. {_examples(record)} Repair the pool, or raise max_rejects to go on without them")
 
 
 def _examples(record: PoolRecord) -> str:
@@ -112,7 +113,5 @@ def _examples(record: PoolRecord) -> str:
     counts = ", ".join(f"{count:,} {reason}" for reason, count in record.reasons.items())
     with pq.ParquetFile(record.rejects_path) as file:
         first = file.read().slice(0, 3).to_pylist()
-    shown = "; ".join(
-        f"{row['shard']} {row['member']}: {row['reason']} {row['detail']}".strip() for row in first
-    )
+    shown = "; ".join(f"{row['shard']} {row['member']}: {row['reason']} {row['detail']}".strip() for row in first)
     return f"Pool {record.pool_id}: {counts}. First: {shown}. All are in {record.rejects_path}."

@@ -1,13 +1,14 @@
 """Pools: from a sheet of tiles, or from existing tars, to a table of samples that are read one by one.
 
-`plan_pool` splits the work into units of one shard; `write_or_index_unit` does one (writes the shard if the
-source is a sheet, then indexes it); `finish_pool` joins the parts into `samples.parquet` and
-`rejects.parquet`, sorted by uid, and writes `pool.json` last. A unit's marker carries the digest of its
-inputs, so a killed build continues with the same bytes, and a pool that is finished is never built again.
-Tars are indexed where they are, not copied; whoever changes one gets a new pool.
+`plan_pool` splits the work into units of one shard; `write_or_index_unit` does one (writes the shard if the source is
+a sheet, then indexes it); `finish_pool` joins the parts into `samples.parquet` and `rejects.parquet`, sorted by uid,
+and writes `pool.json` last. A unit's marker carries the digest of its inputs, so a killed build continues with the
+same bytes, and a pool that is finished is never built again. Tars are indexed where they are, on any store, not
+copied; whoever changes one gets a new pool. Equal tars give equal tables wherever they lie: rows name their shard by
+its path below the pool's base (`sources`). Metadata beside the tars is joined by uid (`pool_metadata`).
 
-Cost: one pass over the images, and about 1 kB of memory a sample in `finish_pool`. Units are independent of
-each other.
+Cost: one pass over the images, and about 1 kB of memory a sample in `finish_pool`. Units are independent of each
+other.
 """
 
 from __future__ import annotations
@@ -23,14 +24,17 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
-from tasks.artefacts import digest, file_digest, publish_json, publishing, read_json
+from tasks.artefacts import digest, file_digest, publish_json, publishing
+from tasks.pool_metadata import find_metadata, join_metadata
 from tasks.pool_records import BuildOptions, PoolRecord, check_budget, load_pool
+from tasks.remote_files import Reader
 from tasks.sheets import TABLE, open_sheet
-from tasks.sources import find_tars, fingerprint
+from tasks.sources import PoolSource, common_base, find_tars, fingerprint, reader_of, record_source
 from tasks.tables import conform, write_parquet
 from tasks.uids import Bytes16, uid_array, uid_bytes
-from tasks.units import ShardUnit, is_done, read_part, sheet_fingerprint, write_or_index_unit
+from tasks.units import ShardUnit, is_done, read_marker, read_part, sheet_fingerprint, write_or_index_unit
 from tasks.upstream import spread
+from tasks.verdicts import reject
 
 Positions = npt.NDArray[np.int64]
 
@@ -45,6 +49,7 @@ class PoolPlan(BaseModel):
     source: str
     units: tuple[ShardUnit, ...]
     options: BuildOptions
+    metadata: tuple[str, ...] = ()
 
 
 def build_pool(
@@ -69,14 +74,12 @@ def plan_pool(
     """The units of a pool: a sheet's directory (`split` of it), or tars: a directory, glob, brace pattern,
     URL or list of them.
 
-    Raises SourceError when there is nothing at `source`.
+    Notes in the pool's directory where its tars are. Raises SourceError when there is nothing at `source`.
     """
     options = options or BuildOptions()
     if isinstance(source, str | Path) and (Path(source) / TABLE).is_file():
         return _plan_sheet(Path(source), Path(home), options, split)
-    urls = find_tars(source)
-    units = [{"source": url, "fingerprint": fingerprint(url)} for url in urls]
-    return _plan(Path(urls[0]).parent.name, str(source), Path(home), options, units)
+    return _plan_tars(source, Path(home), options)
 
 
 def pending_units(plan: PoolPlan) -> list[ShardUnit]:
@@ -103,29 +106,75 @@ def _plan_sheet(sheet: Path, home: Path, options: BuildOptions, split: str) -> P
     return _plan(sheet.resolve().name, str(sheet), home, options, units)
 
 
-def _plan(name: str, source: str, home: Path, options: BuildOptions, units: list[dict[str, Any]]) -> PoolPlan:
-    """The plan whose pool is named after the keys of its units, so equal inputs find their pool again in any
-    home."""
-    keys = [ShardUnit(directory=Path(), index=i, **unit).key for i, unit in enumerate(units)]
+def _plan_tars(source: str | Path | Sequence[str], home: Path, options: BuildOptions) -> PoolPlan:
+    urls = find_tars(source, options.remote)
+    base, names = common_base(urls)
+    metadata = find_metadata(options.metadata, base, options.remote)
+    reader = Reader(options.remote)
+    stamps = [fingerprint(url, reader, fresh=False) for url in (*urls, *metadata)]  # all were listed just now
+    units = [
+        {"source": url, "name": name, "fingerprint": stamp}
+        for url, name, stamp in zip(urls, names, stamps, strict=False)
+    ]
+    inputs = dict(zip(metadata, stamps[len(urls) :], strict=True))
+    told = source if isinstance(source, str) else str(source)
+    plan = _plan(Path(urls[0]).parent.name, told, home, options, units, inputs)
+    record_source(plan.directory, PoolSource(base=base, remote=options.remote))
+    return plan
+
+
+def _plan(
+    name: str,
+    source: str,
+    home: Path,
+    options: BuildOptions,
+    units: list[dict[str, Any]],
+    metadata: dict[str, str] | None = None,
+) -> PoolPlan:
+    """The plan whose pool is named after the keys of its units and the fingerprints of its metadata, so equal inputs
+    find their pool again in any home."""
+    keys: list[Any] = [ShardUnit(directory=Path(), index=i, **unit).key for i, unit in enumerate(units)]
+    keys += [metadata] if metadata else []
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "pool"
     pool_id = f"{slug}-{digest(keys)[:12]}"
     directory = home / "pools" / pool_id
     made = tuple(ShardUnit(directory=directory, index=i, **unit) for i, unit in enumerate(units))
-    return PoolPlan(pool_id=pool_id, directory=directory, source=source, units=made, options=options)
+    found = tuple(metadata or ())
+    return PoolPlan(pool_id=pool_id, directory=directory, source=source, units=made, options=options, metadata=found)
 
 
 def _join(plan: PoolPlan) -> PoolRecord:
     """Merge the parts, part duplicate uids from first ones, and publish tables and record."""
-    parts = pa.concat_tables([read_part(unit) for unit in plan.units])
+    tables = [read_part(unit) for unit in plan.units]
+    markers = [read_marker(unit) for unit in plan.units]
+    rejects = [row for marker in markers for row in marker["rejects"]]
+    tables, nameless = _part_nameless(tables, [marker["names_uids"] for marker in markers])
+    parts = pa.concat_tables(tables)
     first, repeats, originals = _split_repeats(uid_bytes(parts["uid"]))
-    rejects = [reject for unit in plan.units for reject in read_json(unit.marker)["rejects"]]
-    rejects += _duplicates(parts, repeats, originals)
+    rejects += nameless + _duplicates(parts, repeats, originals)
     samples = spread(parts.take(pa.array(first)))
+    missing = None
+    if plan.metadata:
+        samples, missing = join_metadata(samples, plan.metadata, reader_of(plan.directory))
     with publishing(plan.directory / "samples.parquet") as file:
         write_parquet(file, conform("samples", samples))
     with publishing(plan.directory / "rejects.parquet") as file:
         write_parquet(file, conform("rejects", _rejects_table(rejects)))
-    return _publish_record(plan, samples.num_rows, [reject["reason"] for reject in rejects])
+    return _publish_record(plan, samples.num_rows, [row["reason"] for row in rejects], missing)
+
+
+def _part_nameless(tables: list[pa.Table], named: list[bool]) -> tuple[list[pa.Table], list[dict[str, Any]]]:
+    """Tables to keep, and rejects: where some shards name uids, the samples of those that do not could never be
+    joined."""
+    rejects = []
+    if any(named):
+        for i, table in enumerate(tables):
+            if not named[i] and table.num_rows:
+                detail = f"none of the shard's samples names one, those of {sum(named)} other shards do"
+                keys = table.select(["shard", "key"]).to_pylist()
+                rejects += [reject(row["shard"], row["key"], "missing_uid", detail) for row in keys]
+                tables[i] = table.slice(0, 0)
+    return tables, rejects
 
 
 def _split_repeats(uids: Bytes16) -> tuple[Positions, Positions, Positions]:
@@ -150,12 +199,12 @@ def _duplicates(parts: pa.Table, repeats: Positions, originals: Positions) -> li
 
 
 def _rejects_table(rejects: list[dict[str, Any]]) -> pa.Table:
-    columns = {name: [reject[name] for reject in rejects] for name in ("shard", "member", "reason", "detail")}
+    columns = {name: [row[name] for row in rejects] for name in ("shard", "member", "reason", "detail")}
     arrays = {name: pa.array(values, pa.string()) for name, values in columns.items()}
-    return pa.table({**arrays, "uid": uid_array([reject["uid"] for reject in rejects])})
+    return pa.table({**arrays, "uid": uid_array([row["uid"] for row in rejects])})
 
 
-def _publish_record(plan: PoolPlan, samples: int, reasons: list[str]) -> PoolRecord:
+def _publish_record(plan: PoolPlan, samples: int, reasons: list[str], without_metadata: int | None) -> PoolRecord:
     directory = plan.directory
     record = PoolRecord(
         pool_id=plan.pool_id,
@@ -165,6 +214,7 @@ def _publish_record(plan: PoolPlan, samples: int, reasons: list[str]) -> PoolRec
         samples=samples,
         rejects=len(reasons),
         reasons={reason: reasons.count(reason) for reason in sorted(set(reasons))},
+        without_metadata=without_metadata,
         samples_digest=file_digest(directory / "samples.parquet"),
         rejects_digest=file_digest(directory / "rejects.parquet"),
     )

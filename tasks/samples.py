@@ -1,8 +1,9 @@
-"""Reading single samples: one ranged read a sample, through fsspec, without touching the rest of its shard.
+"""Reading single samples: ranged reads, through fsspec, without touching the rest of a shard.
 
-Rows are those of the samples table: `shard`, and the offset and size of each member in it. A relative `shard`
-lies under `root` (the pool's directory); an absolute path or a URL stands for itself. Costs one request a
-sample on remote stores, one open file a shard on local ones. Nothing is cached here.
+Rows are those of the samples table: `shard`, and the offset and size of each member in it. A relative `shard` lies
+below the base of the pool whose directory is `root` (`sources.load_source`); an absolute path or a URL stands for
+itself. Costs one request a sample on remote stores, fewer where samples lie together, and where most of a shard is
+wanted the shard comes whole into the home's cache (`remote_files`); one open file a shard on local ones.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pyarrow as pa
-from fsspec import AbstractFileSystem
-from fsspec.core import url_to_fs
-from fsspec.implementations.local import LocalFileSystem
+
+from tasks.remotes import Range
+from tasks.sources import load_source, reader_of
 
 MEMBERS = ("image", "text", "json")
 Rows: TypeAlias = pa.Table | Sequence[Mapping[str, Any]]
@@ -26,20 +27,17 @@ class ShardChanged(OSError):
 
 
 def resolve(shard: str, root: str | Path = "") -> str:
-    """Where a `shard` value of the samples table points: itself if absolute or a URL, else below `root`."""
+    """Where a `shard` value of the samples table points: itself if absolute or a URL, else below the base of the pool
+    in the directory `root`."""
     if "://" in shard or os.path.isabs(shard):
         return shard
-    return f"{str(root).rstrip('/')}/{shard}" if str(root) else shard
+    base = load_source(root).base if str(root) else ""
+    return f"{base.rstrip('/')}/{shard}" if base else shard
 
 
-def read_sample(row: Mapping[str, Any], root: str | Path = "", fs: AbstractFileSystem | None = None) -> bytes:
-    """The image bytes of one row, by one ranged read; `fs` saves looking the file system up again."""
-    url = resolve(row["shard"], root)
-    path = url
-    if fs is None:
-        fs, path = url_to_fs(url)
-    start, end = _image_range(row)
-    return _checked(url, start, end, fs.cat_file(path, start=start, end=end))
+def read_sample(row: Mapping[str, Any], root: str | Path = "") -> bytes:
+    """The image bytes of one row, by one ranged read."""
+    return _read_ranges(resolve(row["shard"], root), [_image_range(row)], root)[0]
 
 
 def read_images(rows: Rows, root: str | Path = "") -> list[bytes]:
@@ -59,7 +57,7 @@ def read_members(rows: Rows, root: str | Path = "") -> list[dict[str, bytes]]:
 
 
 def _read_by_shard(
-    rows: Sequence[Mapping[str, Any]], root: str | Path, span: Callable[[Mapping[str, Any]], tuple[int, int]]
+    rows: Sequence[Mapping[str, Any]], root: str | Path, span: Callable[[Mapping[str, Any]], Range]
 ) -> list[bytes]:
     order = sorted(range(len(rows)), key=lambda i: (rows[i]["shard"], rows[i]["image_offset"]))
     result: list[bytes] = [b""] * len(rows)
@@ -70,23 +68,16 @@ def _read_by_shard(
         while stop < len(order) and rows[order[stop]]["shard"] == shard:
             stop += 1
         chosen = order[start:stop]
-        for i, data in zip(
-            chosen, _read_ranges(resolve(shard, root), [span(rows[i]) for i in chosen]), strict=True
-        ):
+        read = _read_ranges(resolve(shard, root), [span(rows[i]) for i in chosen], root)
+        for i, data in zip(chosen, read, strict=True):
             result[i] = data
         start = stop
     return result
 
 
-def _read_ranges(url: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-    fs, path = url_to_fs(url)
-    starts, ends = [start for start, _ in ranges], [end for _, end in ranges]
-    if isinstance(fs, LocalFileSystem):
-        with open(path, "rb") as file:
-            blocks = [os.pread(file.fileno(), end - start, start) for start, end in ranges]
-    else:
-        blocks = fs.cat_ranges([path] * len(ranges), starts, ends, on_error="raise")
-    return [_checked(url, *span) for span in zip(starts, ends, blocks, strict=True)]
+def _read_ranges(url: str, ranges: Sequence[Range], root: str | Path) -> list[bytes]:
+    blocks = reader_of(root).ranges(url, ranges)
+    return [_checked(url, *span, data) for span, data in zip(ranges, blocks, strict=True)]
 
 
 def _checked(url: str, start: int, end: int, data: bytes) -> bytes:
@@ -99,11 +90,11 @@ def _checked(url: str, start: int, end: int, data: bytes) -> bytes:
     )
 
 
-def _image_range(row: Mapping[str, Any]) -> tuple[int, int]:
+def _image_range(row: Mapping[str, Any]) -> Range:
     return row["image_offset"], row["image_offset"] + row["image_size"]
 
 
-def _span(row: Mapping[str, Any]) -> tuple[int, int]:
+def _span(row: Mapping[str, Any]) -> Range:
     """The bytes from a sample's first member to its last; they are adjacent, the index refuses other
     samples."""
     offsets = [(row[f"{m}_offset"], row[f"{m}_size"]) for m in MEMBERS if row[f"{m}_offset"] is not None]

@@ -42,6 +42,8 @@ class Member:
     offset: int
     size: int
     data: bytes
+    torn: bool = False
+    """Whether something but zeros follows in the member's last block: it was longer when it was written."""
 
 
 def walk(file: BinaryIO, length: int) -> Iterator[Member]:
@@ -56,15 +58,13 @@ def walk(file: BinaryIO, length: int) -> Iterator[Member]:
         size = 0 if header.type in WITHOUT_DATA else header.size
         if start + size > length:
             missing = start + size - length
-            raise TarDamage(
-                "truncated_tar", f"member {header.name!r} lacks its last {missing:,} of {size:,} bytes"
-            )
-        data = _data(file, header, size)
+            raise TarDamage("truncated_tar", f"member {header.name!r} lacks its last {missing:,} of {size:,} bytes")
+        data, padding = _data(file, header, size)
         offset = start + -(-size // BLOCK) * BLOCK
         if header.type in (LONG_NAME, PAX):
             long_name = _long_name(header.type, data) or long_name
         elif header.type in REGULAR:
-            yield Member(long_name or header.name, start, size, data)
+            yield Member(long_name or header.name, start, size, data, bool(padding.strip(b"\0")))
             long_name = None
         elif header.type not in (PAX_GLOBAL, LONG_LINK):
             long_name = None
@@ -89,20 +89,18 @@ def _header(file: BinaryIO, offset: int, length: int) -> tarfile.TarInfo | None:
     except (tarfile.HeaderError, ValueError) as error:
         raise TarDamage("corrupt_tar", f"no tar header at byte {offset:,} of {length:,} ({error})") from error
     if header.size < 0 or header.type == tarfile.GNUTYPE_SPARSE:
-        raise TarDamage(
-            "corrupt_tar", f"member {header.name!r} at byte {offset:,} has size {header.size} or is sparse"
-        )
+        raise TarDamage("corrupt_tar", f"member {header.name!r} at byte {offset:,} has size {header.size} or is sparse")
     return header
 
 
-def _data(file: BinaryIO, header: tarfile.TarInfo, size: int) -> bytes:
+def _data(file: BinaryIO, header: tarfile.TarInfo, size: int) -> tuple[bytes, bytes]:
+    """A member's bytes, and what fills its last block."""
     if header.type not in REGULAR and size > LONGEST_NAME:
         raise TarDamage("corrupt_tar", f"a member of type {header.type!r} claims {size:,} bytes")
-    data = file.read(size)
-    padding = -size % BLOCK
-    if len(data) < size or len(file.read(padding)) < padding:
+    data, padding = file.read(size), file.read(-size % BLOCK)
+    if len(data) + len(padding) < size + -size % BLOCK:
         raise TarDamage("truncated_tar", f"the file ends inside member {header.name!r}")
-    return data
+    return data, padding
 
 
 def _long_name(kind: bytes, data: bytes) -> str | None:
@@ -129,6 +127,4 @@ def _check_end(file: BinaryIO, offset: int, length: int) -> None:
     unseen."""
     while chunk := file.read(1 << 20):
         if chunk.strip(b"\0"):
-            raise TarDamage(
-                "corrupt_tar", f"data follow the end-of-archive block at byte {offset:,} of {length:,}"
-            )
+            raise TarDamage("corrupt_tar", f"data follow the end-of-archive block at byte {offset:,} of {length:,}")

@@ -15,16 +15,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
-from tasks.artefacts import digest, file_digest, publish_json, publishing
+from tasks.artefacts import digest, file_digest, publish_json, publishing, read_json
 from tasks.shards import Sample, ShardIndex, index_shard, write_shard
 from tasks.sheets import REQUIRED, TABLE, TILES, open_sheet
-from tasks.sources import fingerprint
+from tasks.sources import fingerprint, reader_of
 from tasks.tables import write_parquet
 from tasks.uids import normalise
 from tasks.upstream import part_table
 
 # Changes whenever equal inputs would give other bytes than before.
-VERSION = 1
+VERSION = 2
 
 
 class PoolError(ValueError):
@@ -33,7 +33,7 @@ class PoolError(ValueError):
 
 class ShardUnit(BaseModel):
     """One shard's worth of work. `start`, `stop`: rows of a sheet to write; None when a tar is indexed in
-    place."""
+    place, `name` being what its rows call it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -41,14 +41,15 @@ class ShardUnit(BaseModel):
     index: int
     source: str
     fingerprint: str
+    name: str = ""
     split: str = ""
     start: int | None = None
     stop: int | None = None
 
     @property
     def key(self) -> str:
-        """Digest of all that decides what the unit makes. A tar's address does, for it stands in its rows; a
-        sheet's does not."""
+        """Digest of all that decides what the unit makes. A tar's address counts, since the fingerprints of two stores
+        may agree by chance; a sheet's is of its bytes."""
         ignored = {"directory"} if self.start is None else {"directory", "source"}
         return digest([VERSION, self.model_dump(exclude=ignored)])
 
@@ -71,21 +72,40 @@ class ShardUnit(BaseModel):
 def write_or_index_unit(unit: ShardUnit) -> Path:
     """Do one unit, unless its marker says it is done; returns the marker's path."""
     if not is_done(unit):
-        index = _index_tar(unit) if unit.start is None else _write_and_index(unit)
-        with publishing(unit.part) as file:
-            write_parquet(file, part_table(index.rows))
-        publish_json(unit.marker, {"key": unit.key, "rejects": index.rejects})
+        index = index_tar(unit) if unit.start is None else _write_and_index(unit)
+        publish_index(unit, index)
     return unit.marker
 
 
+def publish_index(unit: ShardUnit, index: ShardIndex) -> None:
+    """Publish a unit's part, then its marker: it is done."""
+    with publishing(unit.part) as file:
+        write_parquet(file, part_table(index.rows))
+    named = any(row["named_uid"] for row in index.rows)
+    record = {"key": unit.key, "part": file_digest(unit.part), "names_uids": named, "rejects": index.rejects}
+    publish_json(unit.marker, record)
+
+
 def read_part(unit: ShardUnit) -> pa.Table:
-    """The samples of a unit that is done; raises PoolError when it is not."""
+    """The samples of a unit that is done; raises PoolError when it is not, or is not what was written."""
     if not is_done(unit):
-        raise PoolError(
-            f"{unit.part}: shard {unit.index} of the pool is not done; give the same command again"
-        )
+        raise PoolError(f"{unit.part}: shard {unit.index} of the pool is not done; give the same command again")
+    if read_marker(unit)["part"] != file_digest(unit.part):
+        raise PoolError(f"{unit.part}: changed since it was written; remove it and give the same command again")
     with pq.ParquetFile(unit.part) as file:
         return file.read()
+
+
+def read_marker(unit: ShardUnit) -> dict[str, Any]:
+    """A unit's record; raises PoolError when it is not what was written."""
+    try:
+        record = read_json(unit.marker)
+        complete = record["key"] == unit.key and {"part", "names_uids", "rejects"} <= record.keys()
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise PoolError(f"{unit.marker}: damaged ({error}); remove it and give the same command again") from error
+    if not complete:
+        raise PoolError(f"{unit.marker}: not the record of this unit; remove it and give the same command again")
+    return dict(record)
 
 
 def is_done(unit: ShardUnit) -> bool:
@@ -98,9 +118,13 @@ def sheet_fingerprint(sheet: Path) -> str:
     return digest([file_digest(sheet / name) for name in (TILES, TABLE)])
 
 
-def _index_tar(unit: ShardUnit) -> ShardIndex:
-    _check_unchanged(unit, fingerprint(unit.source))
-    return index_shard(unit.source)
+def index_tar(unit: ShardUnit) -> ShardIndex:
+    """Index a unit's tar where it is; raises PoolError if it was replaced before or meanwhile."""
+    reader = reader_of(unit.directory)
+    _check_unchanged(unit, fingerprint(unit.source, reader))
+    index = index_shard(unit.source, unit.name, reader)
+    _check_unchanged(unit, fingerprint(unit.source, reader))
+    return index
 
 
 def _write_and_index(unit: ShardUnit) -> ShardIndex:

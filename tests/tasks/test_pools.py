@@ -24,7 +24,7 @@ from tasks.pool_records import BuildOptions, EmptyPool, PoolError, PoolRecord, T
 from tasks.pools import build_pool, finish_pool, pending_units, plan_pool, write_or_index_unit
 from tasks.samples import read_images
 from tasks.sheets import lay_out, open_sheet, write_sheet
-from tasks.sources import SourceError
+from tasks.sources import SourceError, load_source
 
 ROOT = Path(__file__).parents[2]
 ANY = BuildOptions(max_rejects=1.0, max_damaged_shards=9)
@@ -60,9 +60,7 @@ def rejects_of(pool: PoolRecord) -> list[dict]:
 
 
 def files_of(directory: Path) -> dict[str, bytes]:
-    return {
-        str(p.relative_to(directory)): p.read_bytes() for p in sorted(directory.rglob("*")) if p.is_file()
-    }
+    return {str(p.relative_to(directory)): p.read_bytes() for p in sorted(directory.rglob("*")) if p.is_file()}
 
 
 def test_a_sheet_becomes_shards_and_a_table(sheet: Path, tmp_path: Path) -> None:
@@ -125,17 +123,15 @@ def test_a_build_that_is_killed_again_and_again_ends_with_the_same_bytes(sheet: 
     assert files_of(directory) == reference
 
 
-def test_tars_are_indexed_where_they_are(
-    shard: Callable[..., str], good: Callable[..., list], tmp_path: Path
-) -> None:
+def test_tars_are_indexed_where_they_are(shard: Callable[..., str], good: Callable[..., list], tmp_path: Path) -> None:
     paths = [
-        shard([m for i in numbers for m in good(i, n=i)], f"{k}.tar")
-        for k, numbers in enumerate([(4, 2), (3, 1)])
+        shard([m for i in numbers for m in good(i, n=i)], f"{k}.tar") for k, numbers in enumerate([(4, 2), (3, 1)])
     ]
     home = tmp_path / "home"
     by_folder = build_pool(tmp_path / "shards", home)
     assert by_folder == build_pool(str(tmp_path / "shards/*.tar"), home) == build_pool(paths, home)
-    assert set(samples_of(by_folder)["shard"].to_pylist()) == set(paths)
+    assert set(samples_of(by_folder)["shard"].to_pylist()) == {"0.tar", "1.tar"}
+    assert load_source(by_folder.directory).base == str(tmp_path / "shards") == str(Path(paths[0]).parent)
     assert [row["n"] for row in samples_of(by_folder).to_pylist()] == [1, 2, 3, 4]
     assert not (by_folder.directory / "shards").exists()
 
@@ -169,11 +165,12 @@ def test_duplicates_go_and_the_first_stays(
     (reject,) = rejects_of(pool)
     assert (reject["reason"], reject["shard"], reject["member"], reject["uid"].hex) == (
         "duplicate_uid",
-        two,
+        "1.tar",
         "x0002",
         "02" * 16,
     )
-    assert one in reject["detail"] and [r["shard"] for r in samples_of(pool).to_pylist()] == [two, one, one]
+    assert "0.tar" in reject["detail"]
+    assert [r["shard"] for r in samples_of(pool).to_pylist()] == ["1.tar", "0.tar", "0.tar"]
 
 
 def test_rejects_over_the_budget_stop_with_counts_and_examples(
@@ -215,9 +212,7 @@ def test_a_source_that_is_not_there_is_named(source: object, tmp_path: Path) -> 
         build_pool(source, tmp_path / "home")  # type: ignore[arg-type]
 
 
-def test_a_full_disk_stops_and_the_same_command_continues(
-    sheet: Path, small_disk: Path, tmp_path: Path
-) -> None:
+def test_a_full_disk_stops_and_the_same_command_continues(sheet: Path, small_disk: Path, tmp_path: Path) -> None:
     reference = files_of(build_pool(sheet, tmp_path / "home", BuildOptions(shard_size=3)).directory)
     filler = small_disk / "filler"
     filler.write_bytes(bytes((1 << 20) - (64 << 10)))
@@ -252,9 +247,7 @@ def test_upstream_columns_find_types_and_free_names(
         {"i": 1, "f": 1, "b": True, "mixed": 1, "l": [1.5], "Text": "up", "run": "r", "some": 2**70},
         {"f": 2.5, "mixed": "x"},
     ]
-    pool = build_pool(
-        shard([m for i, extra in enumerate(kinds) for m in good(i, **extra)]), tmp_path / "home"
-    )
+    pool = build_pool(shard([m for i, extra in enumerate(kinds) for m in good(i, **extra)]), tmp_path / "home")
     table = samples_of(pool)
     found = {name: str(table.schema.field(name).type) for name in table.column_names[13:]}
     assert found == {

@@ -70,7 +70,8 @@ def test_a_pool_over_http_is_indexed_in_place_and_read_by_range(
     tmp_path: Path,
 ) -> None:
     pytest.importorskip("aiohttp", reason="fsspec reads http with aiohttp")
-    big = [("big.png", picture(5, size=(300, 300))), ("big.txt", b"big")]
+    uid = b'{"uid": "5"}'
+    big = [("big.png", picture(5, size=(300, 300))), ("big.json", uid), ("big.txt", b"big")]
     for number in range(2):
         shard([*good(number), *(big if number else [])], f"{number:05d}.tar")
     pool = build_pool(f"{served}/{{00000..00001}}.tar", tmp_path / "home")
@@ -79,9 +80,10 @@ def test_a_pool_over_http_is_indexed_in_place_and_read_by_range(
 
     samples = pq.ParquetFile(pool.samples_path).read()
     row = next(r for r in samples.to_pylist() if r["uid"].hex == "00" * 16)
-    assert row["shard"] == f"{served}/00000.tar" and read_sample(row) == picture(0)
-    assert sorted(read_images(samples)) == sorted([picture(0), picture(1), big[0][1]])
-    assert [m["text"] for m in read_members([row])] == [b"caption 0"]
+    assert row["shard"] == "00000.tar" and resolve(row["shard"], pool.directory) == f"{served}/00000.tar"
+    assert read_sample(row, pool.directory) == picture(0)
+    assert sorted(read_images(samples, pool.directory)) == sorted([picture(0), picture(1), big[0][1]])
+    assert [m["text"] for m in read_members([row], pool.directory)] == [b"caption 0"]
 
 
 def test_relative_shards_lie_below_the_root(

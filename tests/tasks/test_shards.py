@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from tasks.samples import read_images, read_members
-from tasks.shards import REASONS, Sample, index_shard, write_shard
+from tasks.shards import Sample, index_shard, write_shard
 from tasks.uids import content_uid
+from tasks.verdicts import REASONS
 
 
 def reasons(path: str) -> list[tuple[str, str]]:
@@ -23,8 +24,7 @@ def test_writing_twice_gives_the_same_bytes_and_webdataset_reads_them(
     import webdataset
 
     samples = [
-        Sample(f"{i:03d}", picture(i), "png", f"caption ü {i}", {"uid": uid(i), "b": i, "a": None})
-        for i in range(5)
+        Sample(f"{i:03d}", picture(i), "png", f"caption ü {i}", {"uid": uid(i), "b": i, "a": None}) for i in range(5)
     ]
     for name in ("a.tar", "b.tar"):
         write_shard(tmp_path / name, samples)
@@ -35,9 +35,7 @@ def test_writing_twice_gives_the_same_bytes_and_webdataset_reads_them(
     assert [r["__key__"] for r in read] == [s.key for s in samples]
 
 
-def test_the_index_gives_every_member_by_its_bytes(
-    shard: Callable[..., str], good: Callable[..., list]
-) -> None:
+def test_the_index_gives_every_member_by_its_bytes(shard: Callable[..., str], good: Callable[..., list]) -> None:
     sources = [good(i, style="s", nested={"k": [1]}) for i in range(3)]
     path = shard([member for source in sources for member in source])
     index = index_shard(path, "shards/00000.tar")
@@ -67,15 +65,9 @@ def test_formats_go_by_the_bytes(
     assert [row["image_format"] for row in index_shard(path).rows] == [expected]
 
 
-def test_without_a_uid_the_content_gives_one(
-    shard: Callable[..., str], picture: Callable[..., bytes]
-) -> None:
-    path = shard(
-        [("k.png", picture(1)), ("k.txt", b"t"), ("l.json", b"{}"), ("l.png", picture(1)), ("l.txt", b"u")]
-    )
-    assert [row["uid"] for row in index_shard(path).rows] == [
-        content_uid(picture(1), text) for text in (b"t", b"u")
-    ]
+def test_without_a_uid_the_content_gives_one(shard: Callable[..., str], picture: Callable[..., bytes]) -> None:
+    path = shard([("k.png", picture(1)), ("k.txt", b"t"), ("l.json", b"{}"), ("l.png", picture(1)), ("l.txt", b"u")])
+    assert [row["uid"] for row in index_shard(path).rows] == [content_uid(picture(1), text) for text in (b"t", b"u")]
 
 
 def test_uids_are_normalised(shard: Callable[..., str], good: Callable[..., list]) -> None:
@@ -143,9 +135,7 @@ def test_interleaved_and_repeated_keys_are_rejected_once_each(
 
 
 def test_strays_and_metadata(shard: Callable[..., str], good: Callable[..., list]) -> None:
-    path = shard(
-        [("README", b"r"), ("__meta__/x.json", b"{}"), (".hidden.png", b"h"), *good(1), ("d/x.y/README", b"")]
-    )
+    path = shard([("README", b"r"), ("__meta__/x.json", b"{}"), (".hidden.png", b"h"), *good(1), ("d/x.y/README", b"")])
     assert reasons(path) == [
         ("README", "stray_member"),
         (".hidden.png", "stray_member"),
@@ -169,9 +159,7 @@ def test_a_truncated_tar_keeps_what_is_whole(
     cut = shard(data[: whole[2]["json_offset"] + 3], "cut.tar")
     index = index_shard(cut)
     assert [row["uid"] for row in index.rows] == [row["uid"] for row in whole[:2]]
-    assert [r["reason"] for r in index.rejects] == ["truncated_tar"] and "2 samples" in index.rejects[0][
-        "detail"
-    ]
+    assert [r["reason"] for r in index.rejects] == ["truncated_tar"] and "2 samples" in index.rejects[0]["detail"]
 
 
 def test_names_that_are_not_utf8_do_no_harm(shard: Callable[..., str], picture: Callable[..., bytes]) -> None:

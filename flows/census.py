@@ -1,0 +1,67 @@
+"""The flow `census`: what is missing from a pool, damaged, doubled or drifted, shard by shard.
+
+Composition only, as in `flows.curate`: the units say themselves what is done, so the same command goes on after any
+interruption, and a census taken again after some shards were fetched anew reads those only.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import flow, task
+from prefect.artifacts import create_link_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
+
+from flows.runtime.runners import make_runner
+from flows.runtime.session import record_session
+from tasks import census as censuses
+from tasks import census_files, census_shards
+from tasks.catalog import find_catalog, load_catalog
+from tasks.progress import announce
+
+
+@task(name="census-shard", task_run_name="shard {unit.shard}", cache_policy=NO_CACHE, persist_result=False)
+def census_shard(unit: census_shards.CensusUnit) -> Path:
+    """Take the census of one shard."""
+    return census_shards.census_shard(unit)
+
+
+@task(name="census-file", task_run_name="metadata {unit.url}", cache_policy=NO_CACHE, persist_result=False)
+def census_file(unit: census_files.FileUnit) -> Path:
+    """Take the census of one metadata file."""
+    return census_files.census_file(unit)
+
+
+@task(name="census-tables", cache_policy=NO_CACHE, persist_result=False)
+def finish(plan: censuses.CensusPlan) -> censuses.CensusRecord:
+    """Join what the units found, and link the page in Prefect."""
+    record = censuses.finish_census(plan)
+    page = plan.directory / "census.html"
+    create_link_artifact(link=page.resolve().as_uri(), link_text=f"census of {record.pool_id}", key="census")
+    rows = [{k: str(v) for k, v in line.model_dump().items()} for line in record.lines]
+    create_table_artifact(table=rows, key="census-findings", description=f"Census of {record.pool_id}")
+    return record
+
+
+@flow(name="census", flow_run_name="census {catalog}", on_running=[record_session], log_prints=False)
+def census(catalog: str, home: str = "runs") -> str:
+    """Take the census of a catalog's pool; returns the census's directory."""
+    options = load_catalog(find_catalog(catalog))
+    source = options.pool.source
+    named = source if isinstance(source, str) else list(source)
+    plan = censuses.plan_census(named, Path(home).resolve(), options.pool.build_options(), options.census)
+    shards = [unit for unit in plan.shards if not unit.path("marker").exists()]
+    files = [unit for unit in plan.files if not unit.marker.exists()]
+    futures = [*census_file.map(files), *census_shard.map(shards)]
+    for done, future in enumerate(futures, start=1):
+        future.result()
+        announce("census", done, len(futures))
+    finish(plan)
+    return str(plan.directory)
+
+
+def run_census(catalog: str, home: Path) -> Path:
+    """Run the flow in this process with the task runner that the catalog asks for."""
+    runtime = load_catalog(find_catalog(catalog)).runtime
+    configured = census.with_options(task_runner=make_runner(runtime.runner, runtime.workers))
+    return Path(configured(catalog, str(home)))

@@ -1,0 +1,29 @@
+"""Commands of `mgd`: one module each, which adds its parser and runs it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+Make = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
+"""Adds a command: its name, what runs it, and what it says of itself."""
+
+
+def whole(text: str) -> int:
+    """An argument that is a whole number from 1 on."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+    return int(text)
+
+
+def budget(text: str) -> int | float:
+    """An argument that is a number of samples (12), or a share of them (0.1)."""
+    if text.isdecimal():
+        return int(text)
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a whole number nor a share from 0 to 1")
+    return share

@@ -1,0 +1,49 @@
+"""`mgd census`: what is wrong with a pool, before anybody trains on it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+
+Make = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
+OVER = 3
+"""Exit status of a census that found more than the catalog allows; 1 is any failure to take it."""
+
+TEXT = """take the census of a catalog's pool: what is missing, damaged, doubled or drifted
+
+Reads every shard once, with its table, its stats and the pool's metadata where they are there, and writes tables and a
+page with histograms. Stopped or killed, the same command goes on where it was; after some shards were fetched again, it
+reads those only. Exits with 3 when more was found than the catalog allows (pool.max_rejects, pool.max_damaged_shards,
+census.limits)."""
+
+
+def add_census(make: Make) -> None:
+    """Add the command's parser."""
+    made = make("census", _run, TEXT)
+    made.add_argument("catalog", help="a TOML file, or the name of a catalog that comes with mgd")
+
+
+def _run(options: argparse.Namespace) -> int:
+    from tasks.catalog import check_sources, find_catalog, load_catalog
+
+    check_sources(load_catalog(find_catalog(options.catalog)))
+    from flows.runtime.session import prefect_session
+
+    home = options.home.resolve()
+    with prefect_session(home):
+        from flows.census import run_census
+        from flows.console import shown_progress
+
+        with shown_progress():
+            directory = run_census(options.catalog, home)
+    from tasks.artefacts import read_json
+    from tasks.census import CensusRecord
+    from tasks.census_page import format_census
+
+    record = CensusRecord(**read_json(directory / "census.json"))
+    print(format_census(record))
+    print(f"\npage    {directory / 'census.html'}\ntables  {directory}/*.parquet")
+    if not record.within_budget:
+        print("mgd: the pool is over its budget", file=sys.stderr)
+    return 0 if record.within_budget else OVER

@@ -1,0 +1,29 @@
+"""The pool of a catalog, built shard by shard inside a flow: the beginning of every flow that trains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from tasks import pools, units
+from tasks.catalog import Catalog
+from tasks.progress import announce
+
+
+@task(name="index-shard", task_run_name="shard {unit.index}", cache_policy=NO_CACHE, persist_result=False)
+def index_shard(unit: units.ShardUnit) -> None:
+    """Write or index one shard of the pool."""
+    units.write_or_index_unit(unit)
+
+
+def build_pool(options: Catalog, home: Path) -> pools.PoolRecord:
+    """Build the catalog's pool, or find it built."""
+    source = options.pool.source
+    plan = pools.plan_pool(source if isinstance(source, str) else list(source), home, options.pool.build_options())
+    futures = index_shard.map(pools.pending_units(plan))
+    for done, future in enumerate(futures, start=1):
+        future.result()
+        announce("index the pool", done, len(futures))
+    return pools.finish_pool(plan)

@@ -1,0 +1,62 @@
+"""Dead links: samples that a pool never had because their picture could not be downloaded.
+
+img2dataset writes a table beside each tar, `<n>.parquet`, with a row for every sample that it tried, failures too.
+Where such tables are, they say why a uid of a subset is not in the pool. A table that cannot be read says nothing here;
+the census reports it.
+
+Cost: three columns of every table, read only when samples are missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tasks.foreign_parquet import Unreadable, parquet_batches, parquet_columns
+from tasks.pool_metadata import MetadataError, metadata_uids
+from tasks.remote_files import Reader
+from tasks.samples import resolve
+from tasks.sources import find_files, reader_of
+from tasks.subset_files import foreign_uids
+from tasks.uids import Bytes16
+
+Why = tuple[str, str, str]
+"""Where a sample should have been, the reason in one word, and what was said of it."""
+
+
+def dead_links(missing: Bytes16, sources: Sequence[str], root: str | Path) -> dict[bytes, Why]:
+    """Why the uids of `missing` (sorted) failed to download, as far as the tables beside the pool's tars tell.
+
+    `sources` are `shard` values of the samples table of the pool in the directory `root`.
+    """
+    reader, found = reader_of(root), dict[bytes, Why]()
+    folders = dict.fromkeys(resolve(source, root).rpartition("/")[0] for source in sources)
+    for folder in folders:
+        for url in find_files(folder, "*.parquet", reader.options):
+            if not url.rpartition("/")[2].removesuffix(".parquet").isdigit():
+                continue
+            try:
+                found |= dict(_failures(url, missing, reader))
+            except (Unreadable, MetadataError):
+                continue
+    return found
+
+
+def _failures(url: str, missing: Bytes16, reader: Reader) -> Iterator[tuple[bytes, Why]]:
+    """The failed rows of one table whose uid is wanted."""
+    columns = parquet_columns(url, reader)
+    if not {"uid", "status"} <= set(columns):
+        return
+    asked = [name for name in ("uid", "status", "error_message") if name in columns]
+    for batch in parquet_batches(url, reader, asked):
+        failed = batch.filter(pc.not_equal(batch["status"].cast(pa.string()), "success"))
+        failed = failed.filter(pc.is_valid(failed["uid"]))
+        uids = metadata_uids(url, failed["uid"])
+        wanted = np.flatnonzero(~foreign_uids(uids, missing))
+        for row, i in zip(failed.take(pa.array(wanted)).to_pylist(), wanted.tolist(), strict=True):
+            said = ": ".join(str(row[name]) for name in asked[1:] if row[name] is not None)
+            yield bytes(uids[i]).ljust(16, b"\0"), (url.rpartition("/")[2], "dead_link", said)

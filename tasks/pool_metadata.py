@@ -1,0 +1,135 @@
+"""Pool metadata: the Parquet files that DataComp publishes beside the pairs, joined to the samples by uid.
+
+Their rows are about what was crawled, a pool's samples are what one download got of it, and keys, order and file
+names tell nothing about which belongs to which: only the uid does. A column that the samples have themselves stays as
+they have it (their json says what was downloaded; the census compares the two), the others are added: for DataComp's
+files, the CLIP scores. The `.npz` files that lie between them are left alone. Names that dataset2metadata gives are
+turned into DataComp's.
+
+Cost: one pass over the columns added, and memory for them and the uids of the pool's samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tasks.foreign_parquet import Unreadable, parquet_batches, parquet_columns
+from tasks.remote_files import Reader
+from tasks.remotes import RemoteOptions
+from tasks.schemas import PARTITIONS, upstream_field
+from tasks.sources import SourceError, find_files
+from tasks.uids import Bytes16, uid_bytes
+
+# dataset2metadata without `use_datacomp_keys`.
+ALIASES = {
+    "oai-clip-vit-b32-score": "clip_b32_similarity_score",
+    "oai-clip-vit-l14-score": "clip_l14_similarity_score",
+    "face-boxes": "face_bboxes",
+    "original-width": "original_width",
+    "original-height": "original_height",
+}
+# Long, and in every sample already: its caption, its json member.
+LEFT_OUT = {"uid", "url", "text", "caption", "face_bboxes", *PARTITIONS}
+
+
+class MetadataError(ValueError):
+    """Metadata that cannot be joined; the message says which file, why and what to do."""
+
+
+def find_metadata(
+    named: str | Sequence[str] | None, base: str, options: RemoteOptions | None = None
+) -> tuple[str, ...]:
+    """Addresses of the metadata files: of a directory, glob, URL or list of them; for None, what DataComp's downloader
+    puts beside the shards (`metadata` next to a base called `shards`), if it is there.
+
+    Raises SourceError when something is named and nothing is there.
+    """
+    if named is None:
+        folder, _, last = base.rpartition("/")
+        return tuple(find_files(f"{folder}/metadata", "*.parquet", options)) if last == "shards" else ()
+    found: dict[str, None] = {}
+    for pattern in [named] if isinstance(named, str) else named:
+        urls = find_files(pattern, "*.parquet", options)
+        if not urls:
+            raise SourceError(f"no *.parquet at {pattern!r}, which the catalog names as the pool's metadata")
+        found |= dict.fromkeys(urls)
+    return tuple(found)
+
+
+def join_metadata(samples: pa.Table, urls: Sequence[str], reader: Reader) -> tuple[pa.Table, int]:
+    """The samples (sorted by uid) with the metadata's columns added, and how many of them have no row there.
+
+    Raises MetadataError for a file that cannot be read or has no uid, and where two rows of one uid differ.
+    """
+    uids = uid_bytes(samples["uid"])
+    places, parts = [np.empty(0, np.int64)], []
+    for url in urls:
+        for rows, at in _matching(url, reader, uids, {name.lower() for name in samples.column_names}):
+            places.append(at)
+            parts.append(rows)
+    if not parts:
+        return samples, len(uids)
+    rows, at = pa.concat_tables(parts, promote_options="permissive"), np.concatenate(places)
+    order = np.argsort(at, kind="stable")
+    first = _first_of_each(rows, at, order, uids)
+    indices = np.full(len(uids), -1, np.int64)
+    indices[at[first]] = first
+    missing = indices < 0
+    taken = rows.take(pa.array(indices, pa.int64(), mask=missing))
+    for name in sorted(taken.column_names):
+        samples = samples.append_column(upstream_field(name, taken[name].type), taken[name])
+    return samples, int(missing.sum())
+
+
+def metadata_uids(url: str, uids: pa.Array) -> Bytes16:
+    """A metadata file's uids as numpy S16; raises MetadataError naming the first that is none."""
+    try:
+        if pc.all(pc.equal(pc.utf8_length(uids), 32)).as_py():
+            packed = bytes.fromhex("".join(uids.to_pylist()))
+            if len(packed) == 16 * len(uids):
+                return np.frombuffer(packed, "S16")
+        return uid_bytes(uids.cast(pa.string()))
+    except (ValueError, TypeError, pa.ArrowException) as error:
+        raise MetadataError(f"{url}: {error}") from error
+
+
+def _matching(url: str, reader: Reader, uids: Bytes16, taken: set[str]) -> Iterator[tuple[pa.Table, np.ndarray]]:
+    """Batches of the rows whose uid is in the pool, in DataComp's names, and the position of each one's sample."""
+    try:
+        columns = parquet_columns(url, reader)
+        if "uid" not in columns:
+            raise Unreadable(f"{url}: has no column uid, only {', '.join(columns)}")
+        renamed = {name: ALIASES.get(name, name) for name in columns}
+        added = [name for name, new in renamed.items() if new not in LEFT_OUT and new.lower() not in taken]
+        for batch in parquet_batches(url, reader, ["uid", *added]):
+            found = metadata_uids(url, batch["uid"])
+            at = np.minimum(np.searchsorted(uids, found), max(len(uids) - 1, 0))
+            hit = np.flatnonzero(uids[at] == found) if len(uids) else np.empty(0, np.int64)
+            rows = pa.Table.from_batches([batch]).select(added).take(pa.array(hit))
+            yield rows.rename_columns([renamed[name] for name in added]), at[hit]
+    except Unreadable as error:
+        raise MetadataError(
+            f"{error}. A metadata download that broke off leaves such a file, and the downloader passes over a "
+            "directory that exists: fetch the file again (download_upstream.py --overwrite_metadata), or name only "
+            "sound files in the catalog's pool.metadata; an empty list leaves metadata out"
+        ) from error
+
+
+def _first_of_each(rows: pa.Table, at: np.ndarray, order: np.ndarray, uids: Bytes16) -> np.ndarray:
+    """Row numbers of the first row of each sample; raises MetadataError where a later one says something else."""
+    repeated = np.zeros(len(order), bool)
+    repeated[1:] = at[order][1:] == at[order][:-1]
+    first = order[~repeated]
+    for row in order[repeated].tolist():
+        original = int(first[np.searchsorted(at[first], at[row])])
+        one, two = (rows.slice(i, 1).to_pylist()[0] for i in (original, row))
+        if repr(one) != repr(two):
+            raise MetadataError(
+                f"the metadata has uid {uids[at[row]].ljust(16, bytes(1)).hex()} twice, as {one} and as {two}: it is "
+                "not known which is right. Remove one of the rows, or name only one of the files in pool.metadata"
+            )
+    return first

@@ -1,0 +1,28 @@
+"""Pool sources: a pool by whatever name a user has for it, its directory or its tars."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from tasks.pool_records import BuildOptions, load_pool
+from tasks.pools import finish_pool, pending_units, plan_pool
+from tasks.processes import cores, mapped
+from tasks.progress import announce
+from tasks.units import write_or_index_unit
+
+
+def indexed(source: str, home: str | Path, workers: int | None = None, every: bool = True) -> Path:
+    """The directory of the pool that `source` is or names; tars are indexed first, by `workers` processes.
+
+    `every`: all samples are wanted, so what cannot be used counts against the usual budget (TooManyRejects). Otherwise
+    whoever asks for single samples finds out which of them are missing.
+    """
+    if load_pool(source) is not None:
+        return Path(source)
+    lenient = BuildOptions(max_rejects=1.0, max_damaged_shards=sys.maxsize)
+    plan = plan_pool(source, home, BuildOptions() if every else lenient)
+    pending = pending_units(plan)
+    for done, _ in enumerate(mapped(write_or_index_unit, pending, workers or cores()), 1):
+        announce("indexing", done, len(pending))
+    return finish_pool(plan).directory
