@@ -1,11 +1,8 @@
-"""Subset files: a manifest as others take it.
+"""Exports: a manifest as the subset file that others take.
 
-`datacomp`: numpy records `u8,u8` (high and low 64 bits of the uid), sorted, a uid repeated as often as its
-count: what DataComp's resharder and submission take. `parquet`: uid (32 hex digits) and count, for anything
-that reads Parquet. Whole shards are in `shard_exports`.
-
-The resharder trusts its input: an unsorted file gives it wrong samples without a word, a foreign uid only a
-warning. So `verify_datacomp` refuses both, and every file written here is verified after it was written.
+`datacomp`: what DataComp's resharder and submission take; `parquet`: uid (32 hex digits) and count, for anything that
+reads Parquet. `subset_files` says what is in them; whole shards are written by `reshard`. Every `.npy` is verified
+after it was written, because the resharder would swallow a wrong one in silence.
 """
 
 from __future__ import annotations
@@ -16,17 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from tasks.artefacts import canonical_json, publishing
 from tasks.manifests import PROVENANCE, read_manifest
+from tasks.subset_files import Subset, SubsetError, counted, foreign_uids, read_records, write_records
 from tasks.tables import write_parquet
-from tasks.uids import DATACOMP, Bytes16, Words, from_words, to_words, uid_bytes, uid_hex
-
-
-class SubsetError(ValueError):
-    """A subset file, or a manifest, that does not fit: what is wrong, how often, and what to do."""
+from tasks.uids import Bytes16, uid_bytes, uid_hex
 
 
 @dataclass(frozen=True)
@@ -42,11 +35,8 @@ class SubsetReport:
 def export_datacomp(manifest: str | Path, out: str | Path) -> SubsetReport:
     """Write a manifest as DataComp's subset file and verify it; equal manifests give equal bytes."""
     subset = read_manifest(manifest)
-    records = np.repeat(to_words(subset.uids), subset.counts)
     with publishing(out) as file:
-        # Not np.save: it writes past the file object and loses the reason when the disk is full.
-        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(records))
-        file.write(records.tobytes())
+        write_records(file, subset.uids, subset.counts)
     return verify_datacomp(out, subset.uids)
 
 
@@ -66,52 +56,17 @@ def verify_datacomp(
 ) -> SubsetReport:
     """Read a subset file back; raises SubsetError unless it is typed, sorted, not empty, and all of it in the
     pool."""
-    records = _load(Path(path))
-    if not len(records):
-        raise SubsetError(
-            f"{path}: no record; the resharder would write no shard and training would find nothing"
-        )
-    uids = from_words(records)
-    wrong = np.flatnonzero(uids[1:] < uids[:-1])
-    if len(wrong):
-        raise SubsetError(
-            f"{path}: not sorted, {len(wrong):,} of {len(uids):,} records are below the one before, "
-            f"first record {wrong[0] + 1:,}. The resharder would pick wrong samples and not say so: sort them"
-        )
+    subset = counted(Path(path), read_records(Path(path)))
     if pool_uids is not None:
-        _refuse_foreign(f"{path}", uids, uid_bytes(pool_uids))
-    _, copies = np.unique(uids, return_counts=True)
-    return SubsetReport(Path(path), len(uids), len(copies), int(copies.max()))
+        _refuse_foreign(subset, uid_bytes(pool_uids))
+    return SubsetReport(Path(path), subset.total, len(subset.uids), int(subset.counts.max()))
 
 
-def foreign_uids(uids: Bytes16, pool: Bytes16) -> npt.NDArray[np.bool_]:
-    """Which of `uids` are not in `pool`."""
-    ordered = np.sort(pool)
-    if not len(ordered):
-        return np.ones(len(uids), bool)
-    places = np.minimum(np.searchsorted(ordered, uids), len(ordered) - 1)
-    return ordered[places] != uids
-
-
-def _refuse_foreign(whose: str, uids: Bytes16, pool: Bytes16) -> None:
-    foreign = uids[foreign_uids(uids, pool)]
-    if len(foreign):
-        shown = ", ".join(uid_hex(np.unique(foreign)[:3]))
+def _refuse_foreign(subset: Subset, pool: Bytes16) -> None:
+    foreign = subset.only(foreign_uids(subset.uids, pool))
+    if len(foreign.uids):
         raise SubsetError(
-            f"{whose}: {len(foreign):,} of {len(uids):,} records are not among the pool's {len(pool):,}: "
-            f"{shown}, ... This subset belongs to another pool, or its uids were made another way"
+            f"{subset.path}: {foreign.total:,} of {subset.total:,} records are not among the pool's {len(pool):,}: "
+            f"{', '.join(uid_hex(foreign.uids[:3]))}, ... This subset belongs to another pool, or its uids were made "
+            "another way"
         )
-
-
-def _load(path: Path) -> Words:
-    try:
-        records = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise SubsetError(f"{path}: not a numpy file ({error}); write it with numpy.save") from error
-    if not isinstance(records, np.ndarray) or records.dtype != DATACOMP or records.ndim != 1:
-        kind = getattr(records, "dtype", type(records).__name__)
-        raise SubsetError(
-            f"{path}: {kind} of shape {getattr(records, 'shape', '?')}, expected one-dimensional records of "
-            f"numpy dtype 'u8,u8' {DATACOMP.descr}: high and low 64 bits of the uid"
-        )
-    return records
