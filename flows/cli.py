@@ -6,7 +6,14 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+
+from flows.commands import whole
+from flows.commands.census import add_census
+from flows.commands.resharding import add_reshard
+from flows.commands.smoothness import add_smoothness
+from flows.commands.submitting import add_submit_folder
 
 DESCRIPTION = """\
 Curate image-text training data by metagradient descent: train, take the exact gradient of a target loss with
@@ -46,6 +53,10 @@ def parser() -> argparse.ArgumentParser:
     _curate_parser(commands)
     _read_parsers(commands)
     _export_parser(commands)
+    add_census(partial(_command, commands))
+    add_smoothness(partial(_command, commands))
+    add_reshard(partial(_command, commands))
+    add_submit_folder(partial(_command, commands))
     _serve_parsers(commands)
     return top
 
@@ -110,8 +121,9 @@ def _export_parser(commands: argparse._SubParsersAction) -> None:
     made.add_argument("--out", type=Path, help="file or directory to write (default: in the run's directory)")
     made.add_argument("--run", dest="run_id", help="run (default: the latest)")
     made.add_argument("--round", type=int, help="round whose counts to take (default: the chosen one)")
-    made.add_argument("--shard-size", type=int, default=10_000, help="samples a shard (webdataset)")
+    made.add_argument("--shard-size", type=whole, default=10_000, help="samples a shard (webdataset)")
     made.add_argument("--seed", type=int, default=0, help="seed of the shuffle (webdataset)")
+    made.add_argument("--overwrite", action="store_true", help="replace another export in --out (webdataset)")
 
 
 def _serve_parsers(commands: argparse._SubParsersAction) -> None:
@@ -173,9 +185,11 @@ def _report(options: argparse.Namespace) -> int:
 
 def _export(options: argparse.Namespace) -> int:
     from tasks.listing import export_run, latest_run
+    from tasks.reshard import ReshardOptions
 
     run = options.run_id or latest_run(options.home)
-    print(export_run(options.home, run, options.format, options.out, options.round, options.shard_size, options.seed))
+    how = ReshardOptions(shard_size=options.shard_size, seed=options.seed, overwrite=options.overwrite)
+    print(export_run(options.home, run, options.format, options.out, options.round, how))
     return 0
 
 

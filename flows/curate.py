@@ -1,4 +1,4 @@
-"""The flow `curate`: pool, rounds of metagradient descent, choice of a round, comparison, report.
+"""The flow `curate`: pool, smoothness gate, rounds of metagradient descent, choice of a round, comparison, report.
 
 Composition only. Each task is one unit of work with its own durable record, so Prefect says what ran and the records
 say what need not run again: give the same command after any interruption, and the run ends with the same bytes.
@@ -13,19 +13,15 @@ from prefect import flow, task
 from prefect.artifacts import create_link_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
+from flows.pool_building import build_pool
 from flows.runtime.device import device_lock
 from flows.runtime.runners import make_runner
 from flows.runtime.session import record_session
-from tasks import comparison, estimate, pools, reports, rounds, selection, subsets, units
+from flows.smoothness import gate
+from tasks import comparison, estimate, reports, rounds, selection, subsets
 from tasks.catalog import Catalog, check_sources, find_catalog, load_catalog
 from tasks.progress import announce
 from tasks.runs import Run, begin_run
-
-
-@task(name="index-shard", task_run_name="shard {unit.index}", cache_policy=NO_CACHE, persist_result=False)
-def index_shard(unit: units.ShardUnit) -> None:
-    """Write or index one shard of the pool."""
-    units.write_or_index_unit(unit)
 
 
 @task(name="replay", task_run_name="round {round}: train and replay", cache_policy=NO_CACHE, persist_result=False)
@@ -72,10 +68,11 @@ def curate(catalog: str, home: str = "runs") -> str:
     path, base = find_catalog(catalog), Path(home).resolve()
     options = load_catalog(path)
     check_sources(options)
-    pool = _build_pool(options, base)
+    pool = build_pool(options, base)
     run = begin_run(base, path, pool)
     directory = run.directory
     estimate.prepare(directory)
+    gate(directory, options)
     _descend(directory, options)
     chosen = selection.choose_round(directory)
     subsets.write_subset(directory, chosen)
@@ -94,18 +91,6 @@ def run_curate(catalog: str, home: Path) -> Path:
     runtime = load_catalog(find_catalog(catalog)).runtime
     configured = curate.with_options(task_runner=make_runner(runtime.runner, runtime.workers))
     return Path(configured(catalog, str(home)))
-
-
-def _build_pool(options: Catalog, home: Path) -> pools.PoolRecord:
-    source = options.pool.source
-    plan = pools.plan_pool(
-        source if isinstance(source, str) else list(source), home, options.pool.build_options()
-    )
-    futures = index_shard.map(pools.pending_units(plan))
-    for done, future in enumerate(futures, start=1):
-        future.result()
-        announce("index the pool", done, len(futures))
-    return pools.finish_pool(plan)
 
 
 def _descend(directory: Path, options: Catalog) -> None:

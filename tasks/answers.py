@@ -78,9 +78,7 @@ def _write_table(names: list[str], rows: Iterator[Sequence[Any]], out: TextIO, l
         padded = [c.rjust(w) if n else c.ljust(w) for c, w, n in zip(line, widths, numeric, strict=True)]
         out.write("  ".join(padded).rstrip() + "\n")
     total = len(shown) + beyond
-    out.write(
-        f"({total:,} row{'' if total == 1 else 's'}{f', first {len(shown)} shown' if beyond else ''})\n"
-    )
+    out.write(f"({total:,} row{'' if total == 1 else 's'}{f', first {len(shown)} shown' if beyond else ''})\n")
     return total
 
 

@@ -38,9 +38,7 @@ class DiskFull(OSError):
 def canonical_json(value: object) -> bytes:
     """JSON bytes that depend on the value only: sorted keys, no spaces, UTF-8. Refuses NaN, infinities and
     foreign types."""
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    ).encode()
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def digest(value: object) -> str:

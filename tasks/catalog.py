@@ -15,6 +15,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tasks import pools
+from tasks.census_kinds import CensusOptions
+from tasks.remotes import RemoteOptions
+from tasks.smoothness_options import SmoothnessOptions
 
 CATALOGS = Path(__file__).resolve().parents[1] / "catalogs"
 """The catalogs, views, models and pools that travel with the package."""
@@ -48,6 +51,11 @@ class PoolOptions(Section):
     """Bad samples that are recorded and left out before the flow stops: a share (0.01) or a whole number."""
     max_damaged_shards: Annotated[int, Field(ge=0)] = 0
     """Truncated or corrupt tars that are gone through as far as they can be read before the flow stops."""
+    metadata: str | tuple[str, ...] | None = None
+    """DataComp's metadata Parquet (directory, glob, URLs), joined by uid; not named: the folder `metadata` beside a
+    folder `shards`, if there is one; an empty list: none."""
+    remote: RemoteOptions = RemoteOptions()
+    """How patiently remote stores are read, and how much of them is kept in the home; changes no result."""
 
     def build_options(self) -> pools.BuildOptions:
         """What the pool's builder needs of this."""
@@ -121,6 +129,16 @@ class LearnerOptions(Section):
 Selection = Literal["heldout_loss", "heldout_accuracy", "heldout_accuracy_1se"]
 
 
+_MEMORY, _DISK = "the number of states it may keep at once in memory", "the number of states it keeps on disk"
+PLAN_OPTIONS: dict[str, dict[str, str]] = {
+    "keep_all": {},
+    "binomial": {"slots": _MEMORY},
+    "kary": {"arity": "the number of children of a node, 2 or more"},
+    "segments": {"slots": _MEMORY, "disk_states": _DISK},
+}
+"""Which options each plan takes, and what they are."""
+
+
 class DescentOptions(Section):
     """How counts are moved from round to round."""
 
@@ -131,9 +149,20 @@ class DescentOptions(Section):
     """First differentiated step k."""
     probe_steps: tuple[int, ...] = ()
     """Steps at which candidates enter (surrogate `probe`); empty: the window's first step."""
-    plan: Literal["keep_all", "binomial"] = "keep_all"
+    plan: Literal["keep_all", "binomial", "kary", "segments"] = "keep_all"
+    """Which training states the reverse sweep keeps: all of them; at most `slots` in memory with least recomputation
+    (`binomial`); the paper's tree (`kary`); `disk_states` on disk, and between them at most `slots` in memory
+    (`segments`)."""
     slots: Whole | None = None
-    """States kept at once by the binomial plan."""
+    """States kept in memory at once: plans `binomial` and `segments`."""
+    arity: Annotated[int, Field(ge=2)] | None = None
+    """Children of a node: plan `kary`."""
+    disk_states: Whole | None = None
+    """States kept on disk at once, in the run's directory: plan `segments`."""
+    checkpoint_seconds: Positive = 300.0
+    """Most seconds of a round's training and differentiation that a killed process may lose; changes no result."""
+    checkpoint_steps: Whole | None = None
+    """Most steps of either sweep that a killed process may lose, where that is less; changes no result."""
     rule: Literal["sign", "exchange"] = "sign"
     p: Share = 0.2
     """Share of the pool that is masked in (scored and moved) each round."""
@@ -151,9 +180,13 @@ class DescentOptions(Section):
     seed: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")
-    def _slots_named(self) -> DescentOptions:
-        if self.plan == "binomial" and self.slots is None:
-            raise ValueError("plan 'binomial' needs 'slots', the number of states it may keep at once")
+    def _plan_has_its_options(self) -> DescentOptions:
+        takes = PLAN_OPTIONS[self.plan]
+        for option in ("slots", "arity", "disk_states"):
+            if option in takes and getattr(self, option) is None:
+                raise ValueError(f"plan '{self.plan}' needs '{option}': {takes[option]}")
+            if option not in takes and getattr(self, option) is not None:
+                raise ValueError(f"plan '{self.plan}' has no use for '{option}'; remove it, or name another plan")
         return self
 
 
@@ -191,6 +224,10 @@ class Catalog(Section):
     learner: LearnerOptions
     descent: DescentOptions
     comparison: ComparisonOptions = ComparisonOptions()
+    census: CensusOptions = CensusOptions()
+    """What `mgd census` may find, kind by kind: `limits`."""
+    smoothness: SmoothnessOptions = SmoothnessOptions()
+    """How smooth the recipe has to be: `bar`; how that is measured, and the `menu` of an ablation."""
     runtime: RuntimeOptions = RuntimeOptions()
 
     @model_validator(mode="after")
@@ -199,6 +236,21 @@ class Catalog(Section):
         outside = [k for k in (first, *self.descent.probe_steps) if not first <= k < steps]
         if outside:
             raise ValueError(f"steps {outside} lie outside the differentiated window [{first}, {steps})")
+        if (self.descent.disk_states or 0) > steps - first:
+            raise ValueError(f"disk_states = {self.descent.disk_states}: the window has {steps - first} states only")
+        return self
+
+    @model_validator(mode="after")
+    def _menu_fits(self) -> Catalog:
+        menu, steps = self.smoothness.menu, self.learner.steps
+        late = [k for k in menu.window_start if k >= steps]
+        if late or max(menu.warmup, default=0) > steps:
+            raise ValueError(
+                f"smoothness.menu: window_start {late or ''} or warmup {list(menu.warmup)} go beyond the training's "
+                f"{steps} steps"
+            )
+        if menu.eps_root and self.learner.optimizer != "adam":
+            raise ValueError(f"smoothness.menu.eps_root: '{self.learner.optimizer}' has none; remove it")
         return self
 
 
@@ -286,6 +338,9 @@ def _resolved(catalog: Catalog, base: Path) -> Catalog:
 
     source = catalog.pool.source
     moved = absolute(source) if isinstance(source, str) else tuple(absolute(s) for s in source)
+    metadata = catalog.pool.metadata
+    if metadata is not None:
+        metadata = absolute(metadata) if isinstance(metadata, str) else tuple(absolute(s) for s in metadata)
     targets = catalog.targets.model_copy(
         update={
             "target": task(catalog.targets.target),
@@ -295,7 +350,7 @@ def _resolved(catalog: Catalog, base: Path) -> Catalog:
     )
     return catalog.model_copy(
         update={
-            "pool": catalog.pool.model_copy(update={"source": moved}),
+            "pool": catalog.pool.model_copy(update={"source": moved, "metadata": metadata}),
             "targets": targets,
             "model": catalog.model.model_copy(update={"config": absolute(catalog.model.config)}),
         }

@@ -57,10 +57,18 @@ def line_chart(title: str, rounds: Sequence[int], series: Sequence[Series], show
     return _svg(title, HEIGHT, parts)
 
 
-def histogram(title: str, width: float, series: Sequence[tuple[str, str, dict[int, int]]], note: str) -> str:
+def histogram(
+    title: str,
+    width: float,
+    series: Sequence[tuple[str, str, dict[int, int]]],
+    note: str,
+    decision: bool = True,
+    what: str = "samples",
+) -> str:
     """Overlaid step outlines of bins of one width; bin b spans [b, b + 1) widths, so that 0 lies between two bins.
 
-    Each of `series` is a name, a CSS class and the number in each bin. `note` names the x axis.
+    Each of `series` is a name, a CSS class and the number in each bin. `note` names the x axis. `decision`: 0 parts
+    what helps from what does not. `what` is counted.
     """
     bins = range(min(b for *_, one in series for b in one), max(b for *_, one in series for b in one) + 1)
     most = max(n for *_, one in series for n in one.values())
@@ -70,20 +78,21 @@ def histogram(title: str, width: float, series: Sequence[tuple[str, str, dict[in
     parts = []
     for name, style, one in series:
         steps = "".join(f"H{_n(x(b))}V{_n(y(one.get(b, 0)))}H{_n(x(b + 1))}" for b in bins)
-        told = f"<title>{escape(name)}: {sum(one.values()):,} samples</title>"
+        told = f"<title>{escape(name)}: {sum(one.values()):,} {escape(what)}</title>"
         parts.append(f'<path class="area {style}" d="M{_n(x(bins[0]))},{floor}{steps}V{floor}Z">{told}</path>')
     parts += [_horizontal(y(mark), f"{mark:,.0f}", WIDTH - 14) for mark in ticks(0, most, 4)[1:] if mark >= 1]
-    parts.append(f'<text class="axis" x="0" y="{TOP + 4}">samples</text>')
+    parts.append(f'<text class="axis" x="0" y="{TOP + 4}">{escape(what)}</text>')
     exponent = scale_exponent(max(abs(bins[0]), abs(bins[-1] + 1)) * width)
     for mark in ticks(bins[0] * width, (bins[-1] + 1) * width, 5):
         text = f"{mark / 10**exponent + 0.0:g}".replace("-", "−")
         parts.append(
             f'<text class="tick" x="{_n(x(mark / width))}" y="{HEIGHT - BOTTOM}" text-anchor="middle">{text}</text>'
         )
-    zero = _n(x(0))
-    parts.append(f'<line class="decision" x1="{zero}" x2="{zero}" y1="{TOP - 4}" y2="{floor}"/>')
-    parts.append(f'<text class="note" x="{_n(x(0) - 7)}" y="{TOP + 4}" text-anchor="end">← more helps</text>')
-    parts.append(f'<text class="note" x="{_n(x(0) + 7)}" y="{TOP + 4}">less helps →</text>')
+    if decision:
+        zero = _n(x(0))
+        parts.append(f'<line class="decision" x1="{zero}" x2="{zero}" y1="{TOP - 4}" y2="{floor}"/>')
+        parts.append(f'<text class="note" x="{_n(x(0) - 7)}" y="{TOP + 4}" text-anchor="end">← more helps</text>')
+        parts.append(f'<text class="note" x="{_n(x(0) + 7)}" y="{TOP + 4}">less helps →</text>')
     unit = f"{note}{unit_name(exponent)}"
     middle = _n((LEFT + WIDTH - 14) / 2)
     parts.append(f'<text class="axis" x="{middle}" y="{HEIGHT - 8}" text-anchor="middle">{escape(unit)}</text>')

@@ -7,8 +7,8 @@ from typing import Literal
 
 from tasks.exports import export_datacomp, export_parquet
 from tasks.manifests import manifest_path
+from tasks.reshard import ReshardOptions, reshard
 from tasks.runs import Run
-from tasks.shard_exports import export_webdataset
 from tasks.tables import files, read
 
 Format = Literal["datacomp", "parquet", "webdataset"]
@@ -72,9 +72,10 @@ def format_runs(home: Path) -> str:
 
 
 def export_run(
-    home: Path, run_id: str, format: Format, out: Path | None, round: int | None, shard_size: int, seed: int
+    home: Path, run_id: str, format: Format, out: Path | None, round: int | None, how: ReshardOptions
 ) -> str:
-    """Write the subset of a run's round (default: the chosen one); returns one sentence on what was written.
+    """Write the subset of a run's round (default: the chosen one); returns one sentence on what was written. `how` is
+    for shards only.
 
     Raises:
         NoRun: no such run, or no manifest of that round yet.
@@ -88,7 +89,7 @@ def export_run(
         raise NoRun(f"run {run.id} has no manifest of round {number}; it has rounds 0 to {run.catalog.descent.rounds}")
     target = out or run.directory / NAMES[format]
     if format == "webdataset":
-        shards = export_webdataset(manifest, run.pool_directory, target, shard_size, seed)
+        shards = reshard(run.pool_directory, manifest, target, how)
         what = f"{shards.samples:,} samples ({shards.distinct:,} distinct) in {shards.shards} shards"
     else:
         report = (export_datacomp if format == "datacomp" else export_parquet)(manifest, target)

@@ -96,13 +96,9 @@ def _check(uids: Bytes16, counts: npt.NDArray[Any], whose: str) -> None:
     if counts.shape != uids.shape:
         raise ManifestError(f"{whose}: {len(uids)} uids but counts of shape {counts.shape}")
     if not np.issubdtype(counts.dtype, np.integer) or (counts < 0).any():
-        raise ManifestError(
-            f"{whose}: counts are whole numbers from 0 on; got {counts.dtype}, lowest {counts.min()}"
-        )
+        raise ManifestError(f"{whose}: counts are whole numbers from 0 on; got {counts.dtype}, lowest {counts.min()}")
     if not (counts > 0).any():
-        raise ManifestError(
-            f"{whose}: every sample was dropped; a smaller step (p), or fewer rounds, keeps some"
-        )
+        raise ManifestError(f"{whose}: every sample was dropped; a smaller step (p), or fewer rounds, keeps some")
     distinct, seen = np.unique(uids, return_counts=True)
     if len(distinct) < len(uids):
         raise ManifestError(f"{whose}: uid {uid_hex(distinct[seen > 1][:1])[0]} is given more than once")

@@ -12,6 +12,8 @@ from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from PIL import Image
@@ -79,7 +81,13 @@ def _decode(pool: PoolRecord, size: int, file: BinaryIO) -> None:
     samples = pq.read_table(pool.samples_path, columns=COLUMNS)
     shape = (samples.num_rows, 3, size, size)
     np.lib.format.write_array_header_2_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    first, row_bytes = file.tell(), 3 * size * size
+    # In the order of the tars, so that each is read once, wherever it lies; uids are spread over all of them.
+    places = pa.table([samples["shard"], samples["image_offset"]], names=["shard", "offset"])
+    order = pc.sort_indices(places, [("shard", "ascending"), ("offset", "ascending")]).to_numpy()
     for start in range(0, samples.num_rows, DECODE_AT_ONCE):
-        rows = samples.slice(start, DECODE_AT_ONCE).to_pylist()
-        for data in read_images(rows, pool.directory):
+        chosen = order[start : start + DECODE_AT_ONCE]
+        images = read_images(samples.take(pa.array(chosen)), pool.directory)
+        for position, data in zip(chosen.tolist(), images, strict=True):
+            file.seek(first + position * row_bytes)
             file.write(resized(Image.open(io.BytesIO(data)), size).tobytes())

@@ -59,9 +59,7 @@ def connect(home: str | Path, run: str | None = None) -> duckdb.DuckDBPyConnecti
 def _choose(home: Path, run: str | None) -> list[str]:
     known = runs(home)
     if not known:
-        raise QueryError(
-            f"{home}: no run has published a table yet; start one with `mgd curate CATALOG --home {home}`"
-        )
+        raise QueryError(f"{home}: no run has published a table yet; start one with `mgd curate CATALOG --home {home}`")
     if run == ALL:
         return known
     if run is None:
@@ -69,9 +67,7 @@ def _choose(home: Path, run: str | None) -> list[str]:
     if run not in known:
         near = get_close_matches(run, known, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise QueryError(
-            f"{home}: no run {run!r}{hint}. The runs are {', '.join(known)}, or all for all of them"
-        )
+        raise QueryError(f"{home}: no run {run!r}{hint}. The runs are {', '.join(known)}, or all for all of them")
     return [run]
 
 
@@ -111,9 +107,7 @@ def _upstream_fields(paths: Iterable[Path], table: str) -> list[pa.Field]:
     return list(found.values())
 
 
-def _create_views(
-    connection: duckdb.DuckDBPyConnection, views: list[View], known: set[str]
-) -> dict[str, str]:
+def _create_views(connection: duckdb.DuckDBPyConnection, views: list[View], known: set[str]) -> dict[str, str]:
     """Make the views whose needs are met, after those they need; returns why each of the others is left
     out."""
     waiting, known = list(views), set(known)
@@ -146,10 +140,6 @@ def _explain(
         "SELECT table_name, column_name, data_type FROM duckdb_columns() WHERE NOT internal "
         "ORDER BY table_oid, column_index"
     ).fetchall()
-    connection.execute(
-        'CREATE TABLE "columns" ("table" VARCHAR, "column" VARCHAR, "type" VARCHAR, doc VARCHAR)'
-    )
-    entries = [
-        (table, name, kind, told[table].get(name, "")) for table, name, kind in described if table in told
-    ]
+    connection.execute('CREATE TABLE "columns" ("table" VARCHAR, "column" VARCHAR, "type" VARCHAR, doc VARCHAR)')
+    entries = [(table, name, kind, told[table].get(name, "")) for table, name, kind in described if table in told]
     connection.executemany('INSERT INTO "columns" VALUES (?, ?, ?, ?)', entries)

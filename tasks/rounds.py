@@ -7,6 +7,7 @@ nothing then. What a round is a function of: the run's catalog and pool, and the
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from functools import lru_cache
 from pathlib import Path
@@ -20,20 +21,26 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save as to_safetensors
 
+from mgd_core.actions import Plan, Tier
 from mgd_core.descent import CountUpdate, exchange_step, mask, scaled_by_count, sign_step, summed
-from mgd_core.plans import Plan, binomial, keep_all
+from mgd_core.journal import Interval, durable
+from mgd_core.kary import kary
+from mgd_core.plans import binomial, keep_all
 from mgd_core.probe import Probe
 from mgd_core.replay import Metagradient, ProbePoint, replay, train
+from mgd_core.segments import segments
 from tasks.artefacts import digest, publish_bytes, publish_json, read_json
 from tasks.catalog import Catalog, DescentOptions
 from tasks.manifests import write_manifest
 from tasks.progress import announce
+from tasks.smoothness_table import own_score
 from tasks.tables import publish, read
 from tasks.uids import uid_array
 from tasks.workbench import Counts, Workbench, opened
 
 Vector = npt.NDArray[np.float64]
 LAST_LOSSES = 10  # training losses averaged for the rounds table
+STATES = "states"  # directory of a round's training states, until the round is done
 PROBE_BATCH = 512  # candidates encoded at once; changes results by rounding only
 
 
@@ -54,7 +61,7 @@ def train_round(directory: Path, round: int, differentiate: bool) -> Path:
     """Train on the round's counts, evaluate, and, if ``differentiate``, traverse the window in reverse.
 
     Writes ``replayed.safetensors`` (final parameters, probe points, path gradients) and then the record, whose path is
-    returned.
+    returned. Until then its states lie beside it, in ``states``, from which a killed round goes on.
     """
     with opened(directory) as bench:
         counts = counts_of(bench, round)
@@ -62,10 +69,11 @@ def train_round(directory: Path, round: int, differentiate: bool) -> Path:
         key = bench.run.key("round", round, differentiate, digest(counts.tolist()))
         if not is_done(record, key):
             began = time.monotonic()
-            result, train_seconds = _replay(bench, counts, round, differentiate)
+            result, train_seconds = _replay(bench, counts, round, differentiate, key)
             publish_bytes(record.with_suffix(".safetensors"), _packed(result))
             seconds = {"train": train_seconds, "reverse": time.monotonic() - began - train_seconds}
             publish_json(record, {"key": key, "figures": _figures(bench, result, counts, round), "seconds": seconds})
+        shutil.rmtree(record.with_name(STATES), ignore_errors=True)
         return record
 
 
@@ -105,7 +113,8 @@ def finish_round(directory: Path, round: int, probes: list[Path]) -> None:
             publish_counts(bench, round + 1, update.counts, round)
             figures["probed"] = int(probed.sum())
         figures |= {"raised": update.raised if update else 0, "lowered": update.lowered if update else 0}
-        publish(home, run, "rounds", round, pa.Table.from_pylist([{"smoothness": None, **figures}]))
+        figures["smoothness"] = own_score(home, run) if round == 0 else None
+        publish(home, run, "rounds", round, pa.Table.from_pylist([figures]))
         rows = [{"phase": phase, "seconds": value} for phase, value in seconds.items()]
         publish(home, run, "timings", round, pa.Table.from_pylist(rows))
 
@@ -165,11 +174,16 @@ def publish_counts(bench: Workbench, round: int, counts: Counts, parent: int | N
 
 def plan_of(catalog: Catalog) -> Plan:
     """The traversal plan of a catalog's window."""
-    start, stop = catalog.descent.window_start, catalog.learner.steps
-    if catalog.descent.plan == "keep_all":
+    options, start, stop = catalog.descent, catalog.descent.window_start, catalog.learner.steps
+    if options.plan == "keep_all":
         return keep_all(start, stop)
-    assert catalog.descent.slots is not None
-    return binomial(start, stop, catalog.descent.slots)
+    if options.plan == "kary":
+        assert options.arity is not None
+        return kary(start, stop, options.arity)
+    assert options.slots is not None
+    if options.plan == "binomial":
+        return binomial(start, stop, options.slots)
+    return segments(start, stop, options.slots, disk_states=options.disk_states)
 
 
 def probe_steps_of(options: DescentOptions) -> tuple[int, ...]:
@@ -193,7 +207,7 @@ def is_done(record: Path, key: str) -> bool:
         return False
 
 
-def _replay(bench: Workbench, counts: Counts, round: int, differentiate: bool) -> tuple[Metagradient, float]:
+def _replay(bench: Workbench, counts: Counts, round: int, differentiate: bool, key: str) -> tuple[Metagradient, float]:
     """Train and, if asked, differentiate; returns the result and the seconds until the reverse sweep began."""
     catalog = bench.catalog
     learner, state = bench.learner(counts, catalog.descent.seed, round)
@@ -209,20 +223,28 @@ def _replay(bench: Workbench, counts: Counts, round: int, differentiate: bool) -
         else:
             announce(f"round {round}: train", t + 1, steps)
 
-    if not differentiate:
-        final, losses = train(learner, state, on=on)
-        phi, _ = target.target(final.theta)
-        nothing = final.theta.new_zeros(0)
-        result = Metagradient(phi.item(), final, nothing, nothing.long(), nothing, losses)
-        return result, time.monotonic() - began
-    result = replay(learner, state, target.target, plan, len(bench.pairs), probe_steps_of(catalog.descent), on=on)
-    return result, turned[0] - began
+    owner = digest([key, bench.run.record["environment"], bench.run.record["versions"]])
+    states = bench.run.work(f"round-{round:03d}", STATES)
+    interval = Interval(catalog.descent.checkpoint_steps, catalog.descent.checkpoint_seconds)
+    with durable(states, owner, interval) as (store, journal):
+        if not differentiate:
+            final, losses = train(learner, state, on=on, journal=journal)
+            phi, _ = target.target(final.theta)
+            nothing = final.theta.new_zeros(0)
+            result = Metagradient(phi, final, nothing, nothing.long(), nothing, losses)
+            return result, time.monotonic() - began
+        points, n = probe_steps_of(catalog.descent), len(bench.pairs)
+        result = replay(learner, state, target.target, plan, n, points, on=on, store=store, journal=journal)
+        return result, turned[0] - began
 
 
 def _figures(bench: Workbench, result: Metagradient, counts: Counts, round: int) -> dict[str, Any]:
     learner, _ = bench.learner(counts, bench.catalog.descent.seed, round)
     tasks = bench.zero_shot(learner)
     scores = {name: tasks[name].score(result.final.theta) for name in ("target", "heldout")}
+    # As planned, which a traversal asserts: one that was cut off and went on did more, and must give the same table.
+    plan = plan_of(bench.catalog) if result.reverse_steps else None
+    in_memory = sum(n for tier, n in plan.peak_states.items() if tier is not Tier.DISK) if plan else 0
     return {
         "target_loss": scores["target"].loss,
         "target_accuracy": scores["target"].accuracy,
@@ -230,10 +252,10 @@ def _figures(bench: Workbench, result: Metagradient, counts: Counts, round: int)
         "heldout_accuracy": scores["heldout"].accuracy,
         "temperature": scores["target"].scale,
         "train_loss": float(np.mean(result.train_losses[-LAST_LOSSES:])),
-        "advances": result.advances,
+        "advances": plan.advances if plan else 0,
         "reverse_steps": result.reverse_steps,
-        "peak_states": result.peak_states,
-        "peak_bytes": result.peak_bytes,
+        "peak_states": in_memory,
+        "peak_bytes": in_memory * result.final.nbytes,
         "distinct": int((counts > 0).sum()),
         "total": int(counts.sum()),
         "probed": 0,

@@ -101,7 +101,15 @@ def begin_run(home: Path, catalog_path: Path, pool: PoolRecord) -> Run:
 
 def _identity(catalog: Catalog) -> dict[str, Any]:
     """The catalog without what cannot change a result: descriptions, where files lie, how work is spread."""
-    idle: Any = {"description": True, "pool": {"source", "how_to_get"}, "runtime": {"runner", "workers"}}
+    places = {"source", "how_to_get", "metadata", "remote"}
+    idle: Any = {
+        "description": True,
+        "census": True,
+        "smoothness": True,
+        "pool": places,
+        "descent": {"checkpoint_seconds", "checkpoint_steps"},
+        "runtime": {"runner", "workers"},
+    }
     content = catalog.model_dump(mode="json", exclude=idle)
     model = read_json(Path(catalog.model.config))
     content["model"] = {**catalog.model.model_dump(), "config": model}

@@ -21,9 +21,7 @@ _UID = ("uid", UID, "Identity of the sample, 128 bits; as text 32 lowercase hex 
 
 
 def _schema(*columns: tuple[str, pa.DataType, str], nullable: tuple[str, ...] = ()) -> pa.Schema:
-    return pa.schema(
-        [pa.field(name, kind, name in nullable, {DOC: doc.encode()}) for name, kind, doc in columns]
-    )
+    return pa.schema([pa.field(name, kind, name in nullable, {DOC: doc.encode()}) for name, kind, doc in columns])
 
 
 SAMPLES = _schema(
@@ -84,8 +82,8 @@ ROUNDS = _schema(
     ("train_loss", pa.float64(), "Mean training loss over the last steps, nats."),
     ("advances", pa.int64(), "Training steps run, replays included."),
     ("reverse_steps", pa.int64(), "Steps differentiated backwards."),
-    ("peak_states", pa.int64(), "Most training states held at once."),
-    ("peak_bytes", pa.int64(), "Bytes of the most training states held at once."),
+    ("peak_states", pa.int64(), "Most training states held in memory at once."),
+    ("peak_bytes", pa.int64(), "Bytes of the most training states held in memory at once."),
     (
         "smoothness",
         pa.float64(),
@@ -117,6 +115,23 @@ CHOICES = _schema(
     ("value", pa.float64(), "What the rule measured at the chosen round (its `round`), in the rule's unit."),
 )
 
+SMOOTHNESS = _schema(
+    ("variant", pa.string(), "The recipe: `as it is`, or the one knob that is turned and its value."),
+    ("direction", pa.int32(), "Number of the random direction of example weights, from 0."),
+    ("h", pa.float64(), "Step along the direction: weights are 1, 1 + h v and 1 + 2 h v with v ~ N(0, 1)."),
+    ("score", pa.float64(), "Metasmoothness S (Definition 2), -1 to 1; 1: smooth; null where there is none."),
+    (
+        "curvature",
+        pa.float64(),
+        "Second difference of the target loss along the direction (Definition 1), nats per h squared; 0: straight.",
+    ),
+    ("movement", pa.float64(), "Sum of |change| of all trained parameters over the whole stretch, 2 h v."),
+    ("target_loss", pa.float64(), "Loss on the target tasks with all weights 1, nats."),
+    ("heldout_accuracy", pa.float64(), "Accuracy on the held-out target with all weights 1, 0 to 1."),
+    ("failure", pa.string(), "Why there is no score: what became NaN or infinite; empty where there is one."),
+    nullable=("score", "curvature", "movement", "target_loss", "heldout_accuracy"),
+)
+
 REJECTS = _schema(
     ("shard", pa.string(), "The tar that holds the rejected sample, as in samples."),
     ("member", pa.string(), "Key or member name in the tar; empty when the tar itself is damaged."),
@@ -138,6 +153,7 @@ TABLES: dict[str, pa.Schema] = {
     "rounds": ROUNDS,
     "evaluations": EVALUATIONS,
     "choices": CHOICES,
+    "smoothness": SMOOTHNESS,
     "rejects": REJECTS,
     "timings": TIMINGS,
 }
@@ -149,6 +165,7 @@ SHOWS = {
     "rounds": "One row a round: losses, accuracies, costs and sizes.",
     "evaluations": "One row a subset, seed, task and metric: the trainings afresh, on test data.",
     "choices": "One row: the round that was chosen, and by what rule.",
+    "smoothness": "One row a recipe and direction: how smoothly the trained model answers to example weights.",
     "rejects": "One row a sample or tar that could not be used, with the reason.",
     "timings": "One row a phase of a round: wall seconds.",
 }

@@ -97,9 +97,7 @@ def open_sheet(directory: str | Path) -> Sheet:
     return Sheet(directory, tiles, table, meta)
 
 
-def write_sheet(
-    directory: str | Path, picture: Image.Image, table: pa.Table, meta: Mapping[str, Any]
-) -> Sheet:
+def write_sheet(directory: str | Path, picture: Image.Image, table: pa.Table, meta: Mapping[str, Any]) -> Sheet:
     """Write a laid-out picture and its table as a sheet and read it back.
 
     `meta` needs tile_width, tile_height and tiles_per_row. The same input gives the same bytes under the same
@@ -177,9 +175,7 @@ def _read_table(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     if missing:
         raise SheetError(f"{path}: metadata {META_KEY.decode()!r} lacks a positive {', '.join(missing)}")
     if not np.array_equal(table["tile"].to_numpy(), np.arange(table.num_rows)):
-        raise SheetError(
-            f"{path}: column 'tile' must count 0, 1, 2, ... by row; do not sort or filter the table"
-        )
+        raise SheetError(f"{path}: column 'tile' must count 0, 1, 2, ... by row; do not sort or filter the table")
     _check_rows(path, table)
     return table, meta
 
@@ -189,9 +185,7 @@ def _check_rows(path: Path, table: pa.Table) -> None:
         raise SheetError(f"{path}: the table has no rows; a sheet needs at least one tile")
     distinct = pc.count_distinct(table["uid"], mode="all").as_py()
     if distinct != table.num_rows:
-        raise SheetError(
-            f"{path}: {table.num_rows - distinct} uids occur more than once; each must be unique"
-        )
+        raise SheetError(f"{path}: {table.num_rows - distinct} uids occur more than once; each must be unique")
     unknown = set(table["split"].unique().to_pylist()) - set(SPLITS)
     if unknown:
         raise SheetError(f"{path}: unknown split {sorted(map(str, unknown))}; splits are {', '.join(SPLITS)}")

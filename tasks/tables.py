@@ -45,9 +45,7 @@ def publish(home: str | Path, run: str, table: str, round: int, rows: pa.Table) 
     """
     home = Path(home)
     if not RUN_ID.fullmatch(run) or round < 0:
-        raise TableError(
-            f"run {run!r}, round {round}: a run's name is letters, digits, . _ - and a round is 0 or more"
-        )
+        raise TableError(f"run {run!r}, round {round}: a run's name is letters, digits, . _ - and a round is 0 or more")
     rows = conform(table, rows)
     # Outside the tables' tree, yet on the same file system.
     with staged(home / ".staging", f"{table}-{run}-{round}") as file:
@@ -82,9 +80,7 @@ def read(home: str | Path, run: str, table: str, round: int | None = None) -> pa
     found = files(home, run, table)
     if round is not None:
         if round not in found:
-            raise TableError(
-                f"{home}: run {run!r} has no {table} for round {round}; published rounds: {list(found)}"
-            )
+            raise TableError(f"{home}: run {run!r} has no {table} for round {round}; published rounds: {list(found)}")
         return _read_file(found[round])
     if not found:
         raise TableError(f"{home}: run {run!r} has published no {table} yet")
@@ -105,9 +101,7 @@ def conform(table: str, rows: pa.Table) -> pa.Table:
     extra = [name for name in rows.column_names if name not in schema.names]
     missing = [name for name in schema.names if name not in rows.column_names]
     if missing or (extra and table not in OPEN):
-        raise TableError(
-            f"{table}: missing columns {missing}, unknown columns {extra}; the table has {schema.names}"
-        )
+        raise TableError(f"{table}: missing columns {missing}, unknown columns {extra}; the table has {schema.names}")
     columns = [_column(table, field, rows[field.name]) for field in schema]
     fields = list(schema) + [upstream_field(name, rows.schema.field(name).type) for name in extra]
     result = pa.table(columns + [rows[name] for name in extra], schema=pa.schema(fields))
@@ -118,9 +112,7 @@ def conform(table: str, rows: pa.Table) -> pa.Table:
 def write_parquet(file: BinaryIO, rows: pa.Table) -> None:
     """Write a table as zstd Parquet; equal tables give equal bytes under one version of pyarrow."""
     # One chunk a column: how the rows were put together must not show in the file.
-    pq.write_table(
-        rows.combine_chunks(), file, compression="zstd", compression_level=3, write_page_index=True
-    )
+    pq.write_table(rows.combine_chunks(), file, compression="zstd", compression_level=3, write_page_index=True)
 
 
 def _column(table: str, field: pa.Field, column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
@@ -193,9 +185,7 @@ def _manifest(home: Path, run: str) -> dict[str, Any]:
         return {"version": VERSION, "run": run, "tables": {}}
     manifest = read_json(path)
     if manifest.get("version") != VERSION:
-        raise TableError(
-            f"{path}: version {manifest.get('version')}, this program reads {VERSION}; use its own"
-        )
+        raise TableError(f"{path}: version {manifest.get('version')}, this program reads {VERSION}; use its own")
     return manifest
 
 

@@ -60,9 +60,7 @@ def _typed(values: list[Any]) -> pa.Array:
         return pa.array(values, pa.int64())
     if kinds <= {int, float} and float in kinds:
         return pa.array([None if value is None else float(value) for value in values], pa.float64())
-    return pa.array(
-        [None if value is None else canonical_json(value).decode() for value in values], pa.string()
-    )
+    return pa.array([None if value is None else canonical_json(value).decode() for value in values], pa.string())
 
 
 def _free_name(name: str, taken: set[str]) -> str:

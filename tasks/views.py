@@ -58,11 +58,7 @@ def load_views(directory: Path = VIEWS) -> list[View]:
 def expand(views: Iterable[View], columns: Iterable[str]) -> list[View]:
     """Every view as it is, but those `for each` column once for each of `columns`."""
     names = list(columns)
-    return [
-        one
-        for view in views
-        for one in ([_for_column(view, n) for n in names] if view.per_column else [view])
-    ]
+    return [one for view in views for one in ([_for_column(view, n) for n in names] if view.per_column else [view])]
 
 
 def quoted(name: str) -> str:
@@ -72,11 +68,7 @@ def quoted(name: str) -> str:
 
 def _parse(path: Path) -> View:
     text = path.read_text(encoding="utf-8")
-    header = [
-        HEADER.fullmatch(line.strip())
-        for line in text.split("CREATE VIEW", 1)[0].splitlines()
-        if line.strip()
-    ]
+    header = [HEADER.fullmatch(line.strip()) for line in text.split("CREATE VIEW", 1)[0].splitlines() if line.strip()]
     name = path.stem.replace("column", "$column") if "$column" in text else path.stem
     if f"CREATE VIEW {name} AS" not in text or not header or None in header:
         raise ViewError(f"{path}: expected comment lines, then CREATE VIEW {name} AS ...")
@@ -84,9 +76,7 @@ def _parse(path: Path) -> View:
     notes = [COLUMN.fullmatch(line) for indent, line in lines if len(indent) == 3]
     columns = {match[1]: match[2] for match in notes if match}
     needs = [line[len("needs:") :] for _, line in lines if line.startswith("needs:")]
-    told = [
-        line for indent, line in lines if len(indent) < 3 and not line.startswith(("needs:", "for each:"))
-    ]
+    told = [line for indent, line in lines if len(indent) < 3 and not line.startswith(("needs:", "for each:"))]
     return View(
         name=name,
         sql=text,

@@ -42,9 +42,7 @@ class Vocabulary:
         strange = (self.ids[compact] != raw).any(1)
         if strange.any():
             text = texts[int(strange.argmax())]
-            raise ValueError(
-                f"the text {text!r} has tokens that neither the pool nor the tasks had when the run began"
-            )
+            raise ValueError(f"the text {text!r} has tokens that neither the pool nor the tasks had when the run began")
         return torch.from_numpy(compact)
 
 

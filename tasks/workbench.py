@@ -33,6 +33,7 @@ from tasks.vocabulary import Vocabulary, full_vocabulary, used_vocabulary
 from tasks.zero_shot import TaskData, load_targets
 
 Counts = npt.NDArray[np.int64]
+BUILD_OPTIONS = ("init_logit_scale", "quick_gelu")  # of a model config, beside its towers
 ROUND_STREAM = 1_000  # weights of round r are drawn from seed * ROUND_STREAM + r
 
 
@@ -52,9 +53,9 @@ class Workbench:
         """The recipe on a training multiset, and its first state; a pure function of its arguments."""
         options = self.catalog.learner
         text = {**self.model_config["text_cfg"], "vocab_size": self.vocabulary.size}
-        model = build_clip(
-            int(self.model_config["embed_dim"]), self.model_config["vision_cfg"], text, seed * ROUND_STREAM + round  # type: ignore[call-overload]
-        )
+        config, weights = self.model_config, seed * ROUND_STREAM + round
+        others = {key: config[key] for key in BUILD_OPTIONS if key in config}
+        model = build_clip(int(config["embed_dim"]), config["vision_cfg"], text, weights, **others)  # type: ignore[call-overload]
         model.to(self.catalog.runtime.device)
         layout = ParameterLayout.of(model)
         theta = initial_parameters(model, layout)

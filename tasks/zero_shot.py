@@ -72,8 +72,7 @@ def load_task(options: TaskOptions, size: int) -> TaskData:
         raise CatalogError(
             f"{where}: a zero-shot target needs images and at least two classes with texts; column "
             f"'{options.classes}' has {len(described)} classes in splits {', '.join(splits)}, the split has "
-            f"{len(labels)} images"
-            + (f", and classes without texts: {', '.join(unknown[:5])}" if unknown else "")
+            f"{len(labels)} images" + (f", and classes without texts: {', '.join(unknown[:5])}" if unknown else "")
         )
     classes = sorted(described)
     position = {name: i for i, name in enumerate(classes)}

@@ -123,8 +123,6 @@ def _start_writer(target: Path) -> subprocess.Popen[str]:
         "with publishing(sys.argv[1]) as f:\n  f.write(b'half'); f.flush()\n"
         "  print('written', flush=True); time.sleep(60)"
     )
-    writer = subprocess.Popen(
-        [sys.executable, "-c", script, str(target)], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    )
+    writer = subprocess.Popen([sys.executable, "-c", script, str(target)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert writer.stdout is not None and writer.stdout.readline() == "written\n"
     return writer

@@ -44,6 +44,10 @@ def test_an_unknown_key_without_a_neighbour_lists_the_valid_ones(tmp_path: Path)
         ('rule = "exchange"', 'rule = "exchnge"', "'sign' or 'exchange'"),
         ("steps = 64", "steps = ", "not valid TOML"),
         ("rounds = ", 'plan = "binomial"\nrounds = ', "needs 'slots'"),
+        ("rounds = ", 'plan = "segments"\nslots = 2\nrounds = ', "needs 'disk_states'"),
+        ("rounds = ", 'plan = "kary"\narity = 1\nrounds = ', "arity' = 1: .*greater than or equal to 2"),
+        ("rounds = ", "slots = 3\nrounds = ", "'keep_all' has no use for 'slots'"),
+        ("rounds = ", 'plan = "segments"\nslots = 2\ndisk_states = 57\nrounds = ', "the window has 56 states only"),
     ],
 )
 def test_bad_values_are_explained(tmp_path: Path, old: str, new: str, message: str) -> None:

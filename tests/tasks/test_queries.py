@@ -203,18 +203,11 @@ def test_columns_with_strange_names_do_no_harm(tmp_path: Path, rows: Rows) -> No
 @pytest.mark.parametrize("form", ["table", "csv", "json"])
 def test_answers_in_every_format(form: str, small_run: Path, uid: Callable[[int], str]) -> None:
     out = io.StringIO()
-    query = (
-        "SELECT uid, g_by_round AS gs, NULL AS nothing, 1/0.0 AS inf, text FROM sample_outcomes ORDER BY uid"
-    )
+    query = "SELECT uid, g_by_round AS gs, NULL AS nothing, 1/0.0 AS inf, text FROM sample_outcomes ORDER BY uid"
     assert run_sql(small_run, query, None, out, form, limit=2) in (2, 4)  # type: ignore[arg-type]
     if form == "json":
         first, second = json.loads(out.getvalue())
-        assert (
-            second["uid"] == uid(1)
-            and first["gs"] == [-2, -1]
-            and first["nothing"] is None
-            and first["inf"] is None
-        )
+        assert second["uid"] == uid(1) and first["gs"] == [-2, -1] and first["nothing"] is None and first["inf"] is None
     elif form == "csv":
         first, second = csv.DictReader(io.StringIO(out.getvalue()))
         assert second["uid"] == uid(1) and json.loads(first["gs"]) == [-2, -1] and first["nothing"] == ""
@@ -272,9 +265,7 @@ def test_the_shell_answers_statements_over_lines_and_goes_on_after_errors(small_
 
 
 def test_the_shells_commands(small_run: Path) -> None:
-    out = shell(
-        small_run, [".help", ".views", ".schema counts", ".schema nowhere", ".nonsense", "", ";", "SELECT 7"]
-    )
+    out = shell(small_run, [".help", ".views", ".schema counts", ".schema nowhere", ".nonsense", "", ";", "SELECT 7"])
     assert "movers" in out and "Times the sample stands" in out and "no table or view 'nowhere'" in out
     assert "no command '.nonsense'" in out and out.endswith("7\n(1 row)\n")
 

@@ -66,10 +66,10 @@ def test_a_repeated_run_gives_the_same_bytes(finished: Path, tmp_path: Path) -> 
 
 
 def test_killed_at_any_instant_the_same_command_ends_with_the_same_bytes(finished: Path, tmp_path: Path) -> None:
-    catalog, home = small_catalog(tmp_path), tmp_path / "home"
+    catalog, home = small_catalog(tmp_path, ("rounds = 2", "checkpoint_steps = 1\nrounds = 2")), tmp_path / "home"
     command = [sys.executable, str(SCRIPT), str(catalog), str(home)]
     environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parents[1])}
-    for milestone in ("work/round-000/replayed.safetensors", "work/round-001/probe-00001-tar.json"):
+    for milestone in ("work/round-000/states/reverse.safetensors", "work/round-001/probe-00001-tar.json"):
         process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 120
         while not list(home.glob(f"runs/*/{milestone}")):
@@ -81,10 +81,12 @@ def test_killed_at_any_instant_the_same_command_ends_with_the_same_bytes(finishe
 
 
 def test_plan_and_slots_change_no_bit(finished: Path, tmp_path: Path) -> None:
-    catalog = small_catalog(tmp_path, ("rounds = 2", 'plan = "binomial"\nslots = 2\nrounds = 2'))
+    plan = 'plan = "segments"\nslots = 1\ndisk_states = 2\nrounds = 2'
+    catalog = small_catalog(tmp_path, ("rounds = 2", plan))
     other = curate_plainly(catalog, tmp_path / "home")
     row = read(tmp_path / "home", other.name, "rounds", 0).to_pylist()[0]
-    assert (row["peak_states"], row["advances"]) == (2, 4)
+    assert (row["peak_states"], row["advances"]) == (1, 4)
+    assert not list(other.glob("work/*/states")), "states go when their round is done"
     for table in ("metagradients", "counts", "evaluations"):
         mine = read(tmp_path / "home", other.name, table).to_pylist()
         assert mine == read(finished.parents[1], finished.name, table).to_pylist()

@@ -242,9 +242,7 @@ def tabulate(samples: list[Sample], tiles: Pixels) -> pa.Table:
     """The sheet's table; concept and subgroup follow the caption seen, truth_* are null outside the pool."""
     spoilt = [s.split == "pool" for s in samples]
     known = list(zip(samples, spoilt, strict=True))
-    uids = [
-        tile_uid(s.split, t, s.seen.text, f"{s.style}/{s.icon}") for s, t in zip(samples, tiles, strict=True)
-    ]
+    uids = [tile_uid(s.split, t, s.seen.text, f"{s.style}/{s.icon}") for s, t in zip(samples, tiles, strict=True)]
     columns = {
         "tile": pa.array(range(len(samples)), pa.int32()),
         "uid": uids,

@@ -1,0 +1,82 @@
+"""`mgd smoothness`: is a recipe smooth enough for its metagradients to be of use, and what would make it smoother."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+Make = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
+BELOW = 3
+"""Exit status where the recipe is below the catalog's bar; 1 is any failure to measure it."""
+
+TEXT = """measure how smooth a catalog's recipe is, before spending rounds on it
+
+Trains at weights 1, 1 + h v and 1 + 2 h v along random directions v and prints metasmoothness S (Definition 2 of
+arXiv 2503.13751; 1: smooth, near 0: metagradients say nothing), the second difference of the target loss (Definition
+1), the movement of the parameters, and one true metagradient with its size. --sweep does so for each value in the
+catalog's [smoothness.menu], one knob at a time, beside held-out accuracy. Stopped or killed, the same command goes on
+where it was; `mgd curate` takes over what was measured. Exits with 3 when S is below the catalog's smoothness.bar."""
+
+MENU = """the catalog has no [smoothness.menu], so there is nothing to sweep. Name other values for its knobs, say:
+
+[smoothness.menu]
+eps_root = [0.0, 1e-6]
+batch = [128, 512]
+learning_rate = [5e-4, 2e-3]"""
+
+
+def add_smoothness(make: Make) -> None:
+    """Add the command's parser."""
+    made = make("smoothness", _run, TEXT)
+    made.add_argument("catalog", help="a TOML file, or the name of a catalog that comes with mgd")
+    text = "random directions, at least 2 (default: the catalog's smoothness.directions)"
+    made.add_argument("--directions", type=int, help=text)
+    made.add_argument("--h", type=float, help="step along a direction (default: the catalog's smoothness.h)")
+    made.add_argument("--sweep", action="store_true", help="also measure each recipe of the catalog's smoothness.menu")
+
+
+def _run(options: argparse.Namespace) -> int:
+    from tasks.catalog import check_sources, find_catalog, load_catalog
+
+    catalog = load_catalog(find_catalog(options.catalog))
+    check_sources(catalog)
+    measure = {name: value for name in ("directions", "h") if (value := getattr(options, name)) is not None}
+    _check(measure, options.sweep and not any(catalog.smoothness.menu.model_dump().values()))
+    from flows.runtime.session import prefect_session
+
+    home = options.home.resolve()
+    with prefect_session(home):
+        from flows.console import shown_progress
+        from flows.smoothness import run_smoothness
+
+        with shown_progress():
+            directory = run_smoothness(options.catalog, home, options.sweep, **measure)
+    return _show(directory, catalog.smoothness.bar)
+
+
+def _check(measure: dict[str, float], nothing_to_sweep: bool) -> None:
+    from tasks.catalog import CatalogError
+
+    if measure.get("directions", 2) < 2:
+        raise CatalogError("--directions: one direction says nothing of the spread; take at least 2")
+    if measure.get("h", 1.0) <= 0:
+        raise CatalogError(f"--h {measure['h']:g}: the step along a direction must be above 0, say 0.1")
+    if nothing_to_sweep:
+        raise CatalogError(MENU)
+
+
+def _show(directory: Path, bar: float | None) -> int:
+    from tasks.metagradient_check import format_check, load_check
+    from tasks.smoothness_table import format_summaries, own_score, summaries
+
+    home, run = directory.parents[1], directory.name
+    print(format_summaries(summaries(home, run)))
+    print(f"\n{format_check(load_check(directory))}")
+    print(f'ask     mgd sql --home {home} "select * from smoothness_summary"')
+    score = own_score(home, run)
+    if bar is None or (score is not None and score >= bar):
+        return 0
+    print(f"mgd: the recipe is below the catalog's bar of {bar:g}", file=sys.stderr)
+    return BELOW

@@ -1,0 +1,100 @@
+"""The flow `smoothness`: how smooth a catalog's recipe is, an ablation over its menu, and the gate of `curate`.
+
+Composition only, as in `flows.curate`: the units say themselves what is done, so the same command goes on after any
+interruption, and a curation that follows finds its gate measured and its round 0 differentiated.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+
+from flows.pool_building import build_pool
+from flows.runtime.device import device_lock
+from flows.runtime.runners import make_runner
+from flows.runtime.session import record_session
+from tasks import metagradient_check
+from tasks import smoothness as measuring
+from tasks.catalog import Catalog, check_sources, find_catalog, load_catalog
+from tasks.runs import Run, begin_run
+from tasks.smoothness_menu import Variant
+from tasks.smoothness_options import SmoothnessOptions
+from tasks.smoothness_table import check_bar
+
+
+@task(name="smooth-base", task_run_name="{variant.name}: at z", cache_policy=NO_CACHE, persist_result=False)
+def train_base(directory: Path, variant: Variant) -> Path:
+    """Train a recipe on the pool as it is."""
+    with _device(directory):
+        return measuring.train_base(directory, variant)
+
+
+@task(name="smooth-direction", task_run_name="{variant.name}: v{number}", cache_policy=NO_CACHE, persist_result=False)
+def measure_direction(directory: Path, variant: Variant, number: int, h: float) -> Path:
+    """Train a recipe at two points along a direction."""
+    with _device(directory):
+        return measuring.measure_direction(directory, variant, number, h)
+
+
+@task(name="smooth-metagradient", cache_policy=NO_CACHE, persist_result=False)
+def check_metagradient(directory: Path, options: SmoothnessOptions) -> Path:
+    """Take round 0's metagradient and hold it against the directions."""
+    with _device(directory):
+        return metagradient_check.check_metagradient(directory, options)
+
+
+@flow(name="smoothness", flow_run_name="smoothness {catalog}", on_running=[record_session], log_prints=False)
+def smoothness(catalog: str, home: str = "runs", sweep: bool = False, **measure: float) -> str:
+    """Measure a catalog's recipe, and with ``sweep`` its menu; ``measure``: `directions` and `h` instead of its own.
+
+    Returns the run's directory.
+    """
+    path, base = find_catalog(catalog), Path(home).resolve()
+    options = load_catalog(path)
+    check_sources(options)
+    directory = begin_run(base, path, build_pool(options, base)).directory
+    how = SmoothnessOptions(**(options.smoothness.model_dump() | measure))
+    _measure(directory, how, measuring.prepare(directory, how, sweep))
+    check_metagradient(directory, how)
+    return str(directory)
+
+
+def run_smoothness(catalog: str, home: Path, sweep: bool, **measure: float) -> Path:
+    """Run the flow in this process with the task runner that the catalog asks for."""
+    runtime = load_catalog(find_catalog(catalog)).runtime
+    configured = smoothness.with_options(task_runner=make_runner(runtime.runner, runtime.workers))
+    return Path(configured(catalog, str(home), sweep, **measure))
+
+
+def gate(directory: Path, options: Catalog) -> None:
+    """Measure a curation's recipe where its catalog sets a bar.
+
+    Raises:
+        NotSmooth: the recipe is below the bar.
+    """
+    if options.smoothness.bar is None:
+        return
+    found = measuring.prepare(directory, options.smoothness, sweep=False, curated=True)
+    _measure(directory, options.smoothness, found)
+    run = Run.load(directory)
+    check_bar(run.home, run.id, options)
+
+
+def _measure(directory: Path, options: SmoothnessOptions, found: list[Variant]) -> None:
+    """Each recipe in turn, its directions side by side where there are workers."""
+    for variant in found:
+        train_base(directory, variant)
+        numbers = range(options.directions)
+        futures = [measure_direction.submit(directory, variant, number, options.h) for number in numbers]
+        for future in futures:
+            future.result()
+        measuring.forget_states(directory, variant)
+    measuring.publish_smoothness(directory, options)
+
+
+def _device(directory: Path) -> AbstractContextManager[None]:
+    run = Run.load(directory)
+    return device_lock(run.home, run.catalog.runtime.device)

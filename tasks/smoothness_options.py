@@ -1,0 +1,49 @@
+"""What a catalog says about smoothness: the bar, how it is measured, and the menu of an ablation."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Positive = Annotated[float, Field(gt=0)]
+Whole = Annotated[int, Field(ge=1)]
+FromZero = Annotated[int, Field(ge=0)]
+
+
+class MenuOptions(BaseModel):
+    """Other values for the knobs of the recipe; an ablation turns one at a time."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    eps_root: tuple[Annotated[float, Field(ge=0)], ...] = ()
+    """Values of learner.eps_root."""
+    batch: tuple[Whole, ...] = ()
+    """Values of learner.batch, at the same number of steps."""
+    learning_rate: tuple[Positive, ...] = ()
+    """Values of learner.learning_rate."""
+    warmup: tuple[FromZero, ...] = ()
+    """Values of learner.warmup, steps."""
+    window_start: tuple[FromZero, ...] = ()
+    """Values of descent.window_start: the first differentiated step, from which on the weights are moved."""
+    logit_scale: tuple[Positive, ...] = ()
+    """What similarities are multiplied by at the first step (open_clip's default: 14.3)."""
+    width: tuple[Positive, ...] = ()
+    """Factors on the widths that the model's config names; the number of heads follows."""
+    model: dict[str, tuple[Any, ...]] = {}
+    """Values for keys of the model's config, such as "text_cfg.qk_norm" or "vision_cfg.pool_type"."""
+
+
+class SmoothnessOptions(BaseModel):
+    """How smooth the recipe has to be, and how that is measured; changes no result of a curation that goes on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bar: Annotated[float, Field(ge=-1, le=1)] | None = None
+    """Least mean metasmoothness (-1 to 1) with which a curation begins; None: it is not asked."""
+    directions: Annotated[int, Field(ge=2)] = 2
+    """Random directions of example weights; two trainings each, and one for all."""
+    h: Positive = 0.1
+    """Step along a direction, whose elements are N(0, 1): weights are 1, 1 + h v and 1 + 2 h v."""
+    menu: MenuOptions = MenuOptions()
+    """What `mgd smoothness --sweep` tries."""
