@@ -31,11 +31,7 @@ def main() -> None:
     good, lost = sum(one.good for *_, one in judged), sum(one.lost for *_, one in judged)
     _print_table(judged)
     names = {name for name, *_ in judged}
-    print(
-        print(
-            f"\n{len(names)} defects, {len(judged)} judged: {len(silent)} silent, {lost} of {good:,} good samples lost"
-        )
-    )
+    print(f"\n{len(names)} defects, {len(judged)} judged: {len(silent)} silent, {lost} of {good:,} good samples lost")
     emit(
         "hostile",
         {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -79,3 +80,33 @@ def test_everything_wrong_is_told_at_once(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(ResultsError, match="not text in UTF-8"):
         read_results(path)
+
+
+# What DataComp's paper and documentation say of these trainings (three digits): ImageNet, shifts, VTAB, retrieval,
+# average; None where reference figures give none.
+PUBLISHED = {
+    "commonpool_s_s13m_b4k": (0.027, 0.037, 0.158, 0.117, 0.142),
+    "commonpool_s_basic_s13m_b4k": (0.038, 0.043, 0.150, 0.118, 0.142),
+    "commonpool_s_text_s13m_b4k": (0.046, 0.052, 0.169, 0.125, 0.157),
+    "commonpool_s_image_s13m_b4k": (0.039, 0.045, 0.162, 0.094, 0.145),
+    "commonpool_s_laion_s13m_b4k": (0.031, 0.040, 0.136, 0.092, 0.133),
+    "commonpool_s_clip_s13m_b4k": (0.051, 0.055, 0.190, 0.119, 0.173),
+    "commonpool_m_s128m_b4k": (0.176, None, None, None, 0.258),
+    "commonpool_m_basic_s128m_b4k": (0.226, None, None, None, 0.285),
+    "commonpool_m_laion_s128m_b4k": (0.230, None, None, None, 0.292),
+    "commonpool_m_text_s128m_b4k": (0.255, None, None, None, 0.307),
+    "commonpool_m_image_s128m_b4k": (0.268, None, None, None, 0.312),
+    "commonpool_m_clip_s128m_b4k": (0.273, None, None, None, 0.328),
+    "datacomp_m_s128m_b4k": (0.297, None, None, None, 0.328),
+}
+
+
+@pytest.mark.parametrize("training", PUBLISHED)
+def test_published_scores_give_the_published_averages(training: str) -> None:
+    """Per-task scores of DataComp's baselines, as open_clip lists them (docs/openclip_results.csv)."""
+    with open(Path(__file__).parents[1] / "published_scores.csv", newline="") as file:
+        (row,) = [row for row in csv.DictReader(file) if row.pop("pretrained") == training]
+    names = {task.name: key for key, task in tasks().items()}
+    found = aggregates({names[name]: float(score) for name, score in row.items()})
+    for average, published in zip(found.values(), PUBLISHED[training], strict=True):
+        assert published is None or average == pytest.approx(published, abs=6e-4), found
