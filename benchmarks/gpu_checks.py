@@ -10,7 +10,6 @@ from torch import Tensor
 
 from benchmarks import problems
 from benchmarks.gpu_models import scale, training
-from benchmarks.gpu_modes import FLOAT32
 from benchmarks.gpu_sections import Bench, Finding
 from benchmarks.oracles import NaiveRun, Problem, on_device, relative_error
 from mgd_core.actions import Plan
@@ -19,6 +18,7 @@ from mgd_core.learner import Learner
 from mgd_core.metagradient import Metagradient
 from mgd_core.optimizers import Adam, State
 from mgd_core.plans import binomial, keep_all
+from mgd_core.precision import FLOAT32
 from mgd_core.replay import replay
 from mgd_core.reverse import reverse_step
 

@@ -18,10 +18,10 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from benchmarks.gpu_meter import read
 from benchmarks.gpu_models import Training, scale, training
-from benchmarks.gpu_modes import FLOAT32
 from benchmarks.gpu_sections import Bench, Finding, LeftOut
 from mgd_core.derivatives import curvature_product, value_and_gradient
 from mgd_core.learner import Learner
+from mgd_core.precision import FLOAT32
 
 LAYERS, REPEATS = 2, 5
 Program = Callable[..., tuple[Tensor, ...]]

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.gpu_modes import FLOAT32, Mode
 from mgd_core.clip import ClipObjective, build_clip, initial_parameters
 from mgd_core.layout import ParameterLayout
 from mgd_core.learner import Batch, Learner
 from mgd_core.optimizers import Adam, State
+from mgd_core.precision import FLOAT32, Precision
 from mgd_core.schedules import constant
 
 SMALL_TEXT = {"context_length": 16, "vocab_size": 512, "width": 64, "heads": 2, "layers": 2}
@@ -60,7 +60,7 @@ class Training:
     after: State
     adjoint: State
 
-    def learner_for(self, batch: int, chunk: int | None, mode: Mode = FLOAT32) -> Learner:
+    def learner_for(self, batch: int, chunk: int | None, mode: Precision = FLOAT32) -> Learner:
         """The learner on the first ``batch`` pairs, the same in every step."""
         device = self.state.theta.device
         rows = tuple(x[:batch] for x in self.rows)

@@ -13,12 +13,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from benchmarks import gpu_modes
 from benchmarks.gpu_meter import Reading, read, release
 from benchmarks.gpu_models import Scale, Training, scale, training
-from benchmarks.gpu_modes import FLOAT32, Mode
 from benchmarks.gpu_sections import Bench, Finding
 from mgd_core.metagradient import ProbePoint
+from mgd_core.precision import BFLOAT16, FLOAT32, TF32, Precision
 from mgd_core.probe import Probe
 from mgd_core.reverse import ReverseStep, reverse_step
 
@@ -62,15 +61,15 @@ def float32(bench: Bench) -> Iterator[Finding]:
 
 def tf32(bench: Bench) -> Iterator[Finding]:
     """The same in TF32."""
-    yield from _other(bench, gpu_modes.TF32)
+    yield from _other(bench, TF32)
 
 
 def autocast(bench: Bench) -> Iterator[Finding]:
     """The same with the encoders under autocast to bfloat16."""
-    yield from _other(bench, gpu_modes.AUTOCAST)
+    yield from _other(bench, BFLOAT16)
 
 
-def _other(bench: Bench, mode: Mode) -> Iterator[Finding]:
+def _other(bench: Bench, mode: Precision) -> Iterator[Finding]:
     """Both steps and the probe in another precision, at the largest batch, and how far they are from float32."""
     best, batch = bench.needed("chunk", "batch")
     sizes, own = _subject(bench)
@@ -95,14 +94,14 @@ def _subject(bench: Bench) -> tuple[Scale, Training]:
     return sizes, training(sizes.model, sizes.batches[-1], bench.device)
 
 
-def _measured(own: Training, batch: int, chunk: int, mode: Mode, repeats: int = 1) -> Steps:
+def _measured(own: Training, batch: int, chunk: int, mode: Precision, repeats: int = 1) -> Steps:
     """The median of each, after a warm-up on two chunks."""
     _both(own, min(batch, 2 * chunk), chunk, mode)
     readings = [_both(own, batch, chunk, mode) for _ in range(repeats)]
     return Steps(*(_median(list(column)) for column in zip(*readings, strict=True)))
 
 
-def _both(own: Training, batch: int, chunk: int, mode: Mode) -> Steps:
+def _both(own: Training, batch: int, chunk: int, mode: Precision) -> Steps:
     learner, device = own.learner_for(batch, chunk, mode), own.state.theta.device
     step = read(lambda: learner.step(own.state, 1), device)
     rows = learner.batches(1)
@@ -114,7 +113,7 @@ def _median(readings: list[Reading]) -> Reading:
     return Reading(None, median(r.seconds for r in readings), max(r.peak_mib for r in readings))
 
 
-def _probe(own: Training, batch: int, chunk: int, mode: Mode) -> Iterator[Finding]:
+def _probe(own: Training, batch: int, chunk: int, mode: Precision) -> Iterator[Finding]:
     """Candidates scored against a reference batch of ``batch`` pairs."""
     learner, device = own.learner_for(batch, chunk, mode), own.state.theta.device
     point = ProbePoint(1, own.state.theta, own.adjoint.theta)
@@ -126,7 +125,7 @@ def _probe(own: Training, batch: int, chunk: int, mode: Mode) -> Iterator[Findin
     yield Finding(text, {"probe_samples_per_s": rate, "probe_reference_s": made.seconds})
 
 
-def _answers(own: Training, batch: int, chunk: int, mode: Mode) -> dict[str, Tensor]:
+def _answers(own: Training, batch: int, chunk: int, mode: Precision) -> dict[str, Tensor]:
     """What a step and a reverse step compute."""
     learner = own.learner_for(batch, chunk, mode)
     _, g = learner.gradient(own.state, 1)

@@ -30,7 +30,6 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks._envelope import emit
-from benchmarks.gpu_modes import AUTOCAST, FLOAT32, LOW_PARAMETERS, TF32, Mode
 from mgd_core.clip import ClipObjective, build_clip, initial_parameters
 from mgd_core.determinism import deterministic
 from mgd_core.layout import ParameterLayout
@@ -38,6 +37,7 @@ from mgd_core.learner import Batch, Learner
 from mgd_core.optimizers import Adam, State
 from mgd_core.order import DataOrder
 from mgd_core.plans import keep_all
+from mgd_core.precision import BFLOAT16, FLOAT32, TF32, Precision
 from mgd_core.probe import Probe
 from mgd_core.replay import replay
 from mgd_core.schedules import warmup_cosine
@@ -133,15 +133,15 @@ def main() -> None:
     emit("precision", figures(rows, size, device))
 
 
-def runs(device: torch.device) -> list[tuple[Mode, torch.dtype, bool]]:
+def runs(device: torch.device) -> list[tuple[Precision, torch.dtype, bool]]:
     """Precision, type of the state, and whether the gradient is read back from the moments."""
-    both = [FLOAT32, *[TF32] * (device.type == "cuda"), AUTOCAST]
+    both = [FLOAT32, *[TF32] * (device.type == "cuda"), BFLOAT16]
     single = [(mode, torch.float32, moments) for mode in both for moments in (False, True)]
-    return [(FLOAT32, torch.float64, True), *single, (LOW_PARAMETERS, torch.float32, False)]
+    return [(FLOAT32, torch.float64, True), *single]
 
 
 def measured(
-    size: Size, device: torch.device, mode: Mode, dtype: torch.dtype, from_moments: bool, reference: Scores
+    size: Size, device: torch.device, mode: Precision, dtype: torch.dtype, from_moments: bool, reference: Scores
 ) -> Row:
     """One line of the table."""
     began, state = time.perf_counter(), str(dtype).removeprefix("torch.")
@@ -182,7 +182,7 @@ def figures(rows: list[Row], size: Size, device: torch.device) -> dict[str, obje
     }
 
 
-def scores(size: Size, device: torch.device, mode: Mode, dtype: torch.dtype, from_moments: bool) -> Scores:
+def scores(size: Size, device: torch.device, mode: Precision, dtype: torch.dtype, from_moments: bool) -> Scores:
     """Train, differentiate and probe in one precision."""
     data = pairs(size)
     with mode.switched():
@@ -195,7 +195,7 @@ def scores(size: Size, device: torch.device, mode: Mode, dtype: torch.dtype, fro
 
 
 def build(
-    data: Data, size: Size, device: torch.device, mode: Mode, dtype: torch.dtype
+    data: Data, size: Size, device: torch.device, mode: Precision, dtype: torch.dtype
 ) -> tuple[Learner, State, ZeroShotTask]:
     """The demo's recipe on the data, its first state, and the target, whose loss is always in the state's precision."""
     config = json.loads((CATALOGS / "models" / "fashion.json").read_text())

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mgd_core.dual_functions import ConvSettings, gelu_second, gelu_tanh_second, laid_out
+from mgd_core.dual_functions import ConvSettings, gelu_curvature, laid_out
 
 
 class Gelu(torch.autograd.Function):
@@ -45,7 +45,7 @@ class GeluBackward(torch.autograd.Function):
         g_gy = torch.ops.aten.gelu_backward(u, x, approximate=ctx.approximate)
         if not ctx.needs_input_grad[1]:
             return g_gy, None, None
-        second = (gelu_second if ctx.approximate == "none" else gelu_tanh_second)(x)
+        second = gelu_curvature(x, ctx.approximate)
         return g_gy, second.mul_(gy) * u, None
 
 

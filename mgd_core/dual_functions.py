@@ -89,9 +89,15 @@ class GeluDual(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gy: Tensor, gdy: Tensor) -> tuple[Tensor, Tensor, None]:
         x, dx = ctx.saved_tensors
-        second = (gelu_second if ctx.approximate == "none" else gelu_tanh_second)(x)
+        second = gelu_curvature(x, ctx.approximate)
         g_x = torch.addcmul(aten.gelu_backward(gy, x, approximate=ctx.approximate), second.mul_(dx), gdy)
         return g_x, aten.gelu_backward(gdy, x, approximate=ctx.approximate), None
+
+
+def gelu_curvature(x: Tensor, approximate: str) -> Tensor:
+    """y'' of GELU; a bfloat16 ``x`` goes through float32, as in PyTorch's kernels."""
+    wide = x.float() if x.dtype == torch.bfloat16 else x
+    return (gelu_second if approximate == "none" else gelu_tanh_second)(wide).to(x.dtype)
 
 
 def gelu_second(x: Tensor) -> Tensor:

@@ -10,6 +10,9 @@ level the ordinary functions run.
 ``plain_rules()`` and ``double_rules()`` are the fewer that one reverse pass and a double backward need: refusals,
 attention by its definition, and for the latter the layers of mgd_core.double_functions. Tests compare every rule with
 PyTorch's in float64.
+
+Under autocast (mgd_core.precision) the rules cast as PyTorch does around its own functions, value and tangent alike:
+linear maps and convolutions to the lower precision, softmax and norms to float32.
 """
 
 from __future__ import annotations
@@ -38,11 +41,31 @@ def _or_zero(tangent: Tensor | None, like: Tensor) -> Tensor:
     return torch.zeros_like(like) if tangent is None else tangent
 
 
+def _under_autocast(x: Tensor) -> bool:
+    """Whether autocast holds for ``x``; it leaves float64 alone."""
+    return torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64
+
+
+def _lowered(x: Tensor, *others: Tensor | None) -> tuple[Any, ...]:
+    """Tensors in autocast's precision; as they are where it is off."""
+    tensors = (x, *others)
+    if not _under_autocast(x):
+        return tensors
+    dtype = torch.get_autocast_dtype(x.device.type)
+    return tuple(None if t is None else t.to(dtype) for t in tensors)
+
+
+def _raised(x: Tensor, *others: Tensor | None) -> tuple[Any, ...]:
+    """Tensors in float32 under autocast, which keeps sums of exponentials and squares there; else as they are."""
+    tensors = (x, *others)
+    return tuple(None if t is None else t.float() for t in tensors) if _under_autocast(x) else tensors
+
+
 def softmax(x: Tensor, dim: int = -1) -> Tensor:
     """Softmax along ``dim``."""
-    primal, tangent = _dual(x)
+    primal, tangent = _raised(*_dual(x))
     if tangent is None:
-        return torch.softmax(x, dim)
+        return torch.softmax(primal, dim)
     return fwd.make_dual(*SoftmaxDual.apply(primal, tangent, dim % primal.ndim))
 
 
@@ -54,9 +77,9 @@ def layer_norm(
     if tangent is None:
         return F.layer_norm(x, shape, weight, bias, eps)
     d = math.prod(shape)
-    flat, dflat = (z.reshape(*z.shape[: z.ndim - len(shape)], d) for z in (primal, tangent))
+    flat, dflat = (z.reshape(*z.shape[: z.ndim - len(shape)], d) for z in _raised(primal, tangent))
     gain, shift = _affine(weight, flat.new_ones(d)), _affine(bias, flat.new_zeros(d))
-    y, dy = LayerNormDual.apply(flat, dflat, *gain, *shift, eps)
+    y, dy = LayerNormDual.apply(flat, dflat, *_raised(*gain), *_raised(*shift), eps)
     return fwd.make_dual(y.view(primal.shape), dy.view(primal.shape))
 
 
@@ -97,7 +120,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if dx is None or dw is None or x0.ndim < 2:
         return F.linear(x, weight, bias)
     db = None if b is None else _or_zero(db, b)
-    return fwd.make_dual(*LinearDual.apply(x0, dx, w, dw, b, db))
+    tensors = _lowered(x0, dx, w, dw, b, db)
+    with torch.autocast(x0.device.type, enabled=False):
+        return fwd.make_dual(*LinearDual.apply(*tensors))
 
 
 def gelu(x: Tensor, approximate: str = "none") -> Tensor:
@@ -124,7 +149,9 @@ def convolution(
     b, db = (None, None) if bias is None else _dual(bias)
     db = None if b is None else _or_zero(db, b)
     settings = ConvSettings(_pair(stride), _pair(padding), _pair(dilation), groups)
-    return fwd.make_dual(*ConvDual.apply(x0, dx, w, dw, b, db, settings))
+    tensors = _lowered(x0, dx, w, dw, b, db)
+    with torch.autocast(x0.device.type, enabled=False):
+        return fwd.make_dual(*ConvDual.apply(*tensors, settings))
 
 
 def double_convolution(
@@ -140,7 +167,9 @@ def double_convolution(
     if isinstance(padding, str) or x.ndim != 4:
         return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
     settings = ConvSettings(_pair(stride), _pair(padding), _pair(dilation), groups)
-    return Conv.apply(x, weight, bias, settings)
+    tensors = _lowered(x, weight, bias)
+    with torch.autocast(x.device.type, enabled=False):
+        return Conv.apply(*tensors, settings)
 
 
 def _pair(value: int | list[int]) -> list[int]:

@@ -209,6 +209,9 @@ class RuntimeOptions(Section):
     device: str = "cpu"
     threads: Whole = 2
     """CPU threads of a training; part of the run's identity, since it changes results bit for bit."""
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    """Arithmetic of the encoders' products: `tf32` for NVIDIA GPUs; `bfloat16` moves g visibly (see
+    benchmarks/results/precision.md). Parameters, moments and all sums stay in float32."""
     runner: Literal["threads", "processes", "ray", "dask"] = "threads"
     workers: Whole = 1
 

@@ -22,6 +22,7 @@ from mgd_core.layout import ParameterLayout
 from mgd_core.learner import Batch, Learner
 from mgd_core.optimizers import Adam, Optimizer, Sgd, State
 from mgd_core.order import DataOrder
+from mgd_core.precision import PRECISIONS, Autocast
 from mgd_core.schedules import constant, one_cycle, warmup_cosine
 from mgd_core.zeroshot import ZeroShotTask
 from tasks.artefacts import read_json
@@ -61,9 +62,8 @@ class Workbench:
         theta = initial_parameters(model, layout)
         optimizer = self._optimizer(layout, theta)
         order = DataOrder(counts, options.batch, options.steps, seed, round)
-        learner = Learner(
-            ClipObjective(model), layout, optimizer, self._rates(), lambda t: self.batch(order[t]), options.chunk
-        )
+        objective = PRECISIONS[self.catalog.runtime.precision].around(ClipObjective(model))
+        learner = Learner(objective, layout, optimizer, self._rates(), lambda t: self.batch(order[t]), options.chunk)
         return learner, optimizer.init(theta)
 
     def batch(self, ids: npt.NDArray[np.int64]) -> Batch:
@@ -73,11 +73,12 @@ class Workbench:
         return Batch((images, tokens), torch.from_numpy(ids).to(device), torch.ones(len(ids), device=device))
 
     def zero_shot(self, learner: Learner) -> dict[str, ZeroShotTask]:
-        """The catalog's tasks for a learner's model."""
-        assert isinstance(learner.objective, ClipObjective)
+        """The catalog's tasks for a learner's model, in the precision of its parameters."""
+        objective = learner.objective.objective if isinstance(learner.objective, Autocast) else learner.objective
+        assert isinstance(objective, ClipObjective)
         temperature = self.catalog.targets.temperature
         return {
-            name: data.bind(learner.objective, learner.layout, self.vocabulary, temperature)
+            name: data.bind(objective, learner.layout, self.vocabulary, temperature)
             for name, data in self.tasks.items()
         }
 
@@ -101,9 +102,10 @@ class Workbench:
 
 @contextmanager
 def opened(directory: Path) -> Iterator[Workbench]:
-    """The workbench of a run directory, with threads and determinism as its catalog says; restored on exit."""
+    """The workbench of a run directory, with threads, determinism and precision as its catalog says; restored on exit."""
     run = Run.load(directory)
-    with deterministic(run.catalog.runtime.threads):
+    runtime = run.catalog.runtime
+    with deterministic(runtime.threads), PRECISIONS[runtime.precision].switched():
         yield _workbench(Path(directory))
 
 
