@@ -11,9 +11,12 @@ from pathlib import Path
 
 from flows.commands import whole
 from flows.commands.census import add_census
+from flows.commands.evaluating import add_evaluate
+from flows.commands.planning import add_plan
 from flows.commands.resharding import add_reshard
 from flows.commands.smoothness import add_smoothness
 from flows.commands.submitting import add_submit_folder
+from flows.commands.subset import add_subset
 
 DESCRIPTION = """\
 Curate image-text training data by metagradient descent: train, take the exact gradient of a target loss with
@@ -54,7 +57,10 @@ def parser() -> argparse.ArgumentParser:
     _read_parsers(commands)
     _export_parser(commands)
     add_census(partial(_command, commands))
+    add_plan(partial(_command, commands))
     add_smoothness(partial(_command, commands))
+    add_subset(partial(_command, commands))
+    add_evaluate(partial(_command, commands))
     add_reshard(partial(_command, commands))
     add_submit_folder(partial(_command, commands))
     _serve_parsers(commands)

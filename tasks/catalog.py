@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, model_validator
 
 from tasks import pools
 from tasks.census_kinds import CensusOptions
@@ -135,8 +135,11 @@ PLAN_OPTIONS: dict[str, dict[str, str]] = {
     "binomial": {"slots": _MEMORY},
     "kary": {"arity": "the number of children of a node, 2 or more"},
     "segments": {"slots": _MEMORY, "disk_states": _DISK},
+    "auto": {"device_memory": "the bytes of training states it may keep in the device's memory, say \"8GiB\""},
 }
-"""Which options each plan takes, and what they are."""
+"""Which options each plan needs, and what they are."""
+MAY_HAVE = {"auto": {"host_memory", "disk_space"}}
+"""Which options a plan takes besides."""
 
 
 class DescentOptions(Section):
@@ -149,16 +152,23 @@ class DescentOptions(Section):
     """First differentiated step k."""
     probe_steps: tuple[int, ...] = ()
     """Steps at which candidates enter (surrogate `probe`); empty: the window's first step."""
-    plan: Literal["keep_all", "binomial", "kary", "segments"] = "keep_all"
+    plan: Literal["keep_all", "binomial", "kary", "segments", "auto"] = "keep_all"
     """Which training states the reverse sweep keeps: all of them; at most `slots` in memory with least recomputation
     (`binomial`); the paper's tree (`kary`); `disk_states` on disk, and between them at most `slots` in memory
-    (`segments`)."""
+    (`segments`); the cheapest that fits in `device_memory`, `host_memory` and `disk_space` (`auto`)."""
     slots: Whole | None = None
     """States kept in memory at once: plans `binomial` and `segments`."""
     arity: Annotated[int, Field(ge=2)] | None = None
     """Children of a node: plan `kary`."""
     disk_states: Whole | None = None
     """States kept on disk at once, in the run's directory: plan `segments`."""
+    device_memory: ByteSize | None = None
+    """Bytes of kept states in the memory of the device (main memory, on a CPU), say "8GiB": plan `auto`. A step's own
+    needs come on top."""
+    host_memory: ByteSize | None = None
+    """Bytes of kept states in main memory, beside a GPU: plan `auto`."""
+    disk_space: ByteSize | None = None
+    """Bytes of kept states in the run's directory: plan `auto`."""
     checkpoint_seconds: Positive = 300.0
     """Most seconds of a round's training and differentiation that a killed process may lose; changes no result."""
     checkpoint_steps: Whole | None = None
@@ -181,11 +191,11 @@ class DescentOptions(Section):
 
     @model_validator(mode="after")
     def _plan_has_its_options(self) -> DescentOptions:
-        takes = PLAN_OPTIONS[self.plan]
-        for option in ("slots", "arity", "disk_states"):
-            if option in takes and getattr(self, option) is None:
-                raise ValueError(f"plan '{self.plan}' needs '{option}': {takes[option]}")
-            if option not in takes and getattr(self, option) is not None:
+        needs, takes = PLAN_OPTIONS[self.plan], MAY_HAVE.get(self.plan, set())
+        for option in ("slots", "arity", "disk_states", "device_memory", "host_memory", "disk_space"):
+            if option in needs and getattr(self, option) is None:
+                raise ValueError(f"plan '{self.plan}' needs '{option}': {needs[option]}")
+            if option not in needs and option not in takes and getattr(self, option) is not None:
                 raise ValueError(f"plan '{self.plan}' has no use for '{option}'; remove it, or name another plan")
         return self
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet as pq
-import torch
 
-from mgd_core.derivatives import curvature_product
-from mgd_core.guard import check_step
+from mgd_core.actions import Plan
+from mgd_core.planning import Forecast
+from tasks.plans import alternatives, forecast_of, plan_of
 from tasks.progress import say
-from tasks.rounds import first_counts, plan_of, probe_steps_of
+from tasks.rounds import first_counts, probe_steps_of
+from tasks.step_costs import measure
 from tasks.tables import files, publish
 from tasks.workbench import Workbench, opened
 
@@ -25,8 +24,34 @@ def prepare(directory: Path) -> None:
     """
     with opened(directory) as bench:
         publish_pool(bench)
-        step, reverse = measure(bench)
-        say(_forecast(bench, step, reverse))
+        plan = plan_of(bench)
+        say(_forecast(bench, plan))
+        say(f"each differentiated round: {forecast_of(bench, plan)}")
+
+
+def describe_plans(directory: Path) -> str:
+    """The run's plan and what other plans would cost, as a table for a terminal."""
+    with opened(directory) as bench:
+        own = forecast_of(bench, plan_of(bench))
+        others = [one for one in alternatives(bench) if one.plan != own.plan]
+        rows = [(one.plan.advances - one.plan.steps + 1, _held(one), one) for one in (own, *others)]
+    steps, size = own.plan.steps, max(len(held) for _, held, _ in rows)
+    lines = [
+        f"{bench.catalog.name}: {steps} of {bench.catalog.learner.steps} steps differentiated in each round",
+        f"{'plan':<10}{'recomputed':>11}  {'states kept':<{size}}  {'a round':>9}",
+    ]
+    for i, (again, held, one) in enumerate(rows):
+        mark = "  <- this catalog's" if i == 0 else ""
+        lines.append(
+            f"{one.plan.name:<10}{again:>5}{again / steps:>5.2f}x  {held:<{size}}  {one.seconds:>7.0f} s{mark}"
+        )
+    return "\n".join(lines)
+
+
+def _held(forecast: Forecast) -> str:
+    """States at once and their size, tier by tier."""
+    peaks = forecast.plan.peak_states.items()
+    return ", ".join(f"{n} on {tier} ({forecast.bytes[tier] / 2**20:,.0f} MiB)" for tier, n in peaks)
 
 
 def publish_pool(bench: Workbench) -> None:
@@ -38,26 +63,10 @@ def publish_pool(bench: Workbench) -> None:
         first_counts(bench)
 
 
-def measure(bench: Workbench) -> tuple[float, float]:
-    """Seconds of a training step and of a reverse step; the step is run twice and compared bit for bit."""
-    learner, state = bench.learner(np.ones(len(bench.pairs), np.int64), bench.catalog.descent.seed)
-    check_step(learner, state, 0)
-    began = time.monotonic()
-    learner.step(state, 0)
-    step = time.monotonic() - began
-    batch = learner.batches(0)
-    theta, v = state.theta, torch.ones_like(state.theta)
-    arguments = (learner.objective, learner.layout, theta, v, batch.rows, batch.weights, learner.chunk)
-    curvature_product(*arguments)
-    began = time.monotonic()
-    curvature_product(*arguments)
-    return step, time.monotonic() - began
-
-
-def _forecast(bench: Workbench, step: float, reverse: float) -> str:
+def _forecast(bench: Workbench, plan: Plan) -> str:
     """One sentence on what the run will cost, in steps and minutes."""
-    catalog, plan = bench.catalog, plan_of(bench.catalog)
-    descent, learner = catalog.descent, catalog.learner
+    catalog, costs = bench.catalog, measure(bench)
+    descent, learner, step, reverse = catalog.descent, catalog.learner, costs.step, costs.reverse
     candidates = descent.p * len(bench.pairs) * len(probe_steps_of(descent)) * descent.rounds
     trainings = descent.rounds + 1 + len(catalog.comparison.subsets) * len(catalog.comparison.seeds)
     again = descent.rounds * (plan.advances - plan.steps + 1)
@@ -68,6 +77,6 @@ def _forecast(bench: Workbench, step: float, reverse: float) -> str:
     return (
         f"{len(bench.pairs):,} pairs; {descent.rounds} rounds: {trainings} trainings of {learner.steps} steps "
         f"({step:.3f} s each), {again} replayed, {reversed_steps} reverse steps ({reverse:.3f} s each), "
-        f"{candidates:,.0f} probes; at most {sum(plan.peak_states.values())} states held. About {seconds / 60:.1f} "
+        f"{candidates:,.0f} probes. About {seconds / 60:.1f} "
         "minutes from nothing; finished parts are not run again."
     )

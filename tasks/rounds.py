@@ -21,17 +21,15 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save as to_safetensors
 
-from mgd_core.actions import Plan, Tier
+from mgd_core.actions import Tier
 from mgd_core.descent import CountUpdate, exchange_step, mask, scaled_by_count, sign_step, summed
 from mgd_core.journal import Interval, durable
-from mgd_core.kary import kary
-from mgd_core.plans import binomial, keep_all
 from mgd_core.probe import Probe
 from mgd_core.replay import Metagradient, ProbePoint, replay, train
-from mgd_core.segments import segments
 from tasks.artefacts import digest, publish_bytes, publish_json, read_json
-from tasks.catalog import Catalog, DescentOptions
+from tasks.catalog import DescentOptions
 from tasks.manifests import write_manifest
+from tasks.plans import plan_of
 from tasks.progress import announce
 from tasks.smoothness_table import own_score
 from tasks.tables import publish, read
@@ -172,20 +170,6 @@ def publish_counts(bench: Workbench, round: int, counts: Counts, parent: int | N
     write_manifest(run.directory, round, bench.pairs.uids, counts, provenance)
 
 
-def plan_of(catalog: Catalog) -> Plan:
-    """The traversal plan of a catalog's window."""
-    options, start, stop = catalog.descent, catalog.descent.window_start, catalog.learner.steps
-    if options.plan == "keep_all":
-        return keep_all(start, stop)
-    if options.plan == "kary":
-        assert options.arity is not None
-        return kary(start, stop, options.arity)
-    assert options.slots is not None
-    if options.plan == "binomial":
-        return binomial(start, stop, options.slots)
-    return segments(start, stop, options.slots, disk_states=options.disk_states)
-
-
 def probe_steps_of(options: DescentOptions) -> tuple[int, ...]:
     """Steps at which candidates enter; none for the path surrogate."""
     if options.surrogate == "path":
@@ -212,7 +196,7 @@ def _replay(bench: Workbench, counts: Counts, round: int, differentiate: bool, k
     catalog = bench.catalog
     learner, state = bench.learner(counts, catalog.descent.seed, round)
     target = bench.zero_shot(learner)["target"]
-    steps, plan = learner.steps, plan_of(catalog)
+    steps, plan = learner.steps, plan_of(bench)
     began = time.monotonic()
     turned = [began]
 
@@ -231,7 +215,8 @@ def _replay(bench: Workbench, counts: Counts, round: int, differentiate: bool, k
             final, losses = train(learner, state, on=on, journal=journal)
             phi, _ = target.target(final.theta)
             nothing = final.theta.new_zeros(0)
-            result = Metagradient(phi, final, nothing, nothing.long(), nothing, losses)
+            sums = {"example": nothing, "learning_rate": nothing}
+            result = Metagradient(phi, final, sums, nothing.long(), losses)
             return result, time.monotonic() - began
         points, n = probe_steps_of(catalog.descent), len(bench.pairs)
         result = replay(learner, state, target.target, plan, n, points, on=on, store=store, journal=journal)
@@ -243,7 +228,7 @@ def _figures(bench: Workbench, result: Metagradient, counts: Counts, round: int)
     tasks = bench.zero_shot(learner)
     scores = {name: tasks[name].score(result.final.theta) for name in ("target", "heldout")}
     # As planned, which a traversal asserts: one that was cut off and went on did more, and must give the same table.
-    plan = plan_of(bench.catalog) if result.reverse_steps else None
+    plan = plan_of(bench) if result.reverse_steps else None
     in_memory = sum(n for tier, n in plan.peak_states.items() if tier is not Tier.DISK) if plan else 0
     return {
         "target_loss": scores["target"].loss,

@@ -24,12 +24,14 @@ from mgd_core.replay import train
 from mgd_core.reverse import NonFiniteError
 from mgd_core.smoothness import UndefinedSmoothness, along, direction, reweighted
 from tasks.artefacts import publish_bytes, publish_json, read_json
-from tasks.estimate import measure, publish_pool
+from tasks.estimate import publish_pool
+from tasks.plans import plan_of
 from tasks.progress import announce, say
-from tasks.rounds import is_done, plan_of
+from tasks.rounds import is_done
 from tasks.smoothness_menu import OWN, Variant, applied, variants
 from tasks.smoothness_options import SmoothnessOptions
 from tasks.smoothness_table import own_score
+from tasks.step_costs import measure
 from tasks.tables import files, publish, read
 from tasks.workbench import Workbench, opened
 
@@ -174,7 +176,8 @@ def _rows(bench: Workbench, variant: Variant, options: SmoothnessOptions) -> lis
 
 def _forecast(bench: Workbench, options: SmoothnessOptions, found: list[Variant], curated: bool) -> str:
     """One sentence on what the measurement costs, in steps and minutes."""
-    step, reverse = measure(bench)
+    costs = measure(bench)
+    step, reverse = costs.step, costs.reverse
     seconds, total = 0.0, 0
     for variant in found:
         catalog = applied(bench, variant).catalog
@@ -182,7 +185,7 @@ def _forecast(bench: Workbench, options: SmoothnessOptions, found: list[Variant]
         own = start + (2 * options.directions + 1) * (steps - start)
         total += own
         seconds += own * step * catalog.learner.batch / bench.catalog.learner.batch
-    plan, steps = plan_of(bench.catalog), bench.catalog.learner.steps
+    plan, steps = plan_of(bench), bench.catalog.learner.steps
     told = f"smoothness: {len(found)} recipes" if len(found) > 1 else "smoothness of the recipe"
     told += f" along {options.directions} directions: {total:,} training steps ({step:.3f} s each at its own batch)"
     if not curated:

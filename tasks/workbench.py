@@ -102,7 +102,7 @@ class Workbench:
 
 @contextmanager
 def opened(directory: Path) -> Iterator[Workbench]:
-    """The workbench of a run directory, with threads, determinism and precision as its catalog says; restored on exit."""
+    """The workbench of a run directory, under the threads, determinism and precision of its catalog; restored on exit."""
     run = Run.load(directory)
     runtime = run.catalog.runtime
     with deterministic(runtime.threads), PRECISIONS[runtime.precision].switched():

@@ -45,6 +45,8 @@ def test_an_unknown_key_without_a_neighbour_lists_the_valid_ones(tmp_path: Path)
         ("steps = 64", "steps = ", "not valid TOML"),
         ("rounds = ", 'plan = "binomial"\nrounds = ', "needs 'slots'"),
         ("rounds = ", 'plan = "segments"\nslots = 2\nrounds = ', "needs 'disk_states'"),
+        ("rounds = ", 'plan = "auto"\nrounds = ', "needs 'device_memory'"),
+        ("rounds = ", 'plan = "auto"\ndevice_memory = "1GB"\nslots = 2\nrounds = ', "no use for 'slots'"),
         ("rounds = ", 'plan = "kary"\narity = 1\nrounds = ', "arity' = 1: .*greater than or equal to 2"),
         ("rounds = ", "slots = 3\nrounds = ", "'keep_all' has no use for 'slots'"),
         ("rounds = ", 'plan = "segments"\nslots = 2\ndisk_states = 57\nrounds = ', "the window has 56 states only"),

@@ -1,0 +1,27 @@
+"""The flow `plan`: a catalog's pool, and what its reverse sweeps will cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import flow
+
+from flows.pool_building import build_pool
+from flows.runtime.runners import make_runner
+from flows.runtime.session import record_session
+from tasks.catalog import find_catalog, load_catalog
+from tasks.estimate import describe_plans
+from tasks.runs import begin_run
+
+
+@flow(name="plan", flow_run_name="plan {catalog}", on_running=[record_session], log_prints=False)
+def plan(catalog: str, home: str = "runs") -> str:
+    """Build the pool and measure the recipe; returns a table for a terminal."""
+    path, base = find_catalog(catalog), Path(home).resolve()
+    return describe_plans(begin_run(base, path, build_pool(load_catalog(path), base)).directory)
+
+
+def run_plan(catalog: str, home: Path) -> str:
+    """Run the flow in this process with the task runner that the catalog asks for."""
+    runtime = load_catalog(find_catalog(catalog)).runtime
+    return str(plan.with_options(task_runner=make_runner(runtime.runner, runtime.workers))(catalog, str(home)))

@@ -1,0 +1,60 @@
+"""`plan = "auto"`: the choice fits its budgets, is kept, and changes no result; what it costs is told beforehand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tasks import estimate, pools, progress
+from tasks.artefacts import publish_json, read_json
+from tasks.catalog import CatalogError, load_catalog
+from tasks.plans import RECORD, plan_of
+from tasks.runs import begin_run
+from tasks.step_costs import TRIAL
+from tasks.workbench import opened
+from tests.small_catalog import small_catalog
+
+
+def begun(directory: Path, descent: str) -> Path:
+    """A run of the small catalog whose window is [1, 8), with more lines in [descent]."""
+    path = small_catalog(directory, ("window_start = 4", f"window_start = 1\n{descent}"))
+    home, options = directory / "home", load_catalog(path)
+    pool = pools.build_pool(str(options.pool.source), home, options.pool.build_options())
+    return begin_run(home, path, pool).directory
+
+
+def test_auto_takes_what_fits_and_keeps_its_choice(tmp_path: Path) -> None:
+    run = begun(tmp_path, 'plan = "auto"\ndevice_memory = "7MB"\ndisk_space = "1GB"')
+    with opened(run) as bench:
+        chosen = plan_of(bench)
+        _, state = bench.learner(np.ones(len(bench.pairs), np.int64), 0)
+        assert chosen.peak_states["device"] * state.nbytes <= 7e6
+        record = bench.run.work(RECORD)
+        kept = read_json(record)
+        assert kept["plan"]["plan"] in ("binomial", "segments")
+        assert not bench.run.work(TRIAL).exists(), "the trial of the disk is removed"
+        publish_json(record, kept | {"plan": {"plan": "binomial", "slots": 1}})
+        assert plan_of(bench).advances == 7 * 6 // 2, "the recorded choice is used, not a new one"
+    table = estimate.describe_plans(run)
+    assert "7 of 8 steps differentiated" in table and "<- this catalog's" in table and "keep_all" in table
+
+
+def test_a_budget_that_holds_no_state_is_refused(tmp_path: Path) -> None:
+    run = begun(tmp_path, 'plan = "auto"\ndevice_memory = "1MB"')
+    with (
+        opened(run) as bench,
+        pytest.raises(CatalogError, match=r"'auto': the device budget of 1000000 bytes holds no"),
+    ):
+        plan_of(bench)
+
+
+def test_the_forecast_is_told_before_the_run(tmp_path: Path) -> None:
+    told: list[str] = []
+    progress.watch(lambda what, done, total: told.append(what))
+    try:
+        estimate.prepare(begun(tmp_path, 'plan = "segments"\nslots = 2\ndisk_states = 2'))
+    finally:
+        progress.watch(None)
+    assert any(line.startswith("each differentiated round: segments plan over steps 1 to 7") for line in told)
