@@ -9,7 +9,7 @@ trains again with the metaparameter moved. Cost: the graph of T steps in memory;
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -64,12 +64,15 @@ class Joining(NamedTuple):
 
 
 class NaiveGradient(NamedTuple):
-    """phi and its derivatives by example weights (pool size,), learning rates (T,) and joining weights (n,)."""
+    """phi and its derivatives by example weights (pool size,), learning rates and weight decays (T,), joining weights
+    (n,), and the pool's columns of floating point (pool size, ...), by their number."""
 
     phi: float
     example: Tensor
     learning_rate: Tensor
     joining: Tensor | None
+    weight_decay: Tensor
+    inputs: dict[int, Tensor]
 
 
 @dataclass(frozen=True)
@@ -88,59 +91,88 @@ class NaiveRun:
         """All derivatives by one reverse pass through the graph of the whole run."""
         weights = self.no_change().requires_grad_(True)
         rates = self.problem.learner.learning_rates.clone().requires_grad_(True)
-        inputs = [weights, rates]
+        decays = self.decays().requires_grad_(True)
+        pool = {c: x.clone().requires_grad_(True) for c, x in enumerate(self.problem.pool) if x.is_floating_point()}
+        inputs = [weights, rates, decays, *pool.values()]
         if join is not None:
             join = join._replace(eps=join.eps.clone().requires_grad_(True))
             inputs.append(join.eps)
-        phi = self.phi(weights, rates, join, create_graph=True)
-        found = torch.autograd.grad(phi, inputs)
-        return NaiveGradient(phi.item(), found[0], found[1], found[2] if join is not None else None)
+        phi = self.phi(weights, rates, join, create_graph=True, decays=decays, pool=pool)
+        found = torch.autograd.grad(phi, inputs, allow_unused=True)
+        joining = None if join is None else found[-1]
+        by_input = {
+            c: torch.zeros_like(x) if g is None else g for (c, x), g in zip(pool.items(), found[3:], strict=False)
+        }
+        return NaiveGradient(phi.item(), found[0], found[1], joining, found[2], by_input)
+
+    def decays(self) -> Tensor:
+        """Weight decay of every step (T,)."""
+        learner = self.problem.learner
+        if learner.weight_decays is not None:
+            return learner.weight_decays.clone()
+        return torch.full_like(learner.learning_rates, learner.optimizer.weight_decay)  # type: ignore[attr-defined]
 
     def no_change(self) -> Tensor:
         """Example weights as the batches have them: zeros (pool size,) to add to them."""
         return self.problem.initial.theta.new_zeros(self.problem.pool_size)
 
     def phi(
-        self, change: Tensor, rates: Tensor | None = None, join: Joining | None = None, create_graph: bool = False
+        self,
+        change: Tensor,
+        rates: Tensor | None = None,
+        join: Joining | None = None,
+        create_graph: bool = False,
+        decays: Tensor | None = None,
+        pool: Mapping[int, Tensor] | None = None,
     ) -> Tensor:
-        """Target loss after training with ``change`` added to the example weights of the window."""
+        """Target loss after training with ``change`` added to the example weights of the window.
+
+        ``rates``, ``decays``: (T,), and ``pool``: columns of the pool that are trained on in the window, all instead
+        of the problem's own.
+        """
         learner, initial = self.problem.learner, self.problem.initial
         rates = learner.learning_rates if rates is None else rates
+        decays, pool = self.decays() if decays is None else decays, pool or {}
         params = tuple(p.clone() for p in learner.layout.unflatten(initial.theta).values())
         moments = tuple(tuple(torch.zeros_like(p) for p in params) for _ in initial.moments)
         with torch.set_grad_enabled(create_graph), sdpa_kernel(SDPBackend.MATH):
             for t in range(learner.steps):
                 graph = create_graph and t >= self.start
-                g = self._gradient(params, t, change, join, graph)
+                g = self._gradient(params, t, change, join, graph, pool)
                 with torch.set_grad_enabled(graph):
-                    params, moments = self._update(params, moments, g, t, rates[t])
+                    params, moments = self._update(params, moments, g, t, rates[t], decays[t])
             return self.problem.target(self._named(params))
 
-    def _gradient(self, params: Values, t: int, change: Tensor, join: Joining | None, graph: bool) -> Values:
+    def _gradient(
+        self, params: Values, t: int, change: Tensor, join: Joining | None, graph: bool, pool: Mapping[int, Tensor]
+    ) -> Values:
         with torch.enable_grad():
             leaves = params if graph and t > self.start else tuple(p.detach().requires_grad_(True) for p in params)
-            loss = self._loss(leaves, t, change if t >= self.start else self.no_change(), join)
+            inside = t >= self.start
+            loss = self._loss(leaves, t, change if inside else self.no_change(), join, pool if inside else {})
             return torch.autograd.grad(loss, leaves, create_graph=graph)
 
-    def _loss(self, params: Values, t: int, change: Tensor, join: Joining | None) -> Tensor:
+    def _loss(self, params: Values, t: int, change: Tensor, join: Joining | None, pool: Mapping[int, Tensor]) -> Tensor:
         problem, named = self.problem, self._named(params)
         batch = problem.learner.batches(t)
         if self.shuffled:
             batch = _permuted(batch, t)
-        losses = problem.losses(named, batch.rows)
+        rows = tuple(pool[c][batch.ids] if c in pool else x for c, x in enumerate(batch.rows))
+        losses = problem.losses(named, rows)
         loss = ((batch.weights + change[batch.ids]) * losses).sum() / len(losses)
         if join is not None and join.step == t:
             for eps, i in zip(join.eps, join.ids.tolist(), strict=True):
                 apart = batch.ids != i
                 pair = tuple(x[i : i + 1] for x in problem.pool)
-                loss = loss + eps * problem.joining(named, pair, tuple(x[apart] for x in batch.rows))
+                loss = loss + eps * problem.joining(named, pair, tuple(x[apart] for x in rows))
         return loss
 
     def _update(
-        self, params: Values, moments: tuple[Values, ...], g: Values, t: int, lr: Tensor
+        self, params: Values, moments: tuple[Values, ...], g: Values, t: int, lr: Tensor, decay: Tensor
     ) -> tuple[Values, tuple[Values, ...]]:
         optimizer = self.problem.learner.optimizer
         assert isinstance(optimizer, Adam | Sgd)
+        optimizer = dataclasses.replace(optimizer, weight_decay=decay)  # type: ignore[arg-type]
         g = _clipped(g, optimizer.clip_norm)
         mask = self._decay_mask(params)
         rows: list[tuple[Tensor, ...]] = []

@@ -1,4 +1,4 @@
-"""Small trainings for the oracles, in float64: a classifier, two towers, and an open_clip CLIP.
+"""Small trainings for the oracles, in float64: classifiers, two towers, an open_clip CLIP, and a language model.
 
 Each is made to be smooth and well conditioned, so that a comparison at 1e-12 says something about the engine: smooth
 activations, weights of a batch spread over [0.5, 1.5], a warm-up, and a learning rate at which the loss falls steadily.
@@ -7,6 +7,8 @@ Batches of 7 of 24 examples, so that every example is visited several times and 
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,12 +17,15 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from benchmarks.oracles import Problem
+from mgd_core.classification import ClassificationObjective
 from mgd_core.clip import CLIP_MEAN, CLIP_STD, ClipObjective, build_clip, initial_parameters
 from mgd_core.layout import ParameterLayout, Params
 from mgd_core.learner import Batch, Learner
 from mgd_core.objective import Features, Objective, Rows, cross_entropy, info_nce, info_nce_joining, unit_rows
 from mgd_core.optimizers import Optimizer
+from mgd_core.resnets import ResNet9, ResNetOptions
 from mgd_core.schedules import warmup_cosine
+from mgd_core.transformers import LanguageObjective, SmallGPT, SmallViT, TransformerOptions
 
 POOL, BATCH, TARGET = 24, 7, 9
 VIT = {"image_size": 8, "patch_size": 4, "width": 16, "layers": 2, "head_width": 8, "mlp_ratio": 2.0}
@@ -138,6 +143,54 @@ def clip(
 
     name = "InfoNCE CLIP " + ("ConvNeXt" if "timm_model_name" in vision else "ViT")
     return _problem(name, ClipObjective(model), model, (images, tokens), losses, optimizer, steps, peak)
+
+
+def pictured(build: Callable[[], nn.Module], name: str, optimizer: Optimizer, steps: int, peak: float) -> Problem:
+    """Cross-entropy of a model of pictures (n, 2, 8, 8) with soft labels: both columns can be metaparameters."""
+    model = _seeded(build)
+    draw = torch.Generator().manual_seed(6)
+    x, y = _normal(draw, POOL + TARGET, 2, 8, 8), _normal(draw, POOL + TARGET, 3).softmax(1)
+
+    def losses(params: Params, rows: Rows) -> Tensor:
+        return F.cross_entropy(functional_call(model, dict(params), (rows[0],)), rows[1], reduction="none")
+
+    return _problem(name, ClassificationObjective(model), model, (x, y), losses, optimizer, steps, peak, coupled=False)
+
+
+def resnet(optimizer: Optimizer, steps: int = 40, peak: float = 0.01, **options: Any) -> Problem:
+    """A ResNet-9 with soft labels."""
+    how = ResNetOptions(classes=3, channels=2, width=2, groups=2, **options)
+    return pictured(lambda: ResNet9(how), "soft ResNet-9", optimizer, steps, peak)
+
+
+def vit(optimizer: Optimizer, steps: int = 40, peak: float = 0.01) -> Problem:
+    """A small ViT with soft labels."""
+    how = TransformerOptions(width=8, heads=2, layers=1, mlp_ratio=2)
+    return pictured(lambda: SmallViT(how, 8, 4, channels=2, classes=3), "soft ViT", optimizer, steps, peak)
+
+
+def gpt(optimizer: Optimizer, steps: int = 40, peak: float = 0.01) -> Problem:
+    """A small GPT with QK-norm and an output embedding of its own; the weight of each token can be a metaparameter."""
+    how = TransformerOptions(width=8, heads=2, layers=1, mlp_ratio=2)
+    model = _seeded(lambda: SmallGPT(how, 11, 6))
+    draw = torch.Generator().manual_seed(7)
+    tokens = torch.randint(11, (POOL + TARGET, 7), generator=draw)
+    wanted = 0.5 + torch.rand(POOL + TARGET, 6, generator=draw, dtype=torch.float64)
+
+    def losses(params: Params, rows: Rows) -> Tensor:
+        logits = functional_call(model, dict(params), (rows[0][:, :-1],))
+        each = F.cross_entropy(logits.flatten(0, 1), rows[0][:, 1:].flatten(), reduction="none").view_as(rows[1])
+        return (each * rows[1]).sum(1) / rows[1].sum(1)
+
+    objective = LanguageObjective(model)
+    return _problem("GPT", objective, model, (tokens, wanted), losses, optimizer, steps, peak, coupled=False)
+
+
+def with_float_pixels(problem: Problem) -> Problem:
+    """The same problem with images of whole numbers held as floating point, so that they can be a metaparameter."""
+    pool = tuple(x.double() if x.dtype == torch.uint8 else x for x in problem.pool)
+    learner = dataclasses.replace(problem.learner, batches=lambda t: _batch(pool, t))
+    return dataclasses.replace(problem, learner=learner, pool=pool)
 
 
 def _plain_info_nce(left: Tensor, right: Tensor, scale: Tensor) -> Tensor:

@@ -78,7 +78,9 @@ class ClipObjective(Objective):
 
 
 def normalised(images: Tensor, dtype: torch.dtype) -> Tensor:
-    """uint8 pixels to zero-mean, unit-scale ``dtype``."""
+    """Pixels of 0 to 255 to zero-mean, unit-scale ``dtype``; of floating point where they are a metaparameter."""
+    if images.is_floating_point():  # not in place: they are the caller's
+        return (images.to(dtype) - 255 * CLIP_MEAN) / (255 * CLIP_STD)
     return images.to(dtype).div_(255 * CLIP_STD).sub_(CLIP_MEAN / CLIP_STD)
 
 

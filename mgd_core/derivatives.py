@@ -35,6 +35,7 @@ class CurvatureProduct(NamedTuple):
     theta: Tensor  # H v, (P,) or (Q, P)
     weights: Tensor  # dD/dw, (n,) or (Q, n)
     value: Tensor  # D, scalar or (Q,)
+    inputs: tuple[Tensor, ...] = ()  # dD/dx of each column x of the rows that was asked for, (n, ...) or (Q, n, ...)
 
 
 def chunks(rows: Rows, size: int | None) -> Iterator[Rows]:
@@ -120,17 +121,21 @@ def curvature_product(
     rows: Rows,
     weights: Tensor,
     chunk: int | None = None,
+    inputs: Sequence[int] = (),
 ) -> CurvatureProduct:
-    """H v and d<v, grad L>/dw at (theta, w), by one reverse pass over a forward-mode derivative."""
-    pieces = list(chunks(rows, chunk))
+    """H v and d<v, grad L>/dw at (theta, w), by one reverse pass over a forward-mode derivative.
+
+    ``inputs``: columns of the rows, of floating point, by which D is differentiated as well.
+    """
+    pieces, leaves_in = pieces_by(rows, chunk, inputs)
     theta, v = theta.detach().requires_grad_(True), v.detach()
     weights = weights.detach().requires_grad_(True)
     if len(pieces) == 1:
         with torch.enable_grad(), fwd.dual_level(), dual_rules():
             params = layout.unflatten(fwd.make_dual(theta, v))
             value = _tangent(objective.couple(params, objective.encode(params, pieces[0]), weights))
-        h, w = torch.autograd.grad(value, (theta, weights))
-        return CurvatureProduct(h, w, value.detach())
+        h, w, *x = _pull((value,), (torch.ones_like(value),), (theta, weights, *leaves_in))
+        return CurvatureProduct(h, w, value.detach(), tuple(x))
     primal, tangent = encode_dual(objective, layout, theta, v, rows, chunk)
     leaves = [x.requires_grad_(True) for x in (*primal, *tangent)]
     n = len(primal)
@@ -139,14 +144,32 @@ def curvature_product(
         features = tuple(fwd.make_dual(f, d) for f, d in zip(leaves[:n], leaves[n:], strict=True))
         value = _tangent(objective.couple(params, features, weights))
     h, w, *cotangents = torch.autograd.grad(value, (theta, weights, *leaves), allow_unused=True)
-    h = torch.zeros_like(theta) if h is None else h
+    h, x = torch.zeros_like(theta) if h is None else h, [torch.zeros_like(x) for x in leaves_in]
     for piece, cotangent in with_rows_of(pieces, cotangents):
         with torch.enable_grad(), fwd.dual_level(), dual_rules():
             params = layout.unflatten(fwd.make_dual(theta, v))
             duals = [fwd.unpack_dual(f) for f in objective.encode(params, piece)]
             encoded = (*(d.primal for d in duals), *(_filled(d.tangent, d.primal) for d in duals))
-        h = h + _pull(encoded, cotangent, (theta,))[0]
-    return CurvatureProduct(h, w, value.detach())
+        by_theta, *by_input = _pull(encoded, cotangent, (theta, *leaves_in))
+        h, x = h + by_theta, [a + b for a, b in zip(x, by_input, strict=True)]
+    return CurvatureProduct(h, w, value.detach(), tuple(x))
+
+
+def pieces_by(rows: Rows, chunk: int | None, inputs: Sequence[int]) -> tuple[list[Rows], list[Tensor]]:
+    """Chunks of ``rows`` that know of the columns ``inputs`` they were cut from, and these columns whole, as leaves.
+
+    Raises:
+        ValueError: a column is of whole numbers, by which nothing can be differentiated.
+    """
+    whole = [c for c in inputs if not rows[c].is_floating_point()]
+    if whole:
+        raise ValueError(
+            f"columns {whole} of the rows are of {', '.join(str(rows[c].dtype) for c in whole)}: only inputs of "
+            "floating point have a gradient. Hand over pixels as floats and labels as probabilities."
+        )
+    leaves = {c: rows[c].detach().requires_grad_(True) for c in inputs}
+    with torch.enable_grad():
+        return list(chunks(tuple(leaves.get(c, x) for c, x in enumerate(rows)), chunk)), list(leaves.values())
 
 
 def _encode_without_graph(objective: Objective, layout: ParameterLayout, theta: Tensor, pieces: list[Rows]) -> Features:

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 
 from mgd_core import double_functions
-from mgd_core.derivatives import CurvatureProduct, chunks, curvature_product, no_derivative, with_rows_of
+from mgd_core.derivatives import CurvatureProduct, curvature_product, no_derivative, pieces_by, with_rows_of
 from mgd_core.dual_rules import double_rules
 from mgd_core.layout import ParameterLayout
 from mgd_core.objective import Features, Objective, Rows
@@ -45,8 +45,11 @@ def curvature(
     rows: Rows,
     weights: Tensor,
     chunk: int | None = None,
+    inputs: Sequence[int] = (),
 ) -> CurvatureProduct:
     """Curvature products along ``v``, (P,) or (Q, P), by the way that is the faster one for the size of the problem.
+
+    ``inputs``: columns of the rows by which is differentiated as well.
 
     Where double backward is not to be had, directions go one by one through mgd_core.derivatives, with a warning.
     """
@@ -54,17 +57,21 @@ def curvature(
     small = (chunk is None or chunk >= n) and n * layout.length <= DOUBLE_BELOW.get(theta.device.type, 0)
     arguments = (rows, weights, chunk)
     if v.ndim == 1 and not small:
-        return curvature_product(objective, layout, theta, v, *arguments)
+        return curvature_product(objective, layout, theta, v, *arguments, inputs)
     directions = v if v.ndim > 1 else v[None]
     try:
-        product = curvature_products(objective, layout, theta, directions, *arguments)
+        product = curvature_products(objective, layout, theta, directions, *arguments, inputs=inputs)
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
         warnings.warn(f"no double backward, each direction is a forward-mode pass of its own: {error}", stacklevel=2)
-        single = [curvature_product(objective, layout, theta, x, *arguments) for x in directions]
-        product = CurvatureProduct(*(torch.stack(column) for column in zip(*single, strict=True)))
-    return product if v.ndim > 1 else CurvatureProduct(*(x[0] for x in product))
+        single = [curvature_product(objective, layout, theta, x, *arguments, inputs) for x in directions]
+        h, w, value = (torch.stack(column) for column in zip(*(one[:3] for one in single), strict=True))
+        moved = tuple(torch.stack(column) for column in zip(*(one.inputs for one in single), strict=True))
+        product = CurvatureProduct(h, w, value, moved)
+    if v.ndim > 1:
+        return product
+    return CurvatureProduct(product.theta[0], product.weights[0], product.value[0], tuple(x[0] for x in product.inputs))
 
 
 def curvature_products(
@@ -76,30 +83,32 @@ def curvature_products(
     weights: Tensor,
     chunk: int | None = None,
     together: int | None = None,
+    inputs: Sequence[int] = (),
 ) -> CurvatureProduct:
     """H v_q (Q, P), d<v_q, grad L>/dw (Q, n) and <v_q, grad L> (Q,) at (theta, w) for the directions ``v`` (Q, P).
 
-    ``together``: directions that share a pass; None chooses by the size of the problem, never by a clock.
+    ``together``: directions that share a pass; None chooses by the size of the problem, never by a clock. ``inputs``:
+    columns of the rows by which is differentiated as well.
 
     Raises:
         OneByOneError: a custom autograd.Function, whose backward may not be differentiable itself, is involved.
         RuntimeError: PyTorch has no second derivative for an operation of the objective.
     """
-    pieces = list(chunks(rows, chunk))
+    pieces, leaves = pieces_by(rows, chunk, inputs)
     together = together or _together(layout.length * pieces[0][0].shape[0], theta.device.type, len(v))
     pull = _Pull(together)
     theta, v = theta.detach().requires_grad_(True), v.detach()
     weights = weights.detach().requires_grad_(True)
     if len(pieces) > 1:
-        return _by_pieces(objective, layout, theta, v, pieces, weights, pull)
+        return _by_pieces(objective, layout, theta, v, pieces, weights, pull, leaves)
     with torch.enable_grad(), double_rules():
         params = layout.unflatten(theta)
-        loss = objective.couple(params, objective.encode(params, rows), weights)
+        loss = objective.couple(params, objective.encode(params, pieces[0]), weights)
         (g,) = _gradients((loss,), (theta,))
     if g is None:
         raise no_derivative()
-    h, w = pull((g,), (v,), (theta, weights))
-    return CurvatureProduct(h, w, v @ g.detach())
+    h, w, *x = pull((g,), (v,), (theta, weights, *leaves))
+    return CurvatureProduct(h, w, v @ g.detach(), tuple(x))
 
 
 def _by_pieces(
@@ -110,6 +119,7 @@ def _by_pieces(
     pieces: Sequence[Rows],
     weights: Tensor,
     pull: _Pull,
+    leaves_in: Sequence[Tensor],
 ) -> CurvatureProduct:
     encoded = (_encode_along(objective, layout, theta, v, piece, pull) for piece in pieces)
     columns = [list(zip(*column, strict=True)) for column in zip(*encoded, strict=True)]
@@ -122,13 +132,15 @@ def _by_pieces(
     h, w, *bends = pull((g, *slopes), (v, *tangents), (theta, weights, *features))
     slopes = [c.detach() for c in slopes]
     value = v @ g.detach() + sum((d * c).flatten(1).sum(1) for c, d in zip(slopes, tangents, strict=True))
+    x = [leaf.new_zeros(len(v), *leaf.shape) for leaf in leaves_in]
     for piece, parts in with_rows_of(pieces, [*slopes, *(c.movedim(0, 1) for c in bends)]):
         with torch.enable_grad(), double_rules():
             outputs = objective.encode(layout.unflatten(theta), piece)
             (slope,) = _gradients(outputs, (theta,), parts[: len(outputs)])
         cotangents = (*(c.movedim(0, 1) for c in parts[len(outputs) :] if c is not None), v)
-        h = h + pull((*outputs, _filled(slope, theta)), cotangents, (theta,))[0]
-    return CurvatureProduct(h, w, value)
+        by_theta, *by_input = pull((*outputs, _filled(slope, theta)), cotangents, (theta, *leaves_in))
+        h, x = h + by_theta, [a + b for a, b in zip(x, by_input, strict=True)]
+    return CurvatureProduct(h, w, value, tuple(x))
 
 
 def _encode_along(

@@ -30,7 +30,7 @@ from mgd_core.state_files import StateFiles
 from mgd_core.store import Store, moved, named, unnamed
 
 FORWARD, TURN, REVERSE, PROBE = "forward", "turn", "reverse", "probe-"
-SUMS = ("example", "visits", "learning_rate")
+NOT_SUMS = ("after.", "adjoint.", "visits")
 Records = Mapping[str, tuple[Mapping[str, Tensor], dict[str, str]]]
 """Tensors and facts by the name of their file."""
 
@@ -121,7 +121,8 @@ class Journal:
         turn = {"phi": result.phi, "losses": losses, **named(result.final), **point.fingerprints}
         once = {f"{PROBE}{p.step:08d}": {"theta": p.theta, "gamma": p.gamma} for p in result.probes} | {TURN: turn}
         new: Records = {name: (tensors, {}) for name, tensors in once.items() if name not in self._written}
-        sums = {name: getattr(result, name).clone() for name in SUMS}  # these are added to in place
+        added = {"visits": result.visits, **result.sums}
+        sums = {name: total.clone() for name, total in added.items()}  # these are added to in place
         probes = ",".join(str(p.step) for p in result.probes)
         facts = {"position": str(point.position), "advances": str(result.advances), "probes": probes}
         record = {**named(point.after, "after."), **named(point.adjoint, "adjoint."), **sums}
@@ -156,8 +157,8 @@ class Journal:
             vectors = _on(device, self.files.read(f"{PROBE}{step:08d}")[0])
             points.append(ProbePoint(step, vectors["theta"], vectors["gamma"]))
         final, phi, losses = moved(unnamed(turn), device), turn["phi"].to(device), turn["losses"].tolist()
-        example, visits, rates = (tensors[name] for name in SUMS)
-        result = Metagradient(phi, final, example, visits, rates, losses, points, advances=int(facts["advances"]))
+        sums = {name: total for name, total in tensors.items() if not name.startswith(NOT_SUMS)}
+        result = Metagradient(phi, final, sums, tensors["visits"], losses, points, advances=int(facts["advances"]))
         self._written = {TURN, *(f"{PROBE}{step:08d}" for step in probes)}
         after, adjoint = unnamed(tensors, "after."), unnamed(tensors, "adjoint.")
         return ReversePoint(int(facts["position"]), after, adjoint, result, _fingerprints(turn))

@@ -7,7 +7,7 @@ any step can be run again and gives the same bits. ``step`` is the only thing th
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -36,6 +36,7 @@ class Learner:
     learning_rates: Tensor  # (steps,), float64
     batches: Callable[[int], Batch]
     chunk: int | None = None  # rows encoded at once; None: the whole batch
+    weight_decays: Tensor | None = None  # (steps,), float64; None: the optimizer's own at every step
 
     @property
     def steps(self) -> int:
@@ -46,6 +47,12 @@ class Learner:
         """Learning rate of step ``t`` as a scalar in the state's precision."""
         return self.learning_rates[t].to(like)
 
+    def optimizer_at(self, t: int) -> Optimizer:
+        """The optimizer with the weight decay of step ``t``."""
+        if self.weight_decays is None:
+            return self.optimizer
+        return replace(self.optimizer, weight_decay=float(self.weight_decays[t]))  # type: ignore[type-var]
+
     def gradient(self, state: State, t: int) -> tuple[Tensor, Tensor]:
         """Loss (scalar) of step ``t`` and its gradient (P,) at ``state``."""
         batch = self.batches(t)
@@ -54,7 +61,7 @@ class Learner:
     def step(self, state: State, t: int) -> tuple[State, Tensor]:
         """State after step ``t`` and the loss (scalar) before it."""
         loss, g = self.gradient(state, t)
-        return self.optimizer.update(state, g, t, self.lr(t, state.theta)), loss
+        return self.optimizer_at(t).update(state, g, t, self.lr(t, state.theta)), loss
 
 
 def check_rowwise(model: nn.Module) -> None:

@@ -23,10 +23,9 @@ class ProbePoint:
 class Metagradient:
     """d phi / d z for the metaparameters of the window, and what it cost.
 
-    ``phi``: the target loss, scalar; ``example``: (pool size,) sums over visits of d phi / d w; ``visits``: (pool
-    size,) how often each example was seen in the window; ``learning_rate``: (T,), zero before the window; ``adjoint``:
-    that of s_k. For Q targets at once, ``phi`` is (Q,), and ``example``, ``learning_rate``, ``adjoint`` and the probes'
-    gamma have a leading axis Q.
+    ``phi``: the target loss, scalar; ``sums``: d phi / dz by the name of each kind (mgd_core.metaparameters);
+    ``visits``: (pool size,) how often each example was seen in the window; ``adjoint``: that of s_k. For Q targets at
+    once, ``phi`` is (Q,), and ``sums``, ``adjoint`` and the probes' gamma have a leading axis Q.
 
     ``advances``: untraced steps in the window, by this process and by those it went on from up to their last record.
     ``peak_states``: states kept at once by this process, for each tier in use; ``state_bytes``: bytes of one.
@@ -34,9 +33,8 @@ class Metagradient:
 
     phi: Tensor
     final: State
-    example: Tensor
+    sums: dict[str, Tensor]
     visits: Tensor
-    learning_rate: Tensor
     train_losses: list[float]
     probes: list[ProbePoint] = field(default_factory=list)
     adjoint: State | None = None
@@ -44,3 +42,13 @@ class Metagradient:
     reverse_steps: int = 0
     peak_states: dict[Tier, int] = field(default_factory=dict)
     state_bytes: int = 0
+
+    @property
+    def example(self) -> Tensor:
+        """(pool size,): sums over visits of d phi / d w."""
+        return self.sums["example"]
+
+    @property
+    def learning_rate(self) -> Tensor:
+        """(T,): d phi / d learning rate of each step, zero before the window."""
+        return self.sums["learning_rate"]

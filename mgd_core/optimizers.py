@@ -13,7 +13,7 @@ of one's own may return ``autograd_vjp(self, ...)`` instead, which tests compare
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import torch
@@ -61,6 +61,7 @@ class UpdateCotangents(NamedTuple):
     gradient: Tensor  # gamma, (P,) or (Q, P)
     state: State
     lr: Tensor  # scalar or (Q,)
+    weight_decay: Tensor | None = None  # scalar or (Q,); None: the optimizer does not say
 
 
 def clip_by_norm(g: Tensor, max_norm: float | None) -> Tensor:
@@ -105,7 +106,7 @@ class Adam:
         m, v = self._moments(state, self._decayed(state, g))
         root = (v * (1 / (1 - self.b2 ** (t + 1)))).add_(self.eps_root).sqrt_()
         move = (m / (root + self.eps)).mul_(lr / (1 - self.b1 ** (t + 1)))
-        if self.weight_decay and self.decoupled:
+        if _decays(self) and self.decoupled:
             move = move + lr * _decay(self, state.theta)
         return State(state.theta - move, (m, v))
 
@@ -123,20 +124,23 @@ class Adam:
         to_m = torch.addcmul(lam_m, lam, by_m.mul_(-lr))
         to_v = torch.addcmul(lam_v, lam, by_v.mul_(-lr))
         gamma = (to_m * (1 - self.b1)).addcmul_(to_v, decayed, value=2 * (1 - self.b2))
+        masked = _masked(self, state.theta)
+        by_decay = -lr * (lam @ masked) if self.decoupled else gamma @ masked
         theta = lam
-        if self.weight_decay and self.decoupled:
+        if _decays(self) and self.decoupled:
             decay = _decay(self, torch.ones_like(g))
             theta = lam * (1 - lr * decay)
             move.add_(decay.mul_(state.theta))
-        elif self.weight_decay:
+        elif _decays(self):
             theta = lam + _decay(self, gamma)
         moments = to_m.mul_(self.b1), to_v.mul_(self.b2)
-        return UpdateCotangents(clip_vjp(g, self.clip_norm, gamma), State(theta, moments), -(lam @ move))
+        gamma = clip_vjp(g, self.clip_norm, gamma)
+        return UpdateCotangents(gamma, State(theta, moments), -(lam @ move), by_decay)
 
     def _decayed(self, state: State, g: Tensor) -> Tensor:
         """The clipped gradient, and the coupled decay with it."""
         g = clip_by_norm(g, self.clip_norm)
-        return g + _decay(self, state.theta) if self.weight_decay and not self.decoupled else g
+        return g + _decay(self, state.theta) if _decays(self) and not self.decoupled else g
 
     def _moments(self, state: State, g: Tensor) -> tuple[Tensor, Tensor]:
         m, v = state.moments
@@ -147,7 +151,7 @@ class Adam:
         if self.clip_norm is not None:
             return None
         g = torch.sub(after.moments[0], state.moments[0], alpha=self.b1).mul_(1 / (1 - self.b1))
-        return g.sub_(_decay(self, state.theta)) if self.weight_decay and not self.decoupled else g
+        return g.sub_(_decay(self, state.theta)) if _decays(self) and not self.decoupled else g
 
 
 @dataclass(frozen=True)
@@ -176,14 +180,15 @@ class Sgd:
         to_move = lam * -lr
         to_m = torch.add(lam_m, to_move, alpha=self.momentum if self.nesterov else 1)
         gamma = to_m + to_move if self.nesterov else to_m
-        theta = lam + _decay(self, gamma) if self.weight_decay else lam
+        theta = lam + _decay(self, gamma) if _decays(self) else lam
+        by_decay = gamma @ _masked(self, state.theta)
         gamma = clip_vjp(g, self.clip_norm, gamma)
-        return UpdateCotangents(gamma, State(theta, (to_m * self.momentum,)), -(lam @ move))
+        return UpdateCotangents(gamma, State(theta, (to_m * self.momentum,)), -(lam @ move), by_decay)
 
     def _move(self, state: State, g: Tensor) -> tuple[Tensor, Tensor]:
         """What the learning rate multiplies, and the new momentum."""
         g = clip_by_norm(g, self.clip_norm)
-        if self.weight_decay:
+        if _decays(self):
             g = g + _decay(self, state.theta)
         m = (state.moments[0] * self.momentum).add_(g)
         return (torch.add(g, m, alpha=self.momentum) if self.nesterov else m), m
@@ -193,28 +198,48 @@ class Sgd:
         if self.clip_norm is not None:
             return None
         g = torch.sub(after.moments[0], state.moments[0], alpha=self.momentum)
-        return g.sub_(_decay(self, state.theta)) if self.weight_decay else g
+        return g.sub_(_decay(self, state.theta)) if _decays(self) else g
+
+
+def _decays(optimizer: Adam | Sgd) -> bool:
+    """Whether the step has a decay, be it a tensor of 0 by which is differentiated."""
+    return isinstance(optimizer.weight_decay, Tensor) or optimizer.weight_decay != 0
 
 
 def _decay(optimizer: Adam | Sgd, x: Tensor) -> Tensor:
     """Weight decay of ``x`` (..., P), where the mask has it apply."""
-    decay = optimizer.weight_decay * x
-    return decay if optimizer.decay_mask is None else decay * optimizer.decay_mask
+    return optimizer.weight_decay * _masked(optimizer, x)
+
+
+def _masked(optimizer: Adam | Sgd, x: Tensor) -> Tensor:
+    return x if optimizer.decay_mask is None else x * optimizer.decay_mask
 
 
 def autograd_vjp(optimizer: Optimizer, state: State, g: Tensor, t: int, lr: Tensor, adjoint: State) -> UpdateCotangents:
-    """``optimizer.vjp`` by differentiating ``optimizer.update``: for an adjoint of shape (P,), or each of (Q, P)."""
+    """``optimizer.vjp`` by differentiating ``optimizer.update``: for an adjoint of shape (P,), or each of (Q, P).
+
+    The cotangent of the weight decay is taken where the optimizer has a field ``weight_decay``, which is then a tensor.
+    """
     if adjoint.theta.ndim > 1:
         each = [
             autograd_vjp(optimizer, state, g, t, lr, State(theta, tuple(moments)))
             for theta, *moments in zip(*adjoint.tensors, strict=True)
         ]
-        gradient, pulled, rates = zip(*each, strict=True)
+        gradient, pulled, rates, decays = zip(*each, strict=True)
         stacked = [torch.stack(x) for x in zip(*(p.tensors for p in pulled), strict=True)]
-        return UpdateCotangents(torch.stack(gradient), State(stacked[0], tuple(stacked[1:])), torch.stack(rates))
+        by_decay = None if decays[0] is None else torch.stack(decays)
+        pulled_state = State(stacked[0], tuple(stacked[1:]))
+        return UpdateCotangents(torch.stack(gradient), pulled_state, torch.stack(rates), by_decay)
     inputs = [x.detach().requires_grad_(True) for x in (g, *state.tensors, lr)]
+    decay: Tensor | None = None
+    if hasattr(optimizer, "weight_decay"):
+        decay = torch.as_tensor(optimizer.weight_decay, dtype=g.dtype, device=g.device).detach().requires_grad_(True)
+        optimizer = replace(optimizer, weight_decay=decay)  # type: ignore[type-var]
     with torch.enable_grad():
         after = optimizer.update(State(inputs[1], tuple(inputs[2:-1])), inputs[0], t, inputs[-1])
-        found = torch.autograd.grad(after.tensors, inputs, adjoint.tensors, allow_unused=True)
-    filled = [torch.zeros_like(x) if c is None else c for c, x in zip(found, inputs, strict=True)]
-    return UpdateCotangents(filled[0], State(filled[1], tuple(filled[2:-1])), filled[-1])
+        sought = [*inputs, *([] if decay is None else [decay])]
+        found = torch.autograd.grad(after.tensors, sought, adjoint.tensors, allow_unused=True)
+    filled = [torch.zeros_like(x) if c is None else c for c, x in zip(found, sought, strict=True)]
+    states = filled[1 : len(inputs) - 1]
+    by_decay = None if decay is None else filled[-1]
+    return UpdateCotangents(filled[0], State(states[0], tuple(states[1:])), filled[len(inputs) - 1], by_decay)

@@ -5,16 +5,19 @@ advances, and about 2.7 steps for each reverse step (mgd_core.reverse). Two surr
 
 * ``path``: weights enter wherever an example is visited in the window; its gradient is summed over the visits;
 * ``probe``: ``gamma`` of step k (and of any other steps asked for), from which mgd_core.probe scores any candidate.
+
+Any other metaparameter that steps read (mgd_core.metaparameters) is differentiated by in the same traversal.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from mgd_core.actions import Plan, Tier
 from mgd_core.journal import Journal
 from mgd_core.learner import Learner
 from mgd_core.metagradient import Metagradient, ProbePoint
+from mgd_core.metaparameters import Metaparameter
 from mgd_core.optimizers import State
 from mgd_core.store import Store
 from mgd_core.training import Progress, train
@@ -34,21 +37,24 @@ def replay(
     on: Progress | None = None,
     store: Store | None = None,
     journal: Journal | None = None,
+    metaparameters: Sequence[Metaparameter] = (),
 ) -> Metagradient:
     """Train from ``initial``, evaluate ``target``, and traverse the window of ``plan`` in reverse.
 
     ``probe_steps``: steps of the window whose (theta, gamma) are returned for probing. ``pool_size``: length of the
     example axis that ``Batch.ids`` index into. ``store``: where the plan's states are kept; None: in memory alone. With
     a ``journal`` (mgd_core.journal.durable makes both) the traversal goes on from the newest record of an earlier
-    process that was given the same arguments. Plan, tiers and where it was cut off change no bit of the result.
+    process that was given the same arguments. ``metaparameters``: further kinds whose gradients are wanted, beside
+    example weights and learning rates; ``learner`` reads their z already (``kind.placed``). Plan, tiers and where it
+    was cut off change no bit of the result.
 
     Raises:
         NonFiniteError: a loss or cotangent became NaN or infinite (step and parameter named).
         NondeterminismError: a replayed state differs from the first one.
         NoRoom: the states do not fit on the disk; told before the first step where it can be known.
         CorruptState: a file of states is damaged.
-        ValueError: the plan's window does not end with the training, a probe step lies outside it, or the store lacks
-            the disk that plan or journal need.
+        ValueError: the plan's window does not end with the training, a probe step lies outside it, the store lacks
+            the disk that plan or journal need, or two metaparameters have one name.
     """
     if plan.stop != learner.steps:
         raise ValueError(f"the plan ends at step {plan.stop}, the training at step {learner.steps}: they must agree")
@@ -59,5 +65,8 @@ def replay(
     if not store.has_disk and (journal is not None or Tier.DISK in plan.peak_states):
         who = "a journal needs" if journal is not None else f"plan '{plan.name}' keeps states on disk and needs"
         raise ValueError(f"{who} a store with a disk tier; mgd_core.journal.durable makes one")
-    traversal = Traversal(learner, target, plan, pool_size, set(probe_steps), gradient_from_moments, on, store, journal)
-    return traversal.run(initial)
+    names = ["example", "learning_rate", *(kind.name for kind in metaparameters)]
+    if len(set(names)) < len(names):
+        raise ValueError(f"two metaparameters have one name among {names}; example and learning_rate are always there")
+    how = set(probe_steps), gradient_from_moments, on, store, journal, metaparameters
+    return Traversal(learner, target, plan, pool_size, *how).run(initial)

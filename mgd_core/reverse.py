@@ -6,7 +6,8 @@ and one curvature product):
     (gamma, lambda', dlr) = VJP of the optimizer update at (g_t, s_t, lr_t) with lambda
     D = <gamma, grad_theta L_t(theta; w)>;   lambda = lambda' + (dD/dtheta, 0, 0);   dw = dD/dw
 
-g_t is read back from the optimizer's moments where they hold it, else computed again. Cost: about 2.7 training steps.
+and dx = dD/dx for inputs x of the step, if asked (mgd_core.metaparameters). g_t is read back from the optimizer's
+moments where they hold it, else computed again. Cost: about 2.7 training steps.
 
 With Q targets the adjoint's tensors have a leading Q, and so has everything else: g_t, the factors of the update's
 derivative and the primal pass are shared. Cost: 1 + 2 Q training steps; far less where launching kernels is the cost
@@ -15,6 +16,8 @@ derivative and the primal pass are shared. Cost: 1 + 2 Q training steps; far les
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -37,29 +40,54 @@ class ReverseStep(NamedTuple):
     gamma: Tensor  # cotangent of the gradient of step t, (P,) or (Q, P)
     weights: Tensor  # d phi / d w of the rows of the batch, (n,) or (Q, n)
     lr: Tensor  # d phi / d learning rate of step t, scalar or (Q,)
+    weight_decay: Tensor | None = None  # the same by its weight decay, where the optimizer says it
+    inputs: Mapping[int, Tensor] = MappingProxyType({})  # d phi / d of a column of the rows, (n, ...) or (Q, n, ...)
 
 
 def reverse_step(
-    learner: Learner, state: State, after: State, adjoint: State, t: int, batch: Batch, from_moments: bool = True
+    learner: Learner,
+    state: State,
+    after: State,
+    adjoint: State,
+    t: int,
+    batch: Batch,
+    from_moments: bool = True,
+    inputs: Sequence[int] = (),
 ) -> ReverseStep:
     """Pull ``adjoint`` (of ``after``, the state after step ``t``) back through step ``t``, taken at ``state``.
 
-    The adjoint's tensors: (P,), or (Q, P) for Q targets.
+    The adjoint's tensors: (P,), or (Q, P) for Q targets. ``inputs``: columns of the batch's rows whose cotangents are
+    wanted.
 
     Raises:
         NonFiniteError: a cotangent became NaN or infinite; names the step and the parameter.
     """
-    g = learner.optimizer.gradient_from_moments(state, after) if from_moments else None
+    optimizer = learner.optimizer_at(t)
+    g = optimizer.gradient_from_moments(state, after) if from_moments else None
     if g is None:
         _, g = learner.gradient(state, t)
-    pulled = learner.optimizer.vjp(state, g, t, learner.lr(t, state.theta), adjoint)
+    pulled = optimizer.vjp(state, g, t, learner.lr(t, state.theta), adjoint)
     check_finite("the cotangent of the gradient", pulled.gradient, t, learner.layout)
     product = curvature(
-        learner.objective, learner.layout, state.theta, pulled.gradient, batch.rows, batch.weights, learner.chunk
+        learner.objective,
+        learner.layout,
+        state.theta,
+        pulled.gradient,
+        batch.rows,
+        batch.weights,
+        learner.chunk,
+        inputs,
     )
     theta = pulled.state.theta + product.theta
     check_finite("the cotangent of the parameters", theta, t, learner.layout)
-    return ReverseStep(State(theta, pulled.state.moments), pulled.gradient, product.weights, pulled.lr)
+    return ReverseStep(
+        State(theta, pulled.state.moments),
+        pulled.gradient,
+        product.weights,
+        pulled.lr,
+        pulled.weight_decay,
+        dict(zip(inputs, product.inputs, strict=True)),
+    )
 
 
 def check_finite(what: str, vector: Tensor, step: int, layout: ParameterLayout) -> None:

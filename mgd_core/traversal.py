@@ -7,7 +7,7 @@ after the record of a position that needs them no more. Loads from slower tiers 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
 import torch
@@ -17,6 +17,7 @@ from mgd_core.guard import Guard, check_step
 from mgd_core.journal import ForwardPoint, Journal, ReversePoint
 from mgd_core.learner import Learner
 from mgd_core.metagradient import Metagradient, ProbePoint
+from mgd_core.metaparameters import ExampleWeights, LearningRates, Metaparameter
 from mgd_core.optimizers import State
 from mgd_core.reverse import check_finite, reverse_step
 from mgd_core.store import Peaks, Store
@@ -43,11 +44,14 @@ class Traversal:
         on: Progress | None,
         store: Store,
         journal: Journal | None,
+        metaparameters: Sequence[Metaparameter] = (),
     ) -> None:
         self.learner, self.target, self.plan = learner, target, plan
         self.pool_size, self.probe_steps, self.on = pool_size, probe_steps, on
         self.gradient_from_moments = gradient_from_moments
         self.store, self.journal = store, journal
+        self.metaparameters = (ExampleWeights(pool_size), LearningRates(), *metaparameters)
+        self.inputs = sorted({column for kind in self.metaparameters for column in kind.inputs})
         self.guard, self.peaks = Guard(learner.layout), Peaks()
         self.reached = plan.start  # first step that the first sweep has not run
         self.position = plan.stop  # steps from here on are reversed
@@ -73,7 +77,8 @@ class Traversal:
         if self.journal is not None:
             # The start's state; final state; state and adjoint, twice while a record replaces the one before it.
             states += (self.plan.outer is not Tier.DISK) + 5
-        sums = 4 * self.pool_size * 8 * (self.journal is not None)
+        totals = [kind.zeros(initial.theta.new_zeros(()), self.learner) for kind in self.metaparameters]
+        sums = 2 * (self.pool_size * 8 + sum(x.nbytes for x in totals)) * (self.journal is not None)
         points = 2 * initial.theta.nbytes * len(self.probe_steps) * (self.journal is not None)
         if states:
             self.store.check_room(states * initial.nbytes + sums + points, f"the states of plan '{self.plan.name}'")
@@ -99,9 +104,8 @@ class Traversal:
         self.result = Metagradient(
             phi=self.state.theta.new_zeros(()),
             final=self.state,
-            example=self.state.theta.new_zeros(self.pool_size),
+            sums={},
             visits=torch.zeros(self.pool_size, dtype=torch.int64, device=self.device),
-            learning_rate=self.state.theta.new_zeros(self.learner.steps),
             train_losses=losses,
             state_bytes=self.state.nbytes,
         )
@@ -126,6 +130,8 @@ class Traversal:
         self._restore_start(initial)
         if found.position < self.plan.stop:
             self._check_repeats(found.after, found.position)
+        names = {kind.name for kind in self.metaparameters}
+        assert found.result.sums.keys() == names, f"the journal is of {set(found.result.sums)}, not of {names}"
         self.result, self.adjoint, self.after = found.result, found.adjoint, found.after
         self.result.reverse_steps = self.plan.stop - found.position
         self.result.state_bytes = found.after.nbytes
@@ -211,21 +217,23 @@ class Traversal:
         phi, gradient = self.target(self.after.theta)
         check_finite("the gradient of the target", gradient, step, self.learner.layout)
         self.result.phi, self.result.final = phi.detach(), self.after
-        self.result.example = gradient.new_zeros(*phi.shape, self.pool_size)
-        self.result.learning_rate = gradient.new_zeros(*phi.shape, self.learner.steps)
+        empty = gradient.new_zeros(phi.shape)
+        self.result.sums = {kind.name: kind.zeros(empty, self.learner) for kind in self.metaparameters}
         self.adjoint = State(gradient, tuple(m.new_zeros(gradient.shape) for m in self.after.moments))
         self._did_step("step", step)
 
     def _reverse(self, t: int) -> None:
         assert self.after is not None and t + 1 == self.position, f"step {t} reversed out of turn"
         batch = self.learner.batches(t)
-        step = reverse_step(self.learner, self.state, self.after, self.adjoint, t, batch, self.gradient_from_moments)
+        step = reverse_step(
+            self.learner, self.state, self.after, self.adjoint, t, batch, self.gradient_from_moments, self.inputs
+        )
         if t in self.probe_steps:
             self.result.probes.append(ProbePoint(t, self.state.theta, step.gamma))
         self.adjoint, self.after, self.position = step.adjoint, self.state, t
-        self.result.example.index_add_(-1, batch.ids, step.weights)
+        for kind in self.metaparameters:
+            kind.collect(self.result.sums[kind.name], step, t, batch)
         self.result.visits.index_add_(0, batch.ids, torch.ones_like(batch.ids))
-        self.result.learning_rate[..., t] = step.lr
         self.result.reverse_steps += 1
         self._did_step("reverse", t)
 

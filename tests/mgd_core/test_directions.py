@@ -102,8 +102,8 @@ def test_chunks_without_weight_are_left_out():
         found = how(objective, *arguments, along, batch.rows, weights, 3)
         assert encoded == [3, 3, 1, 3, 1]
         encoded.clear()
-        expected = CurvatureProduct(*(x if found.theta.ndim > 1 else x[0] for x in whole))
-        assert all(relative_error(a, b) < 1e-12 for a, b in zip(found, expected, strict=True))
+        expected = CurvatureProduct(*(x if found.theta.ndim > 1 else x[0] for x in whole[:3]))
+        assert all(relative_error(a, b) < 1e-12 for a, b in zip(found[:3], expected[:3], strict=True))
 
 
 class Square(torch.autograd.Function):

@@ -168,7 +168,8 @@ def test_vjp_is_autograds(every: list[Optimizer], queries: tuple[int, ...], t: i
 
 
 def flat(cotangents: UpdateCotangents) -> list[Tensor]:
-    return [cotangents.gradient, *cotangents.state.tensors, cotangents.lr]
+    assert cotangents.weight_decay is not None
+    return [cotangents.gradient, *cotangents.state.tensors, cotangents.lr, cotangents.weight_decay]
 
 
 def test_clipping_a_gradient_of_zero_has_a_derivative():
