@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from tasks.catalog import check_sources, find_catalog, load_catalog
 from tasks.pool_records import BuildOptions, load_pool
-from tasks.pools import finish_pool, pending_units, plan_pool
+from tasks.pools import PoolPlan, finish_pool, pending_units, plan_pool
 from tasks.processes import cores, mapped
 from tasks.progress import announce
 from tasks.units import write_or_index_unit
@@ -21,7 +22,19 @@ def indexed(source: str, home: str | Path, workers: int | None = None, every: bo
     if load_pool(source) is not None:
         return Path(source)
     lenient = BuildOptions(max_rejects=1.0, max_damaged_shards=sys.maxsize)
-    plan = plan_pool(source, home, BuildOptions() if every else lenient)
+    return _finished(plan_pool(source, home, BuildOptions() if every else lenient), workers)
+
+
+def built(catalog: str, home: str | Path, workers: int | None = None) -> Path:
+    """The directory of the pool of a catalog (a file or a name); built first where it is not there yet."""
+    options = load_catalog(find_catalog(catalog))
+    check_sources(options)
+    source = options.pool.source
+    named = source if isinstance(source, str) else list(source)
+    return _finished(plan_pool(named, home, options.pool.build_options()), workers)
+
+
+def _finished(plan: PoolPlan, workers: int | None) -> Path:
     pending = pending_units(plan)
     for done, _ in enumerate(mapped(write_or_index_unit, pending, workers or cores()), 1):
         announce("indexing", done, len(pending))

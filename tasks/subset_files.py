@@ -83,7 +83,7 @@ def read_records(path: Path, bare: bool = False) -> Bytes16:
 
     Raises SubsetError unless the file is typed, sorted and not empty.
     """
-    records = _load(path, bare)
+    records = mapped_records(path, bare)
     if not len(records):
         raise SubsetError(f"{path}: no record; the resharder would write no shard and training would find nothing")
     uids = np.empty(len(records), "S16")
@@ -96,6 +96,32 @@ def read_records(path: Path, bare: bool = False) -> Bytes16:
             f"first record {wrong[0] + 1:,}. The resharder would pick wrong samples and not say so: sort them"
         )
     return uids
+
+
+def mapped_records(path: Path, bare: bool = False) -> Words:
+    """The records of a DataComp subset file, mapped and typed but not looked at; raises SubsetError."""
+    with open(path, "rb") as file:
+        headed = file.read(len(MAGIC)) == MAGIC
+    if bare and not headed:
+        return _load_bare(path)
+    try:
+        records = np.load(path, mmap_mode="r", allow_pickle=False)
+    except OSError:
+        raise
+    except Exception as error:  # numpy parses the header as Python, and raises whatever the tokenizer does
+        raise SubsetError(f"{path}: not a numpy file ({error}); write it with numpy.save") from error
+    if not isinstance(records, np.ndarray) or records.dtype != DATACOMP or records.ndim != 1:
+        kind = getattr(records, "dtype", type(records).__name__)
+        raise SubsetError(
+            f"{path}: {kind} of shape {getattr(records, 'shape', '?')}, expected one-dimensional records of "
+            f"numpy dtype 'u8,u8' {DATACOMP.descr}: high and low 64 bits of the uid"
+        )
+    if isinstance(records, np.memmap) and records.offset + records.nbytes != path.stat().st_size:
+        raise SubsetError(
+            f"{path}: its header says {len(records):,} records, but {path.stat().st_size - records.offset:,} bytes "
+            f"follow it, {DATACOMP.itemsize} each: the header was changed, or two files were joined; write it anew"
+        )
+    return records
 
 
 def counted(path: Path, uids: Bytes16) -> Subset:
@@ -128,31 +154,6 @@ def _slices(counts: Counts) -> Iterator[slice]:
     cuts = np.searchsorted(ends, np.arange(RECORDS_AT_ONCE, int(ends[-1]), RECORDS_AT_ONCE), side="right")
     edges = np.unique([0, *cuts, len(counts)])
     yield from (slice(a, b) for a, b in pairwise(edges.tolist()))
-
-
-def _load(path: Path, bare: bool) -> Words:
-    with open(path, "rb") as file:
-        headed = file.read(len(MAGIC)) == MAGIC
-    if bare and not headed:
-        return _load_bare(path)
-    try:
-        records = np.load(path, mmap_mode="r", allow_pickle=False)
-    except OSError:
-        raise
-    except Exception as error:  # numpy parses the header as Python, and raises whatever the tokenizer does
-        raise SubsetError(f"{path}: not a numpy file ({error}); write it with numpy.save") from error
-    if not isinstance(records, np.ndarray) or records.dtype != DATACOMP or records.ndim != 1:
-        kind = getattr(records, "dtype", type(records).__name__)
-        raise SubsetError(
-            f"{path}: {kind} of shape {getattr(records, 'shape', '?')}, expected one-dimensional records of "
-            f"numpy dtype 'u8,u8' {DATACOMP.descr}: high and low 64 bits of the uid"
-        )
-    if isinstance(records, np.memmap) and records.offset + records.nbytes != path.stat().st_size:
-        raise SubsetError(
-            f"{path}: its header says {len(records):,} records, but {path.stat().st_size - records.offset:,} bytes "
-            f"follow it, {DATACOMP.itemsize} each: the header was changed, or two files were joined; write it anew"
-        )
-    return records
 
 
 def _load_bare(path: Path) -> Words:

@@ -1,0 +1,2 @@
+-- Every sample of the pool.
+SELECT uid FROM samples;

@@ -1,0 +1,108 @@
+"""Candidates: the table `samples` that filters choose from, of a pool, of a run, or of metadata without any tars.
+
+* a pool: its samples table, with the columns that the pool and its metadata brought along;
+* a run: the same, and the run's other tables and all views besides (`queries`), so that a filter can ask for g;
+* metadata: DataComp's Parquet files as they were downloaded, before any picture is. What is chosen may hold dead links.
+
+DuckDB works within MEMORY and spills into a directory of its own, which goes when the candidates are closed.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import pyarrow.parquet as pq
+
+from tasks.artefacts import digest, file_digest
+from tasks.pool_records import PoolRecord
+from tasks.queries import connect
+
+MEMORY = "3GiB"
+SETTINGS: dict[str, str | bool | int | float | list[str]] = {
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+}
+
+
+class CandidatesError(ValueError):
+    """There is nothing to choose from; says what was looked for."""
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """An open DuckDB connection with `samples`, and what these are: a name, and a digest of their contents."""
+
+    connection: duckdb.DuckDBPyConnection
+    home: Path
+    name: str
+    digest: str
+    columns: dict[str, str]
+    """Columns of `samples` and their types in DuckDB."""
+
+
+@contextmanager
+def pool_candidates(home: Path, pool: PoolRecord) -> Iterator[Candidates]:
+    """The samples of a finished pool."""
+    with closing_connection(duckdb.connect(":memory:", config=SETTINGS), home) as connection:
+        connection.execute(f"CREATE VIEW samples AS SELECT * FROM {_parquet([pool.samples_path])}")
+        yield _candidates(connection, home, pool.pool_id, pool.samples_digest)
+
+
+@contextmanager
+def run_candidates(home: Path, run: str, pool: PoolRecord) -> Iterator[Candidates]:
+    """The samples of a run, beside its tables and views."""
+    with closing_connection(connect(home, run), home) as connection:
+        yield _candidates(connection, home, run, pool.samples_digest)
+
+
+@contextmanager
+def metadata_candidates(home: Path, paths: Sequence[Path]) -> Iterator[Candidates]:
+    """The rows of DataComp's metadata: Parquet files, or directories of them (whose .npz files are passed over).
+
+    Raises CandidatesError where there is none, or one has no uid.
+    """
+    files = [file for path in paths for file in (sorted(path.glob("**/*.parquet")) if path.is_dir() else [path])]
+    if not files:
+        raise CandidatesError(f"no *.parquet in {', '.join(map(str, paths))}")
+    for file in files:
+        if "uid" not in (names := pq.read_schema(file).names):
+            raise CandidatesError(f"{file}: no column uid, only {', '.join(names)}; this is not DataComp's metadata")
+    with closing_connection(duckdb.connect(":memory:", config=SETTINGS), home) as connection:
+        uid = "lpad(lower(replace(uid::VARCHAR, '-', '')), 32, '0')::UUID AS uid"
+        connection.execute(f"CREATE VIEW samples AS SELECT {uid}, * EXCLUDE (uid) FROM {_parquet(files)}")
+        content = digest([file_digest(file) for file in files])
+        yield _candidates(connection, home, ", ".join(map(str, paths)), content)
+
+
+@contextmanager
+def closing_connection(connection: duckdb.DuckDBPyConnection, home: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection within MEMORY that gives and takes uids as 16 bytes; closed at the end, with what it spilled."""
+    (home / ".staging").mkdir(parents=True, exist_ok=True)
+    spill = tempfile.mkdtemp(prefix="duckdb-", dir=home / ".staging")
+    try:
+        connection.execute(f"SET memory_limit = '{MEMORY}'; SET arrow_lossless_conversion = true")
+        connection.execute("SET temp_directory = " + _literal(spill))
+        yield connection
+    finally:
+        connection.close()
+        shutil.rmtree(spill, ignore_errors=True)
+
+
+def _candidates(connection: duckdb.DuckDBPyConnection, home: Path, name: str, content: str) -> Candidates:
+    columns = {row[0]: row[1] for row in connection.execute("DESCRIBE samples").fetchall()}
+    return Candidates(connection, home, name, content, columns)
+
+
+def _parquet(paths: Sequence[Path]) -> str:
+    listed = ", ".join(_literal(path.resolve()) for path in paths)
+    return f"read_parquet([{listed}], hive_partitioning = false, union_by_name = {str(len(paths) > 1).lower()})"
+
+
+def _literal(text: object) -> str:
+    return "'" + str(text).replace("'", "''") + "'"
