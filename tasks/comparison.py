@@ -12,17 +12,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
 from mgd_core.clip import ClipObjective
 from mgd_core.order import generator
-from mgd_core.replay import train
 from tasks.artefacts import digest, publish_json, publishing, read_json
-from tasks.progress import announce
+from tasks.evaluation_records import publish_rows
 from tasks.rounds import PROBE_BATCH, counts_of, is_done, load_parameters
-from tasks.tables import publish
+from tasks.trained import trained_parameters
 from tasks.workbench import Counts, Workbench, opened
 
 RANDOM_STREAM = 7  # names the generator that draws random subsets
@@ -48,7 +46,7 @@ def publish_evaluations(directory: Path, records: list[Path], chosen: int) -> No
     """Publish the records of all comparison trainings as ``evaluations``."""
     with opened(directory) as bench:
         rows = [row for record in records for row in read_json(record)["rows"]]
-        publish(bench.run.home, bench.run.id, "evaluations", chosen, pa.Table.from_pylist(rows))
+        publish_rows(bench.run.home, bench.run.id, chosen, rows)
 
 
 def subset_counts(bench: Workbench, subset: str, seed: int, chosen: int) -> Counts:
@@ -111,17 +109,13 @@ def _truth(bench: Workbench) -> npt.NDArray[np.bool_]:
 
 
 def _train_and_test(bench: Workbench, counts: Counts, subset: str, seed: int) -> list[dict[str, Any]]:
-    learner, state = bench.learner(counts, seed)
-
-    def on(_: str, t: int) -> None:
-        announce(f"compare: {subset}, seed {seed}", t + 1, learner.steps)
-
-    final, _ = train(learner, state, on=on)
+    theta = trained_parameters(bench, counts, subset, seed, keep=subset == "mgd")
+    learner, _ = bench.learner(counts, seed)
     tasks = bench.zero_shot(learner)
     seen = learner.steps * bench.catalog.learner.batch
     rows = []
     for name in ("heldout", *bench.catalog.targets.tests):
-        score = tasks[name].score(final.theta)
+        score = tasks[name].score(theta)
         shared = {"subset": subset, "seed": seed, "task": name, "samples_seen": seen}
         rows.append({**shared, "metric": "acc1", "value": score.accuracy})
         rows.append({**shared, "metric": "loss", "value": score.loss})

@@ -65,14 +65,14 @@ def load_pairs(pool: PoolRecord, size: int) -> Pairs:
 
 
 def resized(image: Image.Image, size: int) -> npt.NDArray[np.uint8]:
-    """RGB pixels (3, size, size): shorter side to ``size`` (bicubic), centre crop, as open_clip's evaluation
-    does."""
+    """RGB pixels (3, size, size): shorter side to ``size`` (bicubic), centre crop, to the pixel as open_clip's
+    evaluation does."""
     image = image.convert("RGB")
     if image.size != (size, size):
-        scale = size / min(image.size)
-        width, height = (max(size, round(side * scale)) for side in image.size)
+        shorter = min(image.size)
+        width, height = (size if side == shorter else int(size * side / shorter) for side in image.size)
         image = image.resize((width, height), Image.Resampling.BICUBIC)
-        left, top = (width - size) // 2, (height - size) // 2
+        left, top = round((width - size) / 2), round((height - size) / 2)
         image = image.crop((left, top, left + size, top + size))
     return np.asarray(image).transpose(2, 0, 1)
 

@@ -102,7 +102,8 @@ def chosen_evaluations(home: str | Path, run: str) -> list[dict[str, Any]]:
         return []
     chosen = chosen_round(home, run)
     rows = read(home, run, "evaluations", chosen if chosen in found else max(found)).to_pylist()
-    tests = [row for row in rows if row["task"] not in NOT_TESTS]
+    own = _catalog_tests(home, run)  # not what `mgd evaluate` added for one subset alone
+    tests = [row for row in rows if (row["task"] in own if own else row["task"] not in NOT_TESTS)]
     return sorted(tests, key=lambda row: (row["task"], row["metric"], row["subset"], row["seed"]))
 
 
@@ -114,12 +115,16 @@ def chosen_round(home: str | Path, run: str) -> int | None:
 
 def measured(evaluations: Sequence[dict[str, Any]], home: str | Path, run: str) -> list[tuple[str, str]]:
     """(task, metric) pairs that were measured: tasks as the run's catalog orders them, else by name; losses last."""
-    path = Path(home) / "runs" / run / "catalog.toml"
-    catalog = tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    order = list(catalog.get("targets", {}).get("tests", {}))
-    place = {task: i for i, task in enumerate(order)}
+    place = {task: i for i, task in enumerate(_catalog_tests(home, run))}
     found = {(row["task"], row["metric"]) for row in evaluations}
     return sorted(found, key=lambda pair: (place.get(pair[0], len(place)), pair[0], pair[1] == LOSS, pair[1]))
+
+
+def _catalog_tests(home: str | Path, run: str) -> list[str]:
+    """Test tasks of the run's catalog, in its order; none where there is no catalog."""
+    path = Path(home) / "runs" / run / "catalog.toml"
+    catalog = tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return list(catalog.get("targets", {}).get("tests", {}))
 
 
 def gap_closed(value: float | None, everything: float | None, oracle: float | None) -> float | None:

@@ -101,13 +101,15 @@ EVALUATIONS = _schema(
     (
         "subset",
         pa.string(),
-        "What was trained on: everything, mgd, random, loss_filter, clip_filter or oracle.",
+        "What was trained on: everything, mgd, random, loss_filter, clip_filter or oracle; checkpoint: a model from "
+        "elsewhere (`mgd evaluate`).",
     ),
     ("seed", pa.int32(), "Seed of the training."),
     ("task", pa.string(), "What was tested."),
     ("metric", pa.string(), "How the result is measured, e.g. acc1 (share of right answers, 0 to 1)."),
     ("value", pa.float64(), "The result, in the metric's unit."),
-    ("samples_seen", pa.int64(), "Samples the training went through, repeats included."),
+    ("samples_seen", pa.int64(), "Samples the training went through, repeats included; null where nobody knows."),
+    nullable=("samples_seen",),
 )
 
 CHOICES = _schema(
@@ -163,7 +165,7 @@ SHOWS = {
     "metagradients": "One row a sample and round: how the target loss answers to more of the sample.",
     "counts": "One row a sample and round: how often the round trained on it.",
     "rounds": "One row a round: losses, accuracies, costs and sizes.",
-    "evaluations": "One row a subset, seed, task and metric: the trainings afresh, on test data.",
+    "evaluations": "One row a subset, seed, task and metric: the trainings afresh on test data, and `mgd evaluate`.",
     "choices": "One row: the round that was chosen, and by what rule.",
     "smoothness": "One row a recipe and direction: how smoothly the trained model answers to example weights.",
     "rejects": "One row a sample or tar that could not be used, with the reason.",

@@ -45,6 +45,16 @@ class Vocabulary:
             raise ValueError(f"the text {text!r} has tokens that neither the pool nor the tasks had when the run began")
         return torch.from_numpy(compact)
 
+    def known_tokens(self, texts: Sequence[str]) -> tuple[Tensor, int]:
+        """As ``tokens``, but tokens outside the vocabulary are left out; and the number of texts that had any."""
+        raw = _tokenize(texts, self.context_length)
+        compact = np.searchsorted(self.ids, raw).clip(max=self.size - 1)
+        strange = self.ids[compact] != raw
+        for row in np.flatnonzero(strange.any(1)):
+            kept = compact[row][~strange[row]]
+            compact[row] = np.pad(kept, (0, self.context_length - len(kept)))
+        return torch.from_numpy(compact), int((strange & (raw > 0)).any(1).sum())
+
 
 def full_vocabulary(context_length: int) -> Vocabulary:
     """All of open_clip's tokens."""

@@ -1,0 +1,266 @@
+"""Evaluation sets in clip_benchmark's WebDataset form: what is in one, and its samples, one after the other.
+
+    NAME/test/0.tar, 1.tar, ...                   samples; NAME is wds_<task>_test, `/` in the task's key written `-`
+    NAME/test/nshards.txt                         number of tars
+    NAME/classnames.txt                           one class a line, in the order of the labels
+    NAME/zeroshot_classification_templates.txt    one sentence a line; {c} stands for the class
+    NAME/dataset_type.txt                         retrieval, multilabel, association; not there: classification
+
+A sample is an image (webp, png, jpg or jpeg) with `cls` (its label, a whole number from 0), `txt` (captions, one a
+line) or `npy` (0 and 1 for each class, or the groups that a sample is in). `association` is ours, for WinoGAViL, of
+which DataComp has no such set: images 0.jpg, 1.jpg, ... of one key, `txt` (the cue) and `npy` (1 for each of them that
+belongs to it).
+
+A set is read as it is or not at all: a score over part of a test set is a wrong number. Folders may lie wherever fsspec
+reaches, Hugging Face's pages of a data set (.../tree/main) included. Cost: one stream a tar, one sample in memory.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, cast, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from tasks.artefacts import digest
+from tasks.datacomp import tasks
+from tasks.remote_files import Reader
+from tasks.remotes import list_files
+from tasks.shards import NAME
+from tasks.sources import address, fingerprint
+from tasks.tars import TarDamage, walk
+from tasks.verdicts import IMAGE_EXTENSIONS
+
+Kind = Literal["classification", "retrieval", "multilabel", "association"]
+FORMS = {"classification": "cls", "retrieval": "txt", "multilabel": "npy", "association": "npy"}
+"""Member that holds the answer, in sets of each kind."""
+UNPREFIXED = ("fairness/", "retrieval/", "misc/")
+"""Parts of a task's key that folders leave out."""
+PICTURE = re.compile(rf"(?:(\d+)\.)?({'|'.join(IMAGE_EXTENSIONS)})")
+
+
+class EvalSetError(ValueError):
+    """A set that cannot be evaluated as it is; the message says which file, what is wrong and what to do."""
+
+
+@dataclass(frozen=True)
+class EvalSample:
+    """One sample: encoded images (one, but for associations), and what is known of it; None, () where nothing is."""
+
+    key: str
+    images: tuple[bytes, ...]
+    label: int | None
+    vector: npt.NDArray[np.int64] | None
+    captions: tuple[str, ...]
+
+    @property
+    def identity(self) -> str:
+        """Digest of its pictures, 32 hex digits: whoever has the same ones is the same sample."""
+        return digest(b"".join(len(image).to_bytes(8, "little") + image for image in self.images))
+
+
+@dataclass(frozen=True)
+class EvalSet:
+    """A set that was found: its address, task key, kind, class names, templates (with {c}) and tars."""
+
+    url: str
+    key: str
+    kind: Kind
+    classes: tuple[str, ...]
+    templates: tuple[str, ...]
+    shards: tuple[str, ...]
+
+    def samples(self, reader: Reader | None = None) -> Iterator[EvalSample]:
+        """All samples, in the order of the tars; raises EvalSetError at the first that is not sound."""
+        empty = True
+        for shard in self.shards:
+            for key, members in _keys(shard, reader or Reader()):
+                empty = False
+                yield _sample(self, f"{shard}, sample {key!r}", key, members)
+        if empty:
+            raise EvalSetError(f"{self.url}: the set's {len(self.shards)} tars hold no sample; fetch it again")
+
+    def identity(self, reader: Reader | None = None) -> str:
+        """Digest of its text files, and of its tars' sizes and stamps; raises EvalSetError when one is not there."""
+        try:
+            shards = [fingerprint(shard, reader or Reader()) for shard in self.shards]
+        except FileNotFoundError as error:
+            raise EvalSetError(f"{self.url}: lacks a tar that nshards.txt counts ({error}); fetch it again") from error
+        return digest([self.kind, self.classes, self.templates, shards])
+
+    def class_texts(self) -> list[list[str]]:
+        """For each class, its sentences."""
+        return [[template.replace("{c}", name) for template in self.templates] for name in self.classes]
+
+
+def open_eval_set(url: str, folder: str = "test", reader: Reader | None = None) -> EvalSet:
+    """The set at `url` (path or URL), its samples those of `folder`; reads its text files only.
+
+    Raises EvalSetError when it is no such set, or lacks what its kind needs.
+    """
+    reader, base = reader or Reader(), resolved(url)
+    number = _text(f"{base}/{folder}/nshards.txt", reader)
+    if number is None:
+        raise EvalSetError(
+            f"{url}: no {folder}/nshards.txt, so this is no set in clip_benchmark's form. Name a folder with "
+            f"{folder}/0.tar, ..., {folder}/nshards.txt and classnames.txt (clip_benchmark_export_wds makes them), or "
+            "one that holds such folders"
+        )
+    if not number.strip().isdecimal() or int(number) < 1:
+        raise EvalSetError(f"{base}/{folder}/nshards.txt: says {number.strip()!r}, not a number of tars from 1 on")
+    kind = (_text(f"{base}/dataset_type.txt", reader) or "classification").strip().lower()
+    if kind not in get_args(Kind):
+        raise EvalSetError(f"{base}/dataset_type.txt: says {kind!r}; there are {', '.join(get_args(Kind))}")
+    named = kind in ("classification", "multilabel")
+    classes = _lines(f"{base}/classnames.txt", reader) if named else ()
+    templates = _lines(f"{base}/zeroshot_classification_templates.txt", reader) if named else ()
+    without = [template for template in templates if "{c}" not in template]
+    if without:
+        raise EvalSetError(f"{base}: template {without[0]!r} has no {{c}} where the class goes, so all classes are one")
+    shards = tuple(f"{base}/{folder}/{i}.tar" for i in range(int(number)))
+    return EvalSet(url, task_key(name_of(base)), cast(Kind, kind), classes, templates, shards)
+
+
+def find_eval_sets(url: str, reader: Reader | None = None) -> list[str]:
+    """Addresses of the sets in a folder: itself if it is one, else those it holds, sorted by name; never none."""
+    reader, base = reader or Reader(), resolved(url)
+    if _text(f"{base}/test/nshards.txt", reader) is not None:
+        return [url]
+    if base.startswith(("http://", "https://")):  # web servers have no listings that could be relied on
+        found = [f"{base}/{name}" for name in folder_names()]
+    else:
+        entries = list_files(base, reader.options)
+        found = [address(base, str(entry["name"])) for entry in entries if entry["type"] == "directory"]
+    sets = [one for one in found if _text(f"{one}/test/nshards.txt", reader) is not None]
+    if not sets:
+        raise EvalSetError(
+            f"{url}: neither a set in clip_benchmark's form (test/nshards.txt) nor a folder with such sets; DataComp's "
+            "are called wds_<task>_test"
+        )
+    return sets
+
+
+def task_key(folder: str) -> str:
+    """Key of the task that a folder's name stands for: DataComp's, or what is between `wds_` and `_test`."""
+    return folder_names().get(folder) or folder.removeprefix("wds_").removesuffix("_test")
+
+
+def folder_names() -> dict[str, str]:
+    """DataComp's task keys by the names that their folders go by."""
+    names: dict[str, str] = {}
+    for key in tasks():
+        short = next((key.removeprefix(part) for part in UNPREFIXED if key.startswith(part)), key)
+        names |= {f"wds_{form.replace('/', '-')}_test": key for form in (short, key)}
+    return names
+
+
+def resolved(url: str) -> str:
+    """The address of a set's files: of Hugging Face's page of a data set, where the files behind it are."""
+    url = url.rstrip("/")
+    return url.replace("/tree/", "/resolve/", 1) if url.startswith("https://huggingface.co/datasets/") else url
+
+
+def name_of(base: str) -> str:
+    """Name of a set's folder."""
+    return base.partition("/resolve/")[0].rsplit("/", 1)[-1] if base.startswith("https://") else base.rsplit("/", 1)[-1]
+
+
+def _text(url: str, reader: Reader) -> str | None:
+    try:
+        return reader.read(url).decode("utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except UnicodeDecodeError as error:
+        raise EvalSetError(f"{url}: not text in UTF-8 ({error})") from error
+
+
+def _lines(url: str, reader: Reader) -> tuple[str, ...]:
+    """The lines of a file, blanks around each removed; raises EvalSetError when there is none."""
+    text = _text(url, reader)
+    lines = tuple(line.strip() for line in (text or "").splitlines())
+    if not lines:
+        raise EvalSetError(f"{url}: {'not there' if text is None else 'empty'}; zero-shot classification needs it")
+    return lines
+
+
+def _keys(shard: str, reader: Reader) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Key and members (by extension) of each sample of a tar; raises EvalSetError at damage or members out of place."""
+    try:
+        file, length = reader.open(shard)
+    except FileNotFoundError as error:
+        raise EvalSetError(f"{shard}: not there, though nshards.txt counts it; fetch the set again") from error
+    key, members, seen = "", dict[str, bytes](), set[str]()
+    with file:
+        try:
+            for member in walk(file, length):
+                match = NAME.match(member.name)
+                if match is None or member.torn:
+                    raise EvalSetError(f"{shard}: member {member.name!r} is torn or of no sample; fetch the set again")
+                if members and match[1] != key:
+                    yield key, members
+                    members = {}
+                key, extension = match[1], match[2].lower()
+                if extension in members or (not members and key in seen):
+                    raise EvalSetError(f"{shard}: {key!r} comes twice, so it is unclear what belongs together")
+                seen.add(key)
+                members[extension] = member.data
+        except TarDamage as damage:
+            raise EvalSetError(f"{shard}: {damage}; fetch the set again") from damage
+    if members:
+        yield key, members
+
+
+def _sample(found: EvalSet, where: str, key: str, members: dict[str, bytes]) -> EvalSample:
+    matched = [(int(m[1] or 0), data) for name, data in members.items() if (m := PICTURE.fullmatch(name))]
+    images = tuple(data for _, data in sorted(matched, key=lambda pair: pair[0]))
+    if FORMS[found.kind] not in members or not images or (len(images) > 1) != (found.kind == "association"):
+        raise EvalSetError(
+            f"{where}: has {', '.join(sorted(members))}; a sample of a {found.kind} set has an image and "
+            f"{FORMS[found.kind]}"
+        )
+    captions = tuple(_decoded(where, members["txt"]).splitlines()) if "txt" in members else ()
+    vector = _vector(where, members["npy"]) if "npy" in members else None
+    label = None
+    if found.kind == "classification":
+        label = _label(where, members["cls"], len(found.classes))
+    elif found.kind == "multilabel":
+        _check_mask(where, vector, len(found.classes), "classes")
+    elif not captions:
+        raise EvalSetError(f"{where}: has no caption")
+    elif found.kind == "association":
+        _check_mask(where, vector, len(images), "images")
+    return EvalSample(key, images, label, vector, captions)
+
+
+def _label(where: str, data: bytes, classes: int) -> int:
+    text = _decoded(where, data).strip()
+    if not text.isdecimal() or int(text) >= classes:
+        raise EvalSetError(f"{where}: its label is {text!r}; with {classes} class names it is 0 to {classes - 1}")
+    return int(text)
+
+
+def _vector(where: str, data: bytes) -> npt.NDArray[np.int64]:
+    try:
+        array: Any = np.load(io.BytesIO(data), allow_pickle=False)
+        whole = np.asarray(array).astype(np.int64)
+    except (ValueError, OSError, EOFError) as error:
+        raise EvalSetError(f"{where}: its npy is not readable ({error})") from error
+    if whole.ndim != 1 or not np.array_equal(whole, array):
+        raise EvalSetError(f"{where}: its npy has shape {whole.shape}; it is one row of whole numbers")
+    return whole
+
+
+def _check_mask(where: str, vector: npt.NDArray[np.int64] | None, size: int, what: str) -> None:
+    if vector is None or len(vector) != size or not np.isin(vector, (0, 1)).all():
+        raise EvalSetError(f"{where}: its npy is {vector}; it is 0 or 1 for each of the {size} {what}")
+
+
+def _decoded(where: str, data: bytes) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise EvalSetError(f"{where}: not text in UTF-8 ({error})") from error

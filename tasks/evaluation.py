@@ -1,0 +1,202 @@
+"""Zero-shot evaluation: the metrics of a model on a set, as DataComp's evaluation code computes them.
+
+Classification: a class is the mean of its sentences' unit features, renormalised; the answer is the class of the
+highest cosine. Retrieval: an image (text) counts when one of its own texts (images) is among the k nearest. Association
+(WinoGAViL): as many images as belong to the cue are chosen, and compared as sets. Multilabel: mean average precision,
+and the same comparison of sets. One pass over the set; images are decoded and encoded a batch at a time; kept are five
+answers a sample, or the features where all meet all (retrieval).
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mgd_core.objective import unit_rows
+from tasks import metrics
+from tasks.datacomp import tasks
+from tasks.encoders import Encoder
+from tasks.eval_sets import EvalSample, EvalSet, EvalSetError, Kind
+from tasks.progress import announce
+from tasks.remote_files import Reader
+from tasks.task_groups import group_metrics
+
+ANSWERS = 5
+RECALLS = (1, 5, 10)
+TEXTS_AT_ONCE = 256
+ROWS_AT_ONCE = 1024
+UNSCORED = {key for key, task in tasks().items() if not task.metric}
+"""DataComp's tasks without a main metric (FairFace, UTKFace): they count in no average, and are not evaluated."""
+MAIN = {"classification": "acc1", "retrieval": "mean_recall@1", "multilabel": "mean_average_precision"}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model's metrics on a task: `None` where a metric has no meaning (acc5 with under five classes)."""
+
+    key: str
+    metrics: Mapping[str, float | None]
+    samples: int
+
+    @property
+    def main(self) -> str:
+        """Name of the metric that stands for the task."""
+        if self.key in tasks():
+            return tasks()[self.key].metric
+        return next((name for name in MAIN.values() if name in self.metrics), "avg_jaccard_score")
+
+
+def evaluate_set(
+    found: EvalSet, encoder: Encoder, batch: int = 64, reader: Reader | None = None, any_size: bool = False
+) -> Evaluation:
+    """All metrics of a set; ``batch``: images encoded at once.
+
+    Raises EvalSetError when the set is damaged, or (unless ``any_size``) is of a task of DataComp's and has another
+    number of samples than that.
+    """
+    size = tasks()[found.key].size if found.key in tasks() else 0
+    counted = _counted(found.samples(reader), f"evaluate: {found.key}", size)
+    values, samples = KINDS[found.kind](found, counted, encoder, batch)
+    if size and samples != size and not any_size:
+        raise EvalSetError(
+            f"{found.url}: has {samples:,} samples, the test set of task {found.key} has {size:,}; a score over "
+            "another set cannot be compared. Fetch it again, or allow any size"
+        )
+    return Evaluation(found.key, values, samples)
+
+
+Values = tuple[dict[str, float | None], int]
+
+
+def _classification(found: EvalSet, samples: Iterable[EvalSample], encoder: Encoder, batch: int) -> Values:
+    heads = class_features(encoder, found.class_texts())
+    ranked, labels, columns = list[Tensor](), list[int](), list[np.ndarray]()
+    for group in batches(samples, batch):
+        ranked.append(metrics.best(_images(encoder, group) @ heads.T, ANSWERS))
+        labels += [int(sample.label or 0) for sample in group]
+        columns += [sample.vector for sample in group if sample.vector is not None]
+    top, truth = torch.cat(ranked).numpy(), np.array(labels)
+    if columns and (len(columns) < len(labels) or len({len(column) for column in columns}) > 1):
+        raise EvalSetError(f"{found.url}: only some samples have an npy member, or theirs differ in length")
+    values: dict[str, float | None] = {
+        "acc1": float(metrics.hits(top, truth, 1).mean()),
+        "acc5": float(metrics.hits(top, truth, 5).mean()) if len(heads) >= 5 else None,
+        "mean_per_class_recall": metrics.mean_per_class_recall(top[:, 0], truth),
+    }
+    try:
+        return {**values, **group_metrics(found.key, top, truth, np.stack(columns) if columns else None)}, len(truth)
+    except ValueError as error:
+        raise EvalSetError(f"{found.url}: task {found.key} is scored by groups; {error}") from error
+
+
+def _multilabel(found: EvalSet, samples: Iterable[EvalSample], encoder: Encoder, batch: int) -> Values:
+    heads = class_features(encoder, found.class_texts())
+    scores, truth = list[Tensor](), list[Tensor]()
+    for group in batches(samples, batch):
+        scores.append(_images(encoder, group) @ heads.T)
+        truth += [torch.from_numpy(sample.vector).bool() for sample in group]
+    all_scores, all_truth = torch.cat(scores), torch.stack(truth)
+    sets = [
+        metrics.jaccard(metrics.chosen(row, int(own.sum())), own.numpy())
+        for row, own in zip(all_scores, all_truth, strict=True)
+    ]
+    precision = metrics.average_precision(all_scores, all_truth)
+    return {"mean_average_precision": precision, "avg_jaccard_score": float(np.mean(sets))}, len(all_truth)
+
+
+def _retrieval(found: EvalSet, samples: Iterable[EvalSample], encoder: Encoder, batch: int) -> Values:
+    images, texts, owner = list[Tensor](), list[Tensor](), list[int]()
+    count = 0
+    for group in batches(samples, batch):
+        images.append(_images(encoder, group))
+        texts.append(encoded_texts(encoder, [caption for sample in group for caption in sample.captions]))
+        owner += [count + i for i, sample in enumerate(group) for _ in sample.captions]
+        count += len(group)
+    rows, columns, owners = torch.cat(texts), torch.cat(images), torch.tensor(owner)
+    own_images = torch.arange(count)
+    values: dict[str, float | None] = {}
+    for k in RECALLS:
+        values[f"image_retrieval_recall@{k}"] = _recall(rows, columns, owners, own_images, k)
+        values[f"text_retrieval_recall@{k}"] = _recall(columns, rows, own_images, owners, k)
+    first = [values[f"{way}_retrieval_recall@1"] or 0.0 for way in ("text", "image")]
+    return {**values, "mean_recall@1": 0.5 * sum(first)}, count
+
+
+def _association(found: EvalSet, samples: Iterable[EvalSample], encoder: Encoder, batch: int) -> Values:
+    scores, sizes = list[float](), list[int]()
+    for sample in samples:
+        (cue,) = sample.captions[:1]
+        text = encoder.texts([f"{'An' if cue[:1].lower() in 'aeiou' else 'A'} {cue.lower()}"])
+        truth = np.asarray(sample.vector, bool)
+        cosines = (text @ _images(encoder, [sample]).T)[0]
+        scores.append(metrics.jaccard(metrics.chosen(cosines, int(truth.sum())), truth))
+        sizes.append(len(truth))
+    score, size = np.array(scores), np.array(sizes)
+    parts: dict[str, np.ndarray] = {"avg_jaccard_score": np.ones(len(size), bool)}
+    parts |= {f"jaccard_score_{n}": size == n for n in (5, 6, 10, 12)}
+    parts |= {"jaccard_score_5-6": size <= 6, "jaccard_score_10-12": size >= 10}
+    return {name: float(score[part].mean()) for name, part in parts.items() if part.any()}, len(scores)
+
+
+KINDS: Mapping[Kind, Callable[[EvalSet, Iterable[EvalSample], Encoder, int], Values]] = {
+    "classification": _classification,
+    "multilabel": _multilabel,
+    "retrieval": _retrieval,
+    "association": _association,
+}
+
+
+def class_features(encoder: Encoder, class_texts: list[list[str]]) -> Tensor:
+    """Unit vector of each class, (classes, d): the mean of its sentences' unit features, renormalised."""
+    features = encoded_texts(encoder, [text for texts in class_texts for text in texts])
+    return unit_rows(features.view(len(class_texts), len(class_texts[0]), -1).mean(1))
+
+
+def encoded_texts(encoder: Encoder, texts: list[str]) -> Tensor:
+    """Unit features (n, d) of texts, some at a time."""
+    parts = [encoder.texts(texts[at : at + TEXTS_AT_ONCE]) for at in range(0, len(texts), TEXTS_AT_ONCE)]
+    return torch.cat(parts)
+
+
+def batches(samples: Iterable[EvalSample], size: int) -> Iterator[list[EvalSample]]:
+    """Samples in groups of ``size``, the last one shorter."""
+    stream = iter(samples)
+    while group := list(islice(stream, size)):
+        yield group
+
+
+def _images(encoder: Encoder, samples: list[EvalSample]) -> Tensor:
+    """Unit features of all images of some samples; raises EvalSetError at one that cannot be decoded."""
+    pixels = []
+    for sample in samples:
+        for data in sample.images:
+            try:
+                with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP")) as image:
+                    pixels.append(encoder.pixels(image))
+            except Exception as error:  # decoders raise whatever they like on damaged bytes
+                raise EvalSetError(f"sample {sample.key!r}: its image cannot be decoded ({error})") from error
+    return encoder.images(torch.stack(pixels))
+
+
+def _recall(rows: Tensor, columns: Tensor, row_owner: Tensor, column_owner: Tensor, k: int) -> float:
+    """Share of rows with one of their own among the k nearest columns, some rows at a time."""
+    found = 0.0
+    for at in range(0, len(rows), ROWS_AT_ONCE):
+        part = slice(at, at + ROWS_AT_ONCE)
+        own = row_owner[part, None] == column_owner[None]
+        found += metrics.recall_at(rows[part] @ columns.T, own, k) * len(own)
+    return found / len(rows)
+
+
+def _counted(samples: Iterable[EvalSample], what: str, size: int) -> Iterator[EvalSample]:
+    """The same samples, told to whoever watches."""
+    for number, sample in enumerate(samples, 1):
+        yield sample
+        announce(what, number, max(size, number))

@@ -1,0 +1,118 @@
+"""What evaluations leave: a record a set, `eval_results.jsonl` in DataComp's form, and rows of `evaluations`.
+
+A record's key is the digest of the model, the set's files and the batch, so the same command goes on where it was, and
+another model or a set that was fetched again is evaluated anew. Only tasks of DataComp's go into `eval_results.jsonl`,
+in its order: what else stood there would count in its averages. Own sets' metrics are in the table.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from tasks.artefacts import digest, publish_bytes, publish_json, read_json
+from tasks.datacomp import aggregates, tasks
+from tasks.encoders import Encoder
+from tasks.eval_sets import EvalSet, EvalSetError, find_eval_sets, open_eval_set
+from tasks.evaluation import UNSCORED, Evaluation, evaluate_set
+from tasks.progress import say
+from tasks.remote_files import Reader
+from tasks.tables import files, publish, read
+
+VERSION = 1  # changes whenever equal models and sets would give other metrics than before
+RESULTS = "eval_results.jsonl"
+
+
+def evaluate_sets(
+    urls: Sequence[str],
+    encoder: Encoder,
+    out: Path,
+    batch: int = 64,
+    reader: Reader | None = None,
+    any_size: bool = False,
+) -> list[Evaluation]:
+    """Evaluate a model on every set in some folders (or on sets), and write the results file in ``out``.
+
+    Raises EvalSetError when a set cannot be evaluated as it is, or two are of one task.
+    """
+    reader = reader or Reader()
+    found = [open_eval_set(url, reader=reader) for folder in urls for url in find_eval_sets(folder, reader)]
+    for one in found:
+        twin = next(other for other in found if other.key == one.key)
+        if twin is not one:
+            raise EvalSetError(f"{one.url} and {twin.url} are both of task {one.key!r}; name one of them")
+    scored = [one for one in found if one.key not in UNSCORED]
+    for one in found:
+        if one.key in UNSCORED:
+            say(f"{one.key}: left out; DataComp has no main metric for it, and no average counts it")
+    done = [_evaluated(one, encoder, out, batch, reader, any_size) for one in scored]
+    write_results(out / RESULTS, done)
+    return done
+
+
+def write_results(path: Path, done: Sequence[Evaluation]) -> None:
+    """Publish the evaluations of DataComp's tasks as a results file, in the order of its task list."""
+    order = {key: place for place, key in enumerate(tasks())}
+    known = sorted((one for one in done if one.key in order), key=lambda one: order[one.key])
+    lines = [
+        {
+            "key": one.key,
+            "dataset": tasks()[one.key].name,
+            "metrics": {**one.metrics, "main_metric": one.metrics.get(one.main)},
+        }
+        for one in known
+    ]
+    publish_bytes(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
+
+
+def evaluation_rows(done: Sequence[Evaluation], subset: str, seed: int, seen: int | None) -> list[dict[str, Any]]:
+    """Rows of the evaluations table; metrics without a meaning (null) have none."""
+    shared = {"subset": subset, "seed": seed, "samples_seen": seen}
+    return [
+        {**shared, "task": one.key, "metric": metric, "value": value}
+        for one in done
+        for metric, value in one.metrics.items()
+        if value is not None
+    ]
+
+
+def publish_rows(home: Path, run: str, round: int, rows: Sequence[dict[str, Any]]) -> None:
+    """Publish rows of a round's evaluations beside those that are there, in place of those of the same training and
+    task."""
+    there = read(home, run, "evaluations", round).to_pylist() if round in files(home, run, "evaluations") else []
+    new = {(row["subset"], row["seed"], row["task"]) for row in rows}
+    kept = [row for row in there if (row["subset"], row["seed"], row["task"]) not in new]
+    both = sorted([*kept, *rows], key=lambda row: (row["subset"], row["seed"], row["task"], row["metric"]))
+    publish(home, run, "evaluations", round, pa.Table.from_pylist(both))
+
+
+def format_evaluations(done: Sequence[Evaluation]) -> str:
+    """The main metric of each task, and DataComp's averages where all 38 tasks are there."""
+    width = max(len(one.key) for one in done)
+    lines = [f"{'task':<{width}}  {'metric':<24} {'value':>7}  {'samples':>8}"]
+    for one in done:
+        value = one.metrics.get(one.main)
+        shown = "–" if value is None else f"{value:.4f}"
+        lines.append(f"{one.key:<{width}}  {one.main:<24} {shown:>7}  {one.samples:>8,}")
+    scores = {one.key: value for one in done if one.key in tasks() and (value := one.metrics.get(one.main)) is not None}
+    wanted = [task.key for task in tasks().values() if task.metric]
+    if set(wanted) <= set(scores):
+        lines += ["", *(f"{name:<{width}}  {value:.3f}" for name, value in aggregates(scores).items())]
+    else:
+        lines += ["", f"{len(scores)} of DataComp's {len(wanted)} tasks: its averages need all of them"]
+    return "\n".join(lines)
+
+
+def _evaluated(found: EvalSet, encoder: Encoder, out: Path, batch: int, reader: Reader, any_size: bool) -> Evaluation:
+    path = out / "tasks" / f"{found.key.replace('/', '-')}.json"
+    key = digest([VERSION, encoder.identity, batch, found.identity(reader)])
+    if path.exists() and (record := read_json(path)).get("key") == key:
+        return Evaluation(**record["evaluation"])
+    done = evaluate_set(found, encoder, batch, reader, any_size)
+    publish_json(path, {"key": key, "evaluation": asdict(done)})
+    return done

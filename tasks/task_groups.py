@@ -1,0 +1,66 @@
+"""Metrics over groups of samples, for the tasks of DataComp that have them: the columns of a set's `npy` members.
+
+As its evaluation code has them (WILDS' evaluators): a group is a value of one column; accuracies are listed for each
+value from 0 to the largest, empty ones as 0 with count 0, and an empty group is never the worst.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tasks.datacomp import tasks
+from tasks.metrics import Whole, group_accuracy, hits, macro_f1, mean_per_class_recall, worst_group
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """A column that parts a task's samples: its name and place, the answers that count (`top`), and what the metrics
+    are called: accuracies `name`, the worst one `worst`."""
+
+    by: str
+    column: int
+    top: int = 1
+    name: str = "acc"
+    worst: str = "acc_wg"
+
+
+GROUPINGS: Mapping[str, tuple[Grouping, ...]] = {
+    "fairness/dollar_street": (Grouping("income_ds", 0, 5, "acc_top5", "acc_top5_wg"),),
+    "fairness/geode": (Grouping("region", 0),),
+    "wilds/camelyon17": (Grouping("slide", 1),),
+    "wilds/fmow": (Grouping("year", 1, worst="acc_worst_year"), Grouping("region", 0, worst="acc_worst_region")),
+}
+"""DataComp's. FMoW's code means to leave the region `Other` out, but looks for a name where there is a number, so all
+regions count; so do they here."""
+MACRO = "wilds/iwildcam"
+"""The task with macro averages instead of groups."""
+ANY = (Grouping("group", 0),)
+"""What a set of no known task is parted by, if it has `npy` members."""
+
+
+def group_metrics(key: str, ranked: Whole, labels: Whole, columns: npt.NDArray[np.int64] | None) -> dict[str, float]:
+    """The metrics that a task has beside accuracy; ``ranked`` (n, <= 5): classes by score, ``columns`` (n, k).
+
+    Raises ValueError when a task with groups has no such column.
+    """
+    if key == MACRO:
+        predicted = ranked[:, 0]
+        recall, accuracy = mean_per_class_recall(predicted, labels), float((predicted == labels).mean())
+        return {"acc_avg": accuracy, "recall-macro_all": recall, "F1-macro_all": macro_f1(predicted, labels)}
+    groupings = GROUPINGS.get(key, ANY if columns is not None and key not in tasks() else ())
+    found: dict[str, float] = {}
+    for grouping in groupings:
+        if columns is None or columns.shape[1] <= grouping.column:
+            raise ValueError(f"its samples' npy members lack column {grouping.column} ({grouping.by})")
+        right, groups = hits(ranked, labels, grouping.top), columns[:, grouping.column]
+        accuracy, counts = group_accuracy(right, groups)
+        found[f"{grouping.name}_avg"] = float(right.mean())
+        for group, (value, count) in enumerate(zip(accuracy.tolist(), counts.tolist(), strict=True)):
+            found[f"{grouping.name}_{grouping.by}:{group}"] = value
+            found[f"count_{grouping.by}:{group}"] = float(count)
+        found[grouping.worst] = worst_group(accuracy, counts)
+    return found

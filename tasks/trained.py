@@ -1,0 +1,50 @@
+"""Models of subsets, trained afresh with the plain recipe: kept where somebody will ask for them again.
+
+A training is a function of (catalog, pool, counts, seed). The chosen subset's final parameters are kept as
+`work/trained/<subset>-<seed>.safetensors`, 4 bytes a parameter, so that evaluating it on more tasks trains nothing;
+a rival's are not, unless it is asked for by name.
+"""
+
+from __future__ import annotations
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save as to_safetensors
+
+from mgd_core.clip import ClipObjective
+from mgd_core.replay import train
+from tasks.artefacts import digest, publish_bytes, publish_json, read_json
+from tasks.encoders import RunEncoder
+from tasks.progress import announce
+from tasks.rounds import is_done
+from tasks.workbench import Counts, Workbench
+
+
+def trained_parameters(bench: Workbench, counts: Counts, subset: str, seed: int, keep: bool = True) -> torch.Tensor:
+    """Final parameters (P,) of the recipe on ``counts``, named ``subset``; trained unless they are kept from before."""
+    record = bench.run.work("trained", f"{subset}-{seed}.json")
+    key = bench.run.key("trained", subset, seed, digest(counts.tolist()))
+    if is_done(record, key):
+        with safe_open(record.with_suffix(".safetensors"), "pt", device=bench.catalog.runtime.device) as file:
+            return file.get_tensor("theta")
+    learner, state = bench.learner(counts, seed)
+
+    def on(_: str, t: int) -> None:
+        announce(f"compare: {subset}, seed {seed}", t + 1, learner.steps)
+
+    final, _ = train(learner, state, on=on)
+    if keep:
+        publish_bytes(record.with_suffix(".safetensors"), to_safetensors({"theta": final.theta.cpu().contiguous()}))
+        publish_json(record, {"key": key})
+    return final.theta
+
+
+def run_encoder(bench: Workbench, counts: Counts, subset: str, seed: int) -> RunEncoder:
+    """The model of a subset as evaluation sees it."""
+    theta = trained_parameters(bench, counts, subset, seed)
+    learner, _ = bench.learner(counts, seed)
+    assert isinstance(learner.objective, ClipObjective)
+    size = int(bench.model_config["vision_cfg"]["image_size"])  # type: ignore[call-overload]
+    key = read_json(bench.run.work("trained", f"{subset}-{seed}.json"))["key"]
+    identity = digest([key, bench.run.record["environment"], bench.run.record["versions"]])
+    return RunEncoder(learner.objective, learner.layout.unflatten(theta), bench.vocabulary, size, identity)

@@ -1,0 +1,356 @@
+"""Evaluation: a real open_clip checkpoint on sets of every kind, against plain loops over samples and their cosines."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tasks.datacomp import tasks
+from tasks.encoders import CheckpointError, OpenClipEncoder, open_clip_encoder
+from tasks.eval_results import read_results
+from tasks.eval_sets import EvalSetError, find_eval_sets, folder_names, name_of, open_eval_set, resolved, task_key
+from tasks.evaluation import Evaluation, evaluate_set
+from tasks.evaluation_records import evaluate_sets, evaluation_rows, format_evaluations, publish_rows, write_results
+from tasks.pools import build_pool
+from tasks.progress import watch
+from tasks.runs import begin_run
+from tasks.sheets import open_sheet
+from tasks.tables import read
+from tasks.trained import run_encoder, trained_parameters
+from tasks.workbench import opened
+from tests.eval_set_files import npy, png, write_set
+from tests.small_catalog import small_catalog
+
+CONFIG = {
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": 16, "layers": 1, "width": 32, "head_width": 16, "patch_size": 8},
+    "text_cfg": {"context_length": 12, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
+}
+CLASSES = ["cat", "dog", "{c} in braces", "old boot", "tree", "sky"]
+TEMPLATES = ["a photo of a {c}.", "{c}, drawn"]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A checkpoint as open_clip's training writes it, and its model config."""
+    import open_clip
+
+    directory = tmp_path_factory.mktemp("model")
+    config = directory / "mgd-tiny.json"
+    config.write_text(json.dumps(CONFIG))
+    open_clip.add_model_config(str(config))
+    torch.manual_seed(0)
+    model = open_clip.create_model("mgd-tiny")
+    state = {f"module.{name}": value for name, value in model.state_dict().items()}
+    torch.save({"epoch": 1, "name": "x", "state_dict": state}, directory / "epoch_1.pt")
+    return directory / "epoch_1.pt", config
+
+
+@pytest.fixture(scope="module")
+def encoder(checkpoint: tuple[Path, Path]) -> OpenClipEncoder:
+    return open_clip_encoder(checkpoint[0], str(checkpoint[1]))
+
+
+def picture(number: int) -> bytes:
+    rng = np.random.default_rng(number)
+    coarse = rng.integers(0, 256, (3, 4, 3), np.uint8)  # large patches, so that random models tell pictures apart
+    return png(coarse.repeat(8, 0).repeat(7, 1))
+
+
+def image_feature(encoder: OpenClipEncoder, data: bytes) -> np.ndarray:
+    pixels = encoder.transform(Image.open(io.BytesIO(data)).convert("RGB"))[None]
+    with torch.no_grad():
+        return encoder.model.encode_image(pixels, normalize=True)[0].double().numpy()
+
+
+def text_feature(encoder: OpenClipEncoder, text: str) -> np.ndarray:
+    with torch.no_grad():
+        return encoder.model.encode_text(encoder.tokenizer([text]), normalize=True)[0].double().numpy()
+
+
+def naive_scores(encoder: OpenClipEncoder, pictures: list[bytes], classes: list[str] = CLASSES) -> np.ndarray:
+    heads = []
+    for name in classes:
+        head = np.mean([text_feature(encoder, t.replace("{c}", name)) for t in TEMPLATES], axis=0)
+        heads.append(head / np.linalg.norm(head))
+    return np.array([[image_feature(encoder, data) @ head for head in heads] for data in pictures])
+
+
+def ranks(row: np.ndarray) -> list[int]:
+    return sorted(range(len(row)), key=lambda c: -row[c])
+
+
+def test_classification(encoder: OpenClipEncoder, tmp_path: Path) -> None:
+    labels = np.random.default_rng(1).integers(0, 5, 23)
+    pictures = [picture(i) for i in range(23)]
+    samples = [{"cls": str(y).encode(), "png": data} for y, data in zip(labels, pictures, strict=True)]
+    found = open_eval_set(str(write_set(tmp_path / "wds_own_test", samples, CLASSES, TEMPLATES)))
+    done = evaluate_set(found, encoder, batch=7)
+    scores = naive_scores(encoder, pictures)
+    first = [ranks(row)[0] for row in scores]
+    recalls = [np.mean([p == c for p, y in zip(first, labels, strict=True) if y == c]) for c in sorted(set(labels))]
+    assert (done.key, done.samples, done.main) == ("own", 23, "acc1")
+    assert done.metrics == pytest.approx({
+        "acc1": np.mean([p == y for p, y in zip(first, labels, strict=True)]),
+        "acc5": np.mean([y in ranks(row)[:5] for row, y in zip(scores, labels, strict=True)]),
+        "mean_per_class_recall": np.mean(recalls),
+    })  # fmt: skip
+    assert evaluate_set(found, encoder, batch=23).metrics == done.metrics
+
+
+def test_four_classes_have_no_acc5(encoder: OpenClipEncoder, tmp_path: Path) -> None:
+    samples = [{"cls": b"1", "webp": picture(0)}, {"cls": b" 3\n", "jpg": picture(1)}]
+    found = open_eval_set(str(write_set(tmp_path / "s", samples, CLASSES[:4])))
+    assert evaluate_set(found, encoder).metrics["acc5"] is None
+
+
+@pytest.mark.parametrize(
+    ("folder", "column", "top", "average", "worst"),
+    [
+        ("wds_dollar_street_test", 0, 5, "acc_top5_avg", "acc_top5_wg"),
+        ("wds_geode_test", 0, 1, "acc_avg", "acc_wg"),
+        ("wds_wilds-camelyon17_test", 1, 1, "acc_avg", "acc_wg"),
+        ("wds_wilds-fmow_test", 0, 1, "acc_avg", "acc_worst_region"),
+    ],
+)
+def test_the_worst_group(
+    folder: str, column: int, top: int, average: str, worst: str, encoder: OpenClipEncoder, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(2)
+    labels, columns = rng.integers(0, 6, 30), rng.choice([0, 2, 3], (30, 3))
+    pictures = [picture(i) for i in range(30)]
+    samples = [
+        {"cls": str(y).encode(), "npy": npy(row), "png": data}
+        for y, row, data in zip(labels, columns, pictures, strict=True)
+    ]
+    found = open_eval_set(str(write_set(tmp_path / folder, samples, CLASSES, TEMPLATES)))
+    done = evaluate_set(found, encoder, any_size=True)
+    right = [y in ranks(row)[:top] for row, y in zip(naive_scores(encoder, pictures), labels, strict=True)]
+    groups = [np.mean([r for r, g in zip(right, columns[:, column], strict=True) if g == value]) for value in (0, 2, 3)]
+    assert tasks()[done.key].metric in ("acc1", worst)
+    assert done.metrics[average] == pytest.approx(np.mean(right))
+    assert done.metrics[worst] == pytest.approx(min(groups))
+
+
+def test_macro_f1_of_iwildcam(encoder: OpenClipEncoder, tmp_path: Path) -> None:
+    labels, pictures = np.random.default_rng(3).integers(0, 6, 30), [picture(i) for i in range(30)]
+    samples = [{"cls": str(y).encode(), "png": data} for y, data in zip(labels, pictures, strict=True)]
+    found = open_eval_set(str(write_set(tmp_path / "wds_wilds-iwildcam_test", samples, CLASSES, TEMPLATES)))
+    first = [ranks(row)[0] for row in naive_scores(encoder, pictures)]
+    f1 = []
+    for c in sorted(set(labels)):
+        tp = sum(p == y == c for p, y in zip(first, labels, strict=True))
+        f1.append(2 * tp / (sum(labels == c) + first.count(c)))
+    done = evaluate_set(found, encoder, any_size=True)
+    assert done.main == "F1-macro_all" and done.metrics["F1-macro_all"] == pytest.approx(np.mean(f1))
+
+
+def test_retrieval(encoder: OpenClipEncoder, tmp_path: Path) -> None:
+    captions = [[f"text {i} of {j}" for j in range(1 + i % 3)] for i in range(12)]
+    pictures = [picture(i) for i in range(12)]
+    samples = [{"png": data, "txt": "\n".join(own).encode()} for data, own in zip(pictures, captions, strict=True)]
+    found = open_eval_set(str(write_set(tmp_path / "s", samples, kind="retrieval")))
+    done = evaluate_set(found, encoder, batch=5)
+    images = np.array([image_feature(encoder, data) for data in pictures])
+    owner = [i for i, own in enumerate(captions) for _ in own]
+    texts = np.array([text_feature(encoder, text) for own in captions for text in own])
+    for k in (1, 5, 10):
+        of_text = [own in ranks(row)[:k] for row, own in zip(texts @ images.T, owner, strict=True)]
+        of_image = [any(owner[t] == i for t in ranks(row)[:k]) for i, row in enumerate(images @ texts.T)]
+        assert done.metrics[f"image_retrieval_recall@{k}"] == pytest.approx(np.mean(of_text))
+        assert done.metrics[f"text_retrieval_recall@{k}"] == pytest.approx(np.mean(of_image))
+    both = [done.metrics[f"{way}_retrieval_recall@1"] for way in ("text", "image")]
+    assert done.metrics["mean_recall@1"] == pytest.approx(sum(v for v in both if v is not None) / 2)
+
+
+def test_associations(encoder: OpenClipEncoder, tmp_path: Path) -> None:
+    rng, samples, expected = np.random.default_rng(4), [], {}
+    for number, size in enumerate((5, 6, 10, 12, 12)):
+        own = np.isin(range(size), rng.choice(size, 2, replace=False))
+        pictures = [picture(100 * number + i) for i in range(size)]
+        samples.append({f"{i}.png": data for i, data in enumerate(pictures)} | {"npy": npy(own), "txt": b"Apple"})
+        text = text_feature(encoder, "An apple")
+        chosen = set(ranks(np.array([image_feature(encoder, data) @ text for data in pictures]))[:2])
+        true = set(np.flatnonzero(own).tolist())
+        expected.setdefault(size, []).append(len(chosen & true) / len(chosen | true))
+    found = open_eval_set(str(write_set(tmp_path / "wds_winogavil_test", samples, kind="association")))
+    done = evaluate_set(found, encoder, any_size=True)
+    assert done.key == "misc/winogavil"
+    for name, sizes in {"10-12": (10, 12), "5-6": (5, 6), "12": (12,), "6": (6,)}.items():
+        mean = np.mean([value for size in sizes for value in expected[size]])
+        assert done.metrics[f"jaccard_score_{name}"] == pytest.approx(mean)
+
+
+def test_multilabel(encoder: OpenClipEncoder, tmp_path: Path) -> None:
+    truth, pictures = np.random.default_rng(5).random((9, 6)) < 0.4, [picture(i) for i in range(9)]
+    samples = [{"png": data, "npy": npy(own.astype(np.float32))} for data, own in zip(pictures, truth, strict=True)]
+    found = open_eval_set(str(write_set(tmp_path / "s", samples, CLASSES, TEMPLATES, "multilabel")))
+    scores, precisions = naive_scores(encoder, pictures), []
+    for c in range(6):
+        places = [place for place, i in enumerate(ranks(scores[:, c]), 1) if truth[i, c]]
+        precisions.append(sum(n / place for n, place in enumerate(places, 1)) / max(len(places), 1))
+    done = evaluate_set(found, encoder)
+    assert done.metrics["mean_average_precision"] == pytest.approx(np.mean(precisions))
+
+
+def test_an_evaluation_of_datacomps_tasks_ends_as_its_results_file(
+    encoder: OpenClipEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All 40 tasks on tiny sets, some remote: lines that the reader of results takes; done ones are not done again."""
+    samples = [{"cls": str(i).encode(), "npy": npy([0, 1, 0]), "png": picture(i)} for i in range(2)]
+    pairs = [{"png": picture(i), "txt": b"a\nb"} for i in range(2)]
+    cue = [{**{f"{i}.png": picture(i) for i in range(10)}, "npy": npy([1] * 5 + [0] * 5), "txt": b"moon"}]
+    for key, folder in {key: folder for folder, key in folder_names().items()}.items():
+        if key.startswith("retrieval/"):
+            write_set(tmp_path / "sets" / folder, pairs, kind="retrieval")
+        elif key.startswith("misc/"):
+            write_set(tmp_path / "sets" / folder, cue, kind="association")
+        else:
+            write_set(tmp_path / "sets" / folder, samples, CLASSES)
+    remote = fsspec.filesystem("memory")
+    remote.put(str(tmp_path / "sets" / "wds_mnist_test"), "/far/wds_mnist_test", recursive=True)
+    shutil.rmtree(tmp_path / "sets" / "wds_mnist_test")
+    folders = [str(tmp_path / "sets"), "memory://far"]
+    with pytest.raises(EvalSetError, match="has 2 samples, the test set of task cars has 8,041"):
+        evaluate_sets(folders, encoder, tmp_path / "out")
+    done = evaluate_sets(folders, encoder, tmp_path / "out", any_size=True)
+    assert len(done) == 38
+    results = read_results(tmp_path / "out" / "eval_results.jsonl")
+    assert results.scores == {one.key: one.metrics[one.main] for one in done}
+    assert format_evaluations(done).split()[-2:] == ["Average", f"{results.aggregates['Average']:.3f}"]
+    monkeypatch.setattr("tasks.evaluation_records.evaluate_set", None)  # whoever calls it now fails
+    assert evaluate_sets(folders, encoder, tmp_path / "out", any_size=True) == done
+    with pytest.raises(TypeError):
+        evaluate_sets(folders, encoder, tmp_path / "out", batch=3, any_size=True)
+    remote.rm("/far", recursive=True)
+
+
+def test_rows_stand_beside_those_of_other_trainings(tmp_path: Path) -> None:
+    one = Evaluation("mnist", {"acc1": 0.5, "acc5": None}, 2)
+    for value in (0.5, 0.75):
+        again = Evaluation("mnist", {"acc1": value}, 2)
+        publish_rows(tmp_path, "r-1", 2, evaluation_rows([again], "mgd", 1, 64))
+    publish_rows(tmp_path, "r-1", 2, evaluation_rows([one], "checkpoint", 0, None))
+    rows = read(tmp_path, "r-1", "evaluations", 2).select(["subset", "seed", "task", "metric", "value"]).to_pylist()
+    assert [tuple(row.values()) for row in rows] == [
+        ("checkpoint", 0, "mnist", "acc1", 0.5),
+        ("mgd", 1, "mnist", "acc1", 0.75),
+    ]
+    write_results(tmp_path / "r.jsonl", [Evaluation("own", {"acc1": 1.0}, 2), one])
+    (line,) = (tmp_path / "r.jsonl").read_text().splitlines()
+    metrics = {"acc1": 0.5, "acc5": None, "main_metric": 0.5}
+    assert json.loads(line) == {"key": "mnist", "dataset": "MNIST", "metrics": metrics}
+
+
+def test_what_a_run_trained_scores_as_its_own_test_task(tmp_path: Path) -> None:
+    """Fashion's test tiles as a set: the accuracy that the engine's zero-shot task gives the same parameters."""
+    catalog = small_catalog(tmp_path, ("steps = 8", "steps = 5"), ("probe_steps = [4, 6]", "probe_steps = [4]"))
+    sheet = open_sheet(tmp_path / "sheet")
+    labels = sheet.rows("test")["label"].to_pylist()
+    classes = sorted(set(labels))
+    samples = [
+        {"cls": str(classes.index(label)).encode(), "png": png(tile[:, :, 0])}
+        for label, tile in zip(labels, sheet.images("test"), strict=True)
+    ]
+    shown = [name.replace("-", " ") for name in classes]
+    found = open_eval_set(str(write_set(tmp_path / "wds_own_test", samples, shown, ["a photo of a {c}"], per_shard=30)))
+    pool = build_pool(tmp_path / "sheet", tmp_path / "home")
+    with opened(begin_run(tmp_path / "home", catalog, pool).directory) as bench:
+        counts = np.ones(len(bench.pairs), np.int64)
+        encoder = run_encoder(bench, counts, "everything", 7)
+        learner, _ = bench.learner(counts, 7)
+        theta = trained_parameters(bench, counts, "everything", 7)
+        score = bench.zero_shot(learner)["fashion"].score(theta)
+        done = evaluate_set(found, encoder)
+        assert done.metrics["acc1"] == pytest.approx(score.accuracy) and done.samples == 40
+        assert not torch.equal(encoder.texts(["trouser"]), encoder.texts(["coat"]))
+        told: list[str] = []
+        watch(lambda what, _, __: told.append(what))
+        assert torch.equal(encoder.texts(["a photo of a xylophone"]), encoder.texts(["a photo of a"]))
+        watch(None)
+        assert told == ["1 of 1 texts have tokens that the run's pool and targets did not; left out there"]
+
+
+def test_names_of_folders() -> None:
+    page = "https://huggingface.co/datasets/djghosh/wds_vtab-dtd_test/tree/main"
+    assert resolved(page) == page.replace("/tree/", "/resolve/") and name_of(resolved(page)) == "wds_vtab-dtd_test"
+    assert resolved("s3://a/tree/b/") == "s3://a/tree/b" and name_of("s3://a/tree/b") == "b"
+    assert task_key("wds_vtab-dtd_test") == "vtab/dtd" and task_key("wds_geode_test") == "fairness/geode"
+    assert task_key("wds_imagenet-a_test") == "imagenet-a" and task_key("wds_my_own_test") == "my_own"
+    assert set(folder_names().values()) == set(tasks())
+
+
+GOOD = {"cls": b"0", "png": picture(0)}
+Change = Callable[[Path], Any]
+
+
+@pytest.mark.parametrize(
+    ("samples", "change", "told"),
+    [
+        ([{"cls": b"6", "png": picture(0)}], None, "label is '6'; with 6 class names it is 0 to 5"),
+        ([{"cls": b"-1", "png": picture(0)}], None, "label is '-1'"),
+        ([{"png": picture(0)}], None, "sample 's0000000': has png; a sample of a classification set has an image and"),
+        ([{"cls": b"0"}], None, "has cls; a sample"),
+        ([{"cls": b"0", "png": b"no picture"}], None, "image cannot be decoded"),
+        ([GOOD, {**GOOD, "npy": npy([1])}], None, "only some samples have an npy member"),
+        ([{**GOOD, "npy": npy(np.array([{}], object))}], None, "npy is not readable"),
+        ([{**GOOD, "npy": npy([0.5])}], None, "one row of whole numbers"),
+        ([GOOD], lambda d: (d / "test/nshards.txt").unlink(), "neither a set in clip_benchmark's form"),
+        ([GOOD], lambda d: (d / "test/nshards.txt").write_text("2"), "lacks a tar that nshards.txt counts"),
+        ([GOOD], lambda d: (d / "test/nshards.txt").write_text("many"), "says 'many', not a number"),
+        ([GOOD], lambda d: (d / "classnames.txt").unlink(), "classnames.txt: not there"),
+        ([GOOD], lambda d: (d / "zeroshot_classification_templates.txt").write_text(""), "templates.txt: empty"),
+        ([GOOD], lambda d: (d / "zeroshot_classification_templates.txt").write_text("a cat\n"), "has no {c}"),
+        ([GOOD], lambda d: (d / "classnames.txt").write_bytes(b"\xff"), "not text in UTF-8"),
+        ([GOOD], lambda d: (d / "dataset_type.txt").write_text("video"), "says 'video'; there are classification"),
+        ([GOOD], lambda d: _cut(d / "test/0.tar"), "without its end-of-archive block"),
+        ([GOOD], lambda d: _twice(d / "test/0.tar"), "comes twice"),
+        ([], lambda d: write_set(d, [], CLASSES, per_shard=1), "nshards.txt: says '0'"),
+    ],
+)  # fmt: skip
+def test_a_set_that_is_not_sound_is_refused(
+    samples: list[dict[str, bytes]], change: Change | None, told: str, encoder: OpenClipEncoder, tmp_path: Path
+) -> None:
+    directory = write_set(tmp_path / "wds_own_test", samples, CLASSES, TEMPLATES)
+    if change:
+        change(directory)
+    with pytest.raises(EvalSetError, match=re.escape(told)):
+        evaluate_sets([str(directory)], encoder, tmp_path / "out")
+
+
+def _cut(tar: Path) -> None:
+    tar.write_bytes(tar.read_bytes()[:2048])
+
+
+def _twice(tar: Path) -> None:
+    data = tar.read_bytes().rstrip(b"\0")
+    data += bytes(-len(data) % 512)
+    tar.write_bytes(data + data + bytes(1024))
+
+
+def test_folders_and_checkpoints_that_are_none(checkpoint: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(EvalSetError, match="neither a set in clip_benchmark's form"):
+        find_eval_sets(str(tmp_path))
+    for name in ("a", "b"):
+        write_set(tmp_path / name / "wds_mnist_test", [GOOD], CLASSES)
+    encoder = open_clip_encoder(checkpoint[0], str(checkpoint[1]))
+    with pytest.raises(EvalSetError, match="both of task 'mnist'"):
+        evaluate_sets([str(tmp_path / "a"), str(tmp_path / "b")], encoder, tmp_path / "out")
+    with pytest.raises(CheckpointError, match="no such file"):
+        open_clip_encoder(tmp_path / "nothing.pt", "ViT-B-32")
+    with pytest.raises(CheckpointError, match="open_clip has no model 'ViT-B-33'"):
+        open_clip_encoder(checkpoint[0], "ViT-B-33")
+    (tmp_path / "bad.pt").write_bytes(b"no pickle")
+    with pytest.raises(CheckpointError, match="not a checkpoint of"):
+        open_clip_encoder(tmp_path / "bad.pt", str(checkpoint[1]))
