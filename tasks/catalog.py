@@ -12,12 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from tasks import pools
 from tasks.census_kinds import CensusOptions
 from tasks.remotes import RemoteOptions
 from tasks.smoothness_options import SmoothnessOptions
+from tasks.subset_expressions import parse, rebased
 
 CATALOGS = Path(__file__).resolve().parents[1] / "catalogs"
 """The catalogs, views, models and pools that travel with the package."""
@@ -146,6 +147,9 @@ class DescentOptions(Section):
     """How counts are moved from round to round."""
 
     rounds: Annotated[int, Field(ge=1)]
+    start: str | None = None
+    """The counts of round 0, as `mgd subset` takes them (`clip_score(fraction=0.3) & basic`, or the path of a subset);
+    None: every sample once. Samples that it leaves out stand at 0, and may be raised in a later round."""
     surrogate: Literal["probe", "path"] = "probe"
     """`probe`: weights enter at `probe_steps` and the pool is scored there; `path`: wherever a sample is seen."""
     window_start: Annotated[int, Field(ge=0)] = 0
@@ -188,6 +192,11 @@ class DescentOptions(Section):
     select: Selection = "heldout_loss"
     """What chooses the round; `heldout_accuracy_1se`: the last round within one standard error of the best."""
     seed: Annotated[int, Field(ge=0)] = 0
+
+    @field_validator("start")
+    @classmethod
+    def _start_can_be_read(cls, text: str | None) -> str | None:
+        return text and str(parse(text))
 
     @model_validator(mode="after")
     def _plan_has_its_options(self) -> DescentOptions:
@@ -361,8 +370,10 @@ def _resolved(catalog: Catalog, base: Path) -> Catalog:
             "tests": {name: task(options) for name, options in catalog.targets.tests.items()},
         }
     )
+    start = catalog.descent.start
     return catalog.model_copy(
         update={
+            "descent": catalog.descent.model_copy(update={"start": start and str(rebased(parse(start), base))}),
             "pool": catalog.pool.model_copy(update={"source": moved, "metadata": metadata}),
             "targets": targets,
             "model": catalog.model.model_copy(update={"config": absolute(catalog.model.config)}),

@@ -32,6 +32,7 @@ from tasks.manifests import write_manifest
 from tasks.plans import plan_of
 from tasks.progress import announce
 from tasks.smoothness_table import own_score
+from tasks.starting_counts import starting_counts
 from tasks.tables import publish, read
 from tasks.uids import uid_array
 from tasks.workbench import Counts, Workbench, opened
@@ -43,8 +44,8 @@ PROBE_BATCH = 512  # candidates encoded at once; changes results by rounding onl
 
 
 def first_counts(bench: Workbench) -> None:
-    """Publish round 0's counts: every sample once."""
-    publish_counts(bench, 0, np.ones(len(bench.pairs), np.int64), None)
+    """Publish round 0's counts."""
+    publish_counts(bench, 0, starting_counts(bench), None)
 
 
 def counts_of(bench: Workbench, round: int) -> Counts:

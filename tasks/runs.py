@@ -77,7 +77,7 @@ def begin_run(home: Path, catalog_path: Path, pool: PoolRecord) -> Run:
         RunMismatch: it was begun with other versions, threads or device; names each with both values.
     """
     catalog = load_catalog(catalog_path)
-    content = _identity(catalog)
+    content = _identity(catalog, Path(home))
     name = f"{catalog.name}-{digest([content, pool.samples_digest])[:8]}"
     directory = Path(home) / "runs" / name
     record: dict[str, Any] = {
@@ -99,7 +99,7 @@ def begin_run(home: Path, catalog_path: Path, pool: PoolRecord) -> Run:
     return Run(directory, catalog, record)
 
 
-def _identity(catalog: Catalog) -> dict[str, Any]:
+def _identity(catalog: Catalog, home: Path) -> dict[str, Any]:
     """The catalog without what cannot change a result: descriptions, where files lie, how work is spread."""
     places = {"source", "how_to_get", "metadata", "remote"}
     idle: Any = {
@@ -112,6 +112,11 @@ def _identity(catalog: Catalog) -> dict[str, Any]:
     }
     content = catalog.model_dump(mode="json", exclude=idle)
     model = read_json(Path(catalog.model.config))
+    start = content["descent"].pop("start")
+    if start is not None:
+        from tasks.subset_sources import identity  # which may name runs
+
+        content["descent"]["start"] = identity(start, home)
     content["model"] = {**catalog.model.model_dump(), "config": model}
     for task in _task_dicts(content):
         task["source"] = digest_of_sheet(Path(task["source"]))

@@ -16,12 +16,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 TOKEN = re.compile(r"""\s*(?:(?P<quoted>"[^"]*"|'[^']*')|(?P<word>[\w./~]+)|(?P<sign>[-&|+()=,]))""")
 NUMBER = re.compile(r"\s*(-?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)(?=\s*[,)])")
 LOOSE = "|+-"
+FILES = {".npy", ".parquet", ".sql"}
 
 
 class ExpressionError(ValueError):
@@ -76,6 +78,15 @@ def operands(tree: Expression) -> Iterator[Operand]:
     else:
         yield from operands(tree.left)
         yield from operands(tree.right)
+
+
+def rebased(tree: Expression, base: Path) -> Expression:
+    """The same tree with relative paths (what has a `/`, or ends like a subset's or filter's file) below `base`."""
+    if isinstance(tree, Combination):
+        return Combination(tree.sign, rebased(tree.left, base), rebased(tree.right, base))
+    path = Path(tree.name).expanduser()
+    is_path = "/" in tree.name or path.suffix in FILES
+    return replace(tree, name=str((base / path).resolve())) if is_path else tree
 
 
 class _Token(NamedTuple):

@@ -1,0 +1,26 @@
+"""The counts of round 0: every sample once, or what the catalog's `descent.start` chooses."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tasks.candidates import pool_candidates
+from tasks.progress import say
+from tasks.subset_algebra import chosen_counts
+from tasks.workbench import Counts, Workbench
+
+
+def starting_counts(bench: Workbench) -> Counts:
+    """Counts (n,) of round 0, in uid order; says what was chosen, and what a filter could not judge.
+
+    Raises ExpressionError, FilterError or SubsetError where the start cannot be had from this pool.
+    """
+    start, n = bench.catalog.descent.start, len(bench.pairs)
+    if start is None:
+        return np.ones(n, np.int64)
+    with pool_candidates(bench.run.home, bench.pool) as candidates:
+        counts, asked = chosen_counts(candidates, start, bench.pairs.uids)
+    for missing in asked.missing:
+        say(f"descent.start: {missing}")
+    say(f"descent.start: {int((counts > 0).sum()):,} of {n:,} samples, {int(counts.sum()):,} with copies")
+    return counts
