@@ -13,7 +13,7 @@ memory alone. Only the outer layer outlives a process, so a traversal that was c
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Generator, Iterator
+from collections.abc import Collection, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -73,6 +73,16 @@ class Reverse:
 
 
 Action = Advance | Save | Load | Free | Turn | Reverse
+
+
+def batch_order(actions: Iterable[Action]) -> Iterator[int]:
+    """Steps in the order in which an executor of ``actions`` needs their batches."""
+    for action in actions:
+        match action:
+            case Advance(start, stop):
+                yield from range(start, stop)
+            case Turn(step) | Reverse(step):
+                yield step
 
 
 @dataclass(frozen=True)

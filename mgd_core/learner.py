@@ -6,7 +6,7 @@ any step can be run again and gives the same bits. ``step`` is the only thing th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -42,6 +42,12 @@ class Learner:
     def steps(self) -> int:
         """Length T of the training."""
         return len(self.learning_rates)
+
+    def expect(self, steps: Iterable[int]) -> None:
+        """Tell the batches, if they want to know, which steps will be asked for next (see mgd_core.loader)."""
+        expect = getattr(self.batches, "expect", None)
+        if expect is not None:
+            expect(steps)
 
     def lr(self, t: int, like: Tensor) -> Tensor:
         """Learning rate of step ``t`` as a scalar in the state's precision."""

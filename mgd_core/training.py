@@ -34,6 +34,7 @@ def train(
     found = None if journal is None else journal.found(state.theta.device)
     if isinstance(found, ForwardPoint) and found.state is not None and start <= found.step <= stop:
         start, state, losses = found.step, found.state, found.losses
+    learner.expect(range(start, stop))
     for t in range(start, stop):
         state, loss = checked_step(learner, state, t)
         losses.append(loss)

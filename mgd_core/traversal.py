@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from itertools import islice, tee
 
 import torch
 
-from mgd_core.actions import Action, Advance, Free, Load, Plan, Reverse, Save, Tier, Turn
+from mgd_core.actions import Action, Advance, Free, Load, Plan, Reverse, Save, Tier, Turn, batch_order
 from mgd_core.guard import Guard, check_step
 from mgd_core.journal import ForwardPoint, Journal, ReversePoint
 from mgd_core.learner import Learner
@@ -63,7 +63,9 @@ class Traversal:
     def run(self, initial: State) -> Metagradient:
         """Train from ``initial``, or go on from the journal's newest point, and traverse the plan's window."""
         self._check_room(initial)
-        actions = self._begin(initial)
+        actions, told = tee(self._begin(initial))
+        self.learner.expect(batch_order(told))
+        del told  # or all actions would be kept for it
         window = deque(islice(actions, AHEAD))
         while window:
             action = window.popleft()

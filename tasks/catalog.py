@@ -19,6 +19,7 @@ from tasks.census_kinds import CensusOptions
 from tasks.remotes import RemoteOptions
 from tasks.smoothness_options import SmoothnessOptions
 from tasks.subset_expressions import parse, rebased
+from tasks.target_options import TargetOptions, TaskOptions
 
 CATALOGS = Path(__file__).resolve().parents[1] / "catalogs"
 """The catalogs, views, models and pools that travel with the package."""
@@ -61,33 +62,6 @@ class PoolOptions(Section):
     def build_options(self) -> pools.BuildOptions:
         """What the pool's builder needs of this."""
         return pools.BuildOptions(**self.model_dump(exclude={"source", "how_to_get"}))
-
-
-class TaskOptions(Section):
-    """A zero-shot classification: images of one split of a sheet, classes named by a column."""
-
-    source: str
-    split: str
-    classes: str
-    """Column that names the class of an image."""
-    texts: str | None = None
-    """Column whose distinct values describe a class (say, the names of its members); None: the class name itself."""
-    texts_splits: tuple[str, ...] | None = None
-    """Splits whose rows define the classes and their texts; None: all but the pool."""
-    max_texts: Whole = 8
-    """Texts taken of each class at most."""
-    templates: tuple[str, ...] = ("a photo of a {}",)
-    """Sentences around a class text; features are averaged over texts and templates."""
-
-
-class TargetOptions(Section):
-    """What the descent lowers, what chooses the round, and what only the report sees."""
-
-    target: TaskOptions
-    heldout: TaskOptions
-    tests: dict[str, TaskOptions]
-    temperature: Literal["best", "model"] | Positive = "best"
-    """Temperature of the target loss: the one that minimises it, the model's own, or a number."""
 
 
 class ModelOptions(Section):
@@ -136,7 +110,7 @@ PLAN_OPTIONS: dict[str, dict[str, str]] = {
     "binomial": {"slots": _MEMORY},
     "kary": {"arity": "the number of children of a node, 2 or more"},
     "segments": {"slots": _MEMORY, "disk_states": _DISK},
-    "auto": {"device_memory": "the bytes of training states it may keep in the device's memory, say \"8GiB\""},
+    "auto": {"device_memory": 'the bytes of training states it may keep in the device\'s memory, say "8GiB"'},
 }
 """Which options each plan needs, and what they are."""
 MAY_HAVE = {"auto": {"host_memory", "disk_space"}}
@@ -233,6 +207,14 @@ class RuntimeOptions(Section):
     benchmarks/results/precision.md). Parameters, moments and all sums stay in float32."""
     runner: Literal["threads", "processes", "ray", "dask"] = "threads"
     workers: Whole = 1
+    readers: Whole = 2
+    """Threads that read and decode the next batches of a training while a step runs."""
+    decoded_disk: ByteSize | None = None
+    """Most bytes of decoded pictures kept in a file beside the pool, say "100GiB". A pool that needs more is decoded
+    batch by batch; None: no limit."""
+    batch_cache: ByteSize = ByteSize(0)
+    """Bytes of decoded batches kept in main memory for replays, those needed soonest; for pools that are not kept
+    decoded. None of these four changes a result."""
 
 
 class Catalog(Section):

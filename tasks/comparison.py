@@ -15,7 +15,6 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 import torch
 
-from mgd_core.clip import ClipObjective
 from mgd_core.order import generator
 from tasks.artefacts import digest, publish_json, publishing, read_json
 from tasks.evaluation_records import publish_rows
@@ -85,12 +84,12 @@ def pool_scores(bench: Workbench) -> tuple[npt.NDArray[np.float64], npt.NDArray[
     theta = load_parameters(bench.run.work("round-000", "replayed.json")).to(bench.catalog.runtime.device)
     learner, _ = bench.learner(np.ones(len(bench.pairs), np.int64), 0)
     objective, params = learner.objective, learner.layout.unflatten(theta)
-    assert isinstance(objective, ClipObjective)
     scores = np.empty((2, len(bench.pairs)))
     order = generator(0, RANDOM_STREAM + 1).permutation(len(bench.pairs))
+    parts = np.array_split(order, max(1, len(order) // PROBE_BATCH))
     with torch.no_grad():
-        for ids in np.array_split(order, max(1, len(order) // PROBE_BATCH)):
-            image, text = features = objective.encode(params, bench.batch(ids).rows)
+        for ids, batch in zip(parts, bench.batches(parts), strict=True):
+            image, text = features = objective.encode(params, batch.rows)
             scores[0, ids] = objective.losses(params, features).double().cpu().numpy()
             scores[1, ids] = (image * text).sum(1).double().cpu().numpy()
     with publishing(path) as file:

@@ -1,13 +1,17 @@
-"""The decoded pool: every sample's pixels at the model's size, memory-mapped, in uid order.
+"""The pool as the learner sees it: uids, captions, and pixels at the model's size, in uid order.
 
-Decoding happens once for a pool and an image size; the file lies beside the pool and any process maps it.
-Only uid, shard, offsets and text are read: the columns that hold the truth are never loaded here.
+Pixels are decoded once for a pool and an image size, into a file beside the pool that any process maps; a pool too
+large for that is decoded anew whenever a batch is read, to the same pixels. Only uid, shard, offsets and text are read:
+the columns that hold the truth are never loaded here.
 """
 
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -35,33 +39,48 @@ COLUMNS = [
     "json_size",
     "text",
 ]
+PLACES = ["shard", "image_offset", "image_size"]
 DECODE_AT_ONCE = 2048  # samples whose bytes are held while decoding
+
+
+Ids = npt.NDArray[np.int64]
+Images = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """The pool as the learner sees it: uids (n,), images (n, 3, S, S) uint8 and captions, sorted by uid."""
+    """Pairs sorted by uid: uids (n,), captions (n,), and ``images``, which gives those of positions: (m, 3, S, S)."""
 
     uids: Bytes16
-    images: npt.NDArray[np.uint8]
     texts: list[str]
+    images: Callable[[Ids], Images]
 
     def __len__(self) -> int:
         return len(self.uids)
 
-    def pixels(self, ids: npt.NDArray[np.int64]) -> Tensor:
+    def pixels(self, ids: Ids) -> Tensor:
         """Images of pool positions ``ids``, (len(ids), 3, S, S) uint8."""
-        return torch.from_numpy(self.images[ids])
+        return torch.from_numpy(self.images(ids))
 
 
-def load_pairs(pool: PoolRecord, size: int) -> Pairs:
-    """Pairs of a pool at ``size`` pixels; decodes them on the first call."""
+def load_pairs(pool: PoolRecord, size: int, decoded_disk: int | None = None) -> Pairs:
+    """Pairs of a pool at ``size`` pixels, decoded on the first call if that takes at most ``decoded_disk`` bytes."""
     samples = pq.read_table(pool.samples_path, columns=COLUMNS)
     path = pool.directory / f"decoded-{size}-{pool.samples_digest[:12]}.npy"
-    if not path.exists():
+    uids, texts = uid_bytes(samples["uid"]), samples["text"].to_pylist()
+    fits = decoded_disk is None or samples.num_rows * 3 * size * size <= decoded_disk
+    if fits and not path.exists():
         with publishing(path) as file:
             _decode(pool, size, file)
-    return Pairs(uid_bytes(samples["uid"]), np.load(path, mmap_mode="r"), samples["text"].to_pylist())
+    if not path.exists():
+        return Pairs(uids, texts, partial(_decoded_now, samples.select(PLACES), pool.directory, size))
+    decoded: Images = np.load(path, mmap_mode="r")
+    return Pairs(uids, texts, lambda ids: decoded[ids])
+
+
+def _decoded_now(places: pa.Table, directory: Path, size: int, ids: Ids) -> Images:
+    found = read_images(places.take(pa.array(ids)), directory)
+    return np.stack([resized(Image.open(io.BytesIO(data)), size) for data in found])
 
 
 def resized(image: Image.Image, size: int) -> npt.NDArray[np.uint8]:

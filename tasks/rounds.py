@@ -260,8 +260,7 @@ def _probe(bench: Workbench, round: int, ids: npt.NDArray[np.int64], key: str) -
     columns = []
     for probe in _probes(bench.run.directory, round, key):
         parts = [torch.zeros(0, dtype=torch.float64)]
-        for at in range(0, len(ids), PROBE_BATCH):
-            batch = bench.batch(ids[at : at + PROBE_BATCH])
+        for batch in bench.batches([ids[at : at + PROBE_BATCH] for at in range(0, len(ids), PROBE_BATCH)]):
             parts.append(probe.scores(batch.rows, batch.ids)[1].double().cpu())
         columns.append(torch.cat(parts))
     return torch.stack(columns, dim=1)

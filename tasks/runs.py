@@ -16,7 +16,12 @@ from typing import Any
 from mgd_core.determinism import environment
 from tasks.artefacts import digest, publish_bytes, publish_json, read_json
 from tasks.catalog import Catalog, load_catalog
+from tasks.eval_sets import open_eval_set
 from tasks.pools import PoolRecord
+from tasks.remote_files import Reader
+from tasks.remotes import RemoteOptions
+from tasks.target_options import TaskOptions
+from tasks.zero_shot import is_set
 
 VERSIONS = ("torch", "torchvision", "open_clip_torch", "timm", "numpy", "pyarrow", "pillow")
 
@@ -108,7 +113,7 @@ def _identity(catalog: Catalog, home: Path) -> dict[str, Any]:
         "smoothness": True,
         "pool": places,
         "descent": {"checkpoint_seconds", "checkpoint_steps"},
-        "runtime": {"runner", "workers"},
+        "runtime": {"runner", "workers", "readers", "decoded_disk", "batch_cache"},
     }
     content = catalog.model_dump(mode="json", exclude=idle)
     model = read_json(Path(catalog.model.config))
@@ -119,8 +124,16 @@ def _identity(catalog: Catalog, home: Path) -> dict[str, Any]:
         content["descent"]["start"] = identity(start, home)
     content["model"] = {**catalog.model.model_dump(), "config": model}
     for task in _task_dicts(content):
-        task["source"] = digest_of_sheet(Path(task["source"]))
+        task["source"] = digest_of_task(TaskOptions(**task), catalog.pool.remote)  # type: ignore[arg-type]
     return content
+
+
+def digest_of_task(task: TaskOptions, remote: RemoteOptions) -> str:
+    """Digest of the bytes of a task's sheet or evaluation set, wherever they lie."""
+    if is_set(task):
+        reader = Reader(remote)
+        return open_eval_set(task.source, task.folder, reader).content(reader)
+    return digest_of_sheet(Path(task.source))
 
 
 def _task_dicts(content: dict[str, Any]) -> list[dict[str, str]]:

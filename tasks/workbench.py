@@ -6,7 +6,7 @@ Tasks are handed a run directory, not tensors; they open the workbench of that d
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,6 +20,7 @@ from mgd_core.clip import ClipObjective, build_clip, initial_parameters
 from mgd_core.determinism import deterministic
 from mgd_core.layout import ParameterLayout
 from mgd_core.learner import Batch, Learner
+from mgd_core.loader import Loader
 from mgd_core.optimizers import Adam, Optimizer, Sgd, State
 from mgd_core.order import DataOrder
 from mgd_core.precision import PRECISIONS, Autocast
@@ -27,9 +28,10 @@ from mgd_core.schedules import constant, one_cycle, warmup_cosine
 from mgd_core.zeroshot import ZeroShotTask
 from tasks.artefacts import read_json
 from tasks.catalog import Catalog, CatalogError
-from tasks.pairs import Pairs, load_pairs
+from tasks.pairs import Ids, Pairs, load_pairs
 from tasks.pools import PoolRecord, load_pool
 from tasks.runs import Run
+from tasks.sources import reader_of
 from tasks.vocabulary import Vocabulary, full_vocabulary, used_vocabulary
 from tasks.zero_shot import TaskData, load_targets
 
@@ -63,14 +65,28 @@ class Workbench:
         optimizer = self._optimizer(layout, theta)
         order = DataOrder(counts, options.batch, options.steps, seed, round)
         objective = PRECISIONS[self.catalog.runtime.precision].around(ClipObjective(model))
-        learner = Learner(objective, layout, optimizer, self._rates(), lambda t: self.batch(order[t]), options.chunk)
+        batches = self._loader(lambda t: order[t])
+        learner = Learner(objective, layout, optimizer, self._rates(), batches, options.chunk)
         return learner, optimizer.init(theta)
 
-    def batch(self, ids: npt.NDArray[np.int64]) -> Batch:
-        """Rows of pool positions ``ids``, each of weight 1."""
+    def batches(self, parts: Sequence[Ids]) -> Iterator[Batch]:
+        """One pass over parts of the pool, by positions; each row of weight 1. Read ahead."""
+        loader = self._loader(lambda number: parts[number])
+        loader.expect(range(len(parts)))
+        return map(loader, range(len(parts)))
+
+    def _loader(self, ids_of: Callable[[int], Ids]) -> Loader:
+        """Batches whose numbers stand for pool positions."""
+        runtime = self.catalog.runtime
+        return Loader(lambda t: self._read(ids_of(t)), runtime.readers, runtime.batch_cache, self._to_device)
+
+    def _read(self, ids: Ids) -> Batch:
+        return Batch((self.pairs.pixels(ids), self._tokens[ids]), torch.from_numpy(ids), torch.ones(len(ids)))
+
+    def _to_device(self, batch: Batch) -> Batch:
         device = self.catalog.runtime.device
-        images, tokens = self.pairs.pixels(ids).to(device), self._tokens[ids].to(device)
-        return Batch((images, tokens), torch.from_numpy(ids).to(device), torch.ones(len(ids), device=device))
+        rows = tuple(x.to(device) for x in batch.rows)
+        return Batch(rows, batch.ids.to(device), batch.weights.to(device))
 
     def zero_shot(self, learner: Learner) -> dict[str, ZeroShotTask]:
         """The catalog's tasks for a learner's model, in the precision of its parameters."""
@@ -102,7 +118,7 @@ class Workbench:
 
 @contextmanager
 def opened(directory: Path) -> Iterator[Workbench]:
-    """The workbench of a run directory, under the threads, determinism and precision of its catalog; restored on exit."""
+    """The workbench of a run directory, under its catalog's threads, determinism and precision; restored on exit."""
     run = Run.load(directory)
     runtime = run.catalog.runtime
     with deterministic(runtime.threads), PRECISIONS[runtime.precision].switched():
@@ -118,7 +134,8 @@ def _workbench(directory: Path) -> Workbench:
     config = load_model_config(Path(catalog.model.config))
     size = int(config["vision_cfg"]["image_size"])  # type: ignore[call-overload]
     length = int(config["text_cfg"]["context_length"])  # type: ignore[call-overload]
-    pairs, tasks = load_pairs(pool, size), load_targets(catalog.targets, size)
+    pairs = load_pairs(pool, size, catalog.runtime.decoded_disk)
+    tasks = load_targets(catalog.targets, size, reader_of(pool.directory))
     texts = [*pairs.texts, *(text for task in tasks.values() for text in task.texts)]
     used = catalog.model.vocabulary == "used"
     vocabulary = used_vocabulary(texts, length) if used else full_vocabulary(length)

@@ -92,6 +92,13 @@ def test_plan_and_slots_change_no_bit(finished: Path, tmp_path: Path) -> None:
         assert mine == read(finished.parents[1], finished.name, table).to_pylist()
 
 
+def test_a_pool_decoded_batch_by_batch_gives_the_same_bytes(finished: Path, tmp_path: Path) -> None:
+    runtime = 'threads = 1\nreaders = 3\ndecoded_disk = 0\nbatch_cache = "200KB"'
+    other = curate_plainly(small_catalog(tmp_path, ("threads = 1", runtime)), tmp_path / "home")
+    assert published(other) == published(finished)
+    assert not list((tmp_path / "home" / "pools").glob("*/decoded-*"))
+
+
 def test_shard_layout_changes_results_by_rounding_only(finished: Path, tmp_path: Path) -> None:
     other = curate_plainly(small_catalog(tmp_path, ("shard_size = 100", "shard_size = 37")), tmp_path / "home")
     g = [read(d.parents[1], d.name, "metagradients", 0)["g"].to_numpy() for d in (finished, other)]
