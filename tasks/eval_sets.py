@@ -21,12 +21,13 @@ import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from tasks.artefacts import digest
+from tasks.artefacts import CHUNK, digest
 from tasks.datacomp import tasks
 from tasks.remote_files import Reader
 from tasks.remotes import list_files
@@ -91,6 +92,18 @@ class EvalSet:
         except FileNotFoundError as error:
             raise EvalSetError(f"{self.url}: lacks a tar that nshards.txt counts ({error}); fetch it again") from error
         return digest([self.kind, self.classes, self.templates, shards])
+
+    def content(self, reader: Reader | None = None) -> str:
+        """Digest of all its bytes, the same wherever it lies; reads it through."""
+        found = [self.kind, self.classes, self.templates]
+        for shard in self.shards:
+            state = blake2b(digest_size=16)
+            file, _ = (reader or Reader()).open(shard)
+            with file:
+                while chunk := file.read(CHUNK):
+                    state.update(chunk)
+            found.append(state.hexdigest())
+        return digest(found)
 
     def class_texts(self) -> list[list[str]]:
         """For each class, its sentences."""

@@ -7,13 +7,14 @@ from pathlib import Path
 
 from flows.commands import Make, whole
 
+SUBSETS = ("mgd", "everything", "random", "loss_filter", "clip_filter", "oracle")
 TEXT = """evaluate a model, zero-shot, on sets in clip_benchmark's WebDataset form
 
 The model is a run's subset, trained with the catalog's recipe (default: the latest run's chosen subset), or an
 open_clip checkpoint. SETS are folders (local or remote) of sets wds_<task>_test, as DataComp's download_evalsets.py and
 clip_benchmark_export_wds make them, or single sets. Prints each task's main metric, and the averages over DataComp's 38
-tasks where all are there; writes eval_results.jsonl as its evaluate.py does (what submit-folder takes), and every metric
-into the table `evaluations`. Stopped or killed, the same command goes on where it was."""
+tasks where all are there; writes eval_results.jsonl as its evaluate.py does (what submit-folder takes), and every
+metric into the table `evaluations`. Stopped or killed, the same command goes on where it was."""
 
 
 def add_evaluate(make: Make) -> None:
@@ -21,8 +22,8 @@ def add_evaluate(make: Make) -> None:
     made = make("evaluate", _run, TEXT)
     made.add_argument("sets", nargs="+", help="a set, or a folder of sets; a path or any fsspec URL")
     made.add_argument("--run", dest="run_id", help="run whose subset is evaluated (default: the latest)")
-    text = "mgd (the chosen one, default), everything, random, loss_filter, clip_filter or oracle"
-    made.add_argument("--subset", default="mgd", help=text)
+    text = "which subset of the run (default: mgd, the chosen one)"
+    made.add_argument("--subset", choices=SUBSETS, default="mgd", help=text)
     text = "seed of the training (default: the first of the catalog's comparison.seeds)"
     made.add_argument("--seed", type=int, help=text)
     made.add_argument("--checkpoint", type=Path, help="a state dict of open_clip instead of a run, say epoch_latest.pt")

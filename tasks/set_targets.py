@@ -1,0 +1,105 @@
+"""Evaluation sets as curation targets: one part of a set's samples, with its classes and sentences.
+
+A sample's part is a keyed hash of its pictures' bytes, so equal pictures are never in two parts, of one set or of
+several, and a part stays what it is when the set grows. Cost: one pass over the set, every picture of the part decoded.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from tasks.eval_sets import EvalSample, EvalSet, EvalSetError, open_eval_set
+from tasks.pairs import resized
+from tasks.remote_files import Reader
+from tasks.target_options import Part, PartsOptions, TaskOptions
+
+
+@dataclass(frozen=True)
+class SetPart:
+    """Decoded images (n, 3, S, S) uint8 in the set's order, their classes' numbers and identities, and each class's
+    texts."""
+
+    images: npt.NDArray[np.uint8]
+    labels: list[int]
+    identities: list[str]
+    classes: list[str]
+    class_texts: list[list[str]]
+
+
+def draw(identity: str, seed: int) -> float:
+    """Where a sample stands in [0, 1): a keyed hash of its identity."""
+    hashed = blake2b(bytes.fromhex(identity), key=b"parts/%d" % seed, digest_size=8).digest()
+    return int.from_bytes(hashed, "big") / 2**64
+
+
+def part_of(identity: str, parts: PartsOptions) -> Part | None:
+    """The part that a sample belongs to; None: the shares leave it out."""
+    at, edge = draw(identity, parts.seed), 0.0
+    names: tuple[Part, ...] = ("target", "heldout", "test")
+    for name in names:
+        edge += getattr(parts, name)
+        if at < edge:
+            return name
+    return None
+
+
+def load_part(options: TaskOptions, parts: PartsOptions, size: int, reader: Reader | None = None) -> SetPart:
+    """The part ``options.split`` of a set at ``size`` pixels.
+
+    Raises EvalSetError: the set is damaged, of a kind that is no target, or its part is empty.
+    """
+    found = open_eval_set(options.source, options.folder, reader)
+    where = f"{options.source}, part '{options.split}'"
+    if found.kind not in ("classification", "retrieval"):
+        raise EvalSetError(f"{where}: a {found.kind} set is no target; classification and retrieval sets are")
+    if options.split not in ("target", "heldout", "test"):
+        raise EvalSetError(f"{where}: there is no such part; an evaluation set has target, heldout and test")
+    kept: list[tuple[float, int, EvalSample]] = []
+    for number, sample in enumerate(found.samples(reader)):
+        if part_of(sample.identity, parts) == options.split:
+            kept.append((draw(sample.identity, parts.seed), number, sample))
+        if options.max_images and len(kept) > 2 * options.max_images:
+            kept = _lowest(kept, options.max_images)
+    samples = [sample for _, _, sample in _lowest(kept, options.max_images)]
+    if not samples:
+        raise EvalSetError(f"{where}: no sample falls into it; give it a larger share in targets.parts")
+    images = np.stack([_pixels(where, sample, size) for sample in samples])
+    identities = [sample.identity for sample in samples]
+    if found.kind == "retrieval":
+        texts = _levelled([list(sample.captions) for sample in samples], options.max_texts)
+        return SetPart(images, list(range(len(samples))), identities, [sample.key for sample in samples], texts)
+    labels = [int(sample.label or 0) for sample in samples]
+    return SetPart(images, labels, identities, list(found.classes), _sentences(found, options))
+
+
+def _lowest(kept: list[tuple[float, int, EvalSample]], n: int | None) -> list[tuple[float, int, EvalSample]]:
+    """Those ``n`` (None: all) of the lowest hash, in the set's order."""
+    return sorted(sorted(kept, key=lambda one: one[:2])[:n], key=lambda one: one[1])
+
+
+def _sentences(found: EvalSet, options: TaskOptions) -> list[list[str]]:
+    if options.templates is None:
+        return _levelled(found.class_texts(), options.max_texts)
+    templates = [template.replace("{c}", "{}") for template in options.templates]
+    return [[template.replace("{}", name) for template in templates] for name in found.classes]
+
+
+def _levelled(texts: Sequence[Sequence[str]], most: int) -> list[list[str]]:
+    """The same number of texts of each class: evenly chosen where it has more, repeated where fewer."""
+    n = min(most, max(len(own) for own in texts))
+    return [[own[i * len(own) // n] for i in range(n)] for own in texts]
+
+
+def _pixels(where: str, sample: EvalSample, size: int) -> npt.NDArray[np.uint8]:
+    try:
+        with Image.open(io.BytesIO(sample.images[0]), formats=("JPEG", "PNG", "WEBP")) as image:
+            return resized(image, size)
+    except Exception as error:  # decoders raise whatever they like on damaged bytes
+        raise EvalSetError(f"{where}, sample {sample.key!r}: its image cannot be decoded ({error})") from error

@@ -1,0 +1,86 @@
+"""The catalog's tasks: what the descent lowers, what chooses the round, and what only the report sees."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Part = Literal["target", "heldout", "test"]
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Whole = Annotated[int, Field(ge=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PartsOptions(_Section):
+    """How the samples of evaluation sets are parted, by a keyed hash of their pictures: equal pictures are in one part,
+    whatever the set."""
+
+    target: Share = 0.4
+    heldout: Share = 0.2
+    test: Share = 0.4
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _shares_fit(self) -> PartsOptions:
+        total = self.target + self.heldout + self.test
+        if total > 1 + 1e-9:
+            raise ValueError(f"the shares of target, heldout and test are {total:g} together; they are parts of one")
+        return self
+
+
+class TaskOptions(_Section):
+    """A zero-shot task: images of one split of a sheet, classes named by a column; or of one part of an evaluation set
+    in clip_benchmark's form, its classes and sentences in its own files."""
+
+    source: str
+    """Directory of a sheet; or path or URL of a set (`NAME/test/0.tar`, ...), where each picture of a retrieval set is
+    a class of its own that its captions describe."""
+    split: str
+    """Split of a sheet; of a set the part: target, heldout or test."""
+    classes: str | None = None
+    """Column that names the class of an image (sheets, which need it)."""
+    texts: str | None = None
+    """Column whose distinct values describe a class (say, the names of its members); None: the class name itself."""
+    texts_splits: tuple[str, ...] | None = None
+    """Splits whose rows define the classes and their texts; None: all but the pool."""
+    max_texts: Whole = 8
+    """Texts taken of each class at most (of a set: sentences, evenly chosen)."""
+    templates: tuple[str, ...] | None = None
+    """Sentences around a class text, `{}` where it stands; features are averaged over texts and templates. None: those
+    in a set's own file; for sheets "a photo of a {}"."""
+    folder: str = "test"
+    """Folder of a set that is parted: `test`, or `train` where there is one."""
+    max_images: Whole | None = None
+    """Images of a set's part at most: those of the lowest hash; None: all."""
+
+
+class TargetOptions(_Section):
+    """What the descent lowers, what chooses the round, and what only the report sees."""
+
+    target: TaskOptions
+    heldout: TaskOptions
+    tests: dict[str, TaskOptions]
+    temperature: Literal["best", "model"] | Positive = "best"
+    """Temperature of the target loss: the one that minimises it, the model's own, or a number."""
+    parts: PartsOptions = PartsOptions()
+    """How evaluation sets are parted between target, held-out target and tests."""
+
+    @model_validator(mode="after")
+    def _roles_are_apart(self) -> TargetOptions:
+        roles = {"target": self.target, "heldout": self.heldout}
+        roles |= {f"tests.{name}": task for name, task in self.tests.items()}
+        seen: dict[tuple[str, str, str], str] = {}
+        for role, task in roles.items():
+            place = (task.source, task.split, task.folder)
+            other = seen.setdefault(place, role)
+            if other.split(".")[0] != role.split(".")[0]:
+                raise ValueError(
+                    f"{other} and {role} are both split '{task.split}' of {task.source}: what the descent lowers or "
+                    "chooses by would be tested on itself. Name another split"
+                )
+        return self
