@@ -21,6 +21,15 @@ def generator(seed: int, *stream: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, *stream])))
 
 
+def spread(counts: Indices, draws: np.random.Generator) -> Indices:
+    """A permutation of the multiset that holds i ``counts[i]`` times, (sum of counts,), in which the c copies of one
+    member lie each in another c-th part."""
+    members = np.repeat(np.arange(len(counts)), counts)
+    first = np.concatenate([[0], np.cumsum(counts)[:-1]])[members]
+    position = np.arange(len(members)) - first + draws.random(len(members))
+    return members[np.argsort(position / counts[members], kind="stable")]
+
+
 class DataOrder:
     """Batches of pool positions for a whole training run."""
 
@@ -42,11 +51,7 @@ class DataOrder:
 
     def epoch(self, number: int) -> Indices:
         """One pass over the multiset in the order of epoch ``number``, shape (sum of counts,)."""
-        members = np.repeat(np.arange(len(self.counts)), self.counts)
-        copies = self.counts[members]
-        first = np.concatenate([[0], np.cumsum(self.counts)[:-1]])[members]
-        position = np.arange(len(members)) - first + generator(self.seed, self.round, number).random(len(members))
-        return members[np.argsort(position / copies, kind="stable")]
+        return spread(self.counts, generator(self.seed, self.round, number))
 
     @cached_property
     def table(self) -> Indices:
