@@ -65,11 +65,19 @@ class DataOrder:
                     break
                 stream, number = np.concatenate([stream, self.epoch(number)]), number + 1
             batches[t] = stream[chosen]
-            stream = np.delete(stream, chosen)
+            stream = _without(stream, chosen)
         return batches
 
     def __getitem__(self, t: int) -> Indices:
         return self.table[t]
+
+
+def _without(stream: Indices, chosen: Indices) -> Indices:
+    """The stream but for ``chosen`` (ascending); changes it in place, and costs what lies before the last of them."""
+    end = int(chosen[-1]) + 1
+    left = np.delete(stream[:end], chosen)
+    stream[end - len(left) : end] = left
+    return stream[end - len(left) :]
 
 
 def _first_distinct(stream: Indices, n: int) -> Indices:
