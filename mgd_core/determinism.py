@@ -11,10 +11,15 @@ import platform
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from mgd_core.allocator import keep_freed_memory
+
+_MEMORY: Any = torch.utils.deterministic  # its one setting is made at import, where no type checker sees it
 
 
 @contextmanager
@@ -22,13 +27,16 @@ def deterministic(threads: int) -> Iterator[None]:
     """Deterministic kernels only, ``threads`` CPU threads, attention by its definition (the MATH backend).
 
     Global flags and ambient RNG (torch's of every device, numpy's, Python's) are as before on exit, whatever the block
-    changed of them.
+    changed of them. Freed memory stays with the process from then on (mgd_core.allocator).
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read by cuBLAS at its first call
     with _ambient_rng(), _global_flags():
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False  # it picks a kernel by time, so another one in another process
+        # PyTorch would fill all new memory with NaN; nothing here reads what it did not write, and the guard compares.
+        _MEMORY.fill_uninitialized_memory = False
         torch.set_num_threads(threads)
+        keep_freed_memory()
         with sdpa_kernel(SDPBackend.MATH):
             yield
 
@@ -37,13 +45,13 @@ def deterministic(threads: int) -> Iterator[None]:
 def _global_flags() -> Iterator[None]:
     algorithms = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     threads, precision, cudnn = torch.get_num_threads(), _matmul_precision(), torch.backends.cudnn
-    benchmark, limited = cudnn.benchmark, cudnn.deterministic
+    benchmark, limited, filled = cudnn.benchmark, cudnn.deterministic, _MEMORY.fill_uninitialized_memory
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(algorithms[0], warn_only=algorithms[1])
         torch.set_num_threads(threads)
-        cudnn.benchmark, cudnn.deterministic = benchmark, limited
+        cudnn.benchmark, cudnn.deterministic, _MEMORY.fill_uninitialized_memory = benchmark, limited, filled
         if precision is not None and precision != _matmul_precision():
             torch.set_float32_matmul_precision(precision)
 

@@ -16,6 +16,7 @@ def settings() -> tuple[object, ...]:
         torch.get_num_threads(),
         torch.get_float32_matmul_precision(),
         torch.backends.cudnn.benchmark,
+        torch.utils.deterministic.fill_uninitialized_memory,
         torch.backends.cuda.flash_sdp_enabled(),
         torch.get_rng_state().tolist(),
         random.getstate(),
