@@ -1,11 +1,13 @@
 """Is the metagradient exact? The engine against naive autograd through all 40 steps, in float64.
 
-`python -m benchmarks.exactness` compares, for small trainings with weighted cross-entropy and weighted InfoNCE (two
-MLPs and an open_clip CLIP, `benchmarks.problems`) under Adam and SGD:
+`python -m benchmarks.exactness` compares, for small trainings with weighted cross-entropy (an MLP, a ResNet-9, a ViT,
+a GPT) and weighted InfoNCE (two MLPs and an open_clip CLIP; `benchmarks.problems`) under Adam and SGD:
 
-* the gradient of phi by every example weight and by every learning rate with one reverse pass through the graph of the
-  whole run (`benchmarks.oracles`: plain PyTorch, none of the engine's code), for every plan, slot count, chunk size and
-  source of the gradient (read back from the moments, or computed again), and with central differences;
+* the gradient of phi by every kind of metaparameter (mgd_core.metaparameters) with one reverse pass through the graph
+  of the whole run (`benchmarks.oracles`: plain PyTorch, none of the engine's code), for every plan, slot count, chunk
+  size and source of the gradient (read back from the moments, or computed again), and with central differences. Kinds:
+  example weights; learning rates; weight decays; inputs of floating point, which are pixels or vectors, the soft
+  labels of ResNet-9 and ViT, and the GPT's weight of each token;
 * a probe's g_i with naive autograd and central differences of phi with eps l_i added to the loss of step k;
 * plans, tiers and resume points with `keep_all` in memory, bit for bit, in float32 and float64 (`benchmarks.bitwise`).
 
@@ -37,12 +39,14 @@ from benchmarks.oracles import (
     relative_error,
     with_learner,
 )
+from mgd_core.metaparameters import Inputs, WeightDecays
 from mgd_core.optimizers import Adam, Optimizer, Sgd
 from mgd_core.plans import Plan, binomial, keep_all
 from mgd_core.probe import Probe
 from mgd_core.replay import Metagradient, replay
 
-STEPS, LATE = 40, 15
+STEPS, LATE, LATEST = 40, 15, 34
+DEEP = (problems.resnet, problems.vit, problems.gpt)
 SLOTS = (1, 2, 3, 7, 40)
 CHUNKS = (None, 1, 3, 7)
 OPTIMIZERS: dict[str, Optimizer] = {
@@ -56,10 +60,13 @@ PEAKS: dict[Callable[..., Problem], dict[type, float]] = {  # learning rates at 
     problems.classifier: {Adam: 0.02, Sgd: 0.1},
     problems.two_towers: {Adam: 0.02, Sgd: 0.05},
     problems.clip: {Adam: 0.001, Sgd: 0.02},
+    problems.resnet: {Adam: 0.01, Sgd: 0.1},
+    problems.vit: {Adam: 0.003, Sgd: 0.05},
+    problems.gpt: {Adam: 0.002, Sgd: 0.1},
 }
 # Steps of the central differences: error O(h^4) and rounding / h. Rates are moved in proportion to themselves. A
 # candidate at the first step of Adam meets an update that is nearly a sign, so that phi bends within 1e-3 of it.
-STEP = 3e-4
+STEP, INPUT_STEP = 3e-4, 1e-5
 PROBE_STEP = {Adam: 2e-6, Sgd: 1e-4}
 Steps = tuple[int, ...]
 
@@ -83,6 +90,8 @@ class Row:
     floor: float
     weights: float
     rates: float
+    decays: float
+    inputs: float
     differences: float | None
     probe: float | None
     probe_differences: float | None
@@ -90,8 +99,8 @@ class Row:
 
     @property
     def exact(self) -> float:
-        """Larger of the errors of weights and learning rates."""
-        return max(self.weights, self.rates)
+        """Largest of the errors of all kinds."""
+        return max(self.weights, self.rates, self.decays, self.inputs)
 
 
 def variants(start: int, everything: bool, quick: bool) -> list[Variant]:
@@ -116,13 +125,16 @@ def configurations(quick: bool) -> Iterator[tuple[Callable[..., Problem], str, i
     if quick:
         yield from ((problems.classifier, name, 0, False) for name in (first, sgd))
         yield from ((problems.two_towers, second, start, False) for start in (0, LATE))
-        yield problems.clip, first, 0, False
+        yield from ((build, first, LATEST, False) for build in (problems.clip, *DEEP))
         return
     for build, late in ((problems.classifier, first), (problems.two_towers, sgd)):
         yield from ((build, name, 0, build is problems.two_towers and name == second) for name in OPTIMIZERS)
         yield build, late, LATE, False
     yield from ((problems.clip, name, 0, False) for name in (first, sgd))
     yield problems.clip, second, LATE, False
+    for build in DEEP:
+        yield from ((build, name, 0, False) for name in (first, sgd))
+        yield build, second, LATE, False
 
 
 def main() -> None:
@@ -132,13 +144,13 @@ def main() -> None:
     quick = parser.parse_args().quick
     torch.set_num_threads(1)  # the problems are too small for more
     print(
-        f"{'problem':<21}{'optimizer':<21}{'window':<9}{'ways':>4}{'floor':>9}{'weights':>9}{'rates':>9}"
-        f"{'central':>9}{'probe':>9}{'central':>9}{'s':>6}"
+        f"{'problem':<21}{'optimizer':<21}{'window':<9}{'ways':>4}{'floor':>9}{'weights':>9}{'rates':>9}{'decays':>9}"
+        f"{'inputs':>9}{'central':>9}{'probe':>9}{'central':>9}{'s':>6}"
     )
     rows = []
     for build, name, start, everything in configurations(quick):
         problem = make(build, OPTIMIZERS[name])
-        probe_steps = (start,) if quick else (start, STEPS - 10)
+        probe_steps: Steps = () if start == LATEST else (start,) if quick else (start, STEPS - 10)
         rows.append(measure(problem, name, start, variants(start, everything, quick), probe_steps))
         show(rows[-1])
     hard = measure(hard_problem(), "*hard* root 1e-14", 0, [Variant(keep_all(0, STEPS), None, True)])
@@ -165,7 +177,8 @@ def figures(rows: list[Row], hard: Row) -> dict[str, object]:
 
 def show(row: Row) -> None:
     """One line of the table."""
-    errors = (row.floor, row.weights, row.rates, row.differences, row.probe, row.probe_differences)
+    exact = (row.floor, row.weights, row.rates, row.decays, row.inputs)
+    errors = (*exact, row.differences, row.probe, row.probe_differences)
     print(
         f"{row.problem:<21}{row.optimizer:<21}{f'{row.start}..{STEPS}':<9}{row.variants:>4}"
         + "".join(f"{'-':>9}" if e is None else f"{e:>9.1e}" for e in errors)
@@ -176,14 +189,15 @@ def show(row: Row) -> None:
 
 def make(build: Callable[..., Problem], optimizer: Optimizer) -> Problem:
     """A problem at its learning rate; weight decay on matrices only, as in a real run."""
-    problem = build(optimizer, steps=STEPS, peak=PEAKS[build][type(optimizer)])
+    problem = problems.with_float_pixels(build(optimizer, steps=STEPS, peak=PEAKS[build][type(optimizer)]))
     mask = problem.learner.layout.matrix_mask(problem.initial.theta)
     return with_learner(problem, optimizer=dataclasses.replace(optimizer, decay_mask=mask))  # type: ignore[type-var]
 
 
 def hard_problem() -> Problem:
     """An ill-conditioned training: eps_root far below the squared gradients, and a large learning rate."""
-    return problems.clip(Adam(b2=0.95, eps_root=1e-14, clip_norm=1.0), steps=STEPS, peak=0.02)
+    problem = problems.clip(Adam(b2=0.95, eps_root=1e-14, clip_norm=1.0), steps=STEPS, peak=0.02)
+    return problems.with_float_pixels(problem)
 
 
 def measure(problem: Problem, optimizer: str, start: int, ways: list[Variant], probe_steps: Steps = ()) -> Row:
@@ -201,6 +215,8 @@ def measure(problem: Problem, optimizer: str, start: int, ways: list[Variant], p
         floor=max(relative_error(a, b) for a, b in zip(again[1:3], naive[1:3], strict=True)),
         weights=max(relative_error(m.example, naive.example) for m in found),
         rates=max(relative_error(m.learning_rate, naive.learning_rate) for m in found),
+        decays=max(relative_error(m.sums["weight_decay"], naive.weight_decay) for m in found),
+        inputs=max(relative_error(m.sums[f"inputs.{c}"], g) for m in found for c, g in naive.inputs.items()),
         differences=difference_error(problem, start, naive) if probe_steps else None,
         probe=probe,
         probe_differences=probe_differences,
@@ -211,13 +227,23 @@ def measure(problem: Problem, optimizer: str, start: int, ways: list[Variant], p
 def run(problem: Problem, way: Variant, probe_steps: Steps = ()) -> Metagradient:
     """The engine's answer."""
     learner = dataclasses.replace(problem.learner, chunk=way.chunk)
+    n = problem.pool_size
+    columns = {c: x.shape[1:] for c, x in enumerate(problem.pool) if x.is_floating_point()}
+    kinds = (WeightDecays(), *(Inputs(c, torch.arange(n), n, tuple(shape)) for c, shape in columns.items()))
     return replay(
-        learner, problem.initial, problem.phi_and_gradient, way.plan, problem.pool_size, probe_steps, way.from_moments
+        learner,
+        problem.initial,
+        problem.phi_and_gradient,
+        way.plan,
+        n,
+        probe_steps,
+        way.from_moments,
+        metaparameters=kinds,
     )
 
 
 def difference_error(problem: Problem, start: int, naive: NaiveGradient) -> float:
-    """Central differences of phi by two example weights, a random direction of all, and one of the learning rates."""
+    """Central differences of phi by two example weights, and by a random direction of each kind."""
     oracle, rates = NaiveRun(problem, start), problem.learner.learning_rates
     draw = torch.Generator().manual_seed(6)
     random = torch.randn(problem.pool_size, generator=draw, dtype=torch.float64)
@@ -227,8 +253,17 @@ def difference_error(problem: Problem, start: int, naive: NaiveGradient) -> floa
     exact = [(naive.example @ along).item() for along in directions]
     along = torch.randn(STEPS, generator=draw, dtype=torch.float64) * rates * (torch.arange(STEPS) >= start)
     by_rate = central_difference(lambda r: oracle.phi(oracle.no_change(), r), rates, along, STEP)
-    error = relative_error(torch.tensor([by_rate], dtype=torch.float64), (naive.learning_rate @ along).reshape(1))
-    return max(error, relative_error(*(torch.tensor(x, dtype=torch.float64) for x in (differences, exact))))
+    errors = [abs(by_rate / (naive.learning_rate @ along).item() - 1)]
+    decays, along = oracle.decays(), 0.1 * torch.rand(STEPS, generator=draw, dtype=torch.float64)
+    along = along * (torch.arange(STEPS) >= start)
+    by_decay = central_difference(lambda d: oracle.phi(oracle.no_change(), decays=d), decays, along, 10 * STEP)
+    errors.append(abs(by_decay / (naive.weight_decay @ along).item() - 1))
+    for c, g in naive.inputs.items():
+        x, along = problem.pool[c], torch.randn(problem.pool[c].shape, generator=draw, dtype=torch.float64)
+        along *= x.std()
+        by_input = central_difference(lambda x, c=c: oracle.phi(oracle.no_change(), pool={c: x}), x, along, INPUT_STEP)  # type: ignore[misc]
+        errors.append(abs(by_input / (g * along).sum().item() - 1))
+    return max(*errors, relative_error(*(torch.tensor(x, dtype=torch.float64) for x in (differences, exact))))
 
 
 def probe_errors(problem: Problem, start: int, steps: Steps) -> tuple[float, float]:
