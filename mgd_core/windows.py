@@ -62,6 +62,8 @@ class WindowedOrder:
         self._distinct = np.bincount(shards, self.counts > 0).astype(np.int64)
         self._sizes = np.bincount(shards, self.counts).astype(np.int64)
         self.epoch_size = int(self.counts.sum())
+        self.largest = window + int(self._distinct.max())
+        """Distinct samples that no window exceeds, but for the last of an epoch, which takes in what is left."""
         self._windows = lru_cache(HELD)(self._cut_windows)
         self._spread_out = lru_cache(HELD)(self._spread_window)
         self._ordered = lru_cache(HELD)(self._order_window)
@@ -95,6 +97,12 @@ class WindowedOrder:
     def shards(self, epoch: int, number: int) -> Indices:
         """The shards of a window, in their order."""
         return self._windows(epoch)[number].shards
+
+    def following(self, t: int) -> Indices:
+        """The shards of the window that comes after those of batch ``t``."""
+        epoch, number, _, _ = self.pieces(t)[-1]
+        last = number + 1 == len(self._windows(epoch))
+        return self.shards(epoch + last, 0 if last else number + 1)
 
     def _cut_windows(self, epoch: int) -> list[Window]:
         """The windows of an epoch; the last takes in what would be less than one."""

@@ -90,9 +90,19 @@ class LearnerOptions(Section):
     momentum: Share = 0.9
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     clip_norm: Positive | None = None
+    window: Whole | None = None
+    """Samples that are shuffled together: shards come in a seeded order, and as many as hold this many samples are
+    permuted as one, so that a pool that is not kept decoded (`runtime.decoded_disk`) is read once an epoch, shard by
+    shard, with the files of three windows in memory. None: the whole pool, every batch from everywhere."""
     chunk: Whole | None = None
     """Rows encoded at once; None: the whole batch. Changes memory, and results by rounding only."""
     seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _window_holds_a_batch(self) -> LearnerOptions:
+        if self.window is not None and self.window < self.batch:
+            raise ValueError(f"window ({self.window}) is smaller than a batch ({self.batch})")
+        return self
 
     @model_validator(mode="after")
     def _warmup_fits(self) -> LearnerOptions:

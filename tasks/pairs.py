@@ -8,7 +8,7 @@ the columns that hold the truth are never loaded here.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -48,12 +48,23 @@ Images = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
+class Streamed:
+    """A pool that is not kept decoded: where its images lie (``PLACES``), and their side, pixels."""
+
+    places: pa.Table
+    directory: Path
+    size: int
+
+
+@dataclass(frozen=True)
 class Pairs:
     """Pairs sorted by uid: uids (n,), captions (n,), and ``images``, which gives those of positions: (m, 3, S, S)."""
 
     uids: Bytes16
     texts: list[str]
     images: Callable[[Ids], Images]
+    streamed: Streamed | None = None
+    """Where the images lie, if they are decoded anew for each batch."""
 
     def __len__(self) -> int:
         return len(self.uids)
@@ -73,13 +84,18 @@ def load_pairs(pool: PoolRecord, size: int, decoded_disk: int | None = None) -> 
         with publishing(path) as file:
             _decode(pool, size, file)
     if not path.exists():
-        return Pairs(uids, texts, partial(_decoded_now, samples.select(PLACES), pool.directory, size))
-    decoded: Images = np.load(path, mmap_mode="r")
-    return Pairs(uids, texts, lambda ids: decoded[ids])
+        streamed = Streamed(samples.select(PLACES), pool.directory, size)
+        return Pairs(uids, texts, partial(_decoded_now, streamed), streamed)
+    mapped: Images = np.load(path, mmap_mode="r")
+    return Pairs(uids, texts, lambda ids: mapped[ids])
 
 
-def _decoded_now(places: pa.Table, directory: Path, size: int, ids: Ids) -> Images:
-    found = read_images(places.take(pa.array(ids)), directory)
+def _decoded_now(pool: Streamed, ids: Ids) -> Images:
+    return decoded(read_images(pool.places.take(pa.array(ids)), pool.directory), pool.size)
+
+
+def decoded(found: Iterable[bytes], size: int) -> Images:
+    """Images (n, 3, size, size) uint8 of encoded ones."""
     return np.stack([resized(Image.open(io.BytesIO(data)), size) for data in found])
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.parquet as pq
 import torch
 
 from mgd_core.clip import ClipObjective, build_clip, initial_parameters
@@ -25,10 +26,12 @@ from mgd_core.optimizers import Adam, Optimizer, Sgd, State
 from mgd_core.order import DataOrder
 from mgd_core.precision import PRECISIONS, Autocast
 from mgd_core.schedules import constant, one_cycle, warmup_cosine
+from mgd_core.windows import WindowedOrder
 from mgd_core.zeroshot import ZeroShotTask
 from tasks.artefacts import read_json
 from tasks.catalog import Catalog, CatalogError
-from tasks.pairs import Ids, Pairs, load_pairs
+from tasks.held_shards import HeldShards
+from tasks.pairs import Ids, Images, Pairs, load_pairs
 from tasks.pools import PoolRecord, load_pool
 from tasks.runs import Run
 from tasks.sources import reader_of
@@ -37,6 +40,7 @@ from tasks.zero_shot import TaskData, load_targets
 
 Counts = npt.NDArray[np.int64]
 BUILD_OPTIONS = ("init_logit_scale", "quick_gelu")  # of a model config, beside its towers
+WINDOWS_HELD = 3  # the one that is trained on, the next, and the one before, which other threads may still read
 ROUND_STREAM = 1_000  # weights of round r are drawn from seed * ROUND_STREAM + r
 
 
@@ -63,9 +67,8 @@ class Workbench:
         layout = ParameterLayout.of(model)
         theta = initial_parameters(model, layout)
         optimizer = self._optimizer(layout, theta)
-        order = DataOrder(counts, options.batch, options.steps, seed, round)
         objective = PRECISIONS[self.catalog.runtime.precision].around(ClipObjective(model))
-        batches = self._loader(lambda t: order[t])
+        batches = self._training_batches(counts, seed, round)
         learner = Learner(objective, layout, optimizer, self._rates(), batches, options.chunk)
         return learner, optimizer.init(theta)
 
@@ -75,13 +78,32 @@ class Workbench:
         loader.expect(range(len(parts)))
         return map(loader, range(len(parts)))
 
-    def _loader(self, ids_of: Callable[[int], Ids]) -> Loader:
-        """Batches whose numbers stand for pool positions."""
-        runtime = self.catalog.runtime
-        return Loader(lambda t: self._read(ids_of(t)), runtime.readers, runtime.batch_cache, self._to_device)
+    def _training_batches(self, counts: Counts, seed: int, round: int) -> Loader:
+        """The batches of a training: from everywhere in the pool, or window by window."""
+        o = self.catalog.learner
+        if o.window is None:
+            full = DataOrder(counts, o.batch, o.steps, seed, round)
+            return self._loader(lambda t: full[t])
+        shards = _pool_shards(self.run.directory)
+        order = WindowedOrder(counts, shards, o.window, o.batch, o.steps, seed, round)
+        if self.pairs.streamed is None:
+            return self._loader(lambda t: order[t])
+        held = HeldShards(self.pairs.streamed, shards, counts > 0, WINDOWS_HELD * order.largest)
 
-    def _read(self, ids: Ids) -> Batch:
-        return Batch((self.pairs.pixels(ids), self._tokens[ids]), torch.from_numpy(ids), torch.ones(len(ids)))
+        def ids_of(t: int) -> Ids:
+            held.expect(order.following(t).tolist())
+            return order[t]
+
+        return self._loader(ids_of, held)
+
+    def _loader(self, ids_of: Callable[[int], Ids], images: Callable[[Ids], Images] | None = None) -> Loader:
+        """Batches whose numbers stand for pool positions; ``images``: where pixels come from, if not from the pairs."""
+        runtime, pixels = self.catalog.runtime, images or self.pairs.images
+        return Loader(lambda t: self._read(ids_of(t), pixels), runtime.readers, runtime.batch_cache, self._to_device)
+
+    def _read(self, ids: Ids, images: Callable[[Ids], Images]) -> Batch:
+        pixels = torch.from_numpy(images(ids))
+        return Batch((pixels, self._tokens[ids]), torch.from_numpy(ids), torch.ones(len(ids)))
 
     def _to_device(self, batch: Batch) -> Batch:
         device = self.catalog.runtime.device
@@ -140,6 +162,15 @@ def _workbench(directory: Path) -> Workbench:
     used = catalog.model.vocabulary == "used"
     vocabulary = used_vocabulary(texts, length) if used else full_vocabulary(length)
     return Workbench(run, catalog, pool, pairs, tasks, vocabulary, config)
+
+
+@lru_cache(maxsize=2)
+def _pool_shards(directory: Path) -> Ids:
+    """Number of each sample's shard (n,), in the order of their names."""
+    column = pq.read_table(_workbench(directory).pool.samples_path, columns=["shard"])["shard"]
+    encoded = column.combine_chunks().dictionary_encode()
+    rank = np.argsort(np.argsort(encoded.dictionary.to_pylist()))
+    return rank[encoded.indices.to_numpy()].astype(np.int64)
 
 
 @lru_cache(maxsize=2)
