@@ -12,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save as to_safetensors
 
 from mgd_core.clip import ClipObjective
+from mgd_core.precision import Autocast
 from mgd_core.replay import train
 from tasks.artefacts import digest, publish_bytes, publish_json, read_json
 from tasks.encoders import RunEncoder
@@ -43,8 +44,9 @@ def run_encoder(bench: Workbench, counts: Counts, subset: str, seed: int) -> Run
     """The model of a subset as evaluation sees it."""
     theta = trained_parameters(bench, counts, subset, seed)
     learner, _ = bench.learner(counts, seed)
-    assert isinstance(learner.objective, ClipObjective)
+    objective = learner.objective.objective if isinstance(learner.objective, Autocast) else learner.objective
+    assert isinstance(objective, ClipObjective)
     size = int(bench.model_config["vision_cfg"]["image_size"])  # type: ignore[call-overload]
     key = read_json(bench.run.work("trained", f"{subset}-{seed}.json"))["key"]
     identity = digest([key, bench.run.record["environment"], bench.run.record["versions"]])
-    return RunEncoder(learner.objective, learner.layout.unflatten(theta), bench.vocabulary, size, identity)
+    return RunEncoder(objective, learner.layout.unflatten(theta), bench.vocabulary, size, identity)
