@@ -9,7 +9,7 @@ masked samples need a probe and any machine can compute it again.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 SCALE_FLOOR = 0.03  # of the pool's root mean square; keeps the order of a single round
 OUTLIER = 4.0  # median sizes; beyond it a g counts no more than one of this size
+BLOCK = 1 << 20  # numbers that are summed at once
 
 Counts = npt.NDArray[np.int64]
 Gradients = npt.NDArray[np.float64]
@@ -36,6 +37,8 @@ def mask(uids: npt.NDArray[np.bytes_], seed: int, round: int, p: float) -> Mask:
 
     Independent of the order and of the other members of ``uids``.
     """
+    if p >= 1:
+        return np.ones(len(uids), bool)
     key = hashlib.blake2b(f"mgd mask {seed} {round}".encode(), digest_size=32).digest()
     padded = uids.astype("S16").tobytes()  # numpy drops trailing zero bytes of single S16 items
     draws = (hashlib.blake2b(padded[at : at + 16], key=key, digest_size=8).digest() for at in range(0, len(padded), 16))
@@ -71,12 +74,29 @@ def summed(gradients: Sequence[Gradients], weights: Sequence[float], per_sample:
     for each sample: a few samples have g of any sign and great size, and would otherwise be moved before those whose g
     is small and steady. For a single round it leaves the order as it is.
     """
-    terms = np.stack([w * g for w, g in zip(weights, gradients, strict=True)])
-    total = terms.sum(0)
-    if not per_sample:
-        return np.asarray(total)
-    squares = np.square(terms).sum(0)
-    return np.asarray(total / (np.sqrt(squares) + SCALE_FLOOR * np.sqrt(squares.mean()) + np.finfo(float).tiny))
+    total, squares = terms(gradients, weights)
+    return per_own_size(total, squares, mean_in_blocks([squares])) if per_sample else total
+
+
+def terms(gradients: Sequence[Gradients], weights: Sequence[float]) -> tuple[Gradients, Gradients]:
+    """Sum and sum of squares (n,) of the weighted g of several rounds."""
+    weighted = np.stack([w * g for w, g in zip(weights, gradients, strict=True)])
+    return np.asarray(weighted.sum(0)), np.asarray(np.square(weighted).sum(0))
+
+
+def per_own_size(total: Gradients, squares: Gradients, mean_square: float) -> Gradients:
+    """``total`` (n,) over the root of its ``squares`` (n,), with a floor from their mean over the whole pool."""
+    return np.asarray(total / (np.sqrt(squares) + SCALE_FLOOR * np.sqrt(mean_square) + np.finfo(float).tiny))
+
+
+def mean_in_blocks(pieces: Iterable[Gradients]) -> float:
+    """The mean of all numbers, summed in blocks of BLOCK: the same bits however they are cut into pieces at multiples
+    of it."""
+    sums, n = [], 0
+    for piece in pieces:
+        sums += [float(piece[at : at + BLOCK].sum()) for at in range(0, len(piece), BLOCK)]
+        n += len(piece)
+    return sum(sums) / n
 
 
 def scaled_by_count(g: Gradients, counts: Counts, known: Mask) -> Gradients:
@@ -85,10 +105,16 @@ def scaled_by_count(g: Gradients, counts: Counts, known: Mask) -> Gradients:
     A sample that the model never saw has g ten times as large as one it saw twice, most of them positive: anything new
     disturbs a fitted model. Without this scale the sum over rounds is made of what was left out, and keeps it out.
     """
+    sizes = {count: float(np.median(np.abs(g[known & (counts == count)]))) for count in np.unique(counts[known])}
+    return in_sizes(g, counts, known, sizes)
+
+
+def in_sizes(g: Gradients, counts: Counts, known: Mask, sizes: Mapping[int, float]) -> Gradients:
+    """``scaled_by_count`` (n,) where the median size of each count is given."""
     scaled = np.zeros_like(g)
-    for count in np.unique(counts[known]):
+    for count, size in sizes.items():
         alike = known & (counts == count)
-        scaled[alike] = g[alike] / (np.median(np.abs(g[alike])) + np.finfo(float).tiny)
+        scaled[alike] = g[alike] / (size + np.finfo(float).tiny)
     return np.clip(scaled, -OUTLIER, OUTLIER)
 
 

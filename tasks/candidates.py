@@ -9,8 +9,6 @@ DuckDB works within MEMORY and spills into a directory of its own, which goes wh
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ import pyarrow.parquet as pq
 from tasks.artefacts import digest, file_digest
 from tasks.pool_records import PoolRecord
 from tasks.queries import connect
+from tasks.scratch import scratch
 
 MEMORY = "3GiB"
 SETTINGS: dict[str, str | bool | int | float | list[str]] = {
@@ -83,15 +82,13 @@ def metadata_candidates(home: Path, paths: Sequence[Path]) -> Iterator[Candidate
 @contextmanager
 def closing_connection(connection: duckdb.DuckDBPyConnection, home: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection within MEMORY that gives and takes uids as 16 bytes; closed at the end, with what it spilled."""
-    (home / ".staging").mkdir(parents=True, exist_ok=True)
-    spill = tempfile.mkdtemp(prefix="duckdb-", dir=home / ".staging")
-    try:
-        connection.execute(f"SET memory_limit = '{MEMORY}'; SET arrow_lossless_conversion = true")
-        connection.execute("SET temp_directory = " + _literal(spill))
-        yield connection
-    finally:
-        connection.close()
-        shutil.rmtree(spill, ignore_errors=True)
+    with scratch(home, "duckdb") as spill:
+        try:
+            connection.execute(f"SET memory_limit = '{MEMORY}'; SET arrow_lossless_conversion = true")
+            connection.execute("SET temp_directory = " + _literal(spill))
+            yield connection
+        finally:
+            connection.close()
 
 
 def _candidates(connection: duckdb.DuckDBPyConnection, home: Path, name: str, content: str) -> Candidates:

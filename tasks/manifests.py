@@ -8,10 +8,11 @@ provenance give equal bytes, so its digest names it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ import pyarrow.parquet as pq
 
 from tasks.artefacts import canonical_json, file_digest, publishing
 from tasks.schemas import COUNTS
+from tasks.table_streams import RowWriter
 from tasks.tables import write_parquet
 from tasks.uids import Bytes16, uid_array, uid_bytes, uid_hex
 
@@ -67,11 +69,44 @@ def write_manifest(
     kept = np.flatnonzero(numbers > 0)
     kept = kept[np.argsort(named[kept], kind="stable")]
     columns = [uid_array(named[kept]), pa.array(numbers[kept].astype(np.int32))]
-    schema = COUNTS.with_metadata({PROVENANCE: canonical_json(dict(provenance))})
     path = manifest_path(run_dir, round)
     with publishing(path) as file:
-        write_parquet(file, pa.table(columns, schema=schema))
+        write_parquet(file, pa.table(columns, schema=_schema(provenance)))
     return path
+
+
+class ManifestRows:
+    """A manifest to add to, piece by piece; the pieces ascend by uid, and no count is 0."""
+
+    def __init__(self, file: BinaryIO, provenance: Mapping[str, Any]) -> None:
+        self._schema = _schema(provenance)
+        self._rows = RowWriter(file, self._schema)
+
+    def add(self, uids: pa.Array, counts: npt.NDArray[np.int64]) -> None:
+        """Write Arrow uids (n,) and their counts (n,) after those before."""
+        self._rows.add(pa.table([uids, pa.array(counts.astype(np.int32))], schema=self._schema))
+
+    def close(self, whose: str) -> None:
+        """End the file; raises ManifestError where there is nothing in it."""
+        self._rows.close()
+        if not self._rows.rows:
+            raise _nothing_left(whose)
+
+    def release(self) -> None:
+        """Let go of the file, finished or not."""
+        self._rows.release()
+
+
+@contextmanager
+def streaming_manifest(run_dir: str | Path, round: int, provenance: Mapping[str, Any]) -> Iterator[ManifestRows]:
+    """As `write_manifest`, for counts that come piece by piece and in order, to the same bytes."""
+    with publishing(manifest_path(run_dir, round)) as file:
+        rows = ManifestRows(file, provenance)
+        try:
+            yield rows
+            rows.close(f"round {round}")
+        finally:
+            rows.release()
 
 
 def manifest_path(run_dir: str | Path, round: int) -> Path:
@@ -92,13 +127,21 @@ def read_manifest(path: str | Path) -> Manifest:
     return Manifest(Path(path), uid_bytes(table["uid"]), counts, json.loads(metadata[PROVENANCE]))
 
 
+def _schema(provenance: Mapping[str, Any]) -> pa.Schema:
+    return COUNTS.with_metadata({PROVENANCE: canonical_json(dict(provenance))})
+
+
+def _nothing_left(whose: str) -> ManifestError:
+    return ManifestError(f"{whose}: every sample was dropped; a smaller step (p), or fewer rounds, keeps some")
+
+
 def _check(uids: Bytes16, counts: npt.NDArray[Any], whose: str) -> None:
     if counts.shape != uids.shape:
         raise ManifestError(f"{whose}: {len(uids)} uids but counts of shape {counts.shape}")
     if not np.issubdtype(counts.dtype, np.integer) or (counts < 0).any():
         raise ManifestError(f"{whose}: counts are whole numbers from 0 on; got {counts.dtype}, lowest {counts.min()}")
     if not (counts > 0).any():
-        raise ManifestError(f"{whose}: every sample was dropped; a smaller step (p), or fewer rounds, keeps some")
+        raise _nothing_left(whose)
     distinct, seen = np.unique(uids, return_counts=True)
     if len(distinct) < len(uids):
         raise ManifestError(f"{whose}: uid {uid_hex(distinct[seen > 1][:1])[0]} is given more than once")

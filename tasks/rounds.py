@@ -22,17 +22,18 @@ from safetensors import safe_open
 from safetensors.torch import save as to_safetensors
 
 from mgd_core.actions import Tier
-from mgd_core.descent import CountUpdate, exchange_step, mask, scaled_by_count, sign_step, summed
+from mgd_core.descent import mask
 from mgd_core.journal import Interval, durable
 from mgd_core.probe import Probe
 from mgd_core.replay import Metagradient, ProbePoint, replay, train
 from tasks.artefacts import digest, publish_bytes, publish_json, read_json
 from tasks.catalog import DescentOptions
-from tasks.manifests import write_manifest
+from tasks.count_updates import publish_counts, publish_update
 from tasks.plans import plan_of
 from tasks.progress import announce
 from tasks.smoothness_table import own_score
 from tasks.starting_counts import starting_counts
+from tasks.table_streams import publishing_rows
 from tasks.tables import publish, read
 from tasks.uids import uid_array
 from tasks.workbench import Counts, Workbench, opened
@@ -45,7 +46,7 @@ PROBE_BATCH = 512  # candidates encoded at once; changes results by rounding onl
 
 def first_counts(bench: Workbench) -> None:
     """Publish round 0's counts."""
-    publish_counts(bench, 0, starting_counts(bench), None)
+    publish_counts(bench.run.directory, 0, bench.pairs.uids, starting_counts(bench), provenance_of(bench, None))
 
 
 def counts_of(bench: Workbench, round: int) -> Counts:
@@ -107,41 +108,16 @@ def finish_round(directory: Path, round: int, probes: list[Path]) -> None:
             g, probed, visits = _metagradient(bench, round, probes)
             uids = uid_array(bench.pairs.uids)
             columns = {"uid": uids, "g": g, "probed": probed, "visits": visits.astype(np.int32)}
-            publish(home, run, "metagradients", round, pa.table(columns))
-            update = step_counts(bench, round)
-            publish_counts(bench, round + 1, update.counts, round)
+            with publishing_rows(home, run, "metagradients", round) as table:
+                table.add(pa.table(columns))
+            options, provenance = bench.catalog.descent, provenance_of(bench, round)
+            update = publish_update(bench.run.directory, round, options, provenance)
             figures["probed"] = int(probed.sum())
         figures |= {"raised": update.raised if update else 0, "lowered": update.lowered if update else 0}
         figures["smoothness"] = own_score(home, run) if round == 0 else None
         publish(home, run, "rounds", round, pa.Table.from_pylist([figures]))
         rows = [{"phase": phase, "seconds": value} for phase, value in seconds.items()]
         publish(home, run, "timings", round, pa.Table.from_pylist(rows))
-
-
-def step_counts(bench: Workbench, round: int) -> CountUpdate:
-    """The count update of a round from the published metagradients."""
-    options = bench.catalog.descent
-    counts = counts_of(bench, round)
-    g, known = score(bench, round)
-    moving = masked(bench, round) & known
-    if options.rule == "sign":
-        return sign_step(counts, g, moving, options.max_count)
-    return exchange_step(counts, g, moving, options.share, options.max_count)
-
-
-def score(bench: Workbench, round: int) -> tuple[Vector, npt.NDArray[np.bool_]]:
-    """What the update acts on (n,), and where it is known: g, plus earlier rounds' discounted by ``memory`` a round."""
-    options = bench.catalog.descent
-    rounds = [r for r in range(round + 1) if r == round or options.memory]
-    tables = [read(bench.run.home, bench.run.id, "metagradients", r) for r in rounds]
-    probed = [table["probed"].to_numpy() for table in tables]
-    known = np.any(probed, axis=0)
-    gradients = [table["g"].to_numpy() for table in tables]
-    if options.scale == "count":
-        counts = [counts_of(bench, r) for r in rounds]
-        gradients = [scaled_by_count(*args) for args in zip(gradients, counts, probed, strict=True)]
-    weights = [options.memory ** (round - r) for r in rounds]
-    return summed(gradients, weights, options.scale == "sample"), known
 
 
 def masked(bench: Workbench, round: int) -> npt.NDArray[np.bool_]:
@@ -161,14 +137,11 @@ def shard_names(directory: Path) -> list[str]:
         return sorted(set(shards_of(bench).tolist()))
 
 
-def publish_counts(bench: Workbench, round: int, counts: Counts, parent: int | None) -> None:
-    """Publish counts as a table and as the manifest of the subset."""
+def provenance_of(bench: Workbench, parent: int | None) -> dict[str, Any]:
+    """What a manifest says it came from."""
     run = bench.run
-    uids = uid_array(bench.pairs.uids)
-    publish(run.home, run.id, "counts", round, pa.table({"uid": uids, "count": counts.astype(np.int32)}))
     pool = run.record["pool_digest"]
-    provenance = {"run": run.id, "catalog": run.catalog_digest, "pool": pool, "parent_round": parent}
-    write_manifest(run.directory, round, bench.pairs.uids, counts, provenance)
+    return {"run": run.id, "catalog": run.catalog_digest, "pool": pool, "parent_round": parent}
 
 
 def probe_steps_of(options: DescentOptions) -> tuple[int, ...]:

@@ -17,6 +17,7 @@ import fcntl
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -30,6 +31,9 @@ from tasks.schemas import BY_UID, OPEN, PARTITIONS, TABLES, upstream_field
 from tasks.uids import first_repeat, uid_array, uid_bytes, uid_hex
 
 VERSION = 1
+ROW_GROUP = 1 << 20
+"""Rows of a row group; what a table is read and written by where it is too large for memory."""
+PARQUET: dict[str, Any] = {"compression": "zstd", "compression_level": 3, "write_page_index": True}
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -43,25 +47,41 @@ def publish(home: str | Path, run: str, table: str, round: int, rows: pa.Table) 
     Raises TableError when the rows do not fit the table's schema, a uid comes twice, or a number is not
     finite.
     """
+    with publishing_part(home, run, table, round) as part:
+        rows = conform(table, rows)
+        write_parquet(part.file, rows)
+        part.rows = rows.num_rows
+
+
+@dataclass
+class Part:
+    """A table's file that is being written: an open Parquet file, and how many rows it has."""
+
+    file: BinaryIO
+    rows: int = 0
+
+
+@contextmanager
+def publishing_part(home: str | Path, run: str, table: str, round: int) -> Iterator[Part]:
+    """A file to write that is published, in place of any earlier version, when the block ends well.
+
+    Raises TableError for names that cannot be.
+    """
     home = Path(home)
+    _known(table)
     if not RUN_ID.fullmatch(run) or round < 0:
         raise TableError(f"run {run!r}, round {round}: a run's name is letters, digits, . _ - and a round is 0 or more")
-    rows = conform(table, rows)
     # Outside the tables' tree, yet on the same file system.
     with staged(home / ".staging", f"{table}-{run}-{round}") as file:
-        write_parquet(file, rows)
+        part = Part(file)
+        yield part
         file.flush()
         content, size = file_digest(file.name), file.tell()
         directory = _directory(table, run, round)
         path = home / "tables" / directory / f"{content}.parquet"
         if not (path.exists() and path.stat().st_size == size):
             move_in(file, path)
-    entry = {
-        "path": f"{directory}/{content}.parquet",
-        "rows": rows.num_rows,
-        "bytes": size,
-        "digest": content,
-    }
+    entry = {"path": f"{directory}/{content}.parquet", "rows": part.rows, "bytes": size, "digest": content}
     _enter(home, run, table, round, entry)
 
 
@@ -97,6 +117,12 @@ def runs(home: str | Path) -> list[str]:
 def conform(table: str, rows: pa.Table) -> pa.Table:
     """Rows in the table's columns, order and types, sorted by uid where there is one; raises TableError if
     they do not fit."""
+    result = typed(table, rows)
+    return _by_uid(table, result) if table in BY_UID else result
+
+
+def typed(table: str, rows: pa.Table) -> pa.Table:
+    """Rows in the table's columns and types, in the order they have; raises TableError if they do not fit."""
     schema = _known(table)
     extra = [name for name in rows.column_names if name not in schema.names]
     missing = [name for name in schema.names if name not in rows.column_names]
@@ -106,13 +132,13 @@ def conform(table: str, rows: pa.Table) -> pa.Table:
     fields = list(schema) + [upstream_field(name, rows.schema.field(name).type) for name in extra]
     result = pa.table(columns + [rows[name] for name in extra], schema=pa.schema(fields))
     _refuse_non_finite(table, result.select(schema.names))
-    return _by_uid(table, result) if table in BY_UID else result
+    return result
 
 
 def write_parquet(file: BinaryIO, rows: pa.Table) -> None:
     """Write a table as zstd Parquet; equal tables give equal bytes under one version of pyarrow."""
     # One chunk a column: how the rows were put together must not show in the file.
-    pq.write_table(rows.combine_chunks(), file, compression="zstd", compression_level=3, write_page_index=True)
+    pq.write_table(rows.combine_chunks(), file, row_group_size=ROW_GROUP, **PARQUET)
 
 
 def _column(table: str, field: pa.Field, column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:

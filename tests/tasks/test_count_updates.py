@@ -1,0 +1,159 @@
+"""Streamed updates and tables: the same bytes as in one piece, whatever the row groups, the rule and the rounds."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mgd_core import descent
+from mgd_core.descent import exchange_step, mask, scaled_by_count, sign_step, summed
+from tasks import count_updates, table_streams, tables
+from tasks.catalog import DescentOptions
+from tasks.count_updates import publish_update
+from tasks.manifests import ManifestError, manifest_path, write_manifest
+from tasks.scratch import scratch
+from tasks.table_streams import publishing_rows, row_groups
+from tasks.tables import TableError, files, publish
+from tasks.uids import Bytes16, uid_array
+
+N, RUN, PROVENANCE = 500, "small-1", {"run": "small-1", "parent_round": 2}
+
+
+@pytest.fixture(params=[7, 64, 250, 1 << 20])
+def group(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Row groups of some size, and sums in blocks of it."""
+    for module in (tables, table_streams, count_updates):
+        monkeypatch.setattr(module, "ROW_GROUP", request.param)
+    monkeypatch.setattr(descent, "BLOCK", request.param)
+    return int(request.param)
+
+
+def fill(home: Path, rounds: int = 3, p: float = 0.5) -> tuple[Bytes16, list[np.ndarray], list[np.ndarray]]:
+    """Publish rounds of counts and metagradients, with ties; returns uids, counts and g (NaN: not probed)."""
+    draw = np.random.default_rng(1)
+    uids = np.sort(np.frombuffer(draw.bytes(16 * N), "S16"))
+    counts = [draw.integers(0, 4, N) for _ in range(rounds)]
+    gradients = []
+    for number in range(rounds):
+        probed = mask(uids, 0, number, p)
+        g = np.where(probed, np.round(draw.normal(size=N), 1), 0.0)
+        columns = {"uid": uid_array(uids), "g": g, "probed": probed, "visits": np.ones(N, np.int32)}
+        publish(home, RUN, "metagradients", number, pa.table(columns))
+        publish(home, RUN, "counts", number, pa.table({"uid": uid_array(uids), "count": counts[number]}))
+        gradients.append(np.where(probed, g, np.nan))
+    return uids, counts, gradients
+
+
+OPTIONS = [
+    {"rule": "sign", "p": 0.5},
+    {"rule": "sign", "p": 1.0, "max_count": 2, "memory": 0.5},
+    {"rule": "exchange", "p": 0.5, "share": 0.3},
+    {"rule": "exchange", "p": 1.0, "share": 0.9, "max_count": 2, "memory": 1.0, "scale": "sample"},
+    {"rule": "exchange", "p": 0.5, "share": 0.2, "memory": 0.7, "scale": "count"},
+    {"rule": "exchange", "p": 0.1, "share": 0.0},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_streamed_the_bytes_are_those_of_one_piece(options: dict, group: int, tmp_path: Path) -> None:
+    chosen = DescentOptions(rounds=3, **options)
+    streamed, whole = tmp_path / "streamed", tmp_path / "whole"
+    uids, counts, gradients = fill(streamed)
+    run_dir = streamed / "runs" / RUN
+    moves = publish_update(run_dir, 2, chosen, PROVENANCE)
+
+    known = [~np.isnan(g) for g in gradients]
+    used = [r for r in range(3) if r == 2 or chosen.memory]
+    g = [np.where(known[r], gradients[r], 0.0) for r in used]
+    if chosen.scale == "count":
+        g = [scaled_by_count(x, counts[r], known[r]) for x, r in zip(g, used, strict=True)]
+    score = summed(g, [chosen.memory ** (2 - r) for r in used], chosen.scale == "sample")
+    moving = np.any([known[r] for r in used], axis=0) & mask(uids, 0, 2, chosen.p)
+    if chosen.rule == "sign":
+        update = sign_step(counts[2], score, moving, chosen.max_count)
+    else:
+        update = exchange_step(counts[2], score, moving, chosen.share, chosen.max_count)
+    publish(whole, RUN, "counts", 3, pa.table({"uid": uid_array(uids), "count": update.counts}))
+    manifest = write_manifest(whole / "runs" / RUN, 3, uids, update.counts, PROVENANCE)
+
+    count_updates.publish_counts(tmp_path / "plain" / "runs" / RUN, 3, uids, update.counts, PROVENANCE)
+    plain = files(tmp_path / "plain", RUN, "counts")[3]
+    assert plain.name == files(whole, RUN, "counts")[3].name
+    assert (moves.raised, moves.lowered) == (update.raised, update.lowered)
+    one, two = (files(home, RUN, "counts")[3] for home in (streamed, whole))
+    assert one.name == two.name and one.read_bytes() == two.read_bytes()
+    assert manifest_path(run_dir, 3).read_bytes() == manifest.read_bytes()
+    assert os.listdir(streamed / ".staging") == []
+
+
+def test_rows_in_any_pieces_give_the_same_file(group: int, tmp_path: Path) -> None:
+    fill(tmp_path / "a", 1)
+    path = files(tmp_path / "a", RUN, "metagradients")[0]
+    rows = pq.ParquetFile(path).read()
+    for cuts in ([], [1], [3, 250, 251], [250, 250]):
+        with publishing_rows(tmp_path / "b", RUN, "metagradients", 0) as table:
+            for start, stop in zip([0, *cuts], [*cuts, N], strict=True):
+                table.add(rows.slice(start, stop - start))
+        assert files(tmp_path / "b", RUN, "metagradients")[0].read_bytes() == path.read_bytes()
+    pieces = [piece for (piece,) in row_groups([path], [["g"]])]
+    assert [p.num_rows for p in pieces[:-1]] == [group] * (len(pieces) - 1)
+    assert pa.concat_tables(pieces)["g"].to_pylist() == rows["g"].to_pylist()
+    other = tmp_path / "other.parquet"
+    pq.write_table(rows, other, row_group_size=11)
+    again = [piece for (piece,) in row_groups([other], [["g"]])]
+    assert [p.num_rows for p in again] == [p.num_rows for p in pieces] and pa.concat_tables(again).equals(
+        pa.concat_tables(pieces)
+    )
+
+
+def test_a_stream_that_is_no_table_is_refused(tmp_path: Path) -> None:
+    uids = [bytes([i]) * 16 for i in (1, 2, 3)]
+    for first, second, match in (
+        ([1, 0], [], "do not ascend"),
+        ([1], [1], "do not ascend"),
+        ([0, 0], [], "do not asc"),
+    ):
+        with pytest.raises(TableError, match=match), publishing_rows(tmp_path, RUN, "counts", 0) as table:
+            for part in (first, second):
+                table.add(pa.table({"uid": uid_array([uids[i] for i in part]), "count": [1] * len(part)}))
+    with pytest.raises(TableError, match="no rows"), publishing_rows(tmp_path, RUN, "counts", 0):
+        pass
+    with (
+        pytest.raises(TableError, match="NaN or infinite"),
+        publishing_rows(tmp_path, RUN, "metagradients", 0) as table,
+    ):
+        columns = {"uid": uid_array(uids), "g": [0.0, np.nan, 0.0], "probed": [True] * 3, "visits": [1] * 3}
+        table.add(pa.table(columns))
+    assert not files(tmp_path, RUN, "counts") and not files(tmp_path, RUN, "metagradients")
+
+
+def test_what_is_missing_or_does_not_fit_is_told(tmp_path: Path) -> None:
+    uids, _, _ = fill(tmp_path, 1, p=1.0)
+    run_dir, options = tmp_path / "runs" / RUN, DescentOptions(rounds=3, p=1.0)
+    with pytest.raises(TableError, match="no metagradients for round 4"):
+        publish_update(run_dir, 4, options, PROVENANCE)
+    publish(tmp_path, RUN, "counts", 0, pa.table({"uid": uid_array(uids[:9]), "count": [1] * 9}))
+    with pytest.raises(TableError, match=r"different numbers of rows: .*counts 9, metagradients 500"):
+        publish_update(run_dir, 0, options, PROVENANCE)
+    publish(tmp_path, RUN, "counts", 0, pa.table({"uid": uid_array(uids), "count": np.ones(N, np.int32)}))
+    rising = {"uid": uid_array(uids), "g": np.ones(N), "probed": np.ones(N, bool), "visits": np.ones(N, np.int32)}
+    publish(tmp_path, RUN, "metagradients", 0, pa.table(rising))
+    with pytest.raises(ManifestError, match="every sample was dropped"):
+        publish_update(run_dir, 0, options, PROVENANCE)
+    assert list(files(tmp_path, RUN, "counts")) == [0] and not manifest_path(run_dir, 1).exists()
+
+
+def test_scratch_of_the_dead_is_removed_and_of_the_living_kept(tmp_path: Path) -> None:
+    left = tmp_path / ".staging" / "scratch-update-dead"
+    left.mkdir(parents=True)
+    with scratch(tmp_path, "a") as one:
+        (one / "x").write_bytes(b"x")
+        assert not left.exists()
+        with scratch(tmp_path, "b") as two:
+            assert (one / "x").exists() and two != one
+    assert os.listdir(tmp_path / ".staging") == []
