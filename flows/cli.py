@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from flows.commands import whole
+from flows.commands.attributing import add_attribute
 from flows.commands.census import add_census
 from flows.commands.evaluating import add_evaluate
 from flows.commands.planning import add_plan
@@ -59,6 +60,7 @@ def parser() -> argparse.ArgumentParser:
     add_census(partial(_command, commands))
     add_plan(partial(_command, commands))
     add_smoothness(partial(_command, commands))
+    add_attribute(partial(_command, commands))
     add_subset(partial(_command, commands))
     add_evaluate(partial(_command, commands))
     add_reshard(partial(_command, commands))

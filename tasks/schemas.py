@@ -134,6 +134,41 @@ SMOOTHNESS = _schema(
     nullable=("score", "curvature", "movement", "target_loss", "heldout_accuracy"),
 )
 
+INFLUENCES = _schema(
+    ("uid", UID, "Identity of the training sample."),
+    ("label", pa.string(), "The class that it was trained as."),
+    ("output", pa.string(), "The output of the trained model: a class of the target split, or a uid of it."),
+    (
+        "g",
+        pa.float64(),
+        "d output / d weight of the sample, in the output's unit; dropping it changes the output by -g.",
+    ),
+)
+
+OUTPUTS = _schema(
+    ("output", pa.string(), "A class of the target split, or the uid of one of its pictures."),
+    ("measure", pa.string(), "loss: cross-entropy, nats, lower is better; margin: log odds of the right class."),
+    ("value", pa.float64(), "The output of the model trained on everything, in the measure's unit."),
+    ("pictures", pa.int32(), "Pictures that it is the mean over."),
+)
+
+DROPS = _schema(
+    ("share", pa.float64(), "Share of the training samples that was dropped at random, 0 to 1."),
+    ("subset", pa.int32(), "Number of the random subset, from 0."),
+    ("output", pa.string(), "The output, as in outputs."),
+    ("predicted", pa.float64(), "Change of the output that the metagradients predict, in its unit."),
+    ("measured", pa.float64(), "Change of the output after training again without the subset, in its unit."),
+)
+
+DATAMODELLING_SCORES = _schema(
+    ("share", pa.float64(), "Share of the training samples that was dropped at random, 0 to 1."),
+    ("output", pa.string(), "The output, as in outputs; mean: the mean over all of them."),
+    ("score", pa.float64(), "Spearman's rank correlation of predicted and measured changes, -1 to 1; 1: same order."),
+    ("low", pa.float64(), "2.5th percentile of the score over resampled subsets."),
+    ("high", pa.float64(), "97.5th percentile of the score over resampled subsets."),
+    ("subsets", pa.int32(), "Random subsets that were trained without."),
+)
+
 REJECTS = _schema(
     ("shard", pa.string(), "The tar that holds the rejected sample, as in samples."),
     ("member", pa.string(), "Key or member name in the tar; empty when the tar itself is damaged."),
@@ -156,6 +191,10 @@ TABLES: dict[str, pa.Schema] = {
     "evaluations": EVALUATIONS,
     "choices": CHOICES,
     "smoothness": SMOOTHNESS,
+    "influences": INFLUENCES,
+    "outputs": OUTPUTS,
+    "drops": DROPS,
+    "datamodelling_scores": DATAMODELLING_SCORES,
     "rejects": REJECTS,
     "timings": TIMINGS,
 }
@@ -168,6 +207,10 @@ SHOWS = {
     "evaluations": "One row a subset, seed, task and metric: the trainings afresh on test data, and `mgd evaluate`.",
     "choices": "One row: the round that was chosen, and by what rule.",
     "smoothness": "One row a recipe and direction: how smoothly the trained model answers to example weights.",
+    "influences": "One row a training sample and output (`mgd attribute`): what the output owes to the sample.",
+    "outputs": "One row an output of a trained classifier (`mgd attribute`).",
+    "drops": "One row a random subset and output (`mgd attribute --validate`): the predicted and the true change.",
+    "datamodelling_scores": "One row a share and output (`mgd attribute --validate`): how well drops are predicted.",
     "rejects": "One row a sample or tar that could not be used, with the reason.",
     "timings": "One row a phase of a round: wall seconds.",
 }

@@ -1,0 +1,81 @@
+"""`mgd attribute` and `mgd predict`: whom a classifier's outputs are owed to, and what if it lacked some samples."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+Make = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
+
+ATTRIBUTE = """influence of every training sample on named outputs of a study's classifier
+
+Trains once, and differentiates each output (the loss or margin of each class, or of each test picture) by the weight
+of every training sample, many outputs in one reverse sweep. --validate trains again without random subsets and reports
+how well the influences predict that (LDS: Spearman's rank correlation, with bootstrap intervals). Stopped or killed,
+the same command goes on where it was."""
+
+PREDICT = """what would change without some training samples
+
+The samples are those of a query with a column uid over the tables of `mgd attribute`, for instance
+  mgd predict "select uid from influences where output = 'shirt' order by g desc limit 20"
+--train trains without them and shows the true change beside the predicted one."""
+
+
+def add_attribute(make: Make) -> None:
+    """Add the parsers of both commands."""
+    made = make("attribute", _attribute, ATTRIBUTE)
+    made.add_argument("study", help="a TOML file, or the name of a study that comes with mgd: fashion")
+    made.add_argument("--validate", action="store_true", help="train again without random subsets")
+    made = make("predict", _predict, PREDICT)
+    made.add_argument("query", help="SQL that selects the samples to drop: a column uid")
+    made.add_argument("--run", dest="run_id", help="study to ask (default: the latest)")
+    made.add_argument("--train", action="store_true", help="also train without them: the true change")
+
+
+def _attribute(options: argparse.Namespace) -> int:
+    from tasks.study_options import find_study, load_study
+
+    load_study(find_study(options.study))  # mistakes are told before anything starts
+    from flows.runtime.session import prefect_session
+
+    home = options.home.resolve()
+    with prefect_session(home):
+        from flows.attribute import run_attribute
+        from flows.console import shown_progress
+
+        with shown_progress():
+            directory = run_attribute(options.study, home, options.validate)
+    _show(home, directory)
+    return 0
+
+
+def _show(home: Path, directory: Path) -> None:
+    from tasks.tables import files, read
+
+    outputs = read(home, directory.name, "outputs", 0).to_pylist()
+    print(f"{len(outputs)} outputs of {directory.name}, the mean {outputs[0]['measure']} of their pictures")
+    for row in outputs[:10]:
+        print(f"  {row['output']:<34}{row['value']:>8.4f}  ({row['pictures']} pictures)")
+    if files(home, directory.name, "datamodelling_scores"):
+        print("LDS     share   mean   95 % interval   worst output")
+        rows = read(home, directory.name, "datamodelling_scores", 0).to_pylist()
+        for share in dict.fromkeys(row["share"] for row in rows):
+            own = [row for row in rows if row["share"] == share]
+            mean, worst = own[-1], min(own[:-1], key=lambda row: row["score"])
+            spread = f"{mean['low']:.3f} .. {mean['high']:.3f}"
+            print(f"      {share:>7.0%}{mean['score']:>7.3f}  {spread:>14}   {worst['output']} {worst['score']:.3f}")
+    print(f'ask     mgd sql --home {home} --run {directory.name} "select * from influence_extremes"')
+    query = f"select uid from influences where output = '{outputs[0]['output']}' order by g desc limit 20"
+    print(f'        mgd predict --home {home} "{query}"')
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from flows.runtime.device import device_lock
+    from tasks.prediction import format_prediction, latest_study, predict
+
+    home = options.home.resolve()
+    directory = latest_study(home, options.run_id)
+    with device_lock(home, "cpu"):
+        print(format_prediction(predict(directory, options.query, options.train)))
+    return 0

@@ -1,0 +1,139 @@
+"""What every unit of a study needs: its record, its pictures and its recipe, built once in each process.
+
+A study lies in ``<home>/studies/<name>-<8 hex digits>``, the digits of a digest of its catalog and pictures, so that
+the same command finds its own study and goes on with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mgd_core.classification import ClassificationObjective
+from mgd_core.clip import initial_parameters
+from mgd_core.determinism import deterministic, environment
+from mgd_core.layout import ParameterLayout
+from mgd_core.learner import Batch, Learner
+from mgd_core.optimizers import State
+from mgd_core.order import DataOrder
+from tasks.artefacts import digest, publish_bytes, publish_json, read_json
+from tasks.pictures import Pictures, digest_of, load_pictures
+from tasks.study_options import Study, StudyModelOptions, load_study
+from tasks.study_recipes import build_model, make_optimizer, make_rates
+
+RECORD = "study.json"
+VERSIONS = ("torch", "numpy", "pyarrow")
+
+
+class StudyMismatch(RuntimeError):
+    """A study was begun under settings that would give other bits."""
+
+
+@dataclass(frozen=True)
+class StudyBench:
+    """An open study."""
+
+    directory: Path
+    study: Study
+    record: dict[str, Any]
+    classes: list[str]
+    train: Pictures
+    target: Pictures
+    test: Pictures
+
+    @property
+    def id(self) -> str:
+        """Name of the study, which its tables go by."""
+        return self.directory.name
+
+    @property
+    def home(self) -> Path:
+        """The directory that holds all studies and tables."""
+        return self.directory.parents[1]
+
+    def work(self, *parts: str) -> Path:
+        """A path below the study's work directory."""
+        path = self.directory.joinpath("work", *parts)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def key(self, *inputs: object) -> str:
+        """Digest that names a unit of work by what it is a function of: data, model, learner, and ``inputs``."""
+        own = [self.record[name] for name in ("data", "model", "learner", "environment", "versions")]
+        return digest([*own, *inputs])
+
+    def learner(self, model: StudyModelOptions | None = None, seed: int | None = None) -> tuple[Learner, State]:
+        """The recipe, and its first state; ``model``: another model than the study's."""
+        options = self.study.learner
+        seed = options.seed if seed is None else seed
+        net = build_model(model or self.study.model, self.train.pixels.shape[1:], len(self.classes), seed)
+        net.to(self.train.pixels.device)
+        layout = ParameterLayout.of(net)
+        theta = initial_parameters(net, layout)
+        optimizer = make_optimizer(options, layout, theta)
+        order = DataOrder(np.ones(len(self.train), np.int64), options.batch, options.steps, seed)
+
+        def batches(t: int) -> Batch:
+            ids = torch.from_numpy(order[t]).to(theta.device)
+            rows = (self.train.pixels[ids], self.train.labels[ids])
+            return Batch(rows, ids, torch.ones(len(ids), device=theta.device))
+
+        learner = Learner(ClassificationObjective(net), layout, optimizer, make_rates(options), batches, options.chunk)
+        return learner, optimizer.init(theta)
+
+
+@contextmanager
+def opened_study(directory: Path) -> Iterator[StudyBench]:
+    """The bench of a study's directory, with threads and determinism as its catalog says; restored on exit."""
+    study = Study.model_validate(read_json(Path(directory) / RECORD)["study"])
+    with deterministic(study.runtime.threads):
+        yield _bench(Path(directory))
+
+
+def begin_study(home: Path, path: Path) -> Path:
+    """Create the study of a catalog, or find it begun; returns its directory.
+
+    Raises:
+        CatalogError: the catalog cannot be used, or its data.
+        StudyMismatch: it was begun with other versions, threads or device.
+    """
+    study = load_study(path)
+    classes, train, target, test = load_pictures(study.data)
+    content = {name: study.model_dump(mode="json")[name] for name in ("model", "learner", "runtime")}
+    content["data"] = digest_of(classes, train, target, test)
+    directory = Path(home) / "studies" / f"{study.name}-{digest(content)[:8]}"
+    record = {
+        **content,
+        "study": study.model_dump(mode="json"),
+        "environment": environment(study.runtime.device, study.runtime.threads),
+        "versions": {package: version(package) for package in VERSIONS},
+    }
+    if (directory / RECORD).exists():
+        found = read_json(directory / RECORD)
+        for name in ("environment", "versions"):
+            if found[name] != record[name]:
+                raise StudyMismatch(
+                    f"{directory}: begun with {name} {found[name]}, and now {record[name]}. Results would have other "
+                    "bits: restore them, or begin in another --home"
+                )
+    directory.mkdir(parents=True, exist_ok=True)
+    publish_bytes(directory / "catalog.toml", path.read_bytes())
+    publish_json(directory / RECORD, record)
+    return directory
+
+
+@lru_cache(maxsize=2)
+def _bench(directory: Path) -> StudyBench:
+    record = read_json(directory / RECORD)
+    study = Study.model_validate(record["study"])
+    classes, *splits = load_pictures(study.data)
+    placed = [Pictures(s.uids, *(x.to(study.runtime.device) for x in (s.pixels, s.labels))) for s in splits]
+    return StudyBench(directory, study, record, classes, *placed)

@@ -1,0 +1,41 @@
+"""The commands that study a classifier, under the real Prefect engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flows.cli import main
+from tests.small_study import small_study
+
+
+@pytest.mark.xdist_group("curate")
+def test_attribute_and_predict(tmp_path: Path, prefect_api: str, capsys: pytest.CaptureFixture[str]) -> None:
+    study, home = str(small_study(tmp_path)), tmp_path / "home"
+    assert main(["attribute", study, "--validate", "--home", str(home)]) == 0
+    said = capsys.readouterr().out
+    assert "10 outputs of small-" in said and "worst output" in said
+    units = sorted((home / "studies").glob("*/work/attribution/*"))
+    written = [path.stat().st_mtime_ns for path in units]
+    assert main(["attribute", study, "--home", str(home)]) == 0, "again, and nothing is done twice"
+    assert [path.stat().st_mtime_ns for path in units] == written
+    capsys.readouterr()
+    assert (
+        main(
+            [
+                "predict",
+                "select uid from influences where output = 'shirt' order by g desc limit 3",
+                "--home",
+                str(home),
+            ]
+        )
+        == 0
+    )
+    assert "without 3 of 60 training samples" in capsys.readouterr().out
+
+
+def test_mistakes_are_told_before_anything_starts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = str(small_study(tmp_path, ("width = 8", "width = 8\ndropout = 0.5")))
+    assert main(["attribute", study, "--home", str(tmp_path / "home")]) == 1
+    assert "destroy the metagradient" in capsys.readouterr().err and not (tmp_path / "home").exists()
