@@ -93,7 +93,7 @@ def _summary(record: CensusRecord) -> str:
     if totals["attempts"]:
         words[0] += f", of {totals['attempts']:,} that were tried ({totals['samples'] / totals['attempts']:.1%})"
     if over:
-        told = "; ".join(f"{line.count:,} {_name(line.kind)}, {line.allowed or 0:,} allowed" for line in over)
+        told = "; ".join(f"{_name(line.kind)} {line.count:,} ({line.allowed or 0:,} allowed)" for line in over)
         words.append(f"Over the budget: {told}")
     else:
         words.append("Nothing was found beyond what the catalog allows")
@@ -102,7 +102,7 @@ def _summary(record: CensusRecord) -> str:
 
 def _found(connection: duckdb.DuckDBPyConnection, record: CensusRecord) -> str:
     rows = [[*_cells(line), "over" if line.over else "", _doc(line.kind)] for line in record.lines]
-    table = data_table(["", "found", "of", "allowed", "", "what it means"], rows, {1, 2, 3})
+    table = data_table(["", "found", "of", "allowed", "", "what it means"], rows, {1, 2, 3, 4})
     words = (
         "Each line is a sort of finding. What is allowed stands in the catalog: pool.max_rejects and "
         "pool.max_damaged_shards for the first two lines, census.limits for the rest; – means any number."
@@ -114,7 +114,7 @@ def _found(connection: duckdb.DuckDBPyConnection, record: CensusRecord) -> str:
             [str(a or ""), str(b or ""), str(c or "").replace("-", ""), str(d or "")]
             for a, b, c, d in connection.execute(sql, [kind]).fetchall()
         ]
-        title = f"{_name(kind)}: {number:,}, the first {min(EXAMPLES, number)}"
+        title = f"{_name(kind)}: {number:,}" + (f", the first {EXAMPLES}" if number > EXAMPLES else "")
         examples.append(folded(title, data_table(["shard or file", "member", "uid", "detail"], cells, set())))
     return section("found", "What was found", paragraph(words), table, *examples)
 
@@ -166,9 +166,11 @@ def _shards(connection: duckdb.DuckDBPyConnection) -> str:
 def _tables(directory: Path) -> str:
     words = (
         f"The tables behind this page are Parquet files in {directory}: findings (a row for each thing found: kind, "
-        "shard, member, uid, detail), samples, attempts, metadata and shards. Any tool that reads Parquet can ask them."
+        "shard, member, uid, detail), samples, attempts, metadata and shards. Any tool that reads Parquet can ask them; "
+        "DuckDB, say, for the links to try again:"
     )
-    return section("tables", "Ask more", paragraph(words))
+    example = f"SELECT uid, shard, detail FROM '{directory}/findings.parquet' WHERE kind = 'dead_link'"
+    return section("tables", "Ask more", paragraph(words), f"<p><code>{text(example)}</code></p>")
 
 
 def _bins(connection: duckdb.DuckDBPyConnection, table: str, columns: dict[str, str]) -> Bins:

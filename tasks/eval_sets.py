@@ -158,8 +158,8 @@ def find_eval_sets(url: str, reader: Reader | None = None) -> list[str]:
 
 
 def task_key(folder: str) -> str:
-    """Key of the task that a folder's name stands for: DataComp's, or what is between `wds_` and `_test`."""
-    return folder_names().get(folder) or folder.removeprefix("wds_").removesuffix("_test")
+    """Key of the task that a folder's name stands for: DataComp's; else `wds/NAME`, as clip_benchmark has it."""
+    return folder_names().get(folder) or f"wds/{folder.removeprefix('wds_').removesuffix('_test')}"
 
 
 def folder_names() -> dict[str, str]:

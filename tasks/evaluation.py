@@ -199,4 +199,4 @@ def _counted(samples: Iterable[EvalSample], what: str, size: int) -> Iterator[Ev
     """The same samples, told to whoever watches."""
     for number, sample in enumerate(samples, 1):
         yield sample
-        announce(what, number, max(size, number))
+        announce(what, number, size or number + 1)  # the last one is not known before

@@ -8,7 +8,7 @@ in its order: what else stood there would count in its averages. Own sets' metri
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -35,15 +35,21 @@ def evaluate_sets(
     batch: int = 64,
     reader: Reader | None = None,
     any_size: bool = False,
+    taken: Collection[str] = (),
 ) -> list[Evaluation]:
     """Evaluate a model on every set in some folders (or on sets), and write the results file in ``out``.
 
-    Raises EvalSetError when a set cannot be evaluated as it is, or two are of one task.
+    Raises EvalSetError when a set cannot be evaluated as it is, two are of one task, or a task's name is ``taken``.
     """
     reader = reader or Reader()
     found = [open_eval_set(url, reader=reader) for folder in urls for url in find_eval_sets(folder, reader)]
     for one in found:
         twin = next(other for other in found if other.key == one.key)
+        if one.key in taken:
+            raise EvalSetError(
+                f"{one.url}: task {one.key!r} is the name of a task of the run's catalog, and would take its place in "
+                "the table. Rename the folder, or the catalog's task"
+            )
         if twin is not one:
             raise EvalSetError(f"{one.url} and {twin.url} are both of task {one.key!r}; name one of them")
     scored = [one for one in found if one.key not in UNSCORED]

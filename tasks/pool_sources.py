@@ -13,16 +13,22 @@ from tasks.progress import announce
 from tasks.units import write_or_index_unit
 
 
-def indexed(source: str, home: str | Path, workers: int | None = None, every: bool = True) -> Path:
+def indexed(
+    source: str,
+    home: str | Path,
+    workers: int | None = None,
+    every: bool = True,
+    budget: BuildOptions | None = None,
+) -> Path:
     """The directory of the pool that `source` is or names; tars are indexed first, by `workers` processes.
 
-    `every`: all samples are wanted, so what cannot be used counts against the usual budget (TooManyRejects). Otherwise
+    `every`: all samples are wanted, so what cannot be used counts against the budget (TooManyRejects). Otherwise
     whoever asks for single samples finds out which of them are missing.
     """
     if load_pool(source) is not None:
         return Path(source)
     lenient = BuildOptions(max_rejects=1.0, max_damaged_shards=sys.maxsize)
-    return _finished(plan_pool(source, home, BuildOptions() if every else lenient), workers)
+    return _finished(plan_pool(source, home, (budget or BuildOptions()) if every else lenient), workers)
 
 
 def built(catalog: str, home: str | Path, workers: int | None = None) -> Path:

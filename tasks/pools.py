@@ -118,9 +118,14 @@ def _plan_tars(source: str | Path | Sequence[str], home: Path, options: BuildOpt
     ]
     inputs = dict(zip(metadata, stamps[len(urls) :], strict=True))
     told = source if isinstance(source, str) else str(source)
-    plan = _plan(Path(urls[0]).parent.name, told, home, options, units, inputs)
+    plan = _plan(_name_of(Path(urls[0]).parent), told, home, options, units, inputs)
     record_source(plan.directory, PoolSource(base=base, remote=options.remote))
     return plan
+
+
+def _name_of(folder: Path) -> str:
+    """What a person calls the pool in a folder; DataComp's downloader calls every pool's folder `shards`."""
+    return folder.parent.name if folder.name == "shards" and folder.parent.name else folder.name
 
 
 def _plan(

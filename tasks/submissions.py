@@ -186,7 +186,7 @@ def _readme(options: SubmissionOptions, method: Method, results: Results, record
     """Method text and scores."""
     scores = {**results.aggregates, **dict(sorted(results.by_name.items()))}
     table = "\n".join(f"| {name} | {score:.4f} |" for name, score in scores.items())
-    seen = f"each seen {record['samples_seen'] / record['dataset_size']:.3g} times on average"
+    seen = f"each seen {record['samples_seen'] / record['dataset_size']:,.1f} times on average"
     sizes = f"{record['dataset_size']:,} samples ({record['distinct_samples']:,} distinct), {seen}"
     about = f"{method.author}. DataComp, {options.scale} scale, {method.track} track; trained on {sizes}."
     about += f" {method.writeup}" if method.writeup else ""

@@ -65,12 +65,13 @@ def _subset(options: argparse.Namespace):  # type: ignore[no-untyped-def]  # tor
     chosen = chosen_round(run)
     if chosen is None:
         raise NoRun(f"run {run.id} has chosen no round yet; finish it with `mgd curate`")
+    own = {"target", "heldout", *run.catalog.targets.tests}
     seed = run.catalog.comparison.seeds[0] if options.seed is None else options.seed
     out = options.out or run.directory / "evaluation" / f"{options.subset}-{seed}"
     with device_lock(run.home, run.catalog.runtime.device), opened(run.directory) as bench:
         encoder = run_encoder(bench, subset_counts(bench, options.subset, seed, chosen), options.subset, seed)
         reader = Reader(run.catalog.pool.remote)
-        done = evaluate_sets(options.sets, encoder, out, options.batch, reader, options.any_size)
+        done = evaluate_sets(options.sets, encoder, out, options.batch, reader, options.any_size, own)
     seen = run.catalog.learner.steps * run.catalog.learner.batch
     publish_rows(run.home, run.id, chosen, evaluation_rows(done, options.subset, seed, seen))
     return done, out, run.id

@@ -26,24 +26,34 @@ def add_reshard(make: Make) -> None:
     made.add_argument("--workers", type=whole, help="processes (default: one a core); no byte depends on it")
     text = "samples of the subset that may be missing: a number, or a share like 0.1 (default: %(default)s)"
     made.add_argument("--max-lost", type=budget, default=0, help=text)
+    text = "without --subset: samples of the pool that may be unusable, a number or a share (default: %(default)s)"
+    made.add_argument("--max-rejects", type=budget, default=0.01, help=text)
+    text = "without --subset: tars that may be damaged; they are gone through as far as they can be read (default: 0)"
+    made.add_argument("--max-damaged-shards", type=int, default=0, help=text)
     text = "replace what another export left in --out; anything else there is never touched"
     made.add_argument("--overwrite", action="store_true", help=text)
 
 
 def _run(options: argparse.Namespace) -> int:
     from flows.console import shown_progress
+    from tasks.pool_records import BuildOptions, load_pool
     from tasks.pool_sources import indexed
     from tasks.reshard import ReshardOptions, reshard
 
     names = ("shard_size", "seed", "workers", "max_lost", "overwrite")
     how = ReshardOptions(**{name: getattr(options, name) for name in names})
     with shown_progress():
-        pool = indexed(options.pool, options.home, options.workers, every=options.subset is None)
+        may = BuildOptions(max_rejects=options.max_rejects, max_damaged_shards=options.max_damaged_shards)
+        pool = indexed(options.pool, options.home, options.workers, options.subset is None, may)
         done = reshard(pool, options.subset, options.out, how)
     print(
-        f"{done.path}: {done.samples:,} samples ({done.distinct:,} distinct) in {done.shards:,} shards, "
+        f"{done.path}: {done.samples:,} samples ({done.distinct:,} distinct) in {done.shards:,} shard{'s' * (done.shards != 1)}, "
         f"{done.size / 1e6:,.1f} MB, {done.lost:,} lost" + (", see lost.parquet there" if done.lost else "")
     )
+    record = load_pool(pool)
+    if record is not None and record.rejects:
+        told = ", ".join(f"{count:,} {reason}" for reason, count in record.reasons.items())
+        print(f"not in the pool, and so in no shard: {told}; see {record.rejects_path}")
     if done.meeting:
         print(f"{done.meeting:,} copies share a shard with another of the same sample: more shards would part them")
     return 0

@@ -100,7 +100,7 @@ def test_classification(encoder: OpenClipEncoder, tmp_path: Path) -> None:
     scores = naive_scores(encoder, pictures)
     first = [ranks(row)[0] for row in scores]
     recalls = [np.mean([p == c for p, y in zip(first, labels, strict=True) if y == c]) for c in sorted(set(labels))]
-    assert (done.key, done.samples, done.main) == ("own", 23, "acc1")
+    assert (done.key, done.samples, done.main) == ("wds/own", 23, "acc1")
     assert done.metrics == pytest.approx({
         "acc1": np.mean([p == y for p, y in zip(first, labels, strict=True)]),
         "acc5": np.mean([y in ranks(row)[:5] for row, y in zip(scores, labels, strict=True)]),
@@ -287,7 +287,7 @@ def test_names_of_folders() -> None:
     assert resolved(page) == page.replace("/tree/", "/resolve/") and name_of(resolved(page)) == "wds_vtab-dtd_test"
     assert resolved("s3://a/tree/b/") == "s3://a/tree/b" and name_of("s3://a/tree/b") == "b"
     assert task_key("wds_vtab-dtd_test") == "vtab/dtd" and task_key("wds_geode_test") == "fairness/geode"
-    assert task_key("wds_imagenet-a_test") == "imagenet-a" and task_key("wds_my_own_test") == "my_own"
+    assert task_key("wds_imagenet-a_test") == "imagenet-a" and task_key("wds_my_own_test") == "wds/my_own"
     assert set(folder_names().values()) == set(tasks())
 
 
@@ -347,6 +347,8 @@ def test_folders_and_checkpoints_that_are_none(checkpoint: tuple[Path, Path], tm
     encoder = open_clip_encoder(checkpoint[0], str(checkpoint[1]))
     with pytest.raises(EvalSetError, match="both of task 'mnist'"):
         evaluate_sets([str(tmp_path / "a"), str(tmp_path / "b")], encoder, tmp_path / "out")
+    with pytest.raises(EvalSetError, match="'mnist' is the name of a task of the run's catalog"):
+        evaluate_sets([str(tmp_path / "a")], encoder, tmp_path / "out", taken={"mnist"})
     with pytest.raises(CheckpointError, match="no such file"):
         open_clip_encoder(tmp_path / "nothing.pt", "ViT-B-32")
     with pytest.raises(CheckpointError, match="open_clip has no model 'ViT-B-33'"):
