@@ -166,8 +166,8 @@ def _shards(connection: duckdb.DuckDBPyConnection) -> str:
 def _tables(directory: Path) -> str:
     words = (
         f"The tables behind this page are Parquet files in {directory}: findings (a row for each thing found: kind, "
-        "shard, member, uid, detail), samples, attempts, metadata and shards. Any tool that reads Parquet can ask them; "
-        "DuckDB, say, for the links to try again:"
+        "shard, member, uid, detail), samples, attempts, metadata and shards. Any tool that reads Parquet can ask "
+        "them; DuckDB, say, for the links to try again:"
     )
     example = f"SELECT uid, shard, detail FROM '{directory}/findings.parquet' WHERE kind = 'dead_link'"
     return section("tables", "Ask more", paragraph(words), f"<p><code>{text(example)}</code></p>")

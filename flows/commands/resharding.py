@@ -46,8 +46,9 @@ def _run(options: argparse.Namespace) -> int:
         may = BuildOptions(max_rejects=options.max_rejects, max_damaged_shards=options.max_damaged_shards)
         pool = indexed(options.pool, options.home, options.workers, options.subset is None, may)
         done = reshard(pool, options.subset, options.out, how)
+    shards = f"{done.shards:,} shard{'s' * (done.shards != 1)}"
     print(
-        f"{done.path}: {done.samples:,} samples ({done.distinct:,} distinct) in {done.shards:,} shard{'s' * (done.shards != 1)}, "
+        f"{done.path}: {done.samples:,} samples ({done.distinct:,} distinct) in {shards}, "
         f"{done.size / 1e6:,.1f} MB, {done.lost:,} lost" + (", see lost.parquet there" if done.lost else "")
     )
     record = load_pool(pool)
