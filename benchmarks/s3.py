@@ -5,7 +5,7 @@ into a real S3 server on loopback, and runs the whole main job, `mgd census` and
 through a proxy that answers 503, breaks connections before and in the middle of answers, trickles and stalls, with a
 local cache half as large as the pool. Compared are all published tables (but timings), manifests, the subset file,
 the census's tables, and the members of every sample read back. `--quick` curates for fewer steps, compares fewer
-subsets, and makes the flows' own calls without Prefect.
+subsets, and makes the flows' own calls without Prefect, the local ones in this process.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from tasks.pools import build_pool, load_pool
 from tasks.samples import read_members
 from tests.faulty_proxy import FaultyProxy
 from tests.loopback_s3 import loopback_s3, s3_environment, speaking_to
-from tests.small_catalog import published, small_catalog
+from tests.small_catalog import curate_plainly, published, small_catalog
 
 RATES = {"503": 0.1, "reset": 0.1, "cut": 0.1, "slow": 0.05, "stall": 0.02}
 QUICK = (
@@ -67,10 +67,13 @@ def run(scratch: Path, quick: bool, seed: int) -> dict[str, Any]:
         with FaultyProxy(where, RATES, seed=seed) as proxy:
             began = time.monotonic()
             places = {"local": (str(local), environment), "remote": (f"s3://{BUCKET}", s3_environment(proxy.url))}
+            catalogs = {name: catalog(scratch, name, source, size, quick) for name, (source, _) in places.items()}
+            started = [name for name in places if name == "remote" or not quick]
             jobs = [
-                _start(catalog(scratch, name, source, size, quick), scratch / name, {**environment, **more}, quick)
-                for name, (source, more) in places.items()
+                _start(catalogs[name], scratch / name, {**environment, **places[name][1]}, quick) for name in started
             ]
+            if quick:  # in this process: it has loaded everything
+                curate_plainly(catalogs["local"], scratch / "local")
             for job in jobs:
                 _finish(job)
             seconds = time.monotonic() - began
