@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.census_sidecars import npz_rows, read_attempts, read_stats
+from tasks.eval_sets import EvalSetError, open_eval_set
 from tasks.exports import verify_datacomp
 from tasks.foreign_parquet import Unreadable
 from tasks.pool_metadata import MetadataError, join_metadata
@@ -37,6 +38,7 @@ from tasks.sources import SourceError
 from tasks.subset_files import SubsetError
 from tasks.uids import to_words, uid_array
 from tests.datacomp_pool import DatacompPool, attempt, key_of, make_pool
+from tests.eval_set_files import write_set
 
 INTACT, REFUSED = "intact", "refused"
 BLOCK = 512
@@ -173,6 +175,24 @@ def fuzz_npz(rng: random.Random, scratch: Path) -> str:
     return INTACT if rows == {"b32_img": 5, "dedup": 5} else REFUSED
 
 
+def fuzz_eval_set(rng: random.Random, scratch: Path) -> str:
+    """An evaluation set whose tar's headers or structure are damaged: read whole and as it was, or not at all."""
+    images = [attempt(number).image or b"" for number in range(4)]
+    directory = write_set(scratch / "wds_fuzzed_test", [], ["a", "b"])
+    members = [
+        (f"s{i:07d}{end}", data) for i, own in enumerate(images) for end, data in ((".jpg", own), (".cls", b"1"))
+    ]
+    (directory / "test" / "nshards.txt").write_text("1")
+    (directory / "test" / "0.tar").write_bytes(_mutate_tar(rng, _written(members, tarfile.USTAR_FORMAT)))
+    try:
+        found = list(open_eval_set(str(directory)).samples())
+    except EvalSetError:
+        return REFUSED
+    if [(one.images[0].rstrip(b"\0"), one.label) for one in found] != [(image.rstrip(b"\0"), 1) for image in images]:
+        raise SilentLoss(f"{len(found)} of {len(images)} samples, or others")
+    return INTACT
+
+
 def fuzz_pool_files(rng: random.Random, scratch: Path) -> str:
     """A pool's own records and parts, changed between two halves of its build."""
     pool = _built(scratch)
@@ -208,6 +228,7 @@ TARGETS: dict[str, Callable[[random.Random, Path], str]] = {
     "sample_json": fuzz_sample_json,
     "npy": fuzz_npy,
     "npz": fuzz_npz,
+    "eval_set": fuzz_eval_set,
     "pool_files": fuzz_pool_files,
 }
 """What is fuzzed."""

@@ -17,6 +17,7 @@ CASES = {
     "sample_json": 60,
     "npy": 150,
     "npz": 100,
+    "eval_set": 150,
     "pool_files": 6,
 }
 
