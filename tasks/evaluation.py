@@ -5,6 +5,10 @@ highest cosine. Retrieval: an image (text) counts when one of its own texts (ima
 (WinoGAViL): as many images as belong to the cue are chosen, and compared as sets. Multilabel: mean average precision,
 and the same comparison of sets. One pass over the set; images are decoded and encoded a batch at a time; kept are five
 answers a sample, or the features where all meet all (retrieval).
+
+Against DataComp's own code (commit 4a8df19 with clip_benchmark 48de38c and WILDS, in float32) on sets of 90 pictures of
+all modes and sizes: the same keys, and values to 3e-8, for plain tasks, Camelyon17, FMoW, iWildCam, GeoDE, Dollar
+Street and retrieval.
 """
 
 from __future__ import annotations
