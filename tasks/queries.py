@@ -11,6 +11,7 @@ Cost: the footers of the samples files are read on opening; queries read only th
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tasks.lineups import Lineup
 from tasks.schemas import OPEN, PARTITIONS, SHOWS, TABLES, doc_of
 from tasks.tables import files, runs
 from tasks.views import View, expand, load_views, quoted
@@ -50,7 +52,10 @@ def connect(home: str | Path, run: str | None = None) -> duckdb.DuckDBPyConnecti
     connection = duckdb.connect(":memory:", config=settings)
     docs = {table: _create_table_view(connection, Path(home), chosen, table) for table in TABLES}
     upstream = [name for name in docs["samples"] if name not in {*TABLES["samples"].names, *PARTITIONS}]
-    shown = expand(load_views(), ["text", *upstream])
+    own = ", ".join(quoted(name) for name in docs["samples"] if name not in {*PARTITIONS, "uid"})
+    lineup = Lineup.of(Path(home), chosen[0], own) if len(chosen) == 1 else None
+    quicker = lineup.views() if lineup else {}
+    shown = [replace(view, sql=quicker.get(view.name, view.sql)) for view in expand(load_views(), ["text", *upstream])]
     left_out = _create_views(connection, shown, {f"{table}.{name}" for table in docs for name in docs[table]})
     _explain(connection, docs, shown, left_out)
     return connection

@@ -80,13 +80,13 @@ class TableRows:
         if self._writer is None:
             self._writer = RowWriter(self._part.file, rows.schema)
         self._writer.add(rows)
+        self._part.count(self._table, rows)
 
     def close(self) -> None:
         """End the file."""
         if self._writer is None:
             raise TableError(f"{self._table}: no rows to publish")
         self._writer.close()
-        self._part.rows = self._writer.rows
 
     def release(self) -> None:
         """Let go of the file, finished or not."""

@@ -18,6 +18,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -50,15 +51,23 @@ def publish(home: str | Path, run: str, table: str, round: int, rows: pa.Table) 
     with publishing_part(home, run, table, round) as part:
         rows = conform(table, rows)
         write_parquet(part.file, rows)
-        part.rows = rows.num_rows
+        part.count(table, rows)
 
 
 @dataclass
 class Part:
-    """A table's file that is being written: an open Parquet file, and how many rows it has."""
+    """A table's file that is being written: an open Parquet file, how many rows it has, and their uids."""
 
     file: BinaryIO
     rows: int = 0
+    uids: Any = None
+
+    def count(self, table: str, rows: pa.Table) -> None:
+        """Take note of rows that were written."""
+        self.rows += rows.num_rows
+        if table in BY_UID:
+            self.uids = self.uids or blake2b(digest_size=16)
+            self.uids.update(uid_bytes(rows["uid"]).view(np.uint8).data)
 
 
 @contextmanager
@@ -82,6 +91,8 @@ def publishing_part(home: str | Path, run: str, table: str, round: int) -> Itera
         if not (path.exists() and path.stat().st_size == size):
             move_in(file, path)
     entry = {"path": f"{directory}/{content}.parquet", "rows": part.rows, "bytes": size, "digest": content}
+    if part.uids is not None:
+        entry["uids"] = part.uids.hexdigest()
     _enter(home, run, table, round, entry)
 
 
@@ -90,6 +101,13 @@ def files(home: str | Path, run: str, table: str) -> dict[int, Path]:
     _known(table)
     entries = _manifest(Path(home), run)["tables"].get(table, {})
     return {int(r): Path(home) / "tables" / entries[r]["path"] for r in sorted(entries, key=int)}
+
+
+def uids_of(home: str | Path, run: str, table: str) -> dict[int, str]:
+    """Digest of the uids of each round of one table: files with equal ones have the same samples in the same order."""
+    _known(table)
+    entries = _manifest(Path(home), run)["tables"].get(table, {})
+    return {int(r): str(entry.get("uids", "")) for r, entry in entries.items()}
 
 
 def read(home: str | Path, run: str, table: str, round: int | None = None) -> pa.Table:
