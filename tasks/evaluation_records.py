@@ -37,7 +37,8 @@ def evaluate_sets(
     any_size: bool = False,
     taken: Collection[str] = (),
 ) -> list[Evaluation]:
-    """Evaluate a model on every set in some folders (or on sets), and write the results file in ``out``.
+    """Evaluate a model on every set in some folders (or on sets), and write the results file in ``out``: of these and
+    of those that the model was evaluated on there before. Returns them all, DataComp's tasks first, in its order.
 
     Raises EvalSetError when a set cannot be evaluated as it is, two are of one task, or a task's name is ``taken``.
     """
@@ -56,22 +57,26 @@ def evaluate_sets(
     for one in found:
         if one.key in UNSCORED:
             say(f"{one.key}: left out; DataComp has no main metric for it, and no average counts it")
-    done = [_evaluated(one, encoder, out, batch, reader, any_size) for one in scored]
+    for one in scored:
+        _evaluate(one, encoder, out, batch, reader, any_size)
+    records = [read_json(path) for path in sorted((out / "tasks").glob("*.json"))]
+    done = [Evaluation(**record["evaluation"]) for record in records if record["model"] == encoder.identity]
+    place = {key: number for number, key in enumerate(tasks())}
+    done.sort(key=lambda one: (place.get(one.key, len(place)), one.key))
     write_results(out / RESULTS, done)
     return done
 
 
 def write_results(path: Path, done: Sequence[Evaluation]) -> None:
-    """Publish the evaluations of DataComp's tasks as a results file, in the order of its task list."""
-    order = {key: place for place, key in enumerate(tasks())}
-    known = sorted((one for one in done if one.key in order), key=lambda one: order[one.key])
+    """Publish the evaluations of DataComp's tasks as a results file."""
     lines = [
         {
             "key": one.key,
             "dataset": tasks()[one.key].name,
             "metrics": {**one.metrics, "main_metric": one.metrics.get(one.main)},
         }
-        for one in known
+        for one in done
+        if one.key in tasks()
     ]
     publish_bytes(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
 
@@ -114,11 +119,10 @@ def format_evaluations(done: Sequence[Evaluation]) -> str:
     return "\n".join(lines)
 
 
-def _evaluated(found: EvalSet, encoder: Encoder, out: Path, batch: int, reader: Reader, any_size: bool) -> Evaluation:
+def _evaluate(found: EvalSet, encoder: Encoder, out: Path, batch: int, reader: Reader, any_size: bool) -> None:
+    """Evaluate a set, unless its record says that it is done."""
     path = out / "tasks" / f"{found.key.replace('/', '-')}.json"
     key = digest([VERSION, encoder.identity, batch, found.identity(reader)])
-    if path.exists() and (record := read_json(path)).get("key") == key:
-        return Evaluation(**record["evaluation"])
-    done = evaluate_set(found, encoder, batch, reader, any_size)
-    publish_json(path, {"key": key, "evaluation": asdict(done)})
-    return done
+    if not (path.exists() and read_json(path).get("key") == key):
+        done = evaluate_set(found, encoder, batch, reader, any_size)
+        publish_json(path, {"key": key, "model": encoder.identity, "evaluation": asdict(done)})

@@ -229,6 +229,7 @@ def test_an_evaluation_of_datacomps_tasks_ends_as_its_results_file(
     results = read_results(tmp_path / "out" / "eval_results.jsonl")
     assert results.scores == {one.key: one.metrics[one.main] for one in done}
     assert format_evaluations(done).split()[-2:] == ["Average", f"{results.aggregates['Average']:.3f}"]
+    assert evaluate_sets(["memory://far"], encoder, tmp_path / "out", any_size=True) == done  # the others stay
     monkeypatch.setattr("tasks.evaluation_records.evaluate_set", None)  # whoever calls it now fails
     assert evaluate_sets(folders, encoder, tmp_path / "out", any_size=True) == done
     with pytest.raises(TypeError):
