@@ -99,7 +99,7 @@ class StateFiles:
             CorruptState: it is damaged; says what to do.
         """
         with self._opened(name) as (file, facts):
-            tensors = {key: _copy(file.get_tensor(key), pinned) for key in file.keys()}  # noqa: SIM118
+            tensors = _tensors(self.path(name), file, pinned)
         path, written, found = self.path(name), facts.pop("digest", "none"), tensors_digest(tensors, facts)
         if written != found:
             raise CorruptState(f"{path}: written with digest {written}, read with {found}. {self._remedy()}")
@@ -165,11 +165,16 @@ class StateFiles:
         )
 
 
-def _copy(mapped: Tensor, pinned: bool) -> Tensor:
-    """Out of the file's mapping, by one thread: the reader works beside the computation."""
-    fresh = torch.empty(mapped.shape, dtype=mapped.dtype, pin_memory=pinned)
-    fresh.reshape(-1).view(torch.uint8).numpy()[:] = mapped.reshape(-1).view(torch.uint8).numpy()
-    return fresh
+def _tensors(path: Path, file: Any, pinned: bool) -> dict[str, Tensor]:
+    """Every tensor of an opened file, read rather than mapped: a mapping's pages would be in memory a second time."""
+    tensors = {}
+    with path.open("rb") as raw:
+        raw.seek(8 + int.from_bytes(raw.read(8), "little"))  # the header's length and the header; then the tensors
+        for key in file.offset_keys():
+            mapped = file.get_tensor(key)  # for its shape and type; its pages are not touched
+            tensors[key] = torch.empty(mapped.shape, dtype=mapped.dtype, pin_memory=pinned)
+            raw.readinto(tensors[key].reshape(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
+    return tensors
 
 
 def _flush(path: Path) -> None:
