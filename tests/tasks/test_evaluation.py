@@ -16,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
+from flows.cli import main
 from tasks.datacomp import tasks
 from tasks.encoders import CheckpointError, OpenClipEncoder, open_clip_encoder
 from tasks.eval_results import read_results
@@ -281,6 +282,21 @@ def test_what_a_run_trained_scores_as_its_own_test_task(tmp_path: Path) -> None:
         assert torch.equal(encoder.texts(["a photo of a xylophone"]), encoder.texts(["a photo of a"]))
         watch(None)
         assert told == ["1 of 1 texts have tokens that the run's pool and targets did not; left out there"]
+
+
+def test_the_command(checkpoint: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sets = str(write_set(tmp_path / "wds_mnist_test", [GOOD, GOOD], CLASSES))
+    model = ["--checkpoint", str(checkpoint[0]), "--model", str(checkpoint[1]), "--home", str(tmp_path)]
+    assert main(["evaluate", sets, *model]) == 1
+    assert "has 2 samples, the test set of task mnist has 10,000" in capsys.readouterr().err
+    assert main(["evaluate", sets, *model, "--any-size", "--out", str(tmp_path / "out")]) == 0
+    told = capsys.readouterr().out
+    assert "mnist  acc1" in told and "1 of DataComp's 38 tasks" in told
+    query = "select distinct subset, samples_seen is null as unknown from evaluations"
+    assert main(["sql", query, "--home", str(tmp_path), "--format", "csv"]) == 0
+    assert capsys.readouterr().out.split() == ["subset,unknown", "checkpoint,True"]
+    assert main(["evaluate", sets, "--checkpoint", str(checkpoint[0])]) == 1
+    assert "--checkpoint takes --model" in capsys.readouterr().err
 
 
 def test_names_of_folders() -> None:
