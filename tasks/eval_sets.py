@@ -9,7 +9,8 @@
 A sample is an image (webp, png, jpg or jpeg) with `cls` (its label, a whole number from 0), `txt` (captions, one a
 line) or `npy` (0 and 1 for each class, or the groups that a sample is in). `association` is ours, for WinoGAViL, of
 which DataComp has no such set: images 0.jpg, 1.jpg, ... of one key, `txt` (the cue) and `npy` (1 for each of them that
-belongs to it).
+belongs to it). `faces`, which FairFace and UTKFace are, asks several questions of one image: classes and sentences
+begin with the question's name and a colon, `npy` holds what is known of the person.
 
 A set is read as it is or not at all: a score over part of a test set is a wrong number. Folders may lie wherever fsspec
 reaches, Hugging Face's pages of a data set (.../tree/main) included. Cost: one stream a tar, one sample in memory.
@@ -36,9 +37,10 @@ from tasks.sources import address, fingerprint
 from tasks.tars import TarDamage, walk
 from tasks.verdicts import IMAGE_EXTENSIONS
 
-Kind = Literal["classification", "retrieval", "multilabel", "association"]
-FORMS = {"classification": "cls", "retrieval": "txt", "multilabel": "npy", "association": "npy"}
+Kind = Literal["classification", "retrieval", "multilabel", "association", "faces"]
+FORMS = {"classification": "cls", "retrieval": "txt", "multilabel": "npy", "association": "npy", "faces": "npy"}
 """Member that holds the answer, in sets of each kind."""
+FACES = ("fairness/fairface", "fairness/utkface")
 UNPREFIXED = ("fairness/", "retrieval/", "misc/")
 """Parts of a task's key that folders leave out."""
 PICTURE = re.compile(rf"(?:(\d+)\.)?({'|'.join(IMAGE_EXTENSIONS)})")
@@ -125,17 +127,19 @@ def open_eval_set(url: str, folder: str = "test", reader: Reader | None = None) 
         )
     if not number.strip().isdecimal() or int(number) < 1:
         raise EvalSetError(f"{base}/{folder}/nshards.txt: says {number.strip()!r}, not a number of tars from 1 on")
-    kind = (_text(f"{base}/dataset_type.txt", reader) or "classification").strip().lower()
+    key = task_key(name_of(base))
+    usual = "faces" if key in FACES else "classification"
+    kind = (_text(f"{base}/dataset_type.txt", reader) or usual).strip().lower()
     if kind not in get_args(Kind):
         raise EvalSetError(f"{base}/dataset_type.txt: says {kind!r}; there are {', '.join(get_args(Kind))}")
-    named = kind in ("classification", "multilabel")
+    named = kind in ("classification", "multilabel", "faces")
     classes = _lines(f"{base}/classnames.txt", reader) if named else ()
     templates = _lines(f"{base}/zeroshot_classification_templates.txt", reader) if named else ()
     without = [template for template in templates if "{c}" not in template]
     if without:
         raise EvalSetError(f"{base}: template {without[0]!r} has no {{c}} where the class goes, so all classes are one")
     shards = tuple(f"{base}/{folder}/{i}.tar" for i in range(int(number)))
-    return EvalSet(url, task_key(name_of(base)), cast(Kind, kind), classes, templates, shards)
+    return EvalSet(url, key, cast(Kind, kind), classes, templates, shards)
 
 
 def find_eval_sets(url: str, reader: Reader | None = None) -> list[str]:
@@ -242,7 +246,7 @@ def _sample(found: EvalSet, where: str, key: str, members: dict[str, bytes]) -> 
         label = _label(where, members["cls"], len(found.classes))
     elif found.kind == "multilabel":
         _check_mask(where, vector, len(found.classes), "classes")
-    elif not captions:
+    elif found.kind != "faces" and not captions:
         raise EvalSetError(f"{where}: has no caption")
     elif found.kind == "association":
         _check_mask(where, vector, len(images), "images")

@@ -8,7 +8,7 @@ answers a sample, or the features where all meet all (retrieval).
 
 Against DataComp's own code (commit 4a8df19 with clip_benchmark 48de38c and WILDS, in float32) on sets of 90 pictures of
 all modes and sizes: the same keys, and values to 3e-8, for plain tasks, Camelyon17, FMoW, iWildCam, GeoDE, Dollar
-Street and retrieval.
+Street, retrieval, FairFace and UTKFace.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from tasks import metrics
 from tasks.datacomp import tasks
 from tasks.encoders import Encoder
 from tasks.eval_sets import EvalSample, EvalSet, EvalSetError, Kind
+from tasks.faces import face_metrics, face_texts
 from tasks.progress import announce
 from tasks.remote_files import Reader
 from tasks.task_groups import group_metrics
@@ -36,8 +37,6 @@ ANSWERS = 5
 RECALLS = (1, 5, 10)
 TEXTS_AT_ONCE = 256
 ROWS_AT_ONCE = 1024
-UNSCORED = {key for key, task in tasks().items() if not task.metric}
-"""DataComp's tasks without a main metric (FairFace, UTKFace): they count in no average, and are not evaluated."""
 MAIN = {"classification": "acc1", "retrieval": "mean_recall@1", "multilabel": "mean_average_precision"}
 
 
@@ -149,11 +148,24 @@ def _association(found: EvalSet, samples: Iterable[EvalSample], encoder: Encoder
     return {name: float(score[part].mean()) for name, part in parts.items() if part.any()}, len(scores)
 
 
+def _faces(found: EvalSet, samples: Iterable[EvalSample], encoder: Encoder, batch: int) -> Values:
+    heads = [class_features(encoder, texts) for texts in face_texts(found.classes, found.templates)]
+    answers, known = list[Tensor](), list[np.ndarray]()
+    for group in batches(samples, batch):
+        images = _images(encoder, group)
+        answers.append(torch.stack([metrics.best(images @ head.T, 1)[:, 0] for head in heads], dim=1))
+        known += [sample.vector for sample in group if sample.vector is not None]
+    if len({len(columns) for columns in known}) > 1:
+        raise EvalSetError(f"{found.url}: npy members differ in length")
+    return dict(face_metrics(torch.cat(answers).numpy(), np.stack(known))), len(known)
+
+
 KINDS: Mapping[Kind, Callable[[EvalSet, Iterable[EvalSample], Encoder, int], Values]] = {
     "classification": _classification,
     "multilabel": _multilabel,
     "retrieval": _retrieval,
     "association": _association,
+    "faces": _faces,
 }
 
 

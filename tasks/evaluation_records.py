@@ -19,8 +19,7 @@ from tasks.artefacts import digest, publish_bytes, publish_json, read_json
 from tasks.datacomp import aggregates, tasks
 from tasks.encoders import Encoder
 from tasks.eval_sets import EvalSet, EvalSetError, find_eval_sets, open_eval_set
-from tasks.evaluation import UNSCORED, Evaluation, evaluate_set
-from tasks.progress import say
+from tasks.evaluation import Evaluation, evaluate_set
 from tasks.remote_files import Reader
 from tasks.tables import files, publish, read
 
@@ -53,11 +52,7 @@ def evaluate_sets(
             )
         if twin is not one:
             raise EvalSetError(f"{one.url} and {twin.url} are both of task {one.key!r}; name one of them")
-    scored = [one for one in found if one.key not in UNSCORED]
     for one in found:
-        if one.key in UNSCORED:
-            say(f"{one.key}: left out; DataComp has no main metric for it, and no average counts it")
-    for one in scored:
         _evaluate(one, encoder, out, batch, reader, any_size)
     records = [read_json(path) for path in sorted((out / "tasks").glob("*.json"))]
     done = [Evaluation(**record["evaluation"]) for record in records if record["model"] == encoder.identity]

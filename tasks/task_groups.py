@@ -56,11 +56,21 @@ def group_metrics(key: str, ranked: Whole, labels: Whole, columns: npt.NDArray[n
     for grouping in groupings:
         if columns is None or columns.shape[1] <= grouping.column:
             raise ValueError(f"its samples' npy members lack column {grouping.column} ({grouping.by})")
-        right, groups = hits(ranked, labels, grouping.top), columns[:, grouping.column]
-        accuracy, counts = group_accuracy(right, groups)
-        found[f"{grouping.name}_avg"] = float(right.mean())
-        for group, (value, count) in enumerate(zip(accuracy.tolist(), counts.tolist(), strict=True)):
-            found[f"{grouping.name}_{grouping.by}:{group}"] = value
-            found[f"count_{grouping.by}:{group}"] = float(count)
-        found[grouping.worst] = worst_group(accuracy, counts)
+        right = hits(ranked, labels, grouping.top)
+        found |= by_group(grouping.name, right, {grouping.by: columns[:, grouping.column]}, grouping.worst)
     return found
+
+
+def by_group(name: str, right: npt.NDArray[np.bool_], parted: Mapping[str, Whole], worst: str = "") -> dict[str, float]:
+    """Accuracy ``name``: over all samples, in each group of equal values of the columns ``parted``, and in the worst."""
+    sizes = [int(values.max()) + 1 for values in parted.values()]
+    groups = np.ravel_multi_index(tuple(parted.values())[::-1], sizes[::-1])
+    accuracy, counts = group_accuracy(right, groups)
+    found = {f"{name}_avg": float(right.mean())}
+    for group in range(int(np.prod(sizes))):
+        values = np.unravel_index(group, sizes[::-1])
+        label = "_".join(f"{by}:{value}" for by, value in zip(reversed(parted), values, strict=True))
+        within = group < len(counts)
+        found[f"{name}_{label}"] = float(accuracy[group]) if within else 0.0
+        found[f"count_{label}"] = float(counts[group]) if within else 0.0
+    return found | {worst or f"{name}_wg": worst_group(accuracy, counts)}
