@@ -231,8 +231,8 @@ def language(sizes: dict[str, int]) -> dict[str, float]:
     before, after = (float(x.mean()) for x in (outputs.values(state.theta).detach(), found.phi))
     print(
         f"GPT, {learner.layout.length:,} parameters, {learner.steps} steps, {n} pieces: loss {before:.2f} "
-        f"-> {after:.2f} nats a character, S {smooth:.3f}\nLDS at {drops[0].mean():.1%}: {mean.score:.3f} ({mean.low:.3f} .. "
-        f"{mean.high:.3f})",
+        f"-> {after:.2f} nats a character, S {smooth:.3f}\n"
+        f"LDS at {drops[0].mean():.1%}: {mean.score:.3f} ({mean.low:.3f} .. {mean.high:.3f})",
         flush=True,
     )
     spread = {"low": mean.low, "high": mean.high, "smoothness": smooth, "loss": after, "loss_untrained": before}

@@ -15,6 +15,7 @@ from flows.commands.census import add_census
 from flows.commands.evaluating import add_evaluate
 from flows.commands.planning import add_plan
 from flows.commands.resharding import add_reshard
+from flows.commands.scheduling import add_schedule
 from flows.commands.smoothness import add_smoothness
 from flows.commands.submitting import add_submit_folder
 from flows.commands.subset import add_subset
@@ -61,6 +62,7 @@ def parser() -> argparse.ArgumentParser:
     add_plan(partial(_command, commands))
     add_smoothness(partial(_command, commands))
     add_attribute(partial(_command, commands))
+    add_schedule(partial(_command, commands))
     add_subset(partial(_command, commands))
     add_evaluate(partial(_command, commands))
     add_reshard(partial(_command, commands))

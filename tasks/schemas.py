@@ -169,6 +169,28 @@ DATAMODELLING_SCORES = _schema(
     ("subsets", pa.int32(), "Random subsets that were trained without."),
 )
 
+SCHEDULES = _schema(
+    ("schedule", pa.string(), "descent: after so many metagradient steps from a flat one; grid: the best one-cycle."),
+    ("number", pa.int32(), "Metagradient steps taken; of the grid, the number of the one-cycle."),
+    (
+        "target_loss",
+        pa.float64(),
+        "Loss on the target split of the training at it, nats; the best so far in the descent.",
+    ),
+    ("step", pa.int32(), "Training step, from 0."),
+    ("learning_rate", pa.float64(), "Learning rate of the training step."),
+)
+
+SCHEDULE_SCORES = _schema(
+    ("schedule", pa.string(), "descent: the last of the descent; grid: the one-cycle with the least target loss."),
+    ("seed", pa.int32(), "Seed of a training afresh, which neither the descent nor the grid has used."),
+    ("tried", pa.int32(), "Metagradient steps, or one-cycles, that it is the best of."),
+    ("target_loss", pa.float64(), "Loss on the target split, nats; what both were chosen by."),
+    ("target_accuracy", pa.float64(), "Accuracy on the target split, 0 to 1."),
+    ("test_loss", pa.float64(), "Loss on the test split, nats; seen by neither."),
+    ("test_accuracy", pa.float64(), "Accuracy on the test split, 0 to 1."),
+)
+
 REJECTS = _schema(
     ("shard", pa.string(), "The tar that holds the rejected sample, as in samples."),
     ("member", pa.string(), "Key or member name in the tar; empty when the tar itself is damaged."),
@@ -195,6 +217,8 @@ TABLES: dict[str, pa.Schema] = {
     "outputs": OUTPUTS,
     "drops": DROPS,
     "datamodelling_scores": DATAMODELLING_SCORES,
+    "schedules": SCHEDULES,
+    "schedule_scores": SCHEDULE_SCORES,
     "rejects": REJECTS,
     "timings": TIMINGS,
 }
@@ -211,6 +235,8 @@ SHOWS = {
     "outputs": "One row an output of a trained classifier (`mgd attribute`).",
     "drops": "One row a random subset and output (`mgd attribute --validate`): the predicted and the true change.",
     "datamodelling_scores": "One row a share and output (`mgd attribute --validate`): how well drops are predicted.",
+    "schedules": "One row a schedule and training step (`mgd schedule`): the descent step by step, the best one-cycle.",
+    "schedule_scores": "One row a schedule and seed (`mgd schedule`): trainings afresh at the best of each kind.",
     "rejects": "One row a sample or tar that could not be used, with the reason.",
     "timings": "One row a phase of a round: wall seconds.",
 }

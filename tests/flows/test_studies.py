@@ -39,3 +39,16 @@ def test_mistakes_are_told_before_anything_starts(tmp_path: Path, capsys: pytest
     study = str(small_study(tmp_path, ("width = 8", "width = 8\ndropout = 0.5")))
     assert main(["attribute", study, "--home", str(tmp_path / "home")]) == 1
     assert "destroy the metagradient" in capsys.readouterr().err and not (tmp_path / "home").exists()
+
+
+@pytest.mark.xdist_group("curate")
+def test_schedule(tmp_path: Path, prefect_api: str, capsys: pytest.CaptureFixture[str]) -> None:
+    study, home = str(small_study(tmp_path)), tmp_path / "home"
+    assert main(["schedule", study, "--home", str(home)]) == 0
+    said = capsys.readouterr().out
+    assert "descent" in said and "grid" in said
+    (picture,) = home.glob("studies/*/schedule.svg")
+    assert picture.read_text().count("<polyline") == 4, "the flat one, two steps, the best one-cycle"
+    capsys.readouterr()
+    assert main(["sql", "select count(*) as n from schedules where schedule = 'descent'", "--home", str(home)]) == 0
+    assert str(3 * 6) in capsys.readouterr().out

@@ -1,0 +1,67 @@
+"""The flow `schedule`: descend on a study's learning rates, step by step, with a grid of one-cycles beside it.
+
+Composition only: the units say themselves what is done, so the same command goes on after any interruption.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+
+from flows.runtime.device import device_lock
+from flows.runtime.runners import make_runner
+from flows.runtime.session import record_session
+from tasks import schedule_search
+from tasks.study_bench import begin_study, opened_study
+from tasks.study_options import find_study, load_study
+
+
+@task(name="schedule-step", task_run_name="metagradient step {number}", cache_policy=NO_CACHE, persist_result=False)
+def descend(directory: Path, number: int) -> Path:
+    """Train, differentiate by the learning rates, and move them."""
+    with _device(directory):
+        return schedule_search.descend(directory, number)
+
+
+@task(name="schedule-grid", task_run_name="one-cycles from {first}", cache_policy=NO_CACHE, persist_result=False)
+def train_grid(directory: Path, first: int) -> Path:
+    """Train a block of one-cycles."""
+    with _device(directory):
+        return schedule_search.train_grid(directory, first)
+
+
+@task(name="schedule-compare", cache_policy=NO_CACHE, persist_result=False)
+def compare(directory: Path) -> None:
+    """Train the best of both with other seeds, publish, and draw."""
+    with _device(directory):
+        schedule_search.publish_schedules(directory)
+
+
+@flow(name="schedule", flow_run_name="schedule {study}", on_running=[record_session], log_prints=False)
+def schedule(study: str, home: str = "runs") -> str:
+    """Publish the schedules of a study. Returns its directory."""
+    directory = begin_study(Path(home).resolve(), find_study(study))
+    with opened_study(directory) as bench:
+        steps = bench.study.schedule.steps
+    grid = [train_grid.submit(directory, first) for first in schedule_search.grid_units(directory)]
+    for number in range(steps + 1):
+        descend(directory, number)
+    for future in grid:
+        future.result()
+    compare(directory)
+    return str(directory)
+
+
+def run_schedule(study: str, home: Path) -> Path:
+    """Run the flow in this process with the task runner that the study asks for."""
+    runtime = load_study(find_study(study)).runtime
+    configured = schedule.with_options(task_runner=make_runner(runtime.runner, runtime.workers))
+    return Path(configured(study, str(home)))
+
+
+def _device(directory: Path) -> AbstractContextManager[None]:
+    with opened_study(directory) as bench:
+        return device_lock(bench.home, bench.study.runtime.device)
