@@ -65,15 +65,25 @@ def join_metadata(samples: pa.Table, urls: Sequence[str], reader: Reader) -> tup
 
     Raises MetadataError for a file that cannot be read or has no uid, and where two rows of one uid differ.
     """
-    uids = uid_bytes(samples["uid"])
-    places, parts = [np.empty(0, np.int64)], []
+    found = list(metadata_rows(urls, reader, uid_bytes(samples["uid"]), samples.column_names))
+    if not found:
+        return samples, samples.num_rows
+    rows = pa.concat_tables([rows for rows, _ in found], promote_options="permissive")
+    return add_metadata(samples, rows, np.concatenate([at for _, at in found]))
+
+
+def metadata_rows(
+    urls: Sequence[str], reader: Reader, uids: Bytes16, taken: Sequence[str]
+) -> Iterator[tuple[pa.Table, np.ndarray]]:
+    """The metadata's rows of a pool's uids (sorted), but for the columns `taken`, and the position of each one's uid;
+    batch by batch, whose types may differ."""
     for url in urls:
-        for rows, at in _matching(url, reader, uids, {name.lower() for name in samples.column_names}):
-            places.append(at)
-            parts.append(rows)
-    if not parts:
-        return samples, len(uids)
-    rows, at = pa.concat_tables(parts, promote_options="permissive"), np.concatenate(places)
+        yield from _matching(url, reader, uids, {name.lower() for name in taken})
+
+
+def add_metadata(samples: pa.Table, rows: pa.Table, at: np.ndarray) -> tuple[pa.Table, int]:
+    """The samples with the columns of metadata `rows`, whose samples are at the positions `at`; as `join_metadata`."""
+    uids = uid_bytes(samples["uid"])
     order = np.argsort(at, kind="stable")
     first = _first_of_each(rows, at, order, uids)
     indices = np.full(len(uids), -1, np.int64)

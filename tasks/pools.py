@@ -7,17 +7,17 @@ same bytes, and a pool that is finished is never built again. Tars are indexed w
 copied; whoever changes one gets a new pool. Equal tars give equal tables wherever they lie: rows name their shard by
 its path below the pool's base (`sources`). Metadata beside the tars is joined by uid (`pool_metadata`).
 
-Cost: one pass over the images, and about 1 kB of memory a sample in `finish_pool`. Units are independent of each
-other.
+Cost: one pass over the images; in `finish_pool` about 1 kB of memory a sample up to a million of them, and what
+`pool_joins` takes beyond that. Units are independent of each other.
 """
 
 from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -25,18 +25,22 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from tasks.artefacts import digest, file_digest, publish_json, publishing
+from tasks.pool_joins import is_large, join_parts
 from tasks.pool_metadata import find_metadata, join_metadata
 from tasks.pool_records import BuildOptions, PoolRecord, check_budget, load_pool
 from tasks.remote_files import Reader
+from tasks.scratch import scratch
 from tasks.sheets import TABLE, open_sheet
 from tasks.sources import PoolSource, common_base, find_tars, fingerprint, reader_of, record_source
 from tasks.tables import conform, write_parquet
 from tasks.uids import Bytes16, uid_array, uid_bytes
-from tasks.units import ShardUnit, is_done, read_marker, read_part, sheet_fingerprint, write_or_index_unit
+from tasks.units import ShardUnit, check_part, is_done, read_marker, read_part, sheet_fingerprint, write_or_index_unit
 from tasks.upstream import spread
 from tasks.verdicts import reject
 
 Positions = npt.NDArray[np.int64]
+Joined: TypeAlias = tuple[int, list[dict[str, Any]], int | None]
+"""How many samples were written, rejects, and how many samples have no metadata (None: there is none)."""
 
 
 class PoolPlan(BaseModel):
@@ -150,36 +154,48 @@ def _plan(
 
 def _join(plan: PoolPlan) -> PoolRecord:
     """Merge the parts, part duplicate uids from first ones, and publish tables and record."""
-    tables = [read_part(unit) for unit in plan.units]
     markers = [read_marker(unit) for unit in plan.units]
     rejects = [row for marker in markers for row in marker["rejects"]]
-    tables, nameless = _part_nameless(tables, [marker["names_uids"] for marker in markers])
-    parts = pa.concat_tables(tables)
-    first, repeats, originals = _split_repeats(uid_bytes(parts["uid"]))
-    rejects += nameless + _duplicates(parts, repeats, originals)
-    samples = spread(parts.take(pa.array(first)))
-    missing = None
-    if plan.metadata:
-        samples, missing = join_metadata(samples, plan.metadata, reader_of(plan.directory))
+    nameless: list[dict[str, Any]] = []
+    tables = _named(plan.units, [marker["names_uids"] for marker in markers], nameless)
+    join = _join_streamed if is_large([unit.part for unit in plan.units]) else _join_at_once
     with publishing(plan.directory / "samples.parquet") as file:
-        write_parquet(file, conform("samples", samples))
+        samples, duplicates, missing = join(plan, tables, file)
+    rejects += nameless + duplicates
     with publishing(plan.directory / "rejects.parquet") as file:
         write_parquet(file, conform("rejects", _rejects_table(rejects)))
-    return _publish_record(plan, samples.num_rows, [row["reason"] for row in rejects], missing)
+    return _publish_record(plan, samples, [row["reason"] for row in rejects], missing)
 
 
-def _part_nameless(tables: list[pa.Table], named: list[bool]) -> tuple[list[pa.Table], list[dict[str, Any]]]:
-    """Tables to keep, and rejects: where some shards name uids, the samples of those that do not could never be
-    joined."""
-    rejects = []
-    if any(named):
-        for i, table in enumerate(tables):
-            if not named[i] and table.num_rows:
-                detail = f"none of the shard's samples names one, those of {sum(named)} other shards do"
-                keys = table.select(["shard", "key"]).to_pylist()
-                rejects += [reject(row["shard"], row["key"], "missing_uid", detail) for row in keys]
-                tables[i] = table.slice(0, 0)
-    return tables, rejects
+def _join_at_once(plan: PoolPlan, tables: Iterator[pa.Table], file: BinaryIO) -> Joined:
+    parts = pa.concat_tables(tables)
+    first, repeats, originals = _split_repeats(uid_bytes(parts["uid"]))
+    samples, missing = spread(parts.take(pa.array(first))), None
+    if plan.metadata:
+        samples, missing = join_metadata(samples, plan.metadata, reader_of(plan.directory))
+    write_parquet(file, conform("samples", samples))
+    return samples.num_rows, _duplicates(parts, repeats, originals), missing
+
+
+def _join_streamed(plan: PoolPlan, tables: Iterator[pa.Table], file: BinaryIO) -> Joined:
+    for unit in plan.units:
+        check_part(unit)
+    paths = [unit.part for unit in plan.units]
+    with scratch(plan.directory.parents[1], "pool") as work:
+        samples, repeats, missing = join_parts(tables, paths, plan.metadata, reader_of(plan.directory), work, file)
+    return samples, [_duplicate(*pair) for pair in repeats.in_order()], missing
+
+
+def _named(units: Sequence[ShardUnit], named: list[bool], rejects: list[dict[str, Any]]) -> Iterator[pa.Table]:
+    """The parts' samples; where some shards name uids, those of the others could never be joined, and are rejected."""
+    for unit, names_uids in zip(units, named, strict=True):
+        table = read_part(unit)
+        if any(named) and not names_uids:
+            detail = f"none of the shard's samples names one, those of {sum(named)} other shards do"
+            keys = table.select(["shard", "key"]).to_pylist()
+            rejects += [reject(row["shard"], row["key"], "missing_uid", detail) for row in keys]
+            table = table.slice(0, 0)
+        yield table
 
 
 def _split_repeats(uids: Bytes16) -> tuple[Positions, Positions, Positions]:
@@ -194,13 +210,14 @@ def _split_repeats(uids: Bytes16) -> tuple[Positions, Positions, Positions]:
 
 def _duplicates(parts: pa.Table, repeats: Positions, originals: Positions) -> list[dict[str, Any]]:
     columns = parts.select(["uid", "shard", "key"])
-    rejects = []
     pairs = zip(*(columns.take(pa.array(p)).to_pylist() for p in (repeats, originals)), strict=True)
-    for row, original in pairs:
-        detail = f"first seen in {original['shard']}, key {original['key']}"
-        named = {"shard": row["shard"], "member": row["key"], "uid": row["uid"].hex}
-        rejects.append({**named, "reason": "duplicate_uid", "detail": detail})
-    return rejects
+    return [_duplicate(row, original) for row, original in pairs]
+
+
+def _duplicate(row: dict[str, Any], original: dict[str, Any]) -> dict[str, Any]:
+    detail = f"first seen in {original['shard']}, key {original['key']}"
+    named = {"shard": row["shard"], "member": row["key"], "uid": row["uid"].hex}
+    return {**named, "reason": "duplicate_uid", "detail": detail}
 
 
 def _rejects_table(rejects: list[dict[str, Any]]) -> pa.Table:

@@ -88,12 +88,17 @@ def publish_index(unit: ShardUnit, index: ShardIndex) -> None:
 
 def read_part(unit: ShardUnit) -> pa.Table:
     """The samples of a unit that is done; raises PoolError when it is not, or is not what was written."""
+    check_part(unit)
+    with pq.ParquetFile(unit.part) as file:
+        return file.read()
+
+
+def check_part(unit: ShardUnit) -> None:
+    """Raise PoolError unless a unit is done, and its samples are what was written."""
     if not is_done(unit):
         raise PoolError(f"{unit.part}: shard {unit.index} of the pool is not done; give the same command again")
     if read_marker(unit)["part"] != file_digest(unit.part):
         raise PoolError(f"{unit.part}: changed since it was written; remove it and give the same command again")
-    with pq.ParquetFile(unit.part) as file:
-        return file.read()
 
 
 def read_marker(unit: ShardUnit) -> dict[str, Any]:

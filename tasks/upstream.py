@@ -4,7 +4,7 @@ JSON has no schema, so a column's type is read off all of its values: bool, int6
 numbers mixed), string; lists, objects and mixtures become their JSON text. A name that the samples table uses
 itself, in any case, gets `upstream_` in front. Everything is kept; nothing is interpreted.
 
-Cost: the json texts of the whole pool in memory.
+Cost: the json texts of the table in memory, each parsed twice.
 """
 
 from __future__ import annotations
@@ -38,29 +38,58 @@ def part_table(rows: Iterable[dict[str, Any]]) -> pa.Table:
     return pa.table(columns, schema=PART)
 
 
-def spread(parts: pa.Table) -> pa.Table:
-    """A table of schema PART with its json text spread over typed columns, sorted by name."""
+class Kinds:
+    """What values each name of the json objects was seen with, in all of a pool's samples: the columns' types."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, set[type]] = {}
+        self._too_large: set[str] = set()
+
+    def see(self, parts: pa.Table) -> None:
+        """Take note of the json texts of a table of schema PART."""
+        for text in parts["upstream"].to_pylist():
+            for name, value in json.loads(text).items():
+                seen = self._seen.setdefault(name, set())
+                if value is not None:
+                    seen.add(type(value))
+                    if type(value) is int and value not in INT64:
+                        self._too_large.add(name)
+
+    @property
+    def names(self) -> list[str]:
+        """Every name that was seen, sorted."""
+        return sorted(self._seen)
+
+    def column(self, name: str, values: list[Any]) -> pa.Array:
+        """Values of a name as a column of its type."""
+        kinds = self._seen[name]
+        if kinds <= {str}:
+            return pa.array(values, pa.string())
+        if kinds == {bool}:
+            return pa.array(values, pa.bool_())
+        if kinds == {int} and name not in self._too_large:
+            return pa.array(values, pa.int64())
+        if kinds <= {int, float} and float in kinds:
+            return pa.array([None if value is None else float(value) for value in values], pa.float64())
+        return pa.array([None if value is None else canonical_json(value).decode() for value in values], pa.string())
+
+
+def spread(parts: pa.Table, kinds: Kinds | None = None) -> pa.Table:
+    """A table of schema PART with its json text spread over typed columns, sorted by name.
+
+    `kinds` are those of the whole pool, where `parts` is but a part of it.
+    """
+    if kinds is None:
+        kinds = Kinds()
+        kinds.see(parts)
     records = [json.loads(text) for text in parts["upstream"].to_pylist()]
     result = parts.drop_columns(["upstream"])
     taken = {name.lower() for name in RESERVED}
-    for name in sorted({name for record in records for name in record}):
-        column = _typed([record.get(name) for record in records])
+    for name in kinds.names:
+        column = kinds.column(name, [record.get(name) for record in records])
         free = _free_name(name, taken)
         result = result.append_column(upstream_field(free, column.type), column)
     return result
-
-
-def _typed(values: list[Any]) -> pa.Array:
-    kinds = {type(value) for value in values if value is not None}
-    if kinds <= {str}:
-        return pa.array(values, pa.string())
-    if kinds == {bool}:
-        return pa.array(values, pa.bool_())
-    if kinds == {int} and all(value is None or value in INT64 for value in values):
-        return pa.array(values, pa.int64())
-    if kinds <= {int, float} and float in kinds:
-        return pa.array([None if value is None else float(value) for value in values], pa.float64())
-    return pa.array([None if value is None else canonical_json(value).decode() for value in values], pa.string())
 
 
 def _free_name(name: str, taken: set[str]) -> str:
