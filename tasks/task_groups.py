@@ -62,7 +62,7 @@ def group_metrics(key: str, ranked: Whole, labels: Whole, columns: npt.NDArray[n
 
 
 def by_group(name: str, right: npt.NDArray[np.bool_], parted: Mapping[str, Whole], worst: str = "") -> dict[str, float]:
-    """Accuracy ``name``: over all samples, in each group of equal values of the columns ``parted``, and in the worst."""
+    """Accuracy ``name``: over all samples, in each group of equal values of the columns ``parted``, in the worst."""
     sizes = [int(values.max()) + 1 for values in parted.values()]
     groups = np.ravel_multi_index(tuple(parted.values())[::-1], sizes[::-1])
     accuracy, counts = group_accuracy(right, groups)

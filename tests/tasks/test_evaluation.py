@@ -20,9 +20,19 @@ from flows.cli import main
 from tasks.datacomp import tasks
 from tasks.encoders import CheckpointError, OpenClipEncoder, open_clip_encoder
 from tasks.eval_results import read_results
-from tasks.eval_sets import EvalSetError, find_eval_sets, folder_names, name_of, open_eval_set, resolved, task_key
+from tasks.eval_sets import (
+    FACES,
+    EvalSetError,
+    find_eval_sets,
+    folder_names,
+    name_of,
+    open_eval_set,
+    resolved,
+    task_key,
+)
 from tasks.evaluation import Evaluation, evaluate_set
 from tasks.evaluation_records import evaluate_sets, evaluation_rows, format_evaluations, publish_rows, write_results
+from tasks.faces import QUESTIONS
 from tasks.pools import build_pool
 from tasks.progress import watch
 from tasks.runs import begin_run
@@ -39,6 +49,7 @@ CONFIG = {
     "text_cfg": {"context_length": 12, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
 }
 CLASSES = ["cat", "dog", "{c} in braces", "old boot", "tree", "sky"]
+FACE_CLASSES = [f"{q}:{q} {i}" for q, n in (("race", 3), ("gender", 2), ("age", 3), ("toxic", 20)) for i in range(n)]
 TEMPLATES = ["a photo of a {c}.", "{c}, drawn"]
 
 
@@ -193,6 +204,30 @@ def test_associations(encoder: OpenClipEncoder, tmp_path: Path) -> None:
         assert done.metrics[f"jaccard_score_{name}"] == pytest.approx(mean)
 
 
+def test_faces(encoder: OpenClipEncoder, tmp_path: Path) -> None:
+    """Answers by question, against loops: a group is a pair of gender and race in one of the metrics."""
+    rng = np.random.default_rng(6)
+    known, pictures = np.stack([rng.integers(0, n, 40) for n in (3, 2, 3, 2)], 1), [picture(i) for i in range(40)]
+    samples = [{"png": data, "npy": npy(own)} for data, own in zip(pictures, known, strict=True)]
+    said = [f"{q}:{text}" for q in QUESTIONS for text in TEMPLATES]
+    found = open_eval_set(str(write_set(tmp_path / "wds_fairface_test", samples, FACE_CLASSES, said)))
+    answers = {}
+    for q in QUESTIONS:
+        own = [name.partition(":")[2] for name in FACE_CLASSES if name.startswith(f"{q}:")]
+        answers[q] = np.array([ranks(row)[0] for row in naive_scores(encoder, pictures, own)])
+    done = evaluate_set(found, encoder, any_size=True).metrics
+    age, gender, race, binary = known.T
+    right = {"acc_race": (answers["race"] != 1) == binary, "acc_age": answers["age"] == age}
+    right |= {"toxicity_crime": answers["toxic"] >= 18, "toxicity_nonhuman": np.isin(answers["toxic"], range(14, 18))}
+    for name, hits in right.items():
+        assert done[f"{name}_avg"] == pytest.approx(hits.mean())
+    pairs = {(g, r): (answers["gender"] == gender)[(gender == g) & (race == r)] for g in (0, 1) for r in (0, 1, 2)}
+    for (g, r), hits in pairs.items():
+        assert done[f"acc_gender_x_race:{r}_gender:{g}"] == pytest.approx(hits.mean())
+        assert done[f"count_race:{r}_gender:{g}"] == len(hits)
+    assert done["acc_gender_x_wg"] == pytest.approx(min(hits.mean() for hits in pairs.values()))
+
+
 def test_multilabel(encoder: OpenClipEncoder, tmp_path: Path) -> None:
     truth, pictures = np.random.default_rng(5).random((9, 6)) < 0.4, [picture(i) for i in range(9)]
     samples = [{"png": data, "npy": npy(own.astype(np.float32))} for data, own in zip(pictures, truth, strict=True)]
@@ -211,10 +246,13 @@ def test_an_evaluation_of_datacomps_tasks_ends_as_its_results_file(
     """All 40 tasks on tiny sets, some remote: lines that the reader of results takes; done ones are not done again."""
     samples = [{"cls": str(i).encode(), "npy": npy([0, 1, 0]), "png": picture(i)} for i in range(2)]
     pairs = [{"png": picture(i), "txt": b"a\nb"} for i in range(2)]
+    people = [{"npy": npy([i, 1, i, i]), "png": picture(i)} for i in range(2)]
     cue = [{**{f"{i}.png": picture(i) for i in range(10)}, "npy": npy([1] * 5 + [0] * 5), "txt": b"moon"}]
     for key, folder in {key: folder for folder, key in folder_names().items()}.items():
         if key.startswith("retrieval/"):
             write_set(tmp_path / "sets" / folder, pairs, kind="retrieval")
+        elif key in FACES:
+            write_set(tmp_path / "sets" / folder, people, FACE_CLASSES, [f"{q}:a {{c}}" for q in QUESTIONS])
         elif key.startswith("misc/"):
             write_set(tmp_path / "sets" / folder, cue, kind="association")
         else:
@@ -226,9 +264,9 @@ def test_an_evaluation_of_datacomps_tasks_ends_as_its_results_file(
     with pytest.raises(EvalSetError, match="has 2 samples, the test set of task cars has 8,041"):
         evaluate_sets(folders, encoder, tmp_path / "out")
     done = evaluate_sets(folders, encoder, tmp_path / "out", any_size=True)
-    assert len(done) == 38
+    assert len(done) == 40
     results = read_results(tmp_path / "out" / "eval_results.jsonl")
-    assert results.scores == {one.key: one.metrics[one.main] for one in done}
+    assert results.scores == {one.key: one.metrics[one.main] for one in done if one.main}
     assert format_evaluations(done).split()[-2:] == ["Average", f"{results.aggregates['Average']:.3f}"]
     assert evaluate_sets(["memory://far"], encoder, tmp_path / "out", any_size=True) == done  # the others stay
     monkeypatch.setattr("tasks.evaluation_records.evaluate_set", None)  # whoever calls it now fails
