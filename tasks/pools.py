@@ -34,7 +34,16 @@ from tasks.sheets import TABLE, open_sheet
 from tasks.sources import PoolSource, common_base, find_tars, fingerprint, reader_of, record_source
 from tasks.tables import conform, write_parquet
 from tasks.uids import Bytes16, uid_array, uid_bytes
-from tasks.units import ShardUnit, check_part, is_done, read_marker, read_part, sheet_fingerprint, write_or_index_unit
+from tasks.units import (
+    ShardUnit,
+    check_done,
+    check_part,
+    is_done,
+    read_marker,
+    read_part,
+    sheet_fingerprint,
+    write_or_index_unit,
+)
 from tasks.upstream import spread
 from tasks.verdicts import reject
 
@@ -154,6 +163,8 @@ def _plan(
 
 def _join(plan: PoolPlan) -> PoolRecord:
     """Merge the parts, part duplicate uids from first ones, and publish tables and record."""
+    for unit in plan.units:
+        check_done(unit)
     markers = [read_marker(unit) for unit in plan.units]
     rejects = [row for marker in markers for row in marker["rejects"]]
     nameless: list[dict[str, Any]] = []

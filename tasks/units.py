@@ -95,10 +95,15 @@ def read_part(unit: ShardUnit) -> pa.Table:
 
 def check_part(unit: ShardUnit) -> None:
     """Raise PoolError unless a unit is done, and its samples are what was written."""
-    if not is_done(unit):
-        raise PoolError(f"{unit.part}: shard {unit.index} of the pool is not done; give the same command again")
+    check_done(unit)
     if read_marker(unit)["part"] != file_digest(unit.part):
         raise PoolError(f"{unit.part}: changed since it was written; remove it and give the same command again")
+
+
+def check_done(unit: ShardUnit) -> None:
+    """Raise PoolError unless a unit is done."""
+    if not is_done(unit):
+        raise PoolError(f"{unit.part}: shard {unit.index} of the pool is not done; give the same command again")
 
 
 def read_marker(unit: ShardUnit) -> dict[str, Any]:
