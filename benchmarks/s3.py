@@ -3,8 +3,9 @@
 `python -m benchmarks.s3` lays a small pool of pairs out as DataComp does (tars, tables, stats, metadata), puts it
 into a real S3 server on loopback, and runs the whole main job, `mgd census` and `mgd curate`, on both: locally, and
 through a proxy that answers 503, breaks connections before and in the middle of answers, trickles and stalls, with a
-local cache half as large as the pool. Compared are all published tables (but timings), manifests, the subset file,
-the census's tables, and the members of every sample read back. `--quick` curates for fewer steps, compares fewer
+local cache half as large as the pool; nothing is kept decoded, so every batch of every training is read from the
+store, window by window. Compared are all published tables (but timings), manifests, the subset file, the census's
+tables, and the members of every sample read back. `--quick` decodes once, curates for fewer steps, compares fewer
 subsets, and makes the flows' own calls without Prefect, the local ones in this process.
 """
 
@@ -44,6 +45,7 @@ QUICK = (
     ("rounds = 2", "rounds = 1"),
     ('"everything", "random", "loss_filter", "clip_filter", "mgd", "oracle"', '"everything", "mgd"'),
 )
+STREAMED = (("batch = 32", "batch = 32\nwindow = 64"), ("threads = 1", 'threads = 1\ndecoded_disk = "0B"'))
 BUCKET = "pool"
 
 
@@ -140,7 +142,8 @@ def catalog(scratch: Path, name: str, source: str, size: int, quick: bool) -> Pa
     pool = f'[pool]\nsource = "{source}"\n[pool.remote]\n{remote}'
     directory = scratch / f"catalog-{name}"
     directory.mkdir()
-    return small_catalog(directory, ('[pool]\nsource = "sheet"\nshard_size = 100\n', pool), *(QUICK if quick else ()))
+    changes = QUICK if quick else STREAMED
+    return small_catalog(directory, ('[pool]\nsource = "sheet"\nshard_size = 100\n', pool), *changes)
 
 
 def compare(local: Path, remote: Path) -> list[str]:

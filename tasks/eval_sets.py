@@ -18,52 +18,21 @@ reaches, Hugging Face's pages of a data set (.../tree/main) included. Cost: one 
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, Literal, cast, get_args
-
-import numpy as np
-import numpy.typing as npt
+from typing import cast, get_args
 
 from tasks.artefacts import CHUNK, digest
 from tasks.datacomp import tasks
+from tasks.eval_samples import EvalSample, EvalSetError, Kind, keyed, made_sample
 from tasks.remote_files import Reader
 from tasks.remotes import list_files
-from tasks.shards import NAME
 from tasks.sources import address, fingerprint
-from tasks.tars import TarDamage, walk
-from tasks.verdicts import IMAGE_EXTENSIONS
 
-Kind = Literal["classification", "retrieval", "multilabel", "association", "faces"]
-FORMS = {"classification": "cls", "retrieval": "txt", "multilabel": "npy", "association": "npy", "faces": "npy"}
-"""Member that holds the answer, in sets of each kind."""
 FACES = ("fairness/fairface", "fairness/utkface")
 UNPREFIXED = ("fairness/", "retrieval/", "misc/")
 """Parts of a task's key that folders leave out."""
-PICTURE = re.compile(rf"(?:(\d+)\.)?({'|'.join(IMAGE_EXTENSIONS)})")
-
-
-class EvalSetError(ValueError):
-    """A set that cannot be evaluated as it is; the message says which file, what is wrong and what to do."""
-
-
-@dataclass(frozen=True)
-class EvalSample:
-    """One sample: encoded images (one, but for associations), and what is known of it; None, () where nothing is."""
-
-    key: str
-    images: tuple[bytes, ...]
-    label: int | None
-    vector: npt.NDArray[np.int64] | None
-    captions: tuple[str, ...]
-
-    @property
-    def identity(self) -> str:
-        """Digest of its pictures, 32 hex digits: whoever has the same ones is the same sample."""
-        return digest(b"".join(len(image).to_bytes(8, "little") + image for image in self.images))
 
 
 @dataclass(frozen=True)
@@ -81,9 +50,9 @@ class EvalSet:
         """All samples, in the order of the tars; raises EvalSetError at the first that is not sound."""
         empty = True
         for shard in self.shards:
-            for key, members in _keys(shard, reader or Reader()):
+            for key, members in keyed(shard, reader or Reader()):
                 empty = False
-                yield _sample(self, f"{shard}, sample {key!r}", key, members)
+                yield made_sample(self.kind, len(self.classes), f"{shard}, sample {key!r}", key, members)
         if empty:
             raise EvalSetError(f"{self.url}: the set's {len(self.shards)} tars hold no sample; fetch it again")
 
@@ -202,82 +171,3 @@ def _lines(url: str, reader: Reader) -> tuple[str, ...]:
     if not lines:
         raise EvalSetError(f"{url}: {'not there' if text is None else 'empty'}; zero-shot classification needs it")
     return lines
-
-
-def _keys(shard: str, reader: Reader) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Key and members (by extension) of each sample of a tar; raises EvalSetError at damage or members out of place."""
-    try:
-        file, length = reader.open(shard)
-    except FileNotFoundError as error:
-        raise EvalSetError(f"{shard}: not there, though nshards.txt counts it; fetch the set again") from error
-    key, members, seen = "", dict[str, bytes](), set[str]()
-    with file:
-        try:
-            for member in walk(file, length):
-                match = NAME.match(member.name)
-                if match is None or member.torn:
-                    raise EvalSetError(f"{shard}: member {member.name!r} is torn or of no sample; fetch the set again")
-                if members and match[1] != key:
-                    yield key, members
-                    members = {}
-                key, extension = match[1], match[2].lower()
-                if extension in members or (not members and key in seen):
-                    raise EvalSetError(f"{shard}: {key!r} comes twice, so it is unclear what belongs together")
-                seen.add(key)
-                members[extension] = member.data
-        except TarDamage as damage:
-            raise EvalSetError(f"{shard}: {damage}; fetch the set again") from damage
-    if members:
-        yield key, members
-
-
-def _sample(found: EvalSet, where: str, key: str, members: dict[str, bytes]) -> EvalSample:
-    matched = [(int(m[1] or 0), data) for name, data in members.items() if (m := PICTURE.fullmatch(name))]
-    images = tuple(data for _, data in sorted(matched, key=lambda pair: pair[0]))
-    if FORMS[found.kind] not in members or not images or (len(images) > 1) != (found.kind == "association"):
-        raise EvalSetError(
-            f"{where}: has {', '.join(sorted(members))}; a sample of a {found.kind} set has an image and "
-            f"{FORMS[found.kind]}"
-        )
-    captions = tuple(_decoded(where, members["txt"]).splitlines()) if "txt" in members else ()
-    vector = _vector(where, members["npy"]) if "npy" in members else None
-    label = None
-    if found.kind == "classification":
-        label = _label(where, members["cls"], len(found.classes))
-    elif found.kind == "multilabel":
-        _check_mask(where, vector, len(found.classes), "classes")
-    elif found.kind != "faces" and not captions:
-        raise EvalSetError(f"{where}: has no caption")
-    elif found.kind == "association":
-        _check_mask(where, vector, len(images), "images")
-    return EvalSample(key, images, label, vector, captions)
-
-
-def _label(where: str, data: bytes, classes: int) -> int:
-    text = _decoded(where, data).strip()
-    if not text.isdecimal() or int(text) >= classes:
-        raise EvalSetError(f"{where}: its label is {text!r}; with {classes} class names it is 0 to {classes - 1}")
-    return int(text)
-
-
-def _vector(where: str, data: bytes) -> npt.NDArray[np.int64]:
-    try:
-        array: Any = np.load(io.BytesIO(data), allow_pickle=False)
-        whole = np.asarray(array).astype(np.int64)
-    except (ValueError, OSError, EOFError) as error:
-        raise EvalSetError(f"{where}: its npy is not readable ({error})") from error
-    if whole.ndim != 1 or not np.array_equal(whole, array):
-        raise EvalSetError(f"{where}: its npy has shape {whole.shape}; it is one row of whole numbers")
-    return whole
-
-
-def _check_mask(where: str, vector: npt.NDArray[np.int64] | None, size: int, what: str) -> None:
-    if vector is None or len(vector) != size or not np.isin(vector, (0, 1)).all():
-        raise EvalSetError(f"{where}: its npy is {vector}; it is 0 or 1 for each of the {size} {what}")
-
-
-def _decoded(where: str, data: bytes) -> str:
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise EvalSetError(f"{where}: not text in UTF-8 ({error})") from error

@@ -27,7 +27,8 @@ from mgd_core.objective import unit_rows
 from tasks import metrics
 from tasks.datacomp import tasks
 from tasks.encoders import Encoder
-from tasks.eval_sets import EvalSample, EvalSet, EvalSetError, Kind
+from tasks.eval_samples import EvalSample, EvalSetError, Kind
+from tasks.eval_sets import EvalSet
 from tasks.faces import face_metrics, face_texts
 from tasks.progress import announce
 from tasks.remote_files import Reader

@@ -18,7 +18,8 @@ import pyarrow as pa
 from tasks.artefacts import digest, publish_bytes, publish_json, read_json
 from tasks.datacomp import aggregates, tasks
 from tasks.encoders import Encoder
-from tasks.eval_sets import EvalSet, EvalSetError, find_eval_sets, open_eval_set
+from tasks.eval_samples import EvalSetError
+from tasks.eval_sets import EvalSet, find_eval_sets, open_eval_set
 from tasks.evaluation import Evaluation, evaluate_set
 from tasks.remote_files import Reader
 from tasks.tables import files, publish, read

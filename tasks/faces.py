@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from tasks.eval_sets import EvalSetError
+from tasks.eval_samples import EvalSetError
 from tasks.metrics import Whole
 from tasks.task_groups import by_group
 

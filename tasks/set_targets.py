@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from tasks.eval_sets import EvalSample, EvalSet, EvalSetError, open_eval_set
+from tasks.eval_samples import EvalSample, EvalSetError
+from tasks.eval_sets import EvalSet, open_eval_set
 from tasks.pairs import resized
 from tasks.remote_files import Reader
 from tasks.target_options import Part, PartsOptions, TaskOptions

@@ -26,7 +26,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.census_sidecars import npz_rows, read_attempts, read_stats
-from tasks.eval_sets import EvalSetError, open_eval_set
+from tasks.eval_samples import EvalSetError
+from tasks.eval_sets import open_eval_set
 from tasks.exports import verify_datacomp
 from tasks.foreign_parquet import Unreadable
 from tasks.pool_metadata import MetadataError, join_metadata

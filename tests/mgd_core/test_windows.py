@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mgd_core.order import DataOrder, Indices
-from mgd_core.windows import WindowedOrder, fill_segments, part_copies
+from mgd_core.parting import fill_segments, part_copies
+from mgd_core.windows import WindowedOrder
 
 
 def pool(n: int, shards: int, seed: int, most: int = 1) -> tuple[Indices, Indices]:

@@ -20,9 +20,9 @@ from flows.cli import main
 from tasks.datacomp import tasks
 from tasks.encoders import CheckpointError, OpenClipEncoder, open_clip_encoder
 from tasks.eval_results import read_results
+from tasks.eval_samples import EvalSetError
 from tasks.eval_sets import (
     FACES,
-    EvalSetError,
     find_eval_sets,
     folder_names,
     name_of,
