@@ -7,7 +7,7 @@ same bytes, and a pool that is finished is never built again. Tars are indexed w
 copied; whoever changes one gets a new pool. Equal tars give equal tables wherever they lie: rows name their shard by
 its path below the pool's base (`sources`). Metadata beside the tars is joined by uid (`pool_metadata`).
 
-Cost: one pass over the images; in `finish_pool` about 1 kB of memory a sample up to a million of them, and what
+Cost: one pass over the images; in `finish_pool` about 1 kB of memory a sample up to 2^18 of them, and what
 `pool_joins` takes beyond that. Units are independent of each other.
 """
 
