@@ -150,12 +150,12 @@ def trak(trained: Trained) -> Iterator[tuple[str, Any]]:
                     traker.finalize_features()
                     for i in range(models):
                         traker.start_scoring_checkpoint(
-                            f"test-{i}", trained.theta[i], model_id=i, num_targets=len(trained.xt)
+                            "test", trained.theta[i], model_id=i, num_targets=len(trained.xt)
                         )
                         for at in range(0, len(trained.xt), 200):
                             batch = (trained.xt[at : at + 200], trained.yt[at : at + 200])
                             traker.score(batch, num_samples=len(batch[0]))
-                    scores = np.mean([traker.finalize_scores(f"test-{i}") for i in range(models)], 0).T
+                    scores = np.array(traker.finalize_scores("test")).T  # the mean over models
                 trained.model.load_state_dict(trained.theta[0])
                 yield f"TRAK-{models}, {dimension} dimensions, ridge {ridge:g}", scores * (1 - probability.numpy())
 

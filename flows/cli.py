@@ -14,6 +14,7 @@ from flows.commands.attributing import add_attribute
 from flows.commands.census import add_census
 from flows.commands.evaluating import add_evaluate
 from flows.commands.planning import add_plan
+from flows.commands.poisoning import add_poison
 from flows.commands.resharding import add_reshard
 from flows.commands.scheduling import add_schedule
 from flows.commands.smoothness import add_smoothness
@@ -63,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
     add_smoothness(partial(_command, commands))
     add_attribute(partial(_command, commands))
     add_schedule(partial(_command, commands))
+    add_poison(partial(_command, commands))
     add_subset(partial(_command, commands))
     add_evaluate(partial(_command, commands))
     add_reshard(partial(_command, commands))

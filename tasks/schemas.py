@@ -191,6 +191,35 @@ SCHEDULE_SCORES = _schema(
     ("test_accuracy", pa.float64(), "Accuracy on the test split, 0 to 1."),
 )
 
+POISONS = _schema(
+    ("method", pa.string(), "mgd, noise, flips or cancel: who changed the sample."),
+    ("uid", UID, "Identity of the changed training sample."),
+    ("label", pa.string(), "Its class before the change."),
+    ("shown_as", pa.string(), "Its most probable class after the change."),
+    ("pixel_change", pa.float64(), "Mean change of a pixel, as a share of its range, 0 to 1."),
+    ("label_change", pa.float64(), "Probability that was moved to other classes, 0 to 1."),
+    (
+        "g",
+        pa.float64(),
+        "d loss on a clean target / d weight of the sample in the poisoned training, nats; positive: harmful; null if "
+        "that training has no finite metagradient.",
+    ),
+    ("place", pa.int32(), "Place of its g among all training samples; 1: the most harmful."),
+    nullable=("g", "place"),
+)
+
+POISON_EFFECTS = _schema(
+    ("method", pa.string(), "clean: nothing changed; mgd, noise, flips or cancel: who changed samples."),
+    ("recipe", pa.string(), "smooth: the study's own; plain: momentum SGD with another start, to which it transfers."),
+    ("changed", pa.int32(), "Training samples that were changed."),
+    ("spotted", pa.float64(), "Chance that a changed sample has a higher g than another; 0.5: blind; null: not asked."),
+    ("target_loss", pa.float64(), "Loss on the target split, nats, which mgd and cancel raise."),
+    ("target_accuracy", pa.float64(), "Accuracy on the target split, 0 to 1."),
+    ("test_loss", pa.float64(), "Loss on the test split, nats; seen by no method."),
+    ("test_accuracy", pa.float64(), "Accuracy on the test split, 0 to 1."),
+    nullable=("spotted",),
+)
+
 REJECTS = _schema(
     ("shard", pa.string(), "The tar that holds the rejected sample, as in samples."),
     ("member", pa.string(), "Key or member name in the tar; empty when the tar itself is damaged."),
@@ -219,6 +248,8 @@ TABLES: dict[str, pa.Schema] = {
     "datamodelling_scores": DATAMODELLING_SCORES,
     "schedules": SCHEDULES,
     "schedule_scores": SCHEDULE_SCORES,
+    "poisons": POISONS,
+    "poison_effects": POISON_EFFECTS,
     "rejects": REJECTS,
     "timings": TIMINGS,
 }
@@ -237,6 +268,8 @@ SHOWS = {
     "datamodelling_scores": "One row a share and output (`mgd attribute --validate`): how well drops are predicted.",
     "schedules": "One row a schedule and training step (`mgd schedule`): the descent step by step, the best one-cycle.",
     "schedule_scores": "One row a schedule and seed (`mgd schedule`): trainings afresh at the best of each kind.",
+    "poisons": "One row a method and changed sample (`mgd poison`): what was changed, and whether g tells.",
+    "poison_effects": "One row a method and recipe (`mgd poison`): what the changed samples did.",
     "rejects": "One row a sample or tar that could not be used, with the reason.",
     "timings": "One row a phase of a round: wall seconds.",
 }

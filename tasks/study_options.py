@@ -114,6 +114,12 @@ class PoisonOptions(Section):
     """Largest change of a pixel in a step, as a share of the range; that of a label's probability is the same."""
     labels: bool = True
     """Whether labels are changed as well as pixels."""
+    cancel_budgets: tuple[Positive, ...] = (0.1, 0.3, 1.0)
+    """Baseline of gradient cancelling: distances of its target parameters from the clean ones, as shares of their norm;
+    the one that hurts most is taken."""
+    cancel_steps: Whole = 100
+    plain_learning_rate: Positive = 0.05
+    """Peak rate of the plain recipe, momentum SGD, to which poisons are transferred."""
     seed: Annotated[int, Field(ge=0)] = 0
 
 

@@ -52,3 +52,12 @@ def test_schedule(tmp_path: Path, prefect_api: str, capsys: pytest.CaptureFixtur
     capsys.readouterr()
     assert main(["sql", "select count(*) as n from schedules where schedule = 'descent'", "--home", str(home)]) == 0
     assert str(3 * 6) in capsys.readouterr().out
+
+
+@pytest.mark.xdist_group("curate")
+def test_poison(tmp_path: Path, prefect_api: str, capsys: pytest.CaptureFixture[str]) -> None:
+    changes = ("share = 0.1\nsteps = 2", "share = 0.1\nsteps = 1\ncancel_steps = 2\ncancel_budgets = [0.3]")
+    study, home = str(small_study(tmp_path, changes)), tmp_path / "home"
+    assert main(["poison", study, "--home", str(home)]) == 0
+    said = capsys.readouterr().out
+    assert "6 changed samples" in said and all(said.count(name) >= 2 for name in ("mgd", "noise", "flips", "cancel"))

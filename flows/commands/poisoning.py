@@ -1,0 +1,53 @@
+"""`mgd poison`: how fragile a training set is, and how its curator would notice."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+Make = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
+
+POISON = """measure how fragile a study's training set is
+
+How far can a small share of the training pictures pull the trained model down, if whoever supplies them knows the
+recipe? Pixels and labels of that share are changed by metagradient ascent on the target loss, beside random noise,
+flipped labels and gradient cancelling, and the model is trained again by the study's recipe and by a plain one. For
+each changed picture its metagradient under a clean target shows whether a curator would spot it. This is a stress test
+of one's own data and recipe: pictures that anyone may contribute deserve such a look before they are trained on."""
+
+
+def add_poison(make: Make) -> None:
+    """Add the command's parser."""
+    made = make("poison", _poison, POISON)
+    made.add_argument("study", help="a TOML file, or the name of a study that comes with mgd: fashion")
+
+
+def _poison(options: argparse.Namespace) -> int:
+    from tasks.study_options import find_study, load_study
+
+    load_study(find_study(options.study))  # mistakes are told before anything starts
+    from flows.runtime.session import prefect_session
+
+    home = options.home.resolve()
+    with prefect_session(home):
+        from flows.console import shown_progress
+        from flows.poison import run_poison
+
+        with shown_progress():
+            directory = run_poison(options.study, home)
+    _show(home, directory)
+    return 0
+
+
+def _show(home: Path, directory: Path) -> None:
+    from tasks.tables import read
+
+    rows = read(home, directory.name, "poison_effects", 0).to_pylist()
+    print(f"{max(row['changed'] for row in rows)} changed samples; accuracy on the test split, and chance to spot one")
+    print(f"{'method':<8}{'recipe':<8}{'accuracy':>9}{'loss':>9}{'spotted':>9}")
+    for row in rows:
+        spotted = f"{row['spotted']:>9.3f}" if row["spotted"] is not None else f"{'':>9}"
+        print(f"{row['method']:<8}{row['recipe']:<8}{row['test_accuracy']:>9.4f}{row['test_loss']:>9.3f}{spotted}")
+    query = "select uid, label, shown_as, g, place from poisons where method = 'mgd' order by place"
+    print(f'ask     mgd sql --home {home} --run {directory.name} "{query}"')
