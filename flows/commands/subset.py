@@ -44,6 +44,7 @@ def add_subset(make: Make) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from tasks.candidates import CandidatesError
     from tasks.subset_algebra import write_choice
     from tasks.subset_listing import format_choice, format_filters, place_for
 
@@ -51,9 +52,9 @@ def _run(options: argparse.Namespace) -> int:
         print(format_filters(options.home))
         return 0
     if not options.expression:
-        raise SystemExit("mgd subset: say what to choose, or --list what there is")
+        raise CandidatesError("say what to choose, or --list what there is")
     if not (options.out or options.save):
-        raise SystemExit("mgd subset: say where to write it: --out FILE, or --save NAME")
+        raise CandidatesError("say where to write it: --out FILE, or --save NAME")
     out = options.out or place_for(options.home, options.save)
     with _candidates(options) as candidates:
         choice = write_choice(candidates, options.expression, out)
