@@ -61,7 +61,7 @@ COUNTS = _schema(
     (
         "count",
         pa.int32(),
-        "Times the sample stands in the round's training multiset; 0: dropped. Round 0: all ones, or what the catalog starts with.",
+        "Times the sample stands in the round's training multiset; 0: dropped. Round 0: ones, or the catalog's start.",
     ),
 )
 
