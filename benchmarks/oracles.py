@@ -234,6 +234,7 @@ def central_difference(f: Callable[[Tensor], Tensor], at: Tensor, along: Tensor,
 
 def relative_error(found: Tensor, expected: Tensor) -> float:
     """Euclidean norm of the difference over that of ``expected``."""
+    found, expected = found.cpu(), expected.cpu()
     return ((found - expected).norm() / expected.norm()).item()
 
 

@@ -1,15 +1,17 @@
-"""Small learners shared by the engine's tests."""
+"""Small learners shared by the engine's tests, on the CPU or, with MGD_TEST_DEVICE=cuda, on a GPU."""
 
 import dataclasses
+import os
 
 import torch
 from torch import Tensor
 
 from benchmarks import problems
-from benchmarks.oracles import Problem
+from benchmarks.oracles import Problem, on_device
 from mgd_core.learner import Batch
 from mgd_core.optimizers import Adam, Sgd
 
+DEVICE = torch.device(os.environ.get("MGD_TEST_DEVICE", "cpu"))
 ADAM = Adam(eps_root=1e-6, weight_decay=0.05)
 CLIPPED = Adam(eps_root=1e-6, weight_decay=0.05, clip_norm=0.5)
 SGD = Sgd(momentum=0.9, weight_decay=0.01)
@@ -17,7 +19,8 @@ SGD = Sgd(momentum=0.9, weight_decay=0.01)
 
 def small(build=problems.two_towers, optimizer=ADAM, steps: int = 12, **others) -> Problem:
     """A problem of benchmarks.problems with fewer steps."""
-    return build(optimizer, steps=steps, **others)
+    problem = build(optimizer, steps=steps, **others)
+    return problem if DEVICE.type == "cpu" else on_device(problem, DEVICE)
 
 
 def in_float32(problem: Problem) -> Problem:
