@@ -118,46 +118,43 @@ def trak(trained: Trained) -> Iterator[tuple[str, Any]]:
 
     size = sum(p.numel() for p in trained.model.parameters())
     probability = trained.model(trained.xt).softmax(1).gather(1, trained.yt[:, None]).detach()
-    for models in (1, len(trained.theta)):
-        for dimension in (256, 1024):
-            for ridge in (0.0, 1.0, 100.0):
-                projector = projectors.BasicProjector(
-                    grad_dim=size,
-                    proj_dim=dimension,
-                    seed=0,
-                    proj_type=projectors.ProjectionType.rademacher,
-                    device="cpu",
-                    dtype=torch.float32,
-                )
-                with tempfile.TemporaryDirectory() as directory:
-                    traker = library.TRAKer(
-                        trained.model,
-                        "image_classification",
-                        len(trained.x),
-                        save_dir=directory,
-                        device="cpu",
-                        projector=projector,
-                        proj_dim=dimension,
-                        use_half_precision=False,
-                        lambda_reg=ridge,
-                        logging_level=40,
-                    )
-                    for i in range(models):
-                        traker.load_checkpoint(trained.theta[i], model_id=i)
-                        for at in range(0, len(trained.x), 200):
-                            batch = (trained.x[at : at + 200], trained.y[at : at + 200])
-                            traker.featurize(batch, num_samples=len(batch[0]))
-                    traker.finalize_features()
-                    for i in range(models):
-                        traker.start_scoring_checkpoint(
-                            "test", trained.theta[i], model_id=i, num_targets=len(trained.xt)
-                        )
-                        for at in range(0, len(trained.xt), 200):
-                            batch = (trained.xt[at : at + 200], trained.yt[at : at + 200])
-                            traker.score(batch, num_samples=len(batch[0]))
-                    scores = np.array(traker.finalize_scores("test")).T  # the mean over models
-                trained.model.load_state_dict(trained.theta[0])
-                yield f"TRAK-{models}, {dimension} dimensions, ridge {ridge:g}", scores * (1 - probability.numpy())
+    single = [(1, dimension, ridge) for dimension in (256, 1024) for ridge in (0.0, 10.0, 100.0)]
+    for models, dimension, ridge in [*single, (len(trained.theta), 1024, 100.0)]:
+        projector = projectors.BasicProjector(
+            grad_dim=size,
+            proj_dim=dimension,
+            seed=0,
+            proj_type=projectors.ProjectionType.rademacher,
+            device="cpu",
+            dtype=torch.float32,
+        )
+        with tempfile.TemporaryDirectory() as directory:
+            traker = library.TRAKer(
+                trained.model,
+                "image_classification",
+                len(trained.x),
+                save_dir=directory,
+                device="cpu",
+                projector=projector,
+                proj_dim=dimension,
+                use_half_precision=False,
+                lambda_reg=ridge,
+                logging_level=40,
+            )
+            for i in range(models):
+                traker.load_checkpoint(trained.theta[i], model_id=i)
+                for at in range(0, len(trained.x), 200):
+                    batch = (trained.x[at : at + 200], trained.y[at : at + 200])
+                    traker.featurize(batch, num_samples=len(batch[0]))
+            traker.finalize_features()
+            for i in range(models):
+                traker.start_scoring_checkpoint("test", trained.theta[i], model_id=i, num_targets=len(trained.xt))
+                for at in range(0, len(trained.xt), 200):
+                    batch = (trained.xt[at : at + 200], trained.yt[at : at + 200])
+                    traker.score(batch, num_samples=len(batch[0]))
+            scores = np.array(traker.finalize_scores("test")).T  # the mean over models
+        trained.model.load_state_dict(trained.theta[0])
+        yield f"TRAK-{models}, {dimension} dimensions, ridge {ridge:g}", scores * (1 - probability.numpy())
 
 
 def dattri(trained: Trained) -> Iterator[tuple[str, Any]]:
@@ -175,7 +172,7 @@ def dattri(trained: Trained) -> Iterator[tuple[str, Any]]:
     task = task_module.AttributionTask(loss_func=target, model=trained.model, checkpoints=trained.theta[0])
     train = DataLoader(TensorDataset(trained.x, trained.y), batch_size=len(trained.x), shuffle=False)
     test = DataLoader(TensorDataset(trained.xt, trained.yt), batch_size=TOGETHER, shuffle=False)
-    for ridge in (1e-2, 1e-1, 1.0, 10.0):
+    for ridge in (0.1, 1.0):
         for name, kind, options in (
             ("influence functions (CG)", influence.IFAttributorCG, {"max_iter": 20}),
             ("DataInf", influence.IFAttributorDataInf, {}),
