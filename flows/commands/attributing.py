@@ -51,6 +51,7 @@ def _attribute(options: argparse.Namespace) -> int:
 
 
 def _show(home: Path, directory: Path) -> None:
+    from tasks.study_report import write_study_report
     from tasks.tables import files, read
 
     outputs = read(home, directory.name, "outputs", 0).to_pylist()
@@ -65,6 +66,7 @@ def _show(home: Path, directory: Path) -> None:
             mean, worst = own[-1], min(own[:-1], key=lambda row: row["score"])
             spread = f"{mean['low']:.3f} .. {mean['high']:.3f}"
             print(f"      {share:>7.0%}{mean['score']:>7.3f}  {spread:>14}   {worst['output']} {worst['score']:.3f}")
+    print(f"report  {write_study_report(directory)}")
     print(f'ask     mgd sql --home {home} --run {directory.name} "select * from influence_extremes"')
     query = f"select uid from influences where output = '{outputs[0]['output']}' order by g desc limit 20"
     print(f'        mgd predict --home {home} "{query}"')

@@ -41,6 +41,7 @@ def _poison(options: argparse.Namespace) -> int:
 
 
 def _show(home: Path, directory: Path) -> None:
+    from tasks.study_report import write_study_report
     from tasks.tables import read
 
     rows = read(home, directory.name, "poison_effects", 0).to_pylist()
@@ -50,4 +51,5 @@ def _show(home: Path, directory: Path) -> None:
         spotted = f"{row['spotted']:>9.3f}" if row["spotted"] is not None else f"{'':>9}"
         print(f"{row['method']:<8}{row['recipe']:<8}{row['test_accuracy']:>9.4f}{row['test_loss']:>9.3f}{spotted}")
     query = "select uid, label, shown_as, g, place from poisons where method = 'mgd' order by place"
+    print(f"report  {write_study_report(directory)}")
     print(f'ask     mgd sql --home {home} --run {directory.name} "{query}"')

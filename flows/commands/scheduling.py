@@ -41,6 +41,7 @@ def _schedule(options: argparse.Namespace) -> int:
 
 def _show(home: Path, directory: Path) -> None:
     from tasks.schedule_plot import draw_schedules
+    from tasks.study_report import write_study_report
     from tasks.tables import read
 
     rows = read(home, directory.name, "schedule_scores", 0).to_pylist()
@@ -53,4 +54,5 @@ def _show(home: Path, directory: Path) -> None:
             cells.append(f"{f'{fmean(values):.4f} ± {stdev(values):.4f}':>{width}}")
         print(f"{name:<10}{own[0]['tried']:>6}{''.join(cells)}   {len(own)}")
     print(f"picture {draw_schedules(home, directory.name, directory / 'schedule.svg')}")
+    print(f"report  {write_study_report(directory)}")
     print(f'ask     mgd sql --home {home} --run {directory.name} "select * from schedule_scores"')

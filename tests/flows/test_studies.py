@@ -16,6 +16,9 @@ def test_attribute_and_predict(tmp_path: Path, prefect_api: str, capsys: pytest.
     assert main(["attribute", study, "--validate", "--home", str(home)]) == 0
     said = capsys.readouterr().out
     assert "10 outputs of small-" in said and "worst output" in said
+    (page,) = home.glob("studies/*/report.html")
+    told = page.read_text()
+    assert "Do influences predict?" in told and told.count("<img ") > 80 and "Not asked yet: mgd poison." in told
     units = sorted((home / "studies").glob("*/work/attribution/*"))
     written = [path.stat().st_mtime_ns for path in units]
     assert main(["attribute", study, "--home", str(home)]) == 0, "again, and nothing is done twice"
@@ -47,6 +50,8 @@ def test_schedule(tmp_path: Path, prefect_api: str, capsys: pytest.CaptureFixtur
     assert main(["schedule", study, "--home", str(home)]) == 0
     said = capsys.readouterr().out
     assert "descent" in said and "grid" in said
+    (page,) = home.glob("studies/*/report.html")
+    assert "<polyline" in page.read_text()
     (picture,) = home.glob("studies/*/schedule.svg")
     assert picture.read_text().count("<polyline") == 4, "the flat one, two steps, the best one-cycle"
     capsys.readouterr()
@@ -60,4 +65,6 @@ def test_poison(tmp_path: Path, prefect_api: str, capsys: pytest.CaptureFixture[
     study, home = str(small_study(tmp_path, changes)), tmp_path / "home"
     assert main(["poison", study, "--home", str(home)]) == 0
     said = capsys.readouterr().out
+    (page,) = home.glob("studies/*/report.html")
+    assert "After it, the most harmful first" in page.read_text()
     assert "6 changed samples" in said and all(said.count(name) >= 2 for name in ("mgd", "noise", "flips", "cancel"))
