@@ -94,20 +94,23 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer subsets and a shorter GPT: under 45 s")
     parser.add_argument("--python", default=sys.executable, help="interpreter that has the peers (default: this one)")
     parser.add_argument("--full", action="store_true", help="three times as many subsets")
+    parser.add_argument("--only", choices=("pictures", "gpt"), help="one part of it; the other's keys are null")
     options = parser.parse_args()
     subsets = QUICK_SUBSETS if options.quick else SUBSETS * (3 if options.full else 1)
     shares = (0.01, 0.5) if options.quick else SHARES
+    rows, peers, gpt = list[Row](), list[PeerRow](), dict[str, float]()
     with tempfile.TemporaryDirectory() as home, deterministic(1):
-        with opened_study(begin_study(Path(home), find_study("fashion"))) as bench:
-            torch.set_num_threads(1)
-            rows, found = pictures(bench, shares, subsets, options.quick)
-            peers = compare_peers(bench, found, options.python, Path(home), options.quick)
-        gpt = language(QUICK_GPT if options.quick else GPT)
-    ours = rows[0].lds
+        if options.only != "gpt":
+            with opened_study(begin_study(Path(home), find_study("fashion"))) as bench:
+                torch.set_num_threads(1)
+                rows, found = pictures(bench, shares, subsets, options.quick)
+                peers = compare_peers(bench, found, options.python, Path(home), options.quick)
+        if options.only != "pictures":
+            gpt = language(QUICK_GPT if options.quick else GPT)
     figures = {
-        "lds_1": ours[0.01][0],
-        "lds_50": ours[0.5][0],
-        "lds_gpt_1": gpt["lds"],
+        "lds_1": rows[0].lds[0.01][0] if rows else None,
+        "lds_50": rows[0].lds[0.5][0] if rows else None,
+        "lds_gpt_1": gpt.get("lds"),
         "best_peer_1": max((peer.lds_1 for peer in peers if peer.best), default=None),
         "subsets": subsets,
         "recipes": [
