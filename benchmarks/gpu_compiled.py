@@ -49,7 +49,7 @@ def _programs(own: Training, rows: int) -> Iterator[tuple[str, Program, tuple[Te
         return value_and_gradient(*subject, theta, (images, tokens), weights)
 
     def reverse(theta: Tensor, v: Tensor, images: Tensor, tokens: Tensor, weights: Tensor) -> tuple[Tensor, ...]:
-        return tuple(curvature_product(*subject, theta, v, (images, tokens), weights))
+        return tuple(curvature_product(*subject, theta, v, (images, tokens), weights)[:3])
 
     yield "step", step, (theta, *batch.rows, batch.weights)
     yield "reverse", reverse, (theta, own.adjoint.theta, *batch.rows, batch.weights)
