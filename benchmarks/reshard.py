@@ -78,6 +78,7 @@ def main() -> None:
     """Print the table and the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_SAMPLES:,} samples instead of {SAMPLES:,}")
+    parser.add_argument("--repeats", type=int, help=f"of each lane (default: {REPEATS}, or {QUICK_REPEATS} if quick)")
     parser.add_argument("--dir", help="where to work (default: the system's directory for temporary files)")
     options = parser.parse_args()
     samples, per_shard = (QUICK_SAMPLES, QUICK_PER_SHARD) if options.quick else (SAMPLES, PER_SHARD)
@@ -87,9 +88,9 @@ def main() -> None:
         began = time.perf_counter()
         pool = indexed(str(root / "pool/shards"), root / "home")
         index_s = time.perf_counter() - began
-        repeats = QUICK_REPEATS if options.quick else REPEATS
+        repeats = options.repeats or (QUICK_REPEATS if options.quick else REPEATS)
         whole = measure(root, pool, per_shard, repeats, 1.0)
-        part = measure(root, pool, per_shard, 1 if options.quick else repeats, KEPT)
+        part = measure(root, pool, per_shard, 1 if options.quick and not options.repeats else repeats, KEPT)
     show(whole, part, index_s)
     emit("reshard", figures(whole, part, index_s, samples, repeats))
 
