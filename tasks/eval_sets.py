@@ -66,7 +66,7 @@ class EvalSet:
 
     def content(self, reader: Reader | None = None) -> str:
         """Digest of all its bytes, the same wherever it lies; reads it through."""
-        found = [self.kind, self.classes, self.templates]
+        found: list[object] = [self.kind, self.classes, self.templates]
         for shard in self.shards:
             state = blake2b(digest_size=16)
             file, _ = (reader or Reader()).open(shard)

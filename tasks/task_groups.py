@@ -69,7 +69,7 @@ def by_group(name: str, right: npt.NDArray[np.bool_], parted: Mapping[str, Whole
     found = {f"{name}_avg": float(right.mean())}
     for group in range(int(np.prod(sizes))):
         values = np.unravel_index(group, sizes[::-1])
-        label = "_".join(f"{by}:{value}" for by, value in zip(reversed(parted), values, strict=True))
+        label = "_".join(f"{by}:{value}" for by, value in zip(reversed(list(parted)), values, strict=True))
         within = group < len(counts)
         found[f"{name}_{label}"] = float(accuracy[group]) if within else 0.0
         found[f"count_{label}"] = float(counts[group]) if within else 0.0
