@@ -35,8 +35,8 @@ from benchmarks.oracles import (
     NaiveGradient,
     NaiveRun,
     Problem,
-    central_difference,
     relative_error,
+    settled_difference,
     with_learner,
 )
 from mgd_core.metaparameters import Inputs, WeightDecays
@@ -249,19 +249,19 @@ def difference_error(problem: Problem, start: int, naive: NaiveGradient) -> floa
     random = torch.randn(problem.pool_size, generator=draw, dtype=torch.float64)
     largest = naive.example.abs().argsort(descending=True)
     directions = [_axis(problem.pool_size, int(largest[0])), _axis(problem.pool_size, int(largest[5])), random]
-    differences = [central_difference(oracle.phi, oracle.no_change(), along, STEP) for along in directions]
+    differences = [settled_difference(oracle.phi, oracle.no_change(), along, STEP) for along in directions]
     exact = [(naive.example @ along).item() for along in directions]
     along = torch.randn(STEPS, generator=draw, dtype=torch.float64) * rates * (torch.arange(STEPS) >= start)
-    by_rate = central_difference(lambda r: oracle.phi(oracle.no_change(), r), rates, along, STEP)
+    by_rate = settled_difference(lambda r: oracle.phi(oracle.no_change(), r), rates, along, STEP)
     errors = [abs(by_rate / (naive.learning_rate @ along).item() - 1)]
     decays, along = oracle.decays(), 0.1 * torch.rand(STEPS, generator=draw, dtype=torch.float64)
     along = along * (torch.arange(STEPS) >= start)
-    by_decay = central_difference(lambda d: oracle.phi(oracle.no_change(), decays=d), decays, along, 10 * STEP)
+    by_decay = settled_difference(lambda d: oracle.phi(oracle.no_change(), decays=d), decays, along, 10 * STEP)
     errors.append(abs(by_decay / (naive.weight_decay @ along).item() - 1))
     for c, g in naive.inputs.items():
         x, along = problem.pool[c], torch.randn(problem.pool[c].shape, generator=draw, dtype=torch.float64)
         along *= x.std()
-        by_input = central_difference(lambda x, c=c: oracle.phi(oracle.no_change(), pool={c: x}), x, along, INPUT_STEP)  # type: ignore[misc]
+        by_input = settled_difference(lambda x, c=c: oracle.phi(oracle.no_change(), pool={c: x}), x, along, INPUT_STEP)  # type: ignore[misc]
         errors.append(abs(by_input / (g * along).sum().item() - 1))
     return max(*errors, relative_error(*(torch.tensor(x, dtype=torch.float64) for x in (differences, exact))))
 
@@ -290,7 +290,7 @@ def _probe_difference_error(oracle: NaiveRun, join: Joining, g: Tensor) -> float
 
     zero = torch.zeros(2, dtype=torch.float64)
     h = PROBE_STEP[type(oracle.problem.learner.optimizer)]
-    found = [central_difference(phi, zero, _axis(2, i), h) for i in range(2)]
+    found = [settled_difference(phi, zero, _axis(2, i), h) for i in range(2)]
     return relative_error(torch.tensor(found, dtype=torch.float64), g[pair])
 
 

@@ -9,6 +9,7 @@ trains again with the metaparameter moved. Cost: the graph of T steps in memory;
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -23,6 +24,9 @@ from mgd_core.objective import Rows
 from mgd_core.optimizers import Adam, Sgd, State
 
 Values = tuple[Tensor, ...]
+
+
+FINER, SETTLED = 4, 1e-9  # steps tried after the first; relative change at which a difference counts as settled
 
 
 @dataclass(frozen=True)
@@ -230,6 +234,23 @@ def central_difference(f: Callable[[Tensor], Tensor], at: Tensor, along: Tensor,
     """Derivative of ``f`` at ``at`` along ``along`` by the five-point stencil: error O(h^4) and rounding / h."""
     one, two = (f(at + k * along) - f(at - k * along) for k in (h, 2 * h))
     return ((8 * one - two) / (12 * h)).item()
+
+
+def settled_difference(f: Callable[[Tensor], Tensor], at: Tensor, along: Tensor, h: float) -> float:
+    """:func:`central_difference` at whichever step of h, h/8, h/64, ... it changes least by the next; f decides alone.
+
+    Some trainings bend within the step that suits others: Adam's first updates are nearly signs of the gradient.
+    """
+    found = central_difference(f, at, along, h)
+    closest, settled = math.inf, found
+    for _ in range(FINER):
+        h /= 8
+        last, found = found, central_difference(f, at, along, h)
+        if abs(found - last) < closest:
+            closest, settled = abs(found - last), found
+        if closest <= SETTLED * abs(found):
+            break
+    return settled
 
 
 def relative_error(found: Tensor, expected: Tensor) -> float:
