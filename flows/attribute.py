@@ -5,31 +5,29 @@ Composition only: the units say themselves what is done, so the same command goe
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.runtime.device import device_lock
-from flows.runtime.runners import make_runner
 from flows.runtime.session import record_session
+from flows.study_units import run_study, study_device
 from tasks import attribution
-from tasks.study_bench import begin_study, opened_study
-from tasks.study_options import find_study, load_study
+from tasks.study_bench import begin_study
+from tasks.study_options import find_study
 
 
 @task(name="sweep-outputs", task_run_name="sweep {number}", cache_policy=NO_CACHE, persist_result=False)
 def sweep_outputs(directory: Path, number: int) -> Path:
     """Train, and differentiate some of the outputs."""
-    with _device(directory):
+    with study_device(directory):
         return attribution.sweep_outputs(directory, number)
 
 
 @task(name="retrain", task_run_name="without {share} from {first}", cache_policy=NO_CACHE, persist_result=False)
 def retrain(directory: Path, share: float, first: int) -> Path:
     """Train without each of a block of random subsets."""
-    with _device(directory):
+    with study_device(directory):
         return attribution.retrain(directory, share, first)
 
 
@@ -49,11 +47,4 @@ def attribute(study: str, home: str = "runs", check: bool = False) -> str:
 
 def run_attribute(study: str, home: Path, check: bool) -> Path:
     """Run the flow in this process with the task runner that the study asks for."""
-    runtime = load_study(find_study(study)).runtime
-    configured = attribute.with_options(task_runner=make_runner(runtime.runner, runtime.workers))
-    return Path(configured(study, str(home), check))
-
-
-def _device(directory: Path) -> AbstractContextManager[None]:
-    with opened_study(directory) as bench:
-        return device_lock(bench.home, bench.study.runtime.device)
+    return run_study(attribute, study, home, check)

@@ -12,7 +12,7 @@ from prefect import flow, task
 from prefect.artifacts import create_link_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from flows.runtime.runners import make_runner
+from flows.runtime.runners import run_flow
 from flows.runtime.session import record_session
 from tasks import census as censuses
 from tasks import census_files, census_shards
@@ -63,5 +63,4 @@ def census(catalog: str, home: str = "runs") -> str:
 def run_census(catalog: str, home: Path) -> Path:
     """Run the flow in this process with the task runner that the catalog asks for."""
     runtime = load_catalog(find_catalog(catalog)).runtime
-    configured = census.with_options(task_runner=make_runner(runtime.runner, runtime.workers))
-    return Path(configured(catalog, str(home)))
+    return Path(run_flow(census, runtime, catalog, str(home)))

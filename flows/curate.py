@@ -15,7 +15,7 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.pool_building import build_pool
 from flows.runtime.device import device_lock
-from flows.runtime.runners import make_runner
+from flows.runtime.runners import run_flow
 from flows.runtime.session import record_session
 from flows.smoothness import gate
 from tasks import comparison, estimate, reports, rounds, selection, subsets
@@ -89,8 +89,7 @@ def curate(catalog: str, home: str = "runs") -> str:
 def run_curate(catalog: str, home: Path) -> Path:
     """Run the flow in this process with the task runner that the catalog asks for."""
     runtime = load_catalog(find_catalog(catalog)).runtime
-    configured = curate.with_options(task_runner=make_runner(runtime.runner, runtime.workers))
-    return Path(configured(catalog, str(home)))
+    return Path(run_flow(curate, runtime, catalog, str(home)))
 
 
 def _descend(directory: Path, options: Catalog) -> None:

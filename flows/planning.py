@@ -7,7 +7,7 @@ from pathlib import Path
 from prefect import flow
 
 from flows.pool_building import build_pool
-from flows.runtime.runners import make_runner
+from flows.runtime.runners import run_flow
 from flows.runtime.session import record_session
 from tasks.catalog import find_catalog, load_catalog
 from tasks.estimate import describe_plans
@@ -24,4 +24,4 @@ def plan(catalog: str, home: str = "runs") -> str:
 def run_plan(catalog: str, home: Path) -> str:
     """Run the flow in this process with the task runner that the catalog asks for."""
     runtime = load_catalog(find_catalog(catalog)).runtime
-    return str(plan.with_options(task_runner=make_runner(runtime.runner, runtime.workers))(catalog, str(home)))
+    return run_flow(plan, runtime, catalog, str(home))

@@ -5,38 +5,36 @@ Composition only: the units say themselves what is done, so the same command goe
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.runtime.device import device_lock
-from flows.runtime.runners import make_runner
 from flows.runtime.session import record_session
+from flows.study_units import run_study, study_device
 from tasks import poison_evidence, poisoning
 from tasks.study_bench import begin_study, opened_study
-from tasks.study_options import find_study, load_study
+from tasks.study_options import find_study
 
 
 @task(name="poison-step", task_run_name="metagradient step {number}", cache_policy=NO_CACHE, persist_result=False)
 def poison_step(directory: Path, number: int) -> Path:
     """Train, differentiate by pixels and labels, and move them."""
-    with _device(directory):
+    with study_device(directory):
         return poisoning.poison_step(directory, number)
 
 
 @task(name="poison-rival", task_run_name="{method}", cache_policy=NO_CACHE, persist_result=False)
 def rival(directory: Path, method: str) -> Path:
     """Change the same samples by a baseline."""
-    with _device(directory):
+    with study_device(directory):
         return poisoning.rival(directory, method)
 
 
 @task(name="poison-inspect", task_run_name="inspect {method}", cache_policy=NO_CACHE, persist_result=False)
 def inspect(directory: Path, method: str) -> None:
     """Train by both recipes, and take the metagradient that a curator would take."""
-    with _device(directory):
+    with study_device(directory):
         for recipe in (poisoning.SMOOTH, poisoning.PLAIN):
             poisoning.effect(directory, method, recipe)
         if method != poisoning.CLEAN:
@@ -63,11 +61,4 @@ def poison(study: str, home: str = "runs") -> str:
 
 def run_poison(study: str, home: Path) -> Path:
     """Run the flow in this process with the task runner that the study asks for."""
-    runtime = load_study(find_study(study)).runtime
-    configured = poison.with_options(task_runner=make_runner(runtime.runner, runtime.workers))
-    return Path(configured(study, str(home)))
-
-
-def _device(directory: Path) -> AbstractContextManager[None]:
-    with opened_study(directory) as bench:
-        return device_lock(bench.home, bench.study.runtime.device)
+    return run_study(poison, study, home)

@@ -5,38 +5,36 @@ Composition only: the units say themselves what is done, so the same command goe
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.runtime.device import device_lock
-from flows.runtime.runners import make_runner
 from flows.runtime.session import record_session
+from flows.study_units import run_study, study_device
 from tasks import schedule_search
 from tasks.study_bench import begin_study, opened_study
-from tasks.study_options import find_study, load_study
+from tasks.study_options import find_study
 
 
 @task(name="schedule-step", task_run_name="metagradient step {number}", cache_policy=NO_CACHE, persist_result=False)
 def descend(directory: Path, number: int) -> Path:
     """Train, differentiate by the learning rates, and move them."""
-    with _device(directory):
+    with study_device(directory):
         return schedule_search.descend(directory, number)
 
 
 @task(name="schedule-grid", task_run_name="one-cycles from {first}", cache_policy=NO_CACHE, persist_result=False)
 def train_grid(directory: Path, first: int) -> Path:
     """Train a block of one-cycles."""
-    with _device(directory):
+    with study_device(directory):
         return schedule_search.train_grid(directory, first)
 
 
 @task(name="schedule-compare", cache_policy=NO_CACHE, persist_result=False)
 def compare(directory: Path) -> None:
     """Train the best of both with other seeds, publish, and draw."""
-    with _device(directory):
+    with study_device(directory):
         schedule_search.publish_schedules(directory)
 
 
@@ -57,11 +55,4 @@ def schedule(study: str, home: str = "runs") -> str:
 
 def run_schedule(study: str, home: Path) -> Path:
     """Run the flow in this process with the task runner that the study asks for."""
-    runtime = load_study(find_study(study)).runtime
-    configured = schedule.with_options(task_runner=make_runner(runtime.runner, runtime.workers))
-    return Path(configured(study, str(home)))
-
-
-def _device(directory: Path) -> AbstractContextManager[None]:
-    with opened_study(directory) as bench:
-        return device_lock(bench.home, bench.study.runtime.device)
+    return run_study(schedule, study, home)

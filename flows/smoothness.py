@@ -14,7 +14,7 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.pool_building import build_pool
 from flows.runtime.device import device_lock
-from flows.runtime.runners import make_runner
+from flows.runtime.runners import run_flow
 from flows.runtime.session import record_session
 from tasks import metagradient_check
 from tasks import smoothness as measuring
@@ -65,8 +65,7 @@ def smoothness(catalog: str, home: str = "runs", sweep: bool = False, **measure:
 def run_smoothness(catalog: str, home: Path, sweep: bool, **measure: float) -> Path:
     """Run the flow in this process with the task runner that the catalog asks for."""
     runtime = load_catalog(find_catalog(catalog)).runtime
-    configured = smoothness.with_options(task_runner=make_runner(runtime.runner, runtime.workers))
-    return Path(configured(catalog, str(home), sweep, **measure))
+    return Path(run_flow(smoothness, runtime, catalog, str(home), sweep, **measure))
 
 
 def gate(directory: Path, options: Catalog) -> None:

@@ -116,13 +116,23 @@ def instance_norm(x: Tensor, *others: Any, **named: Any) -> Tensor:
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Affine map of the last dimension."""
     (x0, dx), (w, dw) = _dual(x), _dual(weight)
-    b, db = (None, None) if bias is None else _dual(bias)
     if dx is None or dw is None or x0.ndim < 2:
         return F.linear(x, weight, bias)
-    db = None if b is None else _or_zero(db, b)
-    tensors = _lowered(x0, dx, w, dw, b, db)
-    with torch.autocast(x0.device.type, enabled=False):
-        return fwd.make_dual(*LinearDual.apply(*tensors))
+    return _applied(LinearDual, (x0, dx, w, dw), bias)
+
+
+def _applied(
+    layer: type[LinearDual] | type[ConvDual],
+    tensors: tuple[Tensor, Tensor | None, Tensor, Tensor],
+    bias: Tensor | None,
+    *settings: ConvSettings,
+) -> Tensor:
+    """A layer of products on (x, dx, w, dw) and its bias, in autocast's precision where that is on."""
+    b, db = (None, None) if bias is None else _dual(bias)
+    x, *others = tensors
+    cast = _lowered(x, *others, b, None if b is None else _or_zero(db, b))
+    with torch.autocast(x.device.type, enabled=False):
+        return fwd.make_dual(*layer.apply(*cast, *settings))
 
 
 def gelu(x: Tensor, approximate: str = "none") -> Tensor:
@@ -146,12 +156,8 @@ def convolution(
     (x0, dx), (w, dw) = _dual(x), _dual(weight)
     if dw is None or isinstance(padding, str) or x0.ndim != 4:
         return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
-    b, db = (None, None) if bias is None else _dual(bias)
-    db = None if b is None else _or_zero(db, b)
     settings = ConvSettings(_pair(stride), _pair(padding), _pair(dilation), groups)
-    tensors = _lowered(x0, dx, w, dw, b, db)
-    with torch.autocast(x0.device.type, enabled=False):
-        return fwd.make_dual(*ConvDual.apply(*tensors, settings))
+    return _applied(ConvDual, (x0, dx, w, dw), bias, settings)
 
 
 def double_convolution(

@@ -124,6 +124,14 @@ def read_json(path: str | Path) -> Any:
         ) from error
 
 
+def is_done(record: Path, key: str) -> bool:
+    """Whether a unit's record exists for these very inputs."""
+    try:
+        return bool(read_json(record)["key"] == key)
+    except (FileNotFoundError, json.JSONDecodeError, KeyError):
+        return False
+
+
 def sweep(directory: Path, name: str) -> None:
     """Remove what killed writers of `name` left under temporary names; files of living writers stay."""
     for path in directory.glob(f".{escape(name)}.*.tmp"):

@@ -6,27 +6,18 @@ read once, checked before any work, and copied into the run with its digest.
 
 from __future__ import annotations
 
-import difflib
-import tomllib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, field_validator, model_validator
 
 from tasks import pools
+from tasks.catalog_files import CATALOGS, CatalogError, find_file, read_file
 from tasks.census_kinds import CensusOptions
 from tasks.remotes import RemoteOptions
 from tasks.smoothness_options import SmoothnessOptions
 from tasks.subset_expressions import parse, rebased
 from tasks.target_options import TargetOptions, TaskOptions
-
-CATALOGS = Path(__file__).resolve().parents[1] / "catalogs"
-"""The catalogs, views, models and pools that travel with the package."""
-
-
-class CatalogError(ValueError):
-    """A catalog that cannot be used: says which file and key, and what to write instead."""
 
 
 class Section(BaseModel):
@@ -274,11 +265,7 @@ def find_catalog(name: str) -> Path:
     Raises:
         CatalogError: no such file or name; lists the names there are.
     """
-    for candidate in (Path(name), CATALOGS / f"{name}.toml"):
-        if candidate.is_file():
-            return candidate.resolve()
-    known = ", ".join(sorted(p.stem for p in CATALOGS.glob("*.toml")))
-    raise CatalogError(f"no catalog '{name}': neither a file nor one of those that come with mgd ({known})")
+    return find_file("catalog", name, CATALOGS)
 
 
 def load_catalog(path: Path) -> Catalog:
@@ -287,15 +274,7 @@ def load_catalog(path: Path) -> Catalog:
     Raises:
         CatalogError: with every problem found: file, key, value, and the nearest valid key for a typo.
     """
-    try:
-        raw = tomllib.loads(path.read_text())
-    except tomllib.TOMLDecodeError as error:
-        raise CatalogError(f"{path}: not valid TOML: {error}") from None
-    try:
-        catalog = Catalog.model_validate(raw)
-    except ValidationError as error:
-        raise CatalogError("\n".join(_explain(path, error))) from None
-    return _resolved(catalog, path.parent)
+    return _resolved(read_file(path, Catalog), path.parent)
 
 
 def check_sources(catalog: Catalog) -> None:
@@ -312,33 +291,6 @@ def check_sources(catalog: Catalog) -> None:
         if "://" not in place and not set(place) & set("*?[{") and not Path(place).exists():
             told = f"catalog '{catalog.name}': {key} {place} is not there. {catalog.pool.how_to_get}"
             raise CatalogError(told.rstrip())
-
-
-def _explain(path: Path, error: ValidationError) -> Iterator[str]:
-    for problem in error.errors():
-        key = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "extra_forbidden":
-            options = sorted(_fields_at(problem["loc"][:-1]))
-            near = difflib.get_close_matches(str(problem["loc"][-1]), options, n=1, cutoff=0.5)
-            hint = f"did you mean '{near[0]}'?" if near else f"valid keys here: {', '.join(options)}"
-            yield f"{path}: unknown key '{key}'; {hint}"
-        elif problem["type"] == "missing":
-            yield f"{path}: key '{key}' is missing"
-        elif not key:
-            yield f"{path}: {problem['msg']}"
-        else:
-            yield f"{path}: key '{key}' = {problem['input']!r}: {problem['msg']}"
-
-
-def _fields_at(location: tuple[int | str, ...]) -> set[str]:
-    """Field names of the section at ``location``."""
-    model: Any = Catalog
-    for part in location:
-        if isinstance(model, type) and issubclass(model, BaseModel) and part in model.model_fields:
-            annotation = model.model_fields[str(part)].annotation
-            nested = [a for a in (annotation, *getattr(annotation, "__args__", ())) if isinstance(a, type)]
-            model = next((a for a in nested if issubclass(a, BaseModel)), annotation)
-    return set(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else set()
 
 
 def _resolved(catalog: Catalog, base: Path) -> Catalog:

@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 import torch
 
 from mgd_core.order import generator
-from tasks.artefacts import digest, publish_json, publishing, read_json
+from tasks.artefacts import digest, is_done, publish_json, publishing, read_json
 from tasks.evaluation_records import publish_rows
-from tasks.rounds import PROBE_BATCH, counts_of, is_done, load_parameters
+from tasks.rounds import PROBE_BATCH, counts_of, load_parameters
 from tasks.trained import trained_parameters
 from tasks.workbench import Counts, Workbench, opened
 

@@ -17,8 +17,8 @@ import numpy as np
 from safetensors import safe_open
 
 from mgd_core.smoothness import direction
-from tasks.artefacts import read_json
-from tasks.rounds import is_done, train_round
+from tasks.artefacts import is_done, read_json
+from tasks.rounds import train_round
 from tasks.runs import Run
 from tasks.smoothness import FOLDER, measure_direction, record_result
 from tasks.smoothness_menu import OWN

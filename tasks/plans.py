@@ -14,7 +14,7 @@ from mgd_core.kary import kary
 from mgd_core.planning import Forecast, Rates, auto, forecast
 from mgd_core.plans import Binomial, binomial, keep_all
 from mgd_core.segments import Segments, segments
-from tasks.artefacts import publish_json, read_json
+from tasks.artefacts import is_done, publish_json, read_json
 from tasks.catalog import Catalog, CatalogError, DescentOptions
 from tasks.step_costs import measure, measure_transfers
 from tasks.workbench import Workbench
@@ -32,7 +32,7 @@ def plan_of(bench: Workbench) -> Plan:
     if bench.catalog.descent.plan != "auto":
         return _named(bench.catalog, bench.catalog.descent.model_dump())
     record, key = bench.run.work(RECORD), bench.run.key(RECORD)
-    if not record.exists() or read_json(record)["key"] != key:
+    if not is_done(record, key):
         publish_json(record, {"key": key, "plan": _settings(_chosen(bench))})
     return _named(bench.catalog, read_json(record)["plan"])
 

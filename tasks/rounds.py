@@ -6,7 +6,6 @@ nothing then. What a round is a function of: the run's catalog and pool, and the
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from functools import lru_cache
@@ -26,7 +25,7 @@ from mgd_core.descent import mask
 from mgd_core.journal import Interval, durable
 from mgd_core.probe import Probe
 from mgd_core.replay import Metagradient, ProbePoint, replay, train
-from tasks.artefacts import digest, publish_bytes, publish_json, read_json
+from tasks.artefacts import digest, is_done, publish_bytes, publish_json, read_json
 from tasks.catalog import DescentOptions
 from tasks.count_updates import publish_counts, publish_update
 from tasks.plans import plan_of
@@ -155,14 +154,6 @@ def load_parameters(record: Path) -> torch.Tensor:
     """Final parameters (P,) of a trained round."""
     with safe_open(record.with_suffix(".safetensors"), "pt") as file:
         return file.get_tensor("theta")
-
-
-def is_done(record: Path, key: str) -> bool:
-    """Whether a unit's record exists for these very inputs."""
-    try:
-        return bool(read_json(record)["key"] == key)
-    except (FileNotFoundError, json.JSONDecodeError, KeyError):
-        return False
 
 
 def _replay(bench: Workbench, counts: Counts, round: int, differentiate: bool, key: str) -> tuple[Metagradient, float]:

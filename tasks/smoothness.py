@@ -23,11 +23,10 @@ from mgd_core.optimizers import State
 from mgd_core.replay import train
 from mgd_core.reverse import NonFiniteError
 from mgd_core.smoothness import UndefinedSmoothness, along, direction, reweighted
-from tasks.artefacts import publish_bytes, publish_json, read_json
+from tasks.artefacts import is_done, publish_bytes, publish_json, read_json
 from tasks.estimate import publish_pool
 from tasks.plans import plan_of
 from tasks.progress import announce, say
-from tasks.rounds import is_done
 from tasks.smoothness_menu import OWN, Variant, applied, variants
 from tasks.smoothness_options import SmoothnessOptions
 from tasks.smoothness_table import own_score

@@ -6,14 +6,13 @@ A study asks of one training recipe on labelled pictures what a curation does no
 
 from __future__ import annotations
 
-import difflib
-import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from tasks.catalog import CATALOGS, CatalogError, LearnerOptions, Positive, Section, Share, Whole
+from tasks.catalog import LearnerOptions, Positive, Section, Share, Whole
+from tasks.catalog_files import CATALOGS, CatalogError, find_file, read_file
 
 STUDIES = CATALOGS / "studies"
 
@@ -163,11 +162,7 @@ def find_study(name: str) -> Path:
     Raises:
         CatalogError: no such file or name; lists the names there are.
     """
-    for candidate in (Path(name), STUDIES / f"{name}.toml"):
-        if candidate.is_file():
-            return candidate.resolve()
-    known = ", ".join(sorted(p.stem for p in STUDIES.glob("*.toml")))
-    raise CatalogError(f"no study '{name}': neither a file nor one of those that come with mgd ({known})")
+    return find_file("study", name, STUDIES)
 
 
 def load_study(path: Path) -> Study:
@@ -176,28 +171,9 @@ def load_study(path: Path) -> Study:
     Raises:
         CatalogError: with every problem found, and the nearest valid key for a typo; or the source is not there.
     """
-    try:
-        study = Study.model_validate(tomllib.loads(path.read_text()))
-    except tomllib.TOMLDecodeError as error:
-        raise CatalogError(f"{path}: not valid TOML: {error}") from None
-    except ValidationError as error:
-        raise CatalogError("\n".join(_told(path, problem) for problem in error.errors())) from None
+    study = read_file(path, Study)
     source = (path.parent / study.data.source).resolve()
     if not source.exists():
         told = f"study '{study.name}': data.source {source} is not there. {study.data.how_to_get}"
         raise CatalogError(told.rstrip())
     return study.model_copy(update={"data": study.data.model_copy(update={"source": str(source)})})
-
-
-def _told(path: Path, problem: Any) -> str:
-    key = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        model: Any = Study
-        for part in problem["loc"][:-1]:
-            model = model.model_fields[str(part)].annotation
-        near = difflib.get_close_matches(str(problem["loc"][-1]), model.model_fields, n=1, cutoff=0.5)
-        hint = f"did you mean '{near[0]}'?" if near else f"valid keys here: {', '.join(sorted(model.model_fields))}"
-        return f"{path}: unknown key '{key}'; {hint}"
-    if problem["type"] == "missing":
-        return f"{path}: key '{key}' is missing"
-    return f"{path}: {key or 'the catalog'}: {problem['msg']}"

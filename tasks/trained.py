@@ -14,10 +14,9 @@ from safetensors.torch import save as to_safetensors
 from mgd_core.clip import ClipObjective
 from mgd_core.precision import Autocast
 from mgd_core.replay import train
-from tasks.artefacts import digest, publish_bytes, publish_json, read_json
+from tasks.artefacts import digest, is_done, publish_bytes, publish_json, read_json
 from tasks.encoders import RunEncoder
 from tasks.progress import announce
-from tasks.rounds import is_done
 from tasks.workbench import Counts, Workbench
 
 

@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 Make = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
 """Adds a command: its name, what runs it, and what it says of itself."""
+
+
+@contextmanager
+def flow_session(home: Path) -> Iterator[str]:
+    """Where flows may be imported and run: a Prefect server, whose API's address it gives, and progress shown."""
+    from flows.runtime.session import prefect_session
+
+    with prefect_session(home) as url:
+        from flows.console import shown_progress
+
+        with shown_progress():
+            yield url
 
 
 def whole(text: str) -> int:

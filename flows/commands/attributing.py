@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 
-Make = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
+from flows.commands import Make, flow_session
 
 ATTRIBUTE = """influence of every training sample on named outputs of a study's classifier
 
@@ -37,15 +36,11 @@ def _attribute(options: argparse.Namespace) -> int:
     from tasks.study_options import find_study, load_study
 
     load_study(find_study(options.study))  # mistakes are told before anything starts
-    from flows.runtime.session import prefect_session
-
     home = options.home.resolve()
-    with prefect_session(home):
+    with flow_session(home):
         from flows.attribute import run_attribute
-        from flows.console import shown_progress
 
-        with shown_progress():
-            directory = run_attribute(options.study, home, options.validate)
+        directory = run_attribute(options.study, home, options.validate)
     _show(home, directory)
     return 0
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
 
-Make = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
+from flows.commands import Make, flow_session
+
 OVER = 3
 """Exit status of a census that found more than the catalog allows; 1 is any failure to take it."""
 
@@ -28,15 +28,11 @@ def _run(options: argparse.Namespace) -> int:
     from tasks.catalog import check_sources, find_catalog, load_catalog
 
     check_sources(load_catalog(find_catalog(options.catalog)))
-    from flows.runtime.session import prefect_session
-
     home = options.home.resolve()
-    with prefect_session(home):
+    with flow_session(home):
         from flows.census import run_census
-        from flows.console import shown_progress
 
-        with shown_progress():
-            directory = run_census(options.catalog, home)
+        directory = run_census(options.catalog, home)
     from tasks.artefacts import read_json
     from tasks.census import CensusRecord
     from tasks.census_page import format_census

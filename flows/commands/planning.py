@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 
-Make = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
+from flows.commands import Make, flow_session
 
 TEXT = """say what a catalog's reverse sweeps will keep, recompute and take
 
@@ -24,13 +23,9 @@ def _run(options: argparse.Namespace) -> int:
     from tasks.catalog import check_sources, find_catalog, load_catalog
 
     check_sources(load_catalog(find_catalog(options.catalog)))
-    from flows.runtime.session import prefect_session
-
     home = options.home.resolve()
-    with prefect_session(home):
-        from flows.console import shown_progress
+    with flow_session(home):
         from flows.planning import run_plan
 
-        with shown_progress():
-            print(run_plan(options.catalog, home))
+        print(run_plan(options.catalog, home))
     return 0

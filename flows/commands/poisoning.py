@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 
-Make = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
+from flows.commands import Make, flow_session
 
 POISON = """measure how fragile a study's training set is
 
@@ -27,15 +26,11 @@ def _poison(options: argparse.Namespace) -> int:
     from tasks.study_options import find_study, load_study
 
     load_study(find_study(options.study))  # mistakes are told before anything starts
-    from flows.runtime.session import prefect_session
-
     home = options.home.resolve()
-    with prefect_session(home):
-        from flows.console import shown_progress
+    with flow_session(home):
         from flows.poison import run_poison
 
-        with shown_progress():
-            directory = run_poison(options.study, home)
+        directory = run_poison(options.study, home)
     _show(home, directory)
     return 0
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean, stdev
 
-Make = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
+from flows.commands import Make, flow_session
 
 SCHEDULE = """learning-rate schedule of a study, found by metagradient steps from a flat one
 
@@ -26,15 +25,11 @@ def _schedule(options: argparse.Namespace) -> int:
     from tasks.study_options import find_study, load_study
 
     load_study(find_study(options.study))  # mistakes are told before anything starts
-    from flows.runtime.session import prefect_session
-
     home = options.home.resolve()
-    with prefect_session(home):
-        from flows.console import shown_progress
+    with flow_session(home):
         from flows.schedule import run_schedule
 
-        with shown_progress():
-            directory = run_schedule(options.study, home)
+        directory = run_schedule(options.study, home)
     _show(home, directory)
     return 0
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
-Make = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
+from flows.commands import Make, flow_session
+
 BELOW = 3
 """Exit status where the recipe is below the catalog's bar; 1 is any failure to measure it."""
 
@@ -44,15 +44,11 @@ def _run(options: argparse.Namespace) -> int:
     check_sources(catalog)
     measure = {name: value for name in ("directions", "h") if (value := getattr(options, name)) is not None}
     _check(measure, options.sweep and not any(catalog.smoothness.menu.model_dump().values()))
-    from flows.runtime.session import prefect_session
-
     home = options.home.resolve()
-    with prefect_session(home):
-        from flows.console import shown_progress
+    with flow_session(home):
         from flows.smoothness import run_smoothness
 
-        with shown_progress():
-            directory = run_smoothness(options.catalog, home, options.sweep, **measure)
+        directory = run_smoothness(options.catalog, home, options.sweep, **measure)
     return _show(directory, catalog.smoothness.bar)
 
 

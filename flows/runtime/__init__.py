@@ -5,7 +5,7 @@ Nothing here imports prefect, ray or dask before it is called: ``mgd --help`` an
 
 from flows.runtime.device import device_lock
 from flows.runtime.environment import prepare_environment
-from flows.runtime.runners import make_runner
+from flows.runtime.runners import make_runner, run_flow
 from flows.runtime.server import ServerError, ServerStatus, ensure_server, server_status, stop_server
 from flows.runtime.session import prefect_session, record_session
 
@@ -18,6 +18,7 @@ __all__ = [
     "prefect_session",
     "prepare_environment",
     "record_session",
+    "run_flow",
     "server_status",
     "stop_server",
 ]

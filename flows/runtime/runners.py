@@ -1,4 +1,4 @@
-"""The task runner of a flow, built at the call: ``flow.with_options(task_runner=make_runner(...))``.
+"""The task runner of a flow, built at the call (:func:`run_flow`).
 
 Never in the decorator: that runs at import. Tasks are coarse (a shard or more, seconds of work), because a
 task costs 5 ms in threads but about 150 ms in processes, Ray and Dask, most of it a new API client each.
@@ -8,9 +8,10 @@ Ray assigns devices and is the one to take on a cluster; Dask does not set ``CUD
 import importlib
 import os
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 if TYPE_CHECKING:
+    from prefect import Flow
     from prefect.task_runners import TaskRunner
 
 RunnerKind = Literal["threads", "processes", "ray", "dask"]
@@ -39,6 +40,23 @@ def make_runner(kind: RunnerKind, workers: int) -> "TaskRunner[Any]":
         cluster = {"n_workers": workers, "threads_per_worker": 1}
         return _integration("dask").DaskTaskRunner(cluster_kwargs=cluster)
     raise ValueError(f"unknown task runner {kind!r}: choose one of {', '.join(get_args(RunnerKind))}")
+
+
+class RunnerOptions(Protocol):
+    """What a catalog says of the runner: its kind, and how many tasks at a time."""
+
+    @property
+    def runner(self) -> RunnerKind:
+        """See `make_runner`."""
+
+    @property
+    def workers(self) -> int:
+        """See `make_runner`."""
+
+
+def run_flow(flow: "Flow[..., str]", options: RunnerOptions, *arguments: object, **named: object) -> str:
+    """Run `flow` in this process with the task runner that `options` ask for; returns what the flow does."""
+    return flow.with_options(task_runner=make_runner(options.runner, options.workers))(*arguments, **named)
 
 
 def _integration(name: str) -> ModuleType:

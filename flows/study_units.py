@@ -1,0 +1,24 @@
+"""What the flows of a study share: the device that its units take in turn, and how such a flow is run."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from prefect import Flow
+
+from flows.runtime.device import device_lock
+from flows.runtime.runners import run_flow
+from tasks.study_bench import opened_study
+from tasks.study_options import find_study, load_study
+
+
+def study_device(directory: Path) -> AbstractContextManager[None]:
+    """The lock of the device that the study in ``directory`` runs on."""
+    with opened_study(directory) as bench:
+        return device_lock(bench.home, bench.study.runtime.device)
+
+
+def run_study(flow: Flow[..., str], study: str, home: Path, *arguments: object) -> Path:
+    """Run a study's flow in this process with the task runner that the study asks for; returns its directory."""
+    return Path(run_flow(flow, load_study(find_study(study)).runtime, study, str(home), *arguments))
