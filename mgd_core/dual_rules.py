@@ -193,8 +193,11 @@ def attention(
     enable_gqa: bool = False,
 ) -> Tensor:
     """Scaled dot-product attention by its definition: the only form with all the derivatives that the engine takes."""
-    if dropout_p or enable_gqa:
-        raise ValueError("attention with dropout or grouped queries is not supported: set dropout to 0")
+    if dropout_p:
+        raise ValueError(f"attention drops at random (p={dropout_p}); a replayed step would differ. Set p to 0.")
+    if enable_gqa:  # a key and its value serve a group of consecutive queries
+        group = query.shape[-3] // key.shape[-3]
+        key, value = (x.repeat_interleave(group, dim=-3) for x in (key, value))
     scores = (query * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)) @ key.transpose(-2, -1)
     if is_causal:
         keep = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
