@@ -1,8 +1,7 @@
 """How fragile is a training set? A few of its samples are changed so that the trained model does badly.
 
-z are the pixels and the labels (probabilities of classes) of a share of the training pictures, kept to valid pictures
-and to the simplex. A metagradient step trains, differentiates the target loss by z, and moves every pixel one way or
-the other by the same amount (Engstrom et al. 2025, arXiv 2503.13751, its section on accuracy-degrading poisoning).
+z are the pixels and the labels (probabilities of classes) of a share of the training pictures (tasks.poisons), moved by
+metagradient ascent on the target loss (tasks.poison_ascent; Engstrom et al. 2025, arXiv 2503.13751, section 5).
 Beside it random noise, flipped labels, and gradient cancelling (mgd_core.cancelling) at the same share. Effects are
 measured on the test split, which the attack has not seen, with the study's recipe and with a plain one; and how a
 curator would spot the changed samples: by their metagradient under a clean target.
@@ -10,59 +9,47 @@ curator would spot the changed samples: by their metagradient under a clean targ
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
-from safetensors.torch import save as to_safetensors
-from torch import Tensor
 
 from mgd_core.cancelling import cancelled, corrupted
 from mgd_core.classification import ClassificationObjective
-from mgd_core.learner import Batch, Learner
-from mgd_core.metaparameters import Inputs
+from mgd_core.learner import Learner
 from mgd_core.optimizers import Sgd, State
 from mgd_core.order import generator
-from mgd_core.plans import keep_all
-from mgd_core.replay import replay, train
+from mgd_core.replay import train
 from mgd_core.reverse import NonFiniteError
 from mgd_core.schedules import one_cycle
-from tasks.artefacts import publish_bytes, publish_json, read_json
-from tasks.pictures import MEAN, SPREAD
+from tasks import poison_ascent
+from tasks.artefacts import publish_json, read_json
+from tasks.poisons import HIGH, LOW, STREAM, Poison, kinds_of, load_poison, poisoned, save_poison, start_of
 from tasks.progress import announce
 from tasks.study_bench import StudyBench, opened_study
-from tasks.study_targets import SCORES, score_of, target_of
+from tasks.study_targets import SCORES, right_of, score_of, target_of
 
 CLEAN, MGD, NOISE, FLIPS, CANCEL = "clean", "mgd", "noise", "flips", "cancel"
 METHODS = (CLEAN, MGD, NOISE, FLIPS, CANCEL)
 SMOOTH, PLAIN = "smooth", "plain"
-STREAM = 1 << 27  # names the generator of the poisons; beyond any round
-LOW, HIGH = (0 - MEAN) / SPREAD, (1 - MEAN) / SPREAD  # a pixel's range in the pictures' units
-
-
-@dataclass(frozen=True)
-class Poison:
-    """Changed samples: positions (m,) in the training split, pixels (m, channels, side, side), soft labels (m, C)."""
-
-    ids: Tensor
-    pixels: Tensor
-    labels: Tensor
 
 
 def poison_step(directory: Path, number: int) -> Path:
     """Poisons after ``number`` metagradient steps (0: as they are); returns the path of their tensors."""
     with opened_study(directory) as bench:
         o = bench.study.poison
-        key = bench.key("poison", o.share, o.step_size, o.labels, o.seed)
+        falling = o.steps if o.decay == "linear" else None
+        key = bench.key("poison", o.share, o.step_size, o.momentum, falling, o.target_batch, o.labels, o.seed)
         path = bench.work("poison", f"{key[:16]}-mgd-{number:03d}.safetensors")
         if not path.exists():
-            found = start_of(bench)
+            at = poison_ascent.begin(bench)
             if number:
-                found = _stepped(bench, _load(poison_step(directory, number - 1)))
+                before = poison_step(directory, number - 1)
+                at = poison_ascent.stepped(bench, poison_ascent.load_ascent(before, at.found.ids.device), number)
             announce("poison: metagradient steps", number, o.steps)
-            _save(path, found)
+            at.save(path)
         return path
 
 
@@ -73,7 +60,7 @@ def rival(directory: Path, method: str) -> Path:
         key = bench.key("poison", o.share, o.labels, o.seed, method, o.cancel_steps, o.cancel_budgets)
         path = bench.work("poison", f"{key[:16]}-{method}.safetensors")
         if not path.exists():
-            _save(path, _cancelling(bench) if method == CANCEL else _random(bench, method))
+            save_poison(path, _cancelling(bench) if method == CANCEL else _random(bench, method))
         return path
 
 
@@ -83,64 +70,31 @@ def poisons_of(directory: Path, method: str) -> Poison:
         if method == CLEAN:
             return start_of(bench)
         path = poison_step(directory, bench.study.poison.steps) if method == MGD else rival(directory, method)
-        return _load(path)
+        return load_poison(path, bench.train.pixels.device)
 
 
 def effect(directory: Path, method: str, recipe: str) -> dict[str, float]:
     """Loss and accuracy of a training on the set that a method poisoned, by the study's recipe or the plain one."""
+    scores: dict[str, float] = _effect(directory, method, recipe)["scores"]
+    return scores
+
+
+def answers(directory: Path, method: str, recipe: str) -> list[int]:
+    """Whether that training is right on each test picture, 1 or 0: for errors of paired differences."""
+    right: list[int] = _effect(directory, method, recipe)["right"]
+    return right
+
+
+def _effect(directory: Path, method: str, recipe: str) -> dict[str, Any]:
     with opened_study(directory) as bench:
         o, found = bench.study.poison, poisons_of(directory, method)
         key = bench.key("effect", method, recipe, o.model_dump(mode="json"))
         path = bench.work("poison", f"{key[:16]}-{method}-{recipe}.json")
         if not path.exists():
-            publish_json(path, _trained(bench, found, recipe))
+            publish_json(path, trained_on(bench, found, recipe))
             announce(f"poison: {recipe} recipe", METHODS.index(method) + 1, len(METHODS))
-        scores: dict[str, float] = read_json(path)
-        return scores
-
-
-def start_of(bench: StudyBench) -> Poison:
-    """The samples that are to be changed, as they are: a random share of the training split."""
-    o, n = bench.study.poison, len(bench.train)
-    count = max(1, round(o.share * n))
-    ids = torch.from_numpy(generator(o.seed, STREAM, 0).permutation(n)[:count]).sort().values
-    ids = ids.to(bench.train.labels.device)
-    labels = F.one_hot(bench.train.labels[ids], len(bench.classes)).to(bench.train.pixels.dtype)
-    return Poison(ids, bench.train.pixels[ids], labels)
-
-
-def kinds_of(bench: StudyBench, found: Poison) -> tuple[Inputs, Inputs]:
-    """The metaparameters: pixels and labels of the poisons."""
-    n = len(bench.train)
-    pixels = Inputs(0, found.ids, n, tuple(found.pixels.shape[1:]), low=LOW, high=HIGH)
-    return pixels, Inputs(1, found.ids, n, tuple(found.labels.shape[1:]), simplex=True)
-
-
-def poisoned(bench: StudyBench, learner: Learner, found: Poison) -> Learner:
-    """The learner that trains on the poisoned set: soft labels for all, changed rows for the poisons."""
-    classes = len(bench.classes)
-
-    def batches(t: int) -> Batch:
-        batch = learner.batches(t)
-        pixels, labels = batch.rows
-        return batch._replace(rows=(pixels, F.one_hot(labels, classes).to(pixels.dtype)))
-
-    pixels, labels = kinds_of(bench, found)
-    return labels.placed(pixels.placed(replace(learner, batches=batches), found.pixels), found.labels)
-
-
-def _stepped(bench: StudyBench, found: Poison) -> Poison:
-    o, kinds = bench.study.poison, kinds_of(bench, found)
-    learner, state = bench.learner()
-    target, plan = target_of(learner, bench.target), keep_all(0, learner.steps)
-    result = replay(poisoned(bench, learner, found), state, target, plan, len(bench.train), metaparameters=kinds)
-    up, of_labels = (result.sums[kind.name] for kind in kinds)
-    pixels = kinds[0].projected(found.pixels + o.step_size * (HIGH - LOW) * up.sign())
-    labels = found.labels
-    if o.labels:
-        largest = of_labels.abs().amax(1, keepdim=True).clamp(min=torch.finfo(of_labels.dtype).tiny)
-        labels = kinds[1].projected(labels + o.step_size * of_labels / largest)
-    return Poison(found.ids, pixels, labels)
+        known: dict[str, Any] = read_json(path)
+        return known
 
 
 def _random(bench: StudyBench, method: str) -> Poison:
@@ -156,32 +110,35 @@ def _random(bench: StudyBench, method: str) -> Poison:
 
 
 def _cancelling(bench: StudyBench) -> Poison:
-    """At the budget of those tried that hurts the study's recipe most: the baseline's own best setting."""
+    """At the budget of those tried that costs the study's recipe most target accuracy: the baseline's best setting."""
     o, start = bench.study.poison, start_of(bench)
     learner, state = bench.learner()
     theta, kinds = train(learner, state)[0].theta, kinds_of(bench, start)
     clean = torch.ones(len(bench.train), dtype=torch.bool, device=start.ids.device)
     clean[start.ids] = False
     rows = (bench.train.pixels[clean], F.one_hot(bench.train.labels[clean], len(bench.classes)).to(start.labels))
-    best, highest = start, float("-inf")
+    best, lowest = start, float("inf")
     for budget in o.cancel_budgets:
         at = corrupted(theta, target_of(learner, bench.target), budget)
         columns = [start.pixels, 0.9 * start.labels + 0.1 / start.labels.shape[1]]
         pixels, labels = cancelled(learner.objective, learner.layout, at, rows, kinds, columns, o.cancel_steps)
         found = Poison(start.ids, pixels, labels if o.labels else start.labels)
-        loss = _trained(bench, found, SMOOTH)["target_loss"]
-        if loss > highest:
-            best, highest = found, loss
+        accuracy = trained_on(bench, found, SMOOTH)["scores"]["target_accuracy"]
+        if accuracy < lowest:
+            best, lowest = found, accuracy
     return best
 
 
-def _trained(bench: StudyBench, found: Poison, recipe: str) -> dict[str, float]:
+def trained_on(bench: StudyBench, found: Poison, recipe: str) -> dict[str, Any]:
+    """``scores`` of a training on poisons, and which test pictures it has ``right``; the worst if it diverges."""
     learner, state = bench.learner() if recipe == SMOOTH else plain_recipe(bench)
     try:
         theta = train(poisoned(bench, learner, found), state)[0].theta
     except NonFiniteError:
-        return {name: 1e9 if "loss" in name else 0.0 for name in SCORES}
-    return score_of(bench, learner, theta)
+        worst = {name: 1e9 if "loss" in name else 0.0 for name in SCORES}
+        return {"scores": worst, "right": [0] * len(bench.test)}
+    right = right_of(learner, theta, bench.test).int().tolist()
+    return {"scores": score_of(bench, learner, theta), "right": right}
 
 
 def plain_recipe(bench: StudyBench) -> tuple[Learner, State]:
@@ -196,12 +153,3 @@ def plain_recipe(bench: StudyBench) -> tuple[Learner, State]:
     rates = one_cycle(learner.steps, o.plain_learning_rate, max(1, learner.steps // 5))
     assert isinstance(learner.objective, ClassificationObjective)
     return replace(learner, optimizer=optimizer, learning_rates=rates), optimizer.init(state.theta)
-
-
-def _save(path: Path, found: Poison) -> None:
-    tensors = {"ids": found.ids, "pixels": found.pixels, "labels": found.labels}
-    publish_bytes(path, to_safetensors({name: x.cpu().contiguous() for name, x in tensors.items()}))
-
-
-def _load(path: Path) -> Poison:
-    return Poison(**load_file(path))

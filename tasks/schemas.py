@@ -217,6 +217,8 @@ POISON_EFFECTS = _schema(
     ("target_accuracy", pa.float64(), "Accuracy on the target split, 0 to 1."),
     ("test_loss", pa.float64(), "Loss on the test split, nats; seen by no method."),
     ("test_accuracy", pa.float64(), "Accuracy on the test split, 0 to 1."),
+    ("drop", pa.float64(), "Test accuracy lost against clean by the same recipe, 0 to 1."),
+    ("drop_error", pa.float64(), "Standard error of the drop over the test pictures, each paired with itself."),
     nullable=("spotted",),
 )
 

@@ -111,11 +111,17 @@ class PoisonOptions(Section):
     steps: Whole = 20
     step_size: Positive = 0.1
     """Largest change of a pixel in a step, as a share of the range; that of a label's probability is the same."""
+    decay: Literal["none", "linear"] = "none"
+    """Whether later steps are as long as the first, or ever shorter, down to zero."""
+    momentum: Share = 0.0
+    """How much of the motion so far a step keeps, each metagradient counting for as much as another."""
+    target_batch: Whole | None = None
+    """Target pictures whose loss a step raises, others each time: steps cost less. None: all of them at every step."""
     labels: bool = True
     """Whether labels are changed as well as pixels."""
     cancel_budgets: tuple[Positive, ...] = (0.1, 0.3, 1.0)
     """Baseline of gradient cancelling: distances of its target parameters from the clean ones, as shares of their norm;
-    the one that hurts most is taken."""
+    the one that costs most accuracy on the target split is taken."""
     cancel_steps: Whole = 100
     plain_learning_rate: Positive = 0.05
     """Peak rate of the plain recipe, momentum SGD, to which poisons are transferred."""

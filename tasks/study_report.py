@@ -20,7 +20,8 @@ from torch import Tensor
 from tasks.artefacts import publish_bytes
 from tasks.markup import absent, command, data_table, figure, paragraph, section, text
 from tasks.pictures import MEAN, SPREAD
-from tasks.poisoning import METHODS, MGD, poisons_of, start_of
+from tasks.poisoning import METHODS, MGD, poisons_of
+from tasks.poisons import start_of
 from tasks.queries import connect
 from tasks.reports import LOOKS
 from tasks.schedule_plot import draw_schedules
@@ -89,8 +90,11 @@ def _poison(bench: StudyBench) -> str:
     cells = []
     for row in _read(bench, "poison_effects"):
         spotted = "" if row["spotted"] is None else f"{row['spotted']:.3f}"
-        cells.append([row["method"], row["recipe"], f"{row['test_accuracy']:.4f}", f"{row['test_loss']:.3f}", spotted])
-    table = data_table(["method", "recipe", "test accuracy", "test loss, nats", "spotted"], cells, {2, 3, 4})
+        drop = f"{row['drop']:.4f} ± {row['drop_error']:.4f}"
+        scores = [f"{row['test_accuracy']:.4f}", drop, f"{row['test_loss']:.3f}"]
+        cells.append([row["method"], row["recipe"], *scores, spotted])
+    columns = ["method", "recipe", "test accuracy", "drop", "test loss, nats", "spotted"]
+    table = data_table(columns, cells, {2, 3, 4, 5})
     parts = [figure("What changed samples do", table, "", "select * from poison_effects", bench.id)]
     found = [row for row in _read(bench, "poisons") if row["method"] == MGD and row["place"] is not None]
     worst = sorted(found, key=lambda row: row["place"])[:SHOWN]

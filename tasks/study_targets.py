@@ -11,18 +11,20 @@ from mgd_core.replay import Target
 from tasks.pictures import Pictures
 from tasks.study_bench import StudyBench
 
+PIECE = 2000  # pictures whose activations are held at once
 SCORES = ("target_loss", "target_accuracy", "test_loss", "test_accuracy")
 
 
 def target_of(learner: Learner, pictures: Pictures) -> Target:
-    """Mean cross-entropy of a split, nats, as a target."""
-    groups = torch.full((1, len(pictures)), 1 / len(pictures), device=pictures.pixels.device)
-    rows = (pictures.pixels, pictures.labels)
-    outputs = Outputs(_objective(learner), learner.layout, rows, groups, MEASURES["loss"])
+    """Mean cross-entropy of a split, nats, as a target; PIECE pictures at a time."""
+    shares = torch.full((1, len(pictures)), 1 / len(pictures), device=pictures.pixels.device).split(PIECE, 1)
+    rows = zip(pictures.pixels.split(PIECE), pictures.labels.split(PIECE), strict=True)
+    how = _objective(learner), learner.layout
+    pieces = [Outputs(*how, own, share, MEASURES["loss"]) for own, share in zip(rows, shares, strict=True)]
 
     def target(theta: Tensor) -> tuple[Tensor, Tensor]:
-        phi, gradient = outputs(theta)
-        return phi[0], gradient[0]
+        phis, gradients = zip(*(piece(theta) for piece in pieces), strict=True)
+        return torch.cat(phis).sum(), torch.cat(gradients).sum(0)
 
     return target
 
@@ -31,11 +33,22 @@ def score_of(bench: StudyBench, learner: Learner, theta: Tensor) -> dict[str, fl
     """Loss, nats, and accuracy of the target and test splits."""
     scores = {}
     for name, pictures in (("target", bench.target), ("test", bench.test)):
-        with torch.no_grad():
-            logits = _objective(learner).logits(learner.layout.unflatten(theta), pictures.pixels)
+        logits = logits_of(learner, theta, pictures)
         scores[f"{name}_loss"] = float(MEASURES["loss"](logits, pictures.labels).mean())
         scores[f"{name}_accuracy"] = float((logits.argmax(1) == pictures.labels).double().mean())
     return scores
+
+
+def right_of(learner: Learner, theta: Tensor, pictures: Pictures) -> Tensor:
+    """Whether the class of each picture is the most probable one (n,), bool."""
+    return logits_of(learner, theta, pictures).argmax(1) == pictures.labels
+
+
+def logits_of(learner: Learner, theta: Tensor, pictures: Pictures) -> Tensor:
+    """(n, classes), PIECE pictures at a time."""
+    params = learner.layout.unflatten(theta)
+    with torch.no_grad():
+        return torch.cat([_objective(learner).logits(params, x) for x in pictures.pixels.split(PIECE)])
 
 
 def _objective(learner: Learner) -> ClassificationObjective:

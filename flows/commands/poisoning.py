@@ -41,10 +41,11 @@ def _show(home: Path, directory: Path) -> None:
 
     rows = read(home, directory.name, "poison_effects", 0).to_pylist()
     print(f"{max(row['changed'] for row in rows)} changed samples; accuracy on the test split, and chance to spot one")
-    print(f"{'method':<8}{'recipe':<8}{'accuracy':>9}{'loss':>9}{'spotted':>9}")
+    print(f"{'method':<8}{'recipe':<8}{'accuracy':>9}{'drop':>9}{'error':>8}{'loss':>9}{'spotted':>9}")
     for row in rows:
         spotted = f"{row['spotted']:>9.3f}" if row["spotted"] is not None else f"{'':>9}"
-        print(f"{row['method']:<8}{row['recipe']:<8}{row['test_accuracy']:>9.4f}{row['test_loss']:>9.3f}{spotted}")
+        scores = f"{row['test_accuracy']:>9.4f}{row['drop']:>9.4f}{row['drop_error']:>8.4f}{row['test_loss']:>9.3f}"
+        print(f"{row['method']:<8}{row['recipe']:<8}{scores}{spotted}")
     query = "select uid, label, shown_as, g, place from poisons where method = 'mgd' order by place"
     print(f"report  {write_study_report(directory)}")
     print(f'ask     mgd sql --home {home} --run {directory.name} "{query}"')
