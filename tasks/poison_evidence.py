@@ -18,6 +18,7 @@ from mgd_core.plans import keep_all
 from mgd_core.replay import replay
 from mgd_core.reverse import NonFiniteError
 from tasks.artefacts import publish_json, read_json
+from tasks.paired_drops import paired_drop
 from tasks.pictures import SPREAD
 from tasks.poisoning import CLEAN, METHODS, PLAIN, SMOOTH, answers, effect, poisons_of
 from tasks.poisons import poisoned, start_of
@@ -57,15 +58,10 @@ def publish_poisons(directory: Path) -> None:
                 seen = spotted if recipe == SMOOTH else None
                 scores = effect(directory, method, recipe)
                 row = {"method": method, "recipe": recipe, "changed": len(rows), "spotted": seen, **scores}
-                effects.append(row | _drop(directory, method, recipe))
+                drop = paired_drop(*(answers(directory, of, recipe) for of in (CLEAN, method)))
+                effects.append(row | {"drop": drop.mean, "drop_error": drop.error})
         publish(bench.home, bench.id, "poisons", 0, pa.Table.from_pylist(samples))
         publish(bench.home, bench.id, "poison_effects", 0, pa.Table.from_pylist(effects))
-
-
-def _drop(directory: Path, method: str, recipe: str) -> dict[str, float]:
-    """Accuracy lost against clean, and its standard error over the test pictures, each paired with itself."""
-    lost = np.array(answers(directory, CLEAN, recipe), np.float64) - answers(directory, method, recipe)
-    return {"drop": float(lost.mean()), "drop_error": float(lost.std() / len(lost) ** 0.5)}
 
 
 def _samples(bench: StudyBench, directory: Path, method: str) -> list[dict[str, Any]]:

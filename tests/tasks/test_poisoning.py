@@ -11,6 +11,7 @@ from mgd_core.metaparameters import check_simplex
 from mgd_core.plans import keep_all
 from mgd_core.replay import replay
 from tasks import poison_ascent, poison_evidence, poisoning, poisons, study_targets
+from tasks.paired_drops import paired_drop
 from tasks.pictures import Pictures
 from tasks.queries import connect
 from tasks.study_bench import StudyBench, begin_study, opened_study
@@ -74,14 +75,7 @@ def test_what_is_published_says_who_changed_what_and_who_is_spotted(studied: Pat
     accuracy = {(method, recipe): found for method, recipe, found, *_ in drops}
     for method, recipe, found, drop, error in drops:
         assert drop == pytest.approx(accuracy["clean", recipe] - found)
-        assert error**2 == pytest.approx(_paired_variance(studied, method, recipe), abs=1e-12)
-
-
-def _paired_variance(studied: Path, method: str, recipe: str) -> float:
-    """Of a mean difference of 0s and 1s, from the counts of pictures lost and won: (l + w - (l - w)^2 / n) / n^2."""
-    before, after = (poisoning.answers(studied, of, recipe) for of in ("clean", method))
-    lost, won = (sum(a > b for a, b in zip(*pair, strict=True)) for pair in ((before, after), (after, before)))
-    return (lost + won - (lost - won) ** 2 / len(before)) / len(before) ** 2
+        assert (drop, error) == paired_drop(*(poisoning.answers(studied, of, recipe) for of in ("clean", method)))
 
 
 def test_gradient_cancelling_cancels_the_gradient(studied: Path):
