@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks._envelope import emit
-from tasks.catalog import load_catalog
+from tasks.catalog import load_pair_catalog
 from tasks.census import take_census
 from tasks.pool_records import BuildOptions
 from tasks.pools import build_pool, load_pool
@@ -168,7 +168,7 @@ def compare(local: Path, remote: Path) -> list[str]:
 
 def _census(path: Path, home: Path) -> None:
     """What `mgd census` does, in this process."""
-    options = load_catalog(path)
+    options = load_pair_catalog(path, "benchmarks.s3")
     take_census(str(options.pool.source), home, options.pool.build_options(), options.census)
 
 

@@ -30,9 +30,9 @@ from typing import Any
 from benchmarks._envelope import emit
 from benchmarks.synthetic_tables import RUN, publish_rounds, publish_samples
 from tasks.artefacts import read_json
-from tasks.catalog import DescentOptions
 from tasks.count_updates import publish_update
 from tasks.queries import connect
+from tasks.recipe_options import DescentOptions
 from tasks.tables import files, runs
 
 MILLIONS_12, MILLIONS_128 = 12_800_000, 128_000_000

@@ -16,7 +16,7 @@ from flows.runtime.runners import run_flow
 from flows.runtime.session import record_session
 from tasks import census as censuses
 from tasks import census_files, census_shards
-from tasks.catalog import find_catalog, load_catalog
+from tasks.catalog import find_catalog, load_catalog, load_pair_catalog
 from tasks.progress import announce
 
 
@@ -46,10 +46,10 @@ def finish(plan: censuses.CensusPlan) -> censuses.CensusRecord:
 @flow(name="census", flow_run_name="census {catalog}", on_running=[record_session], log_prints=False)
 def census(catalog: str, home: str = "runs") -> str:
     """Take the census of a catalog's pool; returns the census's directory."""
-    options = load_catalog(find_catalog(catalog))
-    source = options.pool.source
-    named = source if isinstance(source, str) else list(source)
-    plan = censuses.plan_census(named, Path(home).resolve(), options.pool.build_options(), options.census)
+    options = load_pair_catalog(find_catalog(catalog), "mgd census")
+    plan = censuses.plan_census(
+        options.pool.sources, Path(home).resolve(), options.pool.build_options(), options.census
+    )
     shards = [unit for unit in plan.shards if not unit.path("marker").exists()]
     files = [unit for unit in plan.files if not unit.marker.exists()]
     futures = [*census_file.map(files), *census_shard.map(shards)]

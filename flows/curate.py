@@ -19,7 +19,7 @@ from flows.runtime.runners import run_flow
 from flows.runtime.session import record_session
 from flows.smoothness import gate
 from tasks import comparison, estimate, reports, rounds, selection, subsets
-from tasks.catalog import Catalog, check_sources, find_catalog, load_catalog
+from tasks.catalog import BaseCatalog, check_sources, find_catalog, load_catalog
 from tasks.progress import announce
 from tasks.runs import Run, begin_run
 
@@ -92,7 +92,7 @@ def run_curate(catalog: str, home: Path) -> Path:
     return Path(run_flow(curate, runtime, catalog, str(home)))
 
 
-def _descend(directory: Path, options: Catalog) -> None:
+def _descend(directory: Path, options: BaseCatalog) -> None:
     """Rounds 0 .. R-1 differentiate and step the counts; round R only trains, to evaluate the last counts."""
     last = options.descent.rounds
     shards = rounds.shard_names(directory) if rounds.probe_steps_of(options.descent) else []

@@ -8,7 +8,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks import pools, units
-from tasks.catalog import Catalog
+from tasks.catalog import BaseCatalog
 from tasks.progress import announce
 
 
@@ -18,10 +18,9 @@ def index_shard(unit: units.ShardUnit) -> None:
     units.write_or_index_unit(unit)
 
 
-def build_pool(options: Catalog, home: Path) -> pools.PoolRecord:
+def build_pool(options: BaseCatalog, home: Path) -> pools.PoolRecord:
     """Build the catalog's pool, or find it built."""
-    source = options.pool.source
-    plan = pools.plan_pool(source if isinstance(source, str) else list(source), home, options.pool.build_options())
+    plan = pools.plan_pool(options.pool.sources, home, options.pool.build_options())
     futures = index_shard.map(pools.pending_units(plan))
     for done, future in enumerate(futures, start=1):
         future.result()

@@ -18,7 +18,7 @@ from flows.runtime.runners import run_flow
 from flows.runtime.session import record_session
 from tasks import metagradient_check
 from tasks import smoothness as measuring
-from tasks.catalog import Catalog, check_sources, find_catalog, load_catalog
+from tasks.catalog import BaseCatalog, check_sources, find_catalog, load_catalog
 from tasks.runs import Run, begin_run
 from tasks.smoothness_menu import Variant
 from tasks.smoothness_options import SmoothnessOptions
@@ -68,7 +68,7 @@ def run_smoothness(catalog: str, home: Path, sweep: bool, **measure: float) -> P
     return Path(run_flow(smoothness, runtime, catalog, str(home), sweep, **measure))
 
 
-def gate(directory: Path, options: Catalog) -> None:
+def gate(directory: Path, options: BaseCatalog) -> None:
     """Measure a curation's recipe where its catalog sets a bar.
 
     Raises:

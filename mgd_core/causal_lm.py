@@ -48,6 +48,12 @@ class Stem(nn.Module):
         super().__init__()
         self.body, self.first = body, first
 
+    @property
+    def width(self) -> int:
+        """d."""
+        config: Any = self.body.config
+        return int(config.hidden_size)
+
     @torch.no_grad()
     def forward(self, tokens: Tensor) -> Tensor:
         """Runs the body up to its first trained layer."""

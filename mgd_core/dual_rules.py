@@ -194,7 +194,7 @@ def attention(
 ) -> Tensor:
     """Scaled dot-product attention by its definition: the only form with all the derivatives that the engine takes."""
     if dropout_p:
-        raise ValueError(f"attention drops at random (p={dropout_p}); a replayed step would differ. Set p to 0.")
+        raise ValueError(f"attention drops at random (p={dropout_p}): a replayed step would differ; set dropout to 0")
     if enable_gqa:  # a key and its value serve a group of consecutive queries
         group = query.shape[-3] // key.shape[-3]
         key, value = (x.repeat_interleave(group, dim=-3) for x in (key, value))

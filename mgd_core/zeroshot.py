@@ -70,6 +70,16 @@ class ZeroShotTask:
         accuracy = (cosines.argmax(1) == self.labels).double().mean()
         return ZeroShotScore(loss.item(), accuracy.item(), scale.item())
 
+    def metrics(self, theta: Tensor) -> dict[str, float]:
+        """The score by the names of a table."""
+        found = self.score(theta)
+        return {"acc1": found.accuracy, "loss": found.loss}
+
+    @property
+    def size(self) -> int:
+        """Number of images."""
+        return len(self.labels)
+
     def _scale(self, params: Params, cosines: Tensor) -> Tensor | float:
         if self.temperature == "best":
             return best_scale(cosines.detach(), self.labels)

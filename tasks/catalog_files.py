@@ -44,11 +44,17 @@ def read_file(path: Path, model: type[Model]) -> Model:
         CatalogError: with every problem found: file, key, value, and the nearest valid key for a typo.
     """
     try:
-        return model.model_validate(tomllib.loads(path.read_text()))
-    except tomllib.TOMLDecodeError as error:
-        raise CatalogError(f"{path}: not valid TOML: {error}") from None
+        return model.model_validate(read_toml(path))
     except ValidationError as error:
         raise CatalogError("\n".join(_explain(path, model, error))) from None
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file as it is; raises CatalogError where it is none."""
+    try:
+        return tomllib.loads(path.read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise CatalogError(f"{path}: not valid TOML: {error}") from None
 
 
 def _explain(path: Path, model: type[BaseModel], error: ValidationError) -> Iterator[str]:

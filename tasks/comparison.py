@@ -1,8 +1,7 @@
 """The chosen subset beside its rivals: each is trained afresh with the plain recipe, at equal samples seen.
 
 Rivals of the subset that metagradient descent chose (n distinct samples): everything; n random samples; the n samples
-of lowest loss; the n pairs of highest CLIP score (cosine of image and caption), both scored by the model that round 0
-trained on the whole pool; and, where the pool knows it, the samples whose caption is right.
+that a filter ranks first (`pair_rivals`, `text_rivals`); and, where the pool knows it, the samples that are right.
 """
 
 from __future__ import annotations
@@ -13,12 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
-import torch
 
 from mgd_core.order import generator
-from tasks.artefacts import digest, is_done, publish_json, publishing, read_json
+from tasks.artefacts import digest, is_done, publish_json, read_json
 from tasks.evaluation_records import publish_rows
-from tasks.rounds import PROBE_BATCH, counts_of, load_parameters
+from tasks.rounds import counts_of
 from tasks.trained import trained_parameters
 from tasks.workbench import Counts, Workbench, opened
 
@@ -65,36 +63,10 @@ def subset_counts(bench: Workbench, subset: str, seed: int, chosen: int) -> Coun
     if subset == "random":
         best = generator(seed, RANDOM_STREAM).permutation(n)[:size]
     else:
-        losses, cosines = pool_scores(bench)
-        best = np.argsort(losses if subset == "loss_filter" else -cosines, kind="stable")[:size]
+        best = np.argsort(bench.ranking(subset), kind="stable")[:size]
     counts = np.zeros(n, np.int64)
     counts[best] = 1
     return counts
-
-
-def pool_scores(bench: Workbench) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Contrastive loss (nats) and CLIP score (cosine) of every pair (n,), by the model of round 0.
-
-    The losses are taken in batches of a fixed permutation, since each needs negatives.
-    """
-    path = bench.run.work("comparison", "pool-scores.npy")
-    if path.exists():
-        losses, cosines = np.load(path)
-        return losses, cosines
-    theta = load_parameters(bench.run.work("round-000", "replayed.json")).to(bench.catalog.runtime.device)
-    learner, _ = bench.learner(np.ones(len(bench.pairs), np.int64), 0)
-    objective, params = learner.objective, learner.layout.unflatten(theta)
-    scores = np.empty((2, len(bench.pairs)))
-    order = generator(0, RANDOM_STREAM + 1).permutation(len(bench.pairs))
-    parts = np.array_split(order, max(1, len(order) // PROBE_BATCH))
-    with torch.no_grad():
-        for ids, batch in zip(parts, bench.batches(parts), strict=True):
-            image, text = features = objective.encode(params, batch.rows)
-            scores[0, ids] = objective.losses(params, features).double().cpu().numpy()
-            scores[1, ids] = (image * text).sum(1).double().cpu().numpy()
-    with publishing(path) as file:
-        np.save(file, scores)
-    return scores[0], scores[1]
 
 
 def _truth(bench: Workbench) -> npt.NDArray[np.bool_]:
@@ -110,12 +82,11 @@ def _truth(bench: Workbench) -> npt.NDArray[np.bool_]:
 def _train_and_test(bench: Workbench, counts: Counts, subset: str, seed: int) -> list[dict[str, Any]]:
     theta = trained_parameters(bench, counts, subset, seed, keep=subset == "mgd")
     learner, _ = bench.learner(counts, seed)
-    tasks = bench.zero_shot(learner)
+    tasks = bench.tasks(learner)
     seen = learner.steps * bench.catalog.learner.batch
     rows = []
-    for name in ("heldout", *bench.catalog.targets.tests):
-        score = tasks[name].score(theta)
+    for name in ("heldout", *bench.catalog.tests):
         shared = {"subset": subset, "seed": seed, "task": name, "samples_seen": seen}
-        rows.append({**shared, "metric": "acc1", "value": score.accuracy})
-        rows.append({**shared, "metric": "loss", "value": score.loss})
+        found = tasks[name].metrics(theta)
+        rows += [{**shared, "metric": metric, "value": value} for metric, value in found.items()]
     return rows

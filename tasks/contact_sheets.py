@@ -41,25 +41,25 @@ PICK = "SELECT uid, text, g_sum, count, outcome FROM sample_outcomes"
 SHEETS = (
     Sheet(
         "Kept once",
-        "A fixed sample of the pairs with count 1, in no particular order.",
+        "A fixed sample of those with count 1, in no particular order.",
         f"{PICK} WHERE outcome = 'kept' ORDER BY md5(uid::VARCHAR) LIMIT {TILES}",
         "No sample has count 1.",
     ),
     Sheet(
         "Dropped",
-        "The dropped pairs with the largest g summed over the rounds: those the target wanted least.",
+        "Those dropped with the largest g summed over the rounds: those the target wanted least.",
         f"{PICK} WHERE outcome = 'dropped' ORDER BY g_sum DESC NULLS LAST, uid LIMIT {TILES}",
         "No sample was dropped.",
     ),
     Sheet(
         "Repeated most",
-        "The pairs with the highest counts, the lowest summed g first.",
+        "Those with the highest counts, the lowest summed g first.",
         f"{PICK} WHERE outcome = 'repeated' ORDER BY count DESC, g_sum NULLS LAST, uid LIMIT {TILES}",
         "No sample is repeated.",
     ),
     Sheet(
         "Moved most",
-        "The pairs whose count changed most over all rounds, the largest |g| at those changes first. "
+        "Those whose count changed most over all rounds, the largest |g| at those changes first. "
         "The figures beside × are the counts of the rounds in turn.",
         "SELECT uid, s.text, s.g_sum, s.count, s.outcome, m.moved FROM sample_outcomes AS s JOIN (SELECT uid, "
         "sum(abs(change)) AS moved, max(abs(g)) AS force FROM movers GROUP BY uid) AS m USING (uid) "

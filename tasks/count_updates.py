@@ -35,8 +35,8 @@ from mgd_core.descent import (
 )
 from mgd_core.order_statistics import median
 from mgd_core.streamed_descent import Chunk, streamed_exchange, streamed_sign
-from tasks.catalog import DescentOptions
 from tasks.manifests import ManifestRows, streaming_manifest
+from tasks.recipe_options import DescentOptions
 from tasks.scratch import scratch
 from tasks.table_streams import TableRows, publishing_rows, row_groups
 from tasks.tables import ROW_GROUP, TableError, files

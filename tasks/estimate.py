@@ -67,7 +67,7 @@ def _forecast(bench: Workbench, plan: Plan) -> str:
     """One sentence on what the run will cost, in steps and minutes."""
     catalog, costs = bench.catalog, measure(bench)
     descent, learner, step, reverse = catalog.descent, catalog.learner, costs.step, costs.reverse
-    candidates = descent.p * len(bench.pairs) * len(probe_steps_of(descent)) * descent.rounds
+    candidates = descent.p * len(bench) * len(probe_steps_of(descent)) * descent.rounds
     trainings = descent.rounds + 1 + len(catalog.comparison.subsets) * len(catalog.comparison.seeds)
     again = descent.rounds * (plan.advances - plan.steps + 1)
     reversed_steps = descent.rounds * plan.steps
@@ -75,7 +75,7 @@ def _forecast(bench: Workbench, plan: Plan) -> str:
     # A probe is a forward-mode pass: about the matrix products of a training step for the same rows.
     seconds = steps * step + reversed_steps * reverse + candidates / learner.batch * step
     return (
-        f"{len(bench.pairs):,} pairs; {descent.rounds} rounds: {trainings} trainings of {learner.steps} steps "
+        f"{len(bench):,} samples; {descent.rounds} rounds: {trainings} trainings of {learner.steps} steps "
         f"({step:.3f} s each), {again} replayed, {reversed_steps} reverse steps ({reverse:.3f} s each), "
         f"{candidates:,.0f} probes. About {seconds / 60:.1f} "
         "minutes from nothing; finished parts are not run again."

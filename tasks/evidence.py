@@ -70,10 +70,24 @@ class Evidence:
         return chosen_round(self.home, self.run)
 
     @cached_property
+    def sample_columns(self) -> set[str]:
+        """Columns of the samples table."""
+        return {row["column"] for row in self.ask("""SELECT "column" FROM columns WHERE "table" = 'samples'""")}
+
+    @cached_property
+    def is_text(self) -> bool:
+        """Whether the samples are texts without pictures."""
+        return bool(self.ask("SELECT 1 FROM samples WHERE image_size IS NULL LIMIT 1"))
+
+    @cached_property
+    def judged(self) -> str:
+        """What the truth speaks of, where it is known: caption or sample."""
+        return "sample" if self.is_text else "caption"
+
+    @cached_property
     def truths(self) -> tuple[str, ...]:
         """Those of the truth's columns that the pool has."""
-        known = {row["column"] for row in self.ask("""SELECT "column" FROM columns WHERE "table" = 'samples'""")}
-        return tuple(name for name in TRUTHS if name in known)
+        return tuple(name for name in TRUTHS if name in self.sample_columns)
 
     @cached_property
     def knows_truth(self) -> bool:

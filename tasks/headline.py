@@ -87,7 +87,7 @@ def _result(evidence: Evidence) -> str:
     if gap is not None and gap < 0:
         words += "; that is worse than no curation"
     elif gap is not None:
-        words += f"; that closes {percent(gap, 0)} of the gap to the oracle, which knows the right captions"
+        words += f"; that closes {percent(gap, 0)} of the gap to the oracle, which knows the right {evidence.judged}s"
     return words + "."
 
 
@@ -120,8 +120,8 @@ def _truth(evidence: Evidence) -> str:
         return ""
     before, after, found = (percent(x, 0) for x in (rows[0]["precision"], now["precision"], now["recall"]))
     return (
-        f"Of the pool's captions {before} are right, of those kept {after}; {found} of the right ones were kept, "
-        "though the curation never saw which they are."
+        f"Of the pool's {evidence.judged}s {before} are right, of those kept {after}; {found} of the right ones "
+        "were kept, though the curation never saw which they are."
     )
 
 

@@ -67,7 +67,8 @@ def _histogram(evidence: Evidence, number: int) -> str:
         f"WHERE probed AND metagradients.round = {number} GROUP BY ALL ORDER BY ALL"
     )
     rows = evidence.ask(sql)
-    kinds = [(True, "caption right", "clean"), (False, "caption wrong", "swapped"), (None, "samples", "plain")]
+    what = evidence.judged
+    kinds = [(True, f"{what} right", "clean"), (False, f"{what} wrong", "swapped"), (None, "samples", "plain")]
     series = [
         (name, style, {r["bin"]: r["samples"] for r in rows if r["clean"] is kind}) for kind, name, style in kinds
     ]
@@ -94,17 +95,16 @@ def _histogram_words(evidence: Evidence, number: int, rows: Sequence[dict[str, A
 
 def _truth_figures(evidence: Evidence) -> list[str]:
     """Precision and recall of the kept, and how well g tells right from wrong captions, by round."""
-    rows = evidence.agreement
+    rows, what = evidence.agreement, evidence.judged
     if not rows:
-        return [absent("The pool does not tell which captions are right, so precision and recall cannot be measured.")]
+        words = f"The pool does not tell which {what}s are right, so precision and recall cannot be measured."
+        return [absent(words)]
     numbers = [row["round"] for row in rows]
     shares = [("precision", "clean"), ("recall", "recall")]
     series = [Series(name, style, [row[name] for row in rows]) for name, style in shares]
     title = "What is kept against the truth"
     chart = line_chart(title, numbers, series, lambda v: percent(v, 0), evidence.chosen)
-    words = (
-        "Precision: share of the kept samples whose caption is right. Recall: share of the right ones that are kept."
-    )
+    words = f"Precision: share of the kept whose {what} is right. Recall: share of the right ones that are kept."
     made = [figure(title, chart, words, AGREEMENT_SQL, evidence.run)]
     scored = [row for row in rows if row["auc"] is not None]
     if scored:
@@ -112,6 +112,6 @@ def _truth_figures(evidence: Evidence) -> list[str]:
         areas.append(Series("summed", "heldout", [row["auc_sum"] for row in scored]))
         title = "How well g tells right from wrong"
         chart = line_chart(title, [row["round"] for row in scored], areas, lambda v: f"{v:.2f}", None)
-        words = "AUC: chance that a right caption has a lower g than a wrong one; 0.5 knows nothing."
+        words = f"AUC: chance that a right {what} has a lower g than a wrong one; 0.5 knows nothing."
         made.append(figure(title, chart, words, AGREEMENT_SQL, evidence.run))
     return made

@@ -15,7 +15,8 @@ from mgd_core.planning import Forecast, Rates, auto, forecast
 from mgd_core.plans import Binomial, binomial, keep_all
 from mgd_core.segments import Segments, segments
 from tasks.artefacts import is_done, publish_json, read_json
-from tasks.catalog import Catalog, CatalogError, DescentOptions
+from tasks.catalog import BaseCatalog, CatalogError
+from tasks.recipe_options import DescentOptions
 from tasks.step_costs import measure, measure_transfers
 from tasks.workbench import Workbench
 
@@ -77,7 +78,7 @@ def _settings(plan: Plan) -> dict[str, Any]:
     return {"plan": plan.name, "slots": plan.slots}
 
 
-def _named(catalog: Catalog, settings: dict[str, Any]) -> Plan:
+def _named(catalog: BaseCatalog, settings: dict[str, Any]) -> Plan:
     start, stop = catalog.descent.window_start, catalog.learner.steps
     if settings["plan"] == "keep_all":
         return keep_all(start, stop)

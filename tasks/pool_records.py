@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegative
 
 from tasks.artefacts import read_json
 from tasks.remotes import RemoteOptions
+from tasks.text_records import TextColumns
 from tasks.units import PoolError
 from tasks.verdicts import DAMAGE
 
@@ -44,6 +45,7 @@ class BuildOptions(BaseModel):
         default=None,
         description="Parquet files joined by uid; None: `metadata` beside a folder `shards`; an empty list: none",
     )
+    text: TextColumns | None = Field(default=None, description="columns of text samples; None: image-text pairs")
     remote: RemoteOptions = Field(default=RemoteOptions(), description="how remote stores are read")
 
 

@@ -35,9 +35,7 @@ def built(catalog: str, home: str | Path, workers: int | None = None) -> Path:
     """The directory of the pool of a catalog (a file or a name); built first where it is not there yet."""
     options = load_catalog(find_catalog(catalog))
     check_sources(options)
-    source = options.pool.source
-    named = source if isinstance(source, str) else list(source)
-    return _finished(plan_pool(named, home, options.pool.build_options()), workers)
+    return _finished(plan_pool(options.pool.sources, home, options.pool.build_options()), workers)
 
 
 def _finished(plan: PoolPlan, workers: int | None) -> Path:

@@ -33,6 +33,7 @@ from tasks.scratch import scratch
 from tasks.sheets import TABLE, open_sheet
 from tasks.sources import PoolSource, common_base, find_tars, fingerprint, reader_of, record_source
 from tasks.tables import conform, write_parquet
+from tasks.text_files import find_texts
 from tasks.uids import Bytes16, uid_array, uid_bytes
 from tasks.units import (
     ShardUnit,
@@ -90,7 +91,7 @@ def plan_pool(
     Notes in the pool's directory where its tars are. Raises SourceError when there is nothing at `source`.
     """
     options = options or BuildOptions()
-    if isinstance(source, str | Path) and (Path(source) / TABLE).is_file():
+    if options.text is None and isinstance(source, str | Path) and (Path(source) / TABLE).is_file():
         return _plan_sheet(Path(source), Path(home), options, split)
     return _plan_tars(source, Path(home), options)
 
@@ -120,13 +121,13 @@ def _plan_sheet(sheet: Path, home: Path, options: BuildOptions, split: str) -> P
 
 
 def _plan_tars(source: str | Path | Sequence[str], home: Path, options: BuildOptions) -> PoolPlan:
-    urls = find_tars(source, options.remote)
+    urls = find_tars(source, options.remote) if options.text is None else find_texts(source, options.remote)  # type: ignore[arg-type]
     base, names = common_base(urls)
-    metadata = find_metadata(options.metadata, base, options.remote)
+    metadata = find_metadata(options.metadata, base, options.remote) if options.text is None else []
     reader = Reader(options.remote)
     stamps = [fingerprint(url, reader, fresh=False) for url in (*urls, *metadata)]  # all were listed just now
     units = [
-        {"source": url, "name": name, "fingerprint": stamp}
+        {"source": url, "name": name, "fingerprint": stamp, "text": options.text}
         for url, name, stamp in zip(urls, names, stamps, strict=False)
     ]
     inputs = dict(zip(metadata, stamps[len(urls) :], strict=True))

@@ -15,6 +15,7 @@ from tasks.contact_sheets import SHEETS, Sheet, contact_sheet
 from tasks.evidence import Evidence
 from tasks.markup import absent, command, data_table, figure, figures, folded, paragraph, section
 from tasks.results import percent
+from tasks.text_sheets import text_sheet
 
 ROUNDS_SQL = "SELECT round, chosen, target_loss, heldout_loss, target_accuracy, heldout_accuracy FROM rounds_summary"
 COUNTS_SQL = """SELECT round, avg((count = 0)::INTEGER) AS dropped, avg((count = 1)::INTEGER) AS once,
@@ -76,12 +77,15 @@ def seconds_section(evidence: Evidence) -> str:
 
 
 def pictures_section(evidence: Evidence) -> str:
-    """The contact sheets."""
+    """The samples behind the counts: contact sheets of pictures, or tables of texts."""
     if not evidence.ask("SELECT 1 FROM samples LIMIT 1") or not evidence.ask("SELECT 1 FROM counts LIMIT 1"):
-        return section("pictures", "Pictures", absent("No samples or no counts are published yet."))
-    words = ["×n: times the pair stands in the " + _basis(evidence)]
+        return section("pictures", "Samples", absent("No samples or no counts are published yet."))
+    if evidence.is_text:
+        words = f"×n: times the sample stands in the {_basis(evidence)}."
+        return section("pictures", "Samples", paragraph(words), *(_sheet(evidence, sheet) for sheet in SHEETS))
+    told = ["×n: times the pair stands in the " + _basis(evidence)]
     if evidence.knows_truth:
-        words.append("The caption in colour is the true one, where it is another than the caption that was trained on")
+        told.append("The caption in colour is the true one, where it is another than the caption that was trained on")
     root = evidence.pool_directory
     lost = (
         ""
@@ -92,7 +96,7 @@ def pictures_section(evidence: Evidence) -> str:
         )
     )
     made = [_sheet(evidence, sheet) for sheet in SHEETS]
-    return section("pictures", "Pictures", paragraph(". ".join(words) + "."), lost, *made)
+    return section("pictures", "Pictures", paragraph(". ".join(told) + "."), lost, *made)
 
 
 def duration(seconds: float) -> str:
@@ -108,6 +112,8 @@ def _sheet(evidence: Evidence, sheet: Sheet) -> str:
     asked = "SELECT uid, list(count ORDER BY round) AS path FROM counts WHERE uid IN (SELECT unnest(?::UUID[])) "
     asked += "GROUP BY uid"
     paths = {row["uid"]: row["path"] for row in evidence.ask(asked, [moved])} if moved else {}
+    if evidence.is_text:
+        return text_sheet(sheet, rows, evidence.run, paths)
     return contact_sheet(sheet, rows, evidence.pool_directory, evidence.run, paths)
 
 
@@ -129,8 +135,8 @@ def _rounds_figures(evidence: Evidence) -> str:
         return figure(title, drawn)
 
     return figures(
-        chart("Zero-shot loss, nats", "loss", lambda value, digits: f"{value:.{digits}f}", 0),
-        chart("Zero-shot accuracy", "accuracy", percent, -2),
+        chart("Loss, nats", "loss", lambda value, digits: f"{value:.{digits}f}", 0),
+        chart("Accuracy", "accuracy", percent, -2),
     )
 
 

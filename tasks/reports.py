@@ -29,6 +29,7 @@ from tasks.report_sections import (
     seconds_section,
 )
 from tasks.results import format_result_table, result_table
+from tasks.text_sheets import groups_section
 
 __all__ = ["format_result_table", "result_table", "write_report"]
 
@@ -38,6 +39,7 @@ SECTIONS = (
     rounds_section,
     metagradients_section,
     counts_section,
+    groups_section,
     seconds_section,
     pictures_section,
     rejects_section,

@@ -4,7 +4,7 @@ One row a subset. The gap closed by a subset s on a task, with means over the se
 
     (s - everything) / (oracle - everything),
 
-0 for training on everything and 1 for the oracle that knows which captions are right; there is none without an
+0 for training on everything and 1 for the oracle that knows which samples are right; there is none without an
 oracle, or where the oracle is no better than everything. The held-out task chose the round, so it is no test and
 stays out. Reads evaluations, and of counts and samples the columns that sizes need; trains nothing.
 """
@@ -33,6 +33,8 @@ NAMES = {
     "random": "random, equal size",
     "loss_filter": "loss filter",
     "clip_filter": "CLIP-score filter",
+    "gradient_filter": "gradient filter (LESS)",
+    "embedding_filter": "embedding filter",
     "mgd": "metagradient descent",
     "oracle": "oracle (knows the truth)",
 }
@@ -200,14 +202,14 @@ def _sizes(home: Path, run: str) -> dict[str, tuple[int, int]]:
     if chosen in counts:
         count = read(home, run, "counts", chosen)["count"].to_numpy()
         distinct = int((count > 0).sum())
-        sizes = dict.fromkeys(("random", "loss_filter", "clip_filter"), (distinct, distinct))
+        sizes = dict.fromkeys(set(NAMES) - {"oracle"}, (distinct, distinct))
         sizes |= {"everything": (len(count), len(count)), "mgd": (int(count.sum()), distinct)}
     clean = _truth(files(home, run, "samples"))
     return sizes | ({"oracle": (clean, clean)} if clean is not None else {})
 
 
 def _truth(samples: dict[int, Path]) -> int | None:
-    """Number of samples whose caption is known to be right, or None where nobody knows."""
+    """Number of samples known to be right, or None where nobody knows."""
     path = samples.get(0)
     if path is None or TRUTH not in pq.read_schema(path).names:
         return None

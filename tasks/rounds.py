@@ -26,10 +26,10 @@ from mgd_core.journal import Interval, durable
 from mgd_core.probe import Probe
 from mgd_core.replay import Metagradient, ProbePoint, replay, train
 from tasks.artefacts import digest, is_done, publish_bytes, publish_json, read_json
-from tasks.catalog import DescentOptions
 from tasks.count_updates import publish_counts, publish_update
 from tasks.plans import plan_of
 from tasks.progress import announce
+from tasks.recipe_options import DescentOptions
 from tasks.smoothness_table import own_score
 from tasks.starting_counts import starting_counts
 from tasks.table_streams import publishing_rows
@@ -45,14 +45,14 @@ PROBE_BATCH = 512  # candidates encoded at once; changes results by rounding onl
 
 def first_counts(bench: Workbench) -> None:
     """Publish round 0's counts."""
-    publish_counts(bench.run.directory, 0, bench.pairs.uids, starting_counts(bench), provenance_of(bench, None))
+    publish_counts(bench.run.directory, 0, bench.uids, starting_counts(bench), provenance_of(bench, None))
 
 
 def counts_of(bench: Workbench, round: int) -> Counts:
     """Counts (n,) of a round, in uid order."""
     table = read(bench.run.home, bench.run.id, "counts", round)
     counts: Counts = table["count"].to_numpy().astype(np.int64)
-    assert len(counts) == len(bench.pairs), "the counts table and the pool disagree about their samples"
+    assert len(counts) == len(bench), "the counts table and the pool disagree about their samples"
     return counts
 
 
@@ -105,7 +105,7 @@ def finish_round(directory: Path, round: int, probes: list[Path]) -> None:
         update = None
         if figures["reverse_steps"]:
             g, probed, visits = _metagradient(bench, round, probes)
-            uids = uid_array(bench.pairs.uids)
+            uids = uid_array(bench.uids)
             columns = {"uid": uids, "g": g, "probed": probed, "visits": visits.astype(np.int32)}
             with publishing_rows(home, run, "metagradients", round) as table:
                 table.add(pa.table(columns))
@@ -122,7 +122,7 @@ def finish_round(directory: Path, round: int, probes: list[Path]) -> None:
 def masked(bench: Workbench, round: int) -> npt.NDArray[np.bool_]:
     """Which samples (n,) this round scores and moves."""
     options = bench.catalog.descent
-    return mask(bench.pairs.uids, options.seed, round, options.p)
+    return mask(bench.uids, options.seed, round, options.p)
 
 
 def shards_of(bench: Workbench) -> npt.NDArray[np.str_]:
@@ -160,7 +160,7 @@ def _replay(bench: Workbench, counts: Counts, round: int, differentiate: bool, k
     """Train and, if asked, differentiate; returns the result and the seconds until the reverse sweep began."""
     catalog = bench.catalog
     learner, state = bench.learner(counts, catalog.descent.seed, round)
-    target = bench.zero_shot(learner)["target"]
+    target = bench.tasks(learner)["target"]
     steps, plan = learner.steps, plan_of(bench)
     began = time.monotonic()
     turned = [began]
@@ -183,14 +183,14 @@ def _replay(bench: Workbench, counts: Counts, round: int, differentiate: bool, k
             sums = {"example": nothing, "learning_rate": nothing}
             result = Metagradient(phi, final, sums, nothing.long(), losses)
             return result, time.monotonic() - began
-        points, n = probe_steps_of(catalog.descent), len(bench.pairs)
+        points, n = probe_steps_of(catalog.descent), len(bench)
         result = replay(learner, state, target.target, plan, n, points, on=on, store=store, journal=journal)
         return result, turned[0] - began
 
 
 def _figures(bench: Workbench, result: Metagradient, counts: Counts, round: int) -> dict[str, Any]:
     learner, _ = bench.learner(counts, bench.catalog.descent.seed, round)
-    tasks = bench.zero_shot(learner)
+    tasks = bench.tasks(learner)
     scores = {name: tasks[name].score(result.final.theta) for name in ("target", "heldout")}
     # As planned, which a traversal asserts: one that was cut off and went on did more, and must give the same table.
     plan = plan_of(bench) if result.reverse_steps else None
@@ -246,7 +246,7 @@ def _probes(directory: Path, round: int, key: str) -> list[Probe]:
 
 def _metagradient(bench: Workbench, round: int, probes: list[Path]) -> tuple[Vector, npt.NDArray[np.bool_], Counts]:
     """g, whether it was computed, and visits, each (n,). Several probe steps: the weight enters at each of them."""
-    n = len(bench.pairs)
+    n = len(bench)
     with safe_open(bench.run.work(f"round-{round:03d}", "replayed.safetensors"), "np") as file:
         example, visits = file.get_tensor("example").astype(np.float64), file.get_tensor("visits")
     if bench.catalog.descent.surrogate == "path":

@@ -15,15 +15,14 @@ from typing import Any
 
 from mgd_core.determinism import environment
 from tasks.artefacts import digest, publish_bytes, publish_json, read_json
-from tasks.catalog import Catalog, load_catalog
-from tasks.eval_sets import open_eval_set
+from tasks.catalog import BaseCatalog, kind_of, load_catalog
 from tasks.pools import PoolRecord
-from tasks.remote_files import Reader
-from tasks.remotes import RemoteOptions
-from tasks.target_options import TaskOptions
-from tasks.zero_shot import is_set
+from tasks.run_identity import identity
+from tasks.text_catalog import TextCatalog
 
 VERSIONS = ("torch", "torchvision", "open_clip_torch", "timm", "numpy", "pyarrow", "pillow")
+TEXT_VERSIONS = ("transformers", "tokenizers", "peft")
+"""Packages that the bits of a run on texts depend on as well."""
 
 
 class RunMismatch(RuntimeError):
@@ -35,7 +34,7 @@ class Run:
     """A run directory: ``<home>/runs/<id>``."""
 
     directory: Path
-    catalog: Catalog
+    catalog: BaseCatalog
     record: dict[str, Any]
 
     @property
@@ -62,7 +61,7 @@ class Run:
     def load(cls, directory: Path) -> Run:
         """Open a run that was begun."""
         record = read_json(Path(directory) / "run.json")
-        return cls(Path(directory), Catalog.model_validate(record["catalog"]), record)
+        return cls(Path(directory), kind_of(record["catalog"]["model"]).model_validate(record["catalog"]), record)
 
     def work(self, *parts: str) -> Path:
         """A path below the run's work directory."""
@@ -82,7 +81,7 @@ def begin_run(home: Path, catalog_path: Path, pool: PoolRecord) -> Run:
         RunMismatch: it was begun with other versions, threads or device; names each with both values.
     """
     catalog = load_catalog(catalog_path)
-    content = _identity(catalog, Path(home))
+    content = identity(catalog, Path(home))
     name = f"{catalog.name}-{digest([content, pool.samples_digest])[:8]}"
     directory = Path(home) / "runs" / name
     record: dict[str, Any] = {
@@ -92,7 +91,7 @@ def begin_run(home: Path, catalog_path: Path, pool: PoolRecord) -> Run:
         "catalog_digest": digest(content),
         "catalog": catalog.model_dump(mode="json"),
         "environment": environment(catalog.runtime.device, catalog.runtime.threads),
-        "versions": {package: version(package) for package in VERSIONS},
+        "versions": {package: version(package) for package in _packages(catalog)},
     }
     if (directory / "run.json").exists():
         run = Run.load(directory)
@@ -104,48 +103,8 @@ def begin_run(home: Path, catalog_path: Path, pool: PoolRecord) -> Run:
     return Run(directory, catalog, record)
 
 
-def _identity(catalog: Catalog, home: Path) -> dict[str, Any]:
-    """The catalog without what cannot change a result: descriptions, where files lie, how work is spread."""
-    places = {"source", "how_to_get", "metadata", "remote"}
-    idle: Any = {
-        "description": True,
-        "census": True,
-        "smoothness": True,
-        "pool": places,
-        "descent": {"checkpoint_seconds", "checkpoint_steps"},
-        "runtime": {"runner", "workers", "readers", "decoded_disk", "batch_cache"},
-    }
-    content = catalog.model_dump(mode="json", exclude=idle)
-    model = read_json(Path(catalog.model.config))
-    start = content["descent"].pop("start")
-    if start is not None:
-        from tasks.subset_sources import identity  # which may name runs
-
-        content["descent"]["start"] = identity(start, home)
-    content["model"] = {**catalog.model.model_dump(), "config": model}
-    for task in _task_dicts(content):
-        task["source"] = digest_of_task(TaskOptions(**task), catalog.pool.remote)  # type: ignore[arg-type]
-    return content
-
-
-def digest_of_task(task: TaskOptions, remote: RemoteOptions) -> str:
-    """Digest of the bytes of a task's sheet or evaluation set, wherever they lie."""
-    if is_set(task):
-        reader = Reader(remote)
-        return open_eval_set(task.source, task.folder, reader).content(reader)
-    return digest_of_sheet(Path(task.source))
-
-
-def _task_dicts(content: dict[str, Any]) -> list[dict[str, str]]:
-    targets: dict[str, Any] = content["targets"]
-    return [targets["target"], targets["heldout"], *targets["tests"].values()]
-
-
-def digest_of_sheet(directory: Path) -> str:
-    """Digest of a sheet's two files."""
-    from tasks.units import sheet_fingerprint
-
-    return sheet_fingerprint(directory)
+def _packages(catalog: BaseCatalog) -> tuple[str, ...]:
+    return (*VERSIONS, *TEXT_VERSIONS) if isinstance(catalog, TextCatalog) else VERSIONS
 
 
 def _check_same(run: Run, now: dict[str, Any]) -> None:

@@ -29,20 +29,23 @@ SAMPLES = _schema(
     (
         "shard",
         pa.string(),
-        "The tar that holds the sample: a path below the pool's directory, an absolute path, or a URL.",
+        "The tar or file that holds the sample: a path below the pool's directory, an absolute path, or a URL.",
     ),
     ("key", pa.string(), "The sample's key in its shard; not an identity."),
-    ("image_offset", pa.int64(), "First byte of the image in the tar."),
+    ("image_offset", pa.int64(), "First byte of the image in the tar; null in a pool of texts, as what follows."),
     ("image_size", pa.int64(), "Length of the image, bytes."),
     ("text_offset", pa.int64(), "First byte of the caption in the tar."),
     ("text_size", pa.int64(), "Length of the caption, bytes."),
     ("json_offset", pa.int64(), "First byte of the json member in the tar; null when the sample has none."),
     ("json_size", pa.int64(), "Length of the json member, bytes; null when the sample has none."),
     ("image_format", pa.string(), "What the image bytes are: png, jpg or webp."),
-    ("text", pa.string(), "The caption."),
+    ("text", pa.string(), "The caption; of a pool of texts, the prompt and, on a new line, the completion."),
     ("width", pa.int32(), "Width of the image, pixels."),
     ("height", pa.int32(), "Height of the image, pixels."),
-    nullable=("json_offset", "json_size"),
+    nullable=(
+        *("image_offset", "image_size", "image_format", "text_offset", "text_size", "json_offset", "json_size"),
+        *("width", "height"),
+    ),
 )
 
 METAGRADIENTS = _schema(
@@ -71,14 +74,14 @@ ROUNDS = _schema(
         pa.float64(),
         "phi: loss on the target tasks, nats; what the metagradient differentiates; lower is better.",
     ),
-    ("target_accuracy", pa.float64(), "Zero-shot accuracy on the target tasks, 0 to 1."),
+    ("target_accuracy", pa.float64(), "Accuracy on the target tasks, 0 to 1: zero-shot, or of answers."),
     (
         "heldout_loss",
         pa.float64(),
         "Loss on the held-out target, nats; chooses the round; never differentiated.",
     ),
-    ("heldout_accuracy", pa.float64(), "Zero-shot accuracy on the held-out target, 0 to 1."),
-    ("temperature", pa.float64(), "What the target's similarities are multiplied by before the softmax."),
+    ("heldout_accuracy", pa.float64(), "Accuracy on the held-out target, 0 to 1."),
+    ("temperature", pa.float64(), "What similarities are multiplied by before the softmax; null for a language model."),
     ("train_loss", pa.float64(), "Mean training loss over the last steps, nats."),
     ("advances", pa.int64(), "Training steps run, replays included."),
     ("reverse_steps", pa.int64(), "Steps differentiated backwards."),
@@ -94,14 +97,14 @@ ROUNDS = _schema(
     ("probed", pa.int64(), "Samples whose g was computed."),
     ("raised", pa.int64(), "Samples whose count this round's update raised."),
     ("lowered", pa.int64(), "Samples whose count this round's update lowered."),
-    nullable=("smoothness",),
+    nullable=("smoothness", "temperature"),
 )
 
 EVALUATIONS = _schema(
     (
         "subset",
         pa.string(),
-        "What was trained on: everything, mgd, random, loss_filter, clip_filter or oracle; checkpoint: a model from "
+        "What was trained on: everything, mgd, random, oracle, or what a filter chose; checkpoint: a model from "
         "elsewhere (`mgd evaluate`).",
     ),
     ("seed", pa.int32(), "Seed of the training."),

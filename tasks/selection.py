@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tasks.catalog import Selection
+from tasks.recipe_options import Selection
 from tasks.tables import publish, read
 from tasks.workbench import opened
 
@@ -26,7 +26,7 @@ def choose_round(directory: Path) -> int:
         rounds = read(bench.run.home, bench.run.id, "rounds").sort_by("round")
         column = "heldout_loss" if rule == "heldout_loss" else "heldout_accuracy"
         values = rounds[column].to_numpy()
-        best = best_round(rule, values, len(bench.tasks["heldout"].labels))
+        best = best_round(rule, values, bench.task_size("heldout"))
         chosen = int(rounds["round"][best].as_py())
         choice = pa.Table.from_pylist([{"rule": rule, "value": float(values[best])}])
         publish(bench.run.home, bench.run.id, "choices", chosen, choice)

@@ -82,7 +82,7 @@ def index_shard(url: str, name: str | None = None, reader: Reader | None = None)
     results = [_settle(shard, key, runs) for key, runs in found.items()]
     if not results and not rejects:
         rejects.append(reject(shard, "", "empty_tar"))
-    rows, nameless = _part_nameless(shard, [result for result in results if "reason" not in result])
+    rows, nameless = part_nameless(shard, [result for result in results if "reason" not in result])
     return ShardIndex(rows, [result for result in results if "reason" in result] + nameless + rejects)
 
 
@@ -106,7 +106,7 @@ def _runs(members: Iterable[tuple[str, str, Member]]) -> Iterator[tuple[str, lis
         yield key, parts
 
 
-def _part_nameless(shard: str, rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def part_nameless(shard: str, rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Rows to keep and rejects: samples without a uid go where others of the shard have one. A pool that names none at
     all is fine: its samples are known by their content."""
     if all(row["named_uid"] == rows[0]["named_uid"] for row in rows):

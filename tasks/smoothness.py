@@ -110,11 +110,11 @@ def record_result(record: Path, key: str, work: partial[dict[str, Any]]) -> None
 
 
 def _train_base(bench: Workbench, variant: Variant, path: Path) -> dict[str, Any]:
-    learner, state = bench.learner(np.ones(len(bench.pairs), np.int64), bench.catalog.descent.seed)
+    learner, state = bench.learner(np.ones(len(bench), np.int64), bench.catalog.descent.seed)
     on = partial(_announce, f"smoothness, {variant.name}: at z", learner.steps)
     start, _ = train(learner, state, 0, bench.catalog.descent.window_start, on=on)
     final, _ = train(learner, start, bench.catalog.descent.window_start, on=on)
-    tasks = bench.zero_shot(learner)
+    tasks = bench.tasks(learner)
     tensors = {"final": final.theta, **{f"start.{i}": x for i, x in enumerate(start.tensors)}}
     publish_bytes(path, to_safetensors({name: x.cpu().contiguous() for name, x in tensors.items()}))
     return {
@@ -124,10 +124,10 @@ def _train_base(bench: Workbench, variant: Variant, path: Path) -> dict[str, Any
 
 
 def _measure(bench: Workbench, variant: Variant, number: int, h: float, base: Path) -> dict[str, Any]:
-    learner, _ = bench.learner(np.ones(len(bench.pairs), np.int64), bench.catalog.descent.seed)
-    target, begin = bench.zero_shot(learner)["target"], bench.catalog.descent.window_start
+    learner, _ = bench.learner(np.ones(len(bench), np.int64), bench.catalog.descent.seed)
+    target, begin = bench.tasks(learner)["target"], bench.catalog.descent.window_start
     at = _load(base, bench.catalog.runtime.device)
-    v = direction(len(bench.pairs), bench.catalog.descent.seed, number).to(at.theta.device)
+    v = direction(len(bench), bench.catalog.descent.seed, number).to(at.theta.device)
     thetas, losses = [at.theta], [at.figures["target_loss"]]
     for steps in (1, 2):
         on = partial(_announce, f"smoothness, {variant.name}: z + {steps} h v{number}", learner.steps)

@@ -12,6 +12,7 @@ from math import log
 from typing import Any
 
 from tasks.catalog import CatalogError
+from tasks.pair_workbench import PairWorkbench
 from tasks.smoothness_options import MenuOptions
 from tasks.workbench import Workbench
 
@@ -70,17 +71,20 @@ def applied(bench: Workbench, variant: Variant) -> Workbench:
         return _with(bench, learner=bench.catalog.learner.model_copy(update={knob: value}))
     if knob == "window_start":
         return _with(bench, descent=bench.catalog.descent.model_copy(update={knob: value}))
+    return _with_model(bench, knob, value) if isinstance(bench, PairWorkbench) and knob else bench
+
+
+def _with_model(bench: PairWorkbench, knob: str, value: Any) -> PairWorkbench:
+    """The workbench with another model."""
     if knob == "logit_scale":
         scaled: dict[str, Any] = {**bench.model_config, "init_logit_scale": log(value)}
         return replace(bench, model_config=scaled)
     if knob == "width":
         towers = {tower: _widened(bench.model_config[tower], tower, value) for tower in TOWERS}
         return replace(bench, model_config={**bench.model_config, **towers})
-    if knob:
-        tower, key = knob.split(".")
-        changed = {**bench.model_config[tower], key: value}
-        return replace(bench, model_config={**bench.model_config, tower: changed})
-    return bench
+    tower, key = knob.split(".")
+    changed = {**bench.model_config[tower], key: value}
+    return replace(bench, model_config={**bench.model_config, tower: changed})
 
 
 def _with(bench: Workbench, **sections: Any) -> Workbench:
@@ -91,6 +95,8 @@ def _differs(bench: Workbench, variant: Variant) -> bool:
     """Whether the variant is another recipe than the catalog's own."""
     _check(bench, variant)
     changed = applied(bench, variant)
+    if not isinstance(bench, PairWorkbench) or not isinstance(changed, PairWorkbench):
+        return changed.catalog != bench.catalog
     own = (bench.catalog, bench.model_config)
     if variant.knob == "width" and changed.model_config == bench.model_config:
         raise CatalogError(
@@ -101,9 +107,13 @@ def _differs(bench: Workbench, variant: Variant) -> bool:
 
 
 def _check(bench: Workbench, variant: Variant) -> None:
-    if variant.knob == "batch" and variant.value > len(bench.pairs):
-        raise CatalogError(f"smoothness.menu.batch = {variant.value}: the pool has {len(bench.pairs)} pairs only")
-    if variant.knob not in MenuOptions.model_fields:
+    if variant.knob == "batch" and variant.value > len(bench):
+        raise CatalogError(f"smoothness.menu.batch = {variant.value}: the pool has {len(bench)} pairs only")
+    if not isinstance(bench, PairWorkbench):
+        if variant.knob not in (*LEARNER_KNOBS, "window_start"):
+            told = f"smoothness.menu: '{variant.knob}' is a knob of CLIPs; a language model has the learner's only"
+            raise CatalogError(told + ": " + ", ".join((*LEARNER_KNOBS, "window_start")))
+    elif variant.knob not in MenuOptions.model_fields:
         _check_model_key(bench.model_config, variant.knob)
 
 

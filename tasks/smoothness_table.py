@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.catalog import Catalog
+from tasks.catalog import BaseCatalog
 from tasks.tables import files, read
 
 OWN_NAME = "as it is"
@@ -63,7 +63,7 @@ def format_summaries(found: list[Summary]) -> str:
     return "\n".join(lines)
 
 
-def check_bar(home: Path, run: str, catalog: Catalog) -> None:
+def check_bar(home: Path, run: str, catalog: BaseCatalog) -> None:
     """Stop a curation whose recipe is not smooth enough.
 
     Raises:
@@ -83,7 +83,7 @@ def check_bar(home: Path, run: str, catalog: Catalog) -> None:
     )
 
 
-def _advice(catalog: Catalog, own: Summary, found: list[Summary]) -> str:
+def _advice(catalog: BaseCatalog, own: Summary, found: list[Summary]) -> str:
     """Which knobs the ablation favours; where there was none, which are worth trying."""
     if len(found) > 1:
         better = sorted((s for s in found if _score(s) > _score(own)), key=_score, reverse=True)
@@ -100,7 +100,7 @@ def _advice(catalog: Catalog, own: Summary, found: list[Summary]) -> str:
     )
 
 
-def _worth_trying(catalog: Catalog) -> list[str]:
+def _worth_trying(catalog: BaseCatalog) -> list[str]:
     """Knobs that smooth most recipes (Engstrom et al. 2025, section 4), with their present values."""
     learner, start = catalog.learner, catalog.descent.window_start
     adam = [f"a larger learner.eps_root (now {learner.eps_root:g})"] if learner.optimizer == "adam" else []

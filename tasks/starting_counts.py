@@ -15,11 +15,11 @@ def starting_counts(bench: Workbench) -> Counts:
 
     Raises ExpressionError, FilterError or SubsetError where the start cannot be had from this pool.
     """
-    start, n = bench.catalog.descent.start, len(bench.pairs)
+    start, n = bench.catalog.descent.start, len(bench)
     if start is None:
         return np.ones(n, np.int64)
     with pool_candidates(bench.run.home, bench.pool) as candidates:
-        counts, asked = chosen_counts(candidates, start, bench.pairs.uids)
+        counts, asked = chosen_counts(candidates, start, bench.uids)
     for missing in asked.missing:
         say(f"descent.start: {missing}")
     say(f"descent.start: {int((counts > 0).sum()):,} of {n:,} samples, {int(counts.sum()):,} with copies")

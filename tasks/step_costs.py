@@ -45,7 +45,7 @@ def measure(bench: Workbench) -> StepCosts:
 def measure_transfers(bench: Workbench, costs: StepCosts, tiers: set[Tier]) -> Rates:
     """Rates of the recipe with the seconds of a save and a load of one state for each of ``tiers``."""
     device = torch.device(bench.catalog.runtime.device)
-    _, state = bench.learner(np.ones(len(bench.pairs), np.int64), bench.catalog.descent.seed)
+    _, state = bench.learner(np.ones(len(bench), np.int64), bench.catalog.descent.seed)
     found = {tier: (_to_host if tier is Tier.HOST else _to_disk)(bench, state) for tier in sorted(tiers)}
     saves, loads = ({tier: pair[i] for tier, pair in found.items()} for i in (0, 1))
     # On a CPU, moving bytes takes the cores that train.
@@ -55,7 +55,7 @@ def measure_transfers(bench: Workbench, costs: StepCosts, tiers: set[Tier]) -> R
 @cache
 def _measured(directory: Path) -> StepCosts:
     with opened(directory) as bench:
-        learner, state = bench.learner(np.ones(len(bench.pairs), np.int64), bench.catalog.descent.seed)
+        learner, state = bench.learner(np.ones(len(bench), np.int64), bench.catalog.descent.seed)
         check_step(learner, state, 0)
         step = _seconds(lambda: learner.step(state, 0), state)
         batch = learner.batches(0)

@@ -11,8 +11,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from tasks.catalog import LearnerOptions, Positive, Section, Share, Whole
 from tasks.catalog_files import CATALOGS, CatalogError, find_file, read_file
+from tasks.recipe_options import LearnerOptions, Positive, Section, Share, Whole
 
 STUDIES = CATALOGS / "studies"
 

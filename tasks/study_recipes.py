@@ -14,7 +14,8 @@ from mgd_core.optimizers import Adam, Optimizer, Sgd
 from mgd_core.resnets import ResNet9, ResNetOptions
 from mgd_core.schedules import constant, one_cycle, warmup_cosine
 from mgd_core.transformers import SmallViT, TransformerOptions
-from tasks.catalog import CatalogError, LearnerOptions
+from tasks.catalog_files import CatalogError
+from tasks.recipe_options import LearnerOptions
 from tasks.study_options import StudyModelOptions
 
 

@@ -14,4 +14,4 @@ def write_subset(directory: Path, chosen: int) -> SubsetReport:
     with opened(directory) as bench:
         path = bench.run.directory / "subset.npy"
         export_datacomp(manifest_path(bench.run.directory, chosen), path)
-        return verify_datacomp(path, bench.pairs.uids)
+        return verify_datacomp(path, bench.uids)

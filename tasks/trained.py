@@ -11,11 +11,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save as to_safetensors
 
-from mgd_core.clip import ClipObjective
-from mgd_core.precision import Autocast
 from mgd_core.replay import train
 from tasks.artefacts import digest, is_done, publish_bytes, publish_json, read_json
+from tasks.catalog_files import CatalogError
 from tasks.encoders import RunEncoder
+from tasks.pair_workbench import PairWorkbench, clip_of
 from tasks.progress import announce
 from tasks.workbench import Counts, Workbench
 
@@ -42,9 +42,10 @@ def trained_parameters(bench: Workbench, counts: Counts, subset: str, seed: int,
 def run_encoder(bench: Workbench, counts: Counts, subset: str, seed: int) -> RunEncoder:
     """The model of a subset as evaluation sees it."""
     theta = trained_parameters(bench, counts, subset, seed)
+    if not isinstance(bench, PairWorkbench):
+        raise CatalogError(f"run {bench.run.id} trains on texts: evaluation sets are put to CLIPs only")
     learner, _ = bench.learner(counts, seed)
-    objective = learner.objective.objective if isinstance(learner.objective, Autocast) else learner.objective
-    assert isinstance(objective, ClipObjective)
+    objective = clip_of(learner)
     size = int(bench.model_config["vision_cfg"]["image_size"])  # type: ignore[call-overload]
     key = read_json(bench.run.work("trained", f"{subset}-{seed}.json"))["key"]
     identity = digest([key, bench.run.record["environment"], bench.run.record["versions"]])

@@ -20,6 +20,7 @@ from tasks.shards import Sample, ShardIndex, index_shard, write_shard
 from tasks.sheets import REQUIRED, TABLE, TILES, open_sheet
 from tasks.sources import fingerprint, reader_of
 from tasks.tables import write_parquet
+from tasks.text_records import TextColumns, index_texts
 from tasks.uids import normalise
 from tasks.upstream import part_table
 
@@ -45,12 +46,15 @@ class ShardUnit(BaseModel):
     split: str = ""
     start: int | None = None
     stop: int | None = None
+    text: TextColumns | None = None
+    """Columns of text samples; None: image-text pairs."""
 
     @property
     def key(self) -> str:
         """Digest of all that decides what the unit makes. A tar's address counts, since the fingerprints of two stores
         may agree by chance; a sheet's is of its bytes."""
         ignored = {"directory"} if self.start is None else {"directory", "source"}
+        ignored |= {"text"} if self.text is None else set()  # pools of pairs keep the keys they had
         return digest([VERSION, self.model_dump(exclude=ignored)])
 
     @property
@@ -132,7 +136,10 @@ def index_tar(unit: ShardUnit) -> ShardIndex:
     """Index a unit's tar where it is; raises PoolError if it was replaced before or meanwhile."""
     reader = reader_of(unit.directory)
     _check_unchanged(unit, fingerprint(unit.source, reader))
-    index = index_shard(unit.source, unit.name, reader)
+    if unit.text is None:
+        index = index_shard(unit.source, unit.name, reader)
+    else:
+        index = index_texts(unit.source, unit.name, unit.text, reader)
     _check_unchanged(unit, fingerprint(unit.source, reader))
     return index
 

@@ -30,21 +30,23 @@ REASONS = {
     "truncated_tar": "the tar ends too early; the samples before the cut are kept, the rest is lost",
     "corrupt_tar": "the tar is damaged; the samples before the damage are kept, the rest is lost",
     "empty_tar": "the tar holds no sample",
+    "corrupt_file": "the file is damaged; the samples before the damage are kept, the rest is lost",
+    "empty_file": "the file holds no sample",
     "stray_member": "a member's name has no key and extension, so it belongs to no sample",
     "duplicate_member": "the shard holds two members of one name, so it is unclear which belong together",
     "interleaved_members": "a sample's members are not adjacent; WebDataset readers would see half samples",
     "torn_member": "a member is shorter than it was: the rest of its last block is not empty",
     "missing_image": "the sample has no jpg, png or webp member",
-    "missing_text": "the sample has no txt member",
-    "bad_text": "the caption is not UTF-8, or has a NUL in it",
-    "empty_text": "the caption is empty or blank",
+    "missing_text": "the sample has no txt member; of a text sample: no prompt or completion",
+    "bad_text": "the text is not UTF-8, or has a NUL in it",
+    "empty_text": "the text is empty or blank",
     "bad_json": "the json member is not a JSON object",
     "bad_uid": "the uid in the json member is not up to 32 hex digits",
     "missing_uid": "the sample names no uid, though others of its shard do: nothing could be joined to it",
     "undecodable_image": "the image is not a readable JPEG, PNG or WebP picture",
     "duplicate_uid": "another sample of the pool has this uid and comes first",
 }
-DAMAGE = ("truncated_tar", "corrupt_tar")
+DAMAGE = ("truncated_tar", "corrupt_tar", "corrupt_file")
 
 
 class _Rejected(ValueError):

@@ -25,9 +25,9 @@ def add_census(make: Make) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from tasks.catalog import check_sources, find_catalog, load_catalog
+    from tasks.catalog import check_sources, find_catalog, load_pair_catalog
 
-    check_sources(load_catalog(find_catalog(options.catalog)))
+    check_sources(load_pair_catalog(find_catalog(options.catalog), "mgd census"))
     home = options.home.resolve()
     with flow_session(home):
         from flows.census import run_census

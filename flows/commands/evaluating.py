@@ -65,7 +65,7 @@ def _subset(options: argparse.Namespace):  # type: ignore[no-untyped-def]  # tor
     chosen = chosen_round(run)
     if chosen is None:
         raise NoRun(f"run {run.id} has chosen no round yet; finish it with `mgd curate`")
-    own = {"target", "heldout", *run.catalog.targets.tests}
+    own = {"target", "heldout", *run.catalog.tests}
     seed = run.catalog.comparison.seeds[0] if options.seed is None else options.seed
     out = options.out or run.directory / "evaluation" / f"{options.subset}-{seed}"
     with device_lock(run.home, run.catalog.runtime.device), opened(run.directory) as bench:

@@ -13,9 +13,9 @@ import pytest
 from mgd_core import descent
 from mgd_core.descent import exchange_step, mask, scaled_by_count, sign_step, summed
 from tasks import count_updates, table_streams, tables
-from tasks.catalog import DescentOptions
 from tasks.count_updates import publish_update
 from tasks.manifests import ManifestError, manifest_path, write_manifest
+from tasks.recipe_options import DescentOptions
 from tasks.scratch import scratch
 from tasks.table_streams import publishing_rows, row_groups
 from tasks.tables import TableError, files, publish

@@ -307,11 +307,11 @@ def test_what_a_run_trained_scores_as_its_own_test_task(tmp_path: Path) -> None:
     found = open_eval_set(str(write_set(tmp_path / "wds_own_test", samples, shown, ["a photo of a {c}"], per_shard=30)))
     pool = build_pool(tmp_path / "sheet", tmp_path / "home")
     with opened(begin_run(tmp_path / "home", catalog, pool).directory) as bench:
-        counts = np.ones(len(bench.pairs), np.int64)
+        counts = np.ones(len(bench), np.int64)
         encoder = run_encoder(bench, counts, "everything", 7)
         learner, _ = bench.learner(counts, 7)
         theta = trained_parameters(bench, counts, "everything", 7)
-        score = bench.zero_shot(learner)["fashion"].score(theta)
+        score = bench.tasks(learner)["fashion"].score(theta)
         done = evaluate_set(found, encoder)
         assert done.metrics["acc1"] == pytest.approx(score.accuracy) and done.samples == 40
         assert not torch.equal(encoder.texts(["trouser"]), encoder.texts(["coat"]))

@@ -29,7 +29,7 @@ def test_auto_takes_what_fits_and_keeps_its_choice(tmp_path: Path) -> None:
     run = begun(tmp_path, 'plan = "auto"\ndevice_memory = "7MB"\ndisk_space = "1GB"')
     with opened(run) as bench:
         chosen = plan_of(bench)
-        _, state = bench.learner(np.ones(len(bench.pairs), np.int64), 0)
+        _, state = bench.learner(np.ones(len(bench), np.int64), 0)
         assert chosen.peak_states["device"] * state.nbytes <= 7e6
         record = bench.run.work(RECORD)
         kept = read_json(record)

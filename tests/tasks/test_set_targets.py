@@ -11,7 +11,7 @@ import pytest
 from tasks.catalog import CatalogError, load_catalog
 from tasks.eval_samples import EvalSetError
 from tasks.eval_sets import open_eval_set
-from tasks.runs import digest_of_task
+from tasks.run_identity import digest_of_task
 from tasks.set_targets import load_part, part_of
 from tasks.target_options import PartsOptions, TaskOptions
 from tasks.zero_shot import load_targets, load_task

@@ -65,7 +65,7 @@ def test_a_direction_is_that_of_three_whole_trainings(finished: Path, options: S
         learner, state = bench.learner(np.ones(240, np.int64), 0)
         v = options.h * direction(240, 0, 1)
         ends = [train(reweighted(learner, k * v, 2), state)[0].theta for k in (0, 1, 2)]
-        target = bench.zero_shot(learner)["target"]
+        target = bench.tasks(learner)["target"]
         losses = [target.score(theta).loss for theta in ends]
     assert (row["variant"], row["direction"], row["h"], row["failure"]) == ("as it is", 1, 0.1, "")
     assert row["score"] == score(*ends) and 0.5 < row["score"] < 1

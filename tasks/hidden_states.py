@@ -1,0 +1,68 @@
+"""Hidden states below the trained layers: computed once a run, kept in a file that any process maps.
+
+They never change where only the last layers are trained, so a training step costs those layers and nothing else. Cost:
+one forward pass of the frozen part over pool and targets; 4 bytes x width a token of disk.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from mgd_core.causal_lm import Stem
+from mgd_core.model_folders import LanguageModelError, build_stem
+from tasks.artefacts import publishing
+from tasks.progress import announce
+from tasks.runs import Run
+from tasks.sequences import Sequences
+from tasks.text_catalog import TextCatalog
+
+AT_ONCE = 32  # samples of a forward pass; of similar length, so that little is filled up
+
+
+def with_states(run: Run, found: Mapping[str, Sequences]) -> dict[str, Sequences]:
+    """The sequences with their hidden states, where the catalog trains the last layers only; else as they are."""
+    catalog = run.catalog
+    assert isinstance(catalog, TextCatalog)
+    if catalog.model.trained_layers is None:
+        return dict(found)
+    paths = {name: run.work("hidden-states", f"{name}.npy") for name in found}
+    missing = {name: path for name, path in paths.items() if not path.exists()}
+    if missing:
+        _compute(catalog, {name: (found[name], path) for name, path in missing.items()})
+    return {name: one.with_states(np.load(paths[name], mmap_mode="r")) for name, one in found.items()}
+
+
+def _compute(catalog: TextCatalog, missing: Mapping[str, tuple[Sequences, Path]]) -> None:
+    stem = build_stem(catalog.model.built)
+    assert stem is not None
+    stem.to(catalog.runtime.device)
+    width = stem.width
+    for name, (sequences, path) in missing.items():
+        needed, free = 4 * width * len(sequences.tokens), shutil.disk_usage(path.parent).free
+        if needed > free:
+            raise LanguageModelError(
+                f"hidden states of '{name}' take {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free in "
+                f"{path.parent}. Make room, or leave model.trained_layers out (every step then runs all layers)"
+            )
+        with publishing(path) as file:
+            _write(file, sequences, stem, catalog.runtime.device, name)
+
+
+def _write(file: BinaryIO, sequences: Sequences, stem: Stem, device: str, name: str) -> None:
+    width = stem.width
+    shape = (len(sequences.tokens), width)
+    np.lib.format.write_array_header_2_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    first, order = file.tell(), np.argsort(sequences.lengths, kind="stable")
+    for at in range(0, len(order), AT_ONCE):
+        ids = order[at : at + AT_ONCE]
+        tokens, inside = sequences.padded(ids)
+        states = stem(tokens.to(device)).float().cpu().numpy()
+        for row, sample in enumerate(ids):
+            file.seek(first + int(sequences.starts[sample]) * 4 * width)
+            file.write(states[row][inside[row]].tobytes())
+        announce(f"hidden states: {name}", min(at + AT_ONCE, len(order)), len(order))

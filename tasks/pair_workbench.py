@@ -1,0 +1,155 @@
+"""The workbench of image-text pairs: a CLIP, trained on pictures and captions, and its zero-shot tasks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from mgd_core.clip import ClipObjective, build_clip, initial_parameters
+from mgd_core.layout import ParameterLayout
+from mgd_core.learner import Batch, Learner
+from mgd_core.loader import Loader
+from mgd_core.optimizers import State
+from mgd_core.order import DataOrder
+from mgd_core.precision import PRECISIONS, Autocast
+from mgd_core.windows import WindowedOrder
+from tasks.artefacts import read_json
+from tasks.catalog import Catalog, CatalogError
+from tasks.held_shards import HeldShards
+from tasks.pairs import Images, Pairs, load_pairs
+from tasks.pools import PoolRecord
+from tasks.runs import Run
+from tasks.sources import reader_of
+from tasks.vocabulary import Vocabulary, full_vocabulary, used_vocabulary
+from tasks.workbench import ROUND_STREAM, Counts, Ids, Task, Workbench, pool_shards
+from tasks.zero_shot import TaskData, load_targets
+
+BUILD_OPTIONS = ("init_logit_scale", "quick_gelu")  # of a model config, beside its towers
+WINDOWS_HELD = 3  # the one that is trained on, the next, and the one before, which other threads may still read
+
+
+@dataclass(frozen=True)
+class PairWorkbench(Workbench):
+    """An open run on image-text pairs."""
+
+    catalog: Catalog
+    pairs: Pairs
+    task_data: dict[str, TaskData]
+    vocabulary: Vocabulary
+    model_config: dict[str, dict[str, object]]
+
+    def learner(self, counts: Counts, seed: int, round: int = 0) -> tuple[Learner, State]:
+        """The recipe on a training multiset, and its first state; a pure function of its arguments."""
+        options = self.catalog.learner
+        text = {**self.model_config["text_cfg"], "vocab_size": self.vocabulary.size}
+        config, weights = self.model_config, seed * ROUND_STREAM + round
+        others = {key: config[key] for key in BUILD_OPTIONS if key in config}
+        model = build_clip(int(config["embed_dim"]), config["vision_cfg"], text, weights, **others)  # type: ignore[call-overload]
+        model.to(self.catalog.runtime.device)
+        layout = ParameterLayout.of(model)
+        theta = initial_parameters(model, layout)
+        optimizer = self.optimizer(layout, theta)
+        objective = PRECISIONS[self.catalog.runtime.precision].around(ClipObjective(model))
+        batches = self._training_batches(counts, seed, round)
+        learner = Learner(objective, layout, optimizer, self.rates(), batches, options.chunk)
+        return learner, optimizer.init(theta)
+
+    def batches(self, parts: Sequence[Ids]) -> Iterator[Batch]:
+        """One pass over parts of the pool, by positions; each row of weight 1. Read ahead."""
+        loader = self._loader(lambda number: parts[number])
+        loader.expect(range(len(parts)))
+        return map(loader, range(len(parts)))
+
+    def tasks(self, learner: Learner) -> dict[str, Task]:
+        """The catalog's zero-shot tasks for a learner's model."""
+        temperature = self.catalog.targets.temperature
+        bound = clip_of(learner), learner.layout, self.vocabulary, temperature
+        return {name: data.bind(*bound) for name, data in self.task_data.items()}
+
+    def ranking(self, subset: str) -> npt.NDArray[np.float64]:
+        """Losses (`loss_filter`), or CLIP scores with their sign turned (`clip_filter`)."""
+        from tasks.pair_rivals import pool_scores
+
+        losses, cosines = pool_scores(self)
+        return losses if subset == "loss_filter" else -cosines
+
+    def task_size(self, name: str) -> int:
+        """Images of a task."""
+        return len(self.task_data[name].labels)
+
+    @cached_property
+    def _tokens(self) -> torch.Tensor:
+        """Of all captions (n, context length)."""
+        return self.vocabulary.tokens(self.pairs.texts)
+
+    def _training_batches(self, counts: Counts, seed: int, round: int) -> Loader:
+        """The batches of a training: from everywhere in the pool, or window by window."""
+        o = self.catalog.learner
+        if o.window is None:
+            full = DataOrder(counts, o.batch, o.steps, seed, round)
+            return self._loader(lambda t: full[t])
+        shards = pool_shards(self.pool.samples_path)
+        order = WindowedOrder(counts, shards, o.window, o.batch, o.steps, seed, round)
+        if self.pairs.streamed is None:
+            return self._loader(lambda t: order[t])
+        held = HeldShards(self.pairs.streamed, shards, counts > 0, WINDOWS_HELD * order.largest)
+
+        def ids_of(t: int) -> Ids:
+            held.expect(order.following(t).tolist())
+            return order[t]
+
+        return self._loader(ids_of, held)
+
+    def _loader(self, ids_of: Callable[[int], Ids], images: Callable[[Ids], Images] | None = None) -> Loader:
+        """Batches whose numbers stand for pool positions; ``images``: where pixels come from, if not from the pairs."""
+        runtime, pixels = self.catalog.runtime, images or self.pairs.images
+        return Loader(lambda t: self._read(ids_of(t), pixels), runtime.readers, runtime.batch_cache, self.to_device)
+
+    def _read(self, ids: Ids, images: Callable[[Ids], Images]) -> Batch:
+        pixels = torch.from_numpy(images(ids))
+        return Batch((pixels, self._tokens[ids]), torch.from_numpy(ids), torch.ones(len(ids)))
+
+
+def clip_of(learner: Learner) -> ClipObjective:
+    """The CLIP of a learner, without what is around it."""
+    objective = learner.objective.objective if isinstance(learner.objective, Autocast) else learner.objective
+    assert isinstance(objective, ClipObjective)
+    return objective
+
+
+def open_pairs(run: Run, pool: PoolRecord) -> PairWorkbench:
+    """The workbench of a run on pairs."""
+    catalog = run.catalog
+    assert isinstance(catalog, Catalog)
+    config = load_model_config(Path(catalog.model.config))
+    size = int(config["vision_cfg"]["image_size"])  # type: ignore[call-overload]
+    length = int(config["text_cfg"]["context_length"])  # type: ignore[call-overload]
+    pairs = load_pairs(pool, size, catalog.runtime.decoded_disk)
+    data = load_targets(catalog.targets, size, reader_of(pool.directory))
+    texts = [*pairs.texts, *(text for task in data.values() for text in task.texts)]
+    used = catalog.model.vocabulary == "used"
+    vocabulary = used_vocabulary(texts, length) if used else full_vocabulary(length)
+    return PairWorkbench(run, catalog, pool, pairs.uids, pairs, data, vocabulary, config)
+
+
+def load_model_config(path: Path) -> dict[str, dict[str, object]]:
+    """An open_clip model config.
+
+    Raises:
+        CatalogError: missing, not JSON, or without one of the three parts that open_clip needs.
+    """
+    try:
+        config: dict[str, dict[str, object]] = read_json(path)
+    except (OSError, json.JSONDecodeError, ValueError) as error:
+        raise CatalogError(f"{path}: cannot read the model config: {error}") from error
+    missing = [key for key in ("embed_dim", "vision_cfg", "text_cfg") if key not in config]
+    if missing:
+        raise CatalogError(f"{path}: not an open_clip model config, it lacks {', '.join(missing)}")
+    return config

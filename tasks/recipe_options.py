@@ -1,0 +1,206 @@
+"""The parts of a catalog that do not depend on what is trained: learner, descent, comparison, runtime, source."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, field_validator, model_validator
+
+from tasks import pools
+from tasks.remotes import RemoteOptions
+from tasks.subset_expressions import parse
+
+
+class Section(BaseModel):
+    """A table of the catalog."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Whole = Annotated[int, Field(ge=1)]
+
+
+class SourceOptions(Section):
+    """Where the candidates come from, and how much of it may be bad."""
+
+    source: str | tuple[str, ...]
+    """Files, by paths, globs or fsspec URLs; relative to the catalog file."""
+    how_to_get: str = ""
+    """What to do if the source is not there; told to whoever starts the catalog without it."""
+    max_rejects: Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0)] = 0.01
+    """Bad samples that are recorded and left out before the flow stops: a share (0.01) or a whole number."""
+    max_damaged_shards: Annotated[int, Field(ge=0)] = 0
+    """Truncated or corrupt files that are gone through as far as they can be read before the flow stops."""
+    remote: RemoteOptions = RemoteOptions()
+    """How patiently remote stores are read, and how much of them is kept in the home; changes no result."""
+
+    @property
+    def sources(self) -> str | list[str]:
+        """The source as pool builders take it."""
+        return self.source if isinstance(self.source, str) else list(self.source)
+
+    def build_options(self) -> pools.BuildOptions:
+        """What the pool's builder needs of this."""
+        return pools.BuildOptions(**self.model_dump(exclude={"source", "how_to_get"}))
+
+    def resolved(self, base: Path) -> Self:
+        """The same with sources made absolute, relative ones being below ``base``."""
+        named = self.source
+        moved = absolute(named, base) if isinstance(named, str) else tuple(absolute(s, base) for s in named)
+        return self.model_copy(update={"source": moved})
+
+
+class LearnerOptions(Section):
+    """The training recipe, the same for every subset."""
+
+    steps: Whole
+    batch: Whole
+    learning_rate: Positive
+    schedule: Literal["cosine", "one_cycle", "constant"] = "cosine"
+    warmup: Annotated[int, Field(ge=0)] = 0
+    optimizer: Literal["adam", "sgd"] = "adam"
+    b1: Share = 0.9
+    b2: Share = 0.98
+    eps: Positive = 1e-6
+    eps_root: Annotated[float, Field(ge=0)] = 1e-8
+    """Added under Adam's square root; larger is smoother and less adaptive."""
+    momentum: Share = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    clip_norm: Positive | None = None
+    window: Whole | None = None
+    """Samples that are shuffled together: shards come in a seeded order, and as many as hold this many samples are
+    permuted as one, so that a pool that is not kept decoded (`runtime.decoded_disk`) is read once an epoch, shard by
+    shard, with the files of three windows in memory. None: the whole pool, every batch from everywhere."""
+    chunk: Whole | None = None
+    """Rows encoded at once; None: the whole batch. Changes memory, and results by rounding only."""
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _window_holds_a_batch(self) -> LearnerOptions:
+        if self.window is not None and self.window < self.batch:
+            raise ValueError(f"window ({self.window}) is smaller than a batch ({self.batch})")
+        return self
+
+    @model_validator(mode="after")
+    def _warmup_fits(self) -> LearnerOptions:
+        if self.warmup > self.steps:
+            raise ValueError(f"warmup ({self.warmup}) is longer than the training ({self.steps} steps)")
+        return self
+
+
+Selection = Literal["heldout_loss", "heldout_accuracy", "heldout_accuracy_1se"]
+
+
+_MEMORY, _DISK = "the number of states it may keep at once in memory", "the number of states it keeps on disk"
+PLAN_OPTIONS: dict[str, dict[str, str]] = {
+    "keep_all": {},
+    "binomial": {"slots": _MEMORY},
+    "kary": {"arity": "the number of children of a node, 2 or more"},
+    "segments": {"slots": _MEMORY, "disk_states": _DISK},
+    "auto": {"device_memory": 'the bytes of training states it may keep in the device\'s memory, say "8GiB"'},
+}
+"""Which options each plan needs, and what they are."""
+MAY_HAVE = {"auto": {"host_memory", "disk_space"}}
+"""Which options a plan takes besides."""
+
+
+class DescentOptions(Section):
+    """How counts are moved from round to round."""
+
+    rounds: Annotated[int, Field(ge=1)]
+    start: str | None = None
+    """The counts of round 0, as `mgd subset` takes them (`clip_score(fraction=0.3) & basic`, or the path of a subset);
+    None: every sample once. Samples that it leaves out stand at 0, and may be raised in a later round."""
+    surrogate: Literal["probe", "path"] = "probe"
+    """`probe`: weights enter at `probe_steps` and the pool is scored there; `path`: wherever a sample is seen."""
+    window_start: Annotated[int, Field(ge=0)] = 0
+    """First differentiated step k."""
+    probe_steps: tuple[int, ...] = ()
+    """Steps at which candidates enter (surrogate `probe`); empty: the window's first step."""
+    plan: Literal["keep_all", "binomial", "kary", "segments", "auto"] = "keep_all"
+    """Which training states the reverse sweep keeps: all of them; at most `slots` in memory with least recomputation
+    (`binomial`); the paper's tree (`kary`); `disk_states` on disk, and between them at most `slots` in memory
+    (`segments`); the cheapest that fits in `device_memory`, `host_memory` and `disk_space` (`auto`)."""
+    slots: Whole | None = None
+    """States kept in memory at once: plans `binomial` and `segments`."""
+    arity: Annotated[int, Field(ge=2)] | None = None
+    """Children of a node: plan `kary`."""
+    disk_states: Whole | None = None
+    """States kept on disk at once, in the run's directory: plan `segments`."""
+    device_memory: ByteSize | None = None
+    """Bytes of kept states in the memory of the device (main memory, on a CPU), say "8GiB": plan `auto`. A step's own
+    needs come on top."""
+    host_memory: ByteSize | None = None
+    """Bytes of kept states in main memory, beside a GPU: plan `auto`."""
+    disk_space: ByteSize | None = None
+    """Bytes of kept states in the run's directory: plan `auto`."""
+    checkpoint_seconds: Positive = 300.0
+    """Most seconds of a round's training and differentiation that a killed process may lose; changes no result."""
+    checkpoint_steps: Whole | None = None
+    """Most steps of either sweep that a killed process may lose, where that is less; changes no result."""
+    rule: Literal["sign", "exchange"] = "sign"
+    p: Share = 0.2
+    """Share of the pool that is masked in (scored and moved) each round."""
+    share: Share = 0.2
+    """`exchange`: share of the masked samples raised, and lowered."""
+    memory: Share = 0.0
+    """Weight of earlier rounds' metagradients in the step: 0 is the paper's rule, 1 sums all rounds alike."""
+    scale: Literal["none", "sample", "count"] = "none"
+    """`sample`: divide a sample's summed g by the root of its sum of squares, so that steady ones move first. `count`:
+    before summing, divide g by the median size among samples of the same count, without outliers."""
+    max_count: Whole | None = None
+    """Ceiling of a sample's count; None: no ceiling."""
+    select: Selection = "heldout_loss"
+    """What chooses the round; `heldout_accuracy_1se`: the last round within one standard error of the best."""
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @field_validator("start")
+    @classmethod
+    def _start_can_be_read(cls, text: str | None) -> str | None:
+        return text and str(parse(text))
+
+    @model_validator(mode="after")
+    def _plan_has_its_options(self) -> DescentOptions:
+        needs, takes = PLAN_OPTIONS[self.plan], MAY_HAVE.get(self.plan, set())
+        for option in ("slots", "arity", "disk_states", "device_memory", "host_memory", "disk_space"):
+            if option in needs and getattr(self, option) is None:
+                raise ValueError(f"plan '{self.plan}' needs '{option}': {needs[option]}")
+            if option not in needs and option not in takes and getattr(self, option) is not None:
+                raise ValueError(f"plan '{self.plan}' has no use for '{option}'; remove it, or name another plan")
+        return self
+
+
+class TrialOptions(Section):
+    """The trainings that put the chosen subset beside its rivals, at equal samples seen."""
+
+    subsets: tuple[str, ...]
+    seeds: tuple[int, ...] = (101, 102, 103)
+
+
+class RuntimeOptions(Section):
+    """Where it runs."""
+
+    device: str = "cpu"
+    threads: Whole = 2
+    """CPU threads of a training; part of the run's identity, since it changes results bit for bit."""
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    """Arithmetic of the encoders' products: `tf32` for NVIDIA GPUs; `bfloat16` moves g visibly (see
+    benchmarks/results/precision.md). Parameters, moments and all sums stay in float32."""
+    runner: Literal["threads", "processes", "ray", "dask"] = "threads"
+    workers: Whole = 1
+    readers: Whole = 2
+    """Threads that read and decode the next batches of a training while a step runs."""
+    decoded_disk: ByteSize | None = None
+    """Most bytes of decoded pictures kept in a file beside the pool, say "100GiB". A pool that needs more is decoded
+    batch by batch; None: no limit."""
+    batch_cache: ByteSize = ByteSize(0)
+    """Bytes of decoded batches kept in main memory for replays, those needed soonest; for pools that are not kept
+    decoded. None of these four changes a result."""
+
+
+def absolute(source: str, base: Path) -> str:
+    """A path made absolute, relative ones being below ``base``; URLs stay."""
+    return source if "://" in source else str((base / source).resolve())

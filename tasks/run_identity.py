@@ -1,0 +1,73 @@
+"""What a run is a function of: its catalog without what cannot change a result, and the contents of what it names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tasks.artefacts import digest, file_digest, read_json
+from tasks.catalog import BaseCatalog, Catalog
+from tasks.eval_sets import open_eval_set
+from tasks.remote_files import Reader
+from tasks.remotes import RemoteOptions, is_local
+from tasks.sources import fingerprint
+from tasks.target_options import TaskOptions
+from tasks.text_catalog import TextCatalog
+from tasks.text_files import find_texts
+from tasks.units import sheet_fingerprint
+from tasks.zero_shot import is_set
+
+
+def identity(catalog: BaseCatalog, home: Path) -> dict[str, Any]:
+    """The catalog without descriptions, where files lie, and how work is spread; with digests of what it names."""
+    places = {"source", "how_to_get", "metadata", "remote"}
+    idle: Any = {
+        "description": True,
+        "census": True,
+        "smoothness": True,
+        "pool": places,
+        "descent": {"checkpoint_seconds", "checkpoint_steps"},
+        "runtime": {"runner", "workers", "readers", "decoded_disk", "batch_cache"},
+    }
+    content = catalog.model_dump(mode="json", exclude=idle)
+    start = content["descent"].pop("start")
+    if start is not None:
+        from tasks.subset_sources import identity as of_subset  # which may name runs
+
+        content["descent"]["start"] = of_subset(start, home)
+    if isinstance(catalog, Catalog):
+        content["model"] = {
+            **catalog.model.model_dump(exclude={"kind"}),
+            "config": read_json(Path(catalog.model.config)),
+        }
+        for task in _task_dicts(content):
+            task["source"] = digest_of_task(TaskOptions(**task), catalog.pool.remote)
+    if isinstance(catalog, TextCatalog):
+        content["model"]["folder"] = _digest_of_folder(Path(catalog.model.folder))
+        for task in _task_dicts(content):
+            task["source"] = _digest_of_texts(task["source"], Reader(catalog.pool.remote))
+    return content
+
+
+def digest_of_task(task: TaskOptions, remote: RemoteOptions) -> str:
+    """Digest of the bytes of a task's sheet or evaluation set, wherever they lie."""
+    if is_set(task):
+        reader = Reader(remote)
+        return open_eval_set(task.source, task.folder, reader).content(reader)
+    return sheet_fingerprint(Path(task.source))
+
+
+def _task_dicts(content: dict[str, Any]) -> list[dict[str, Any]]:
+    targets: dict[str, Any] = content["targets"]
+    return [targets["target"], targets["heldout"], *targets["tests"].values()]
+
+
+def _digest_of_folder(folder: Path) -> str:
+    """Of the names and bytes of a model's files."""
+    return digest({path.name: file_digest(path) for path in sorted(folder.iterdir()) if path.is_file()})
+
+
+def _digest_of_texts(source: str, reader: Reader) -> str:
+    """Of the bytes of local files; of the stores' stamps of others."""
+    urls = find_texts(source, reader.options)
+    return digest([file_digest(Path(url)) if is_local(url) else fingerprint(url, reader) for url in urls])

@@ -1,0 +1,46 @@
+"""The catalog of a curation of texts: instruction tuning of a causal language model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+from tasks.catalog import BaseCatalog
+from tasks.recipe_options import absolute
+from tasks.text_options import QuestionOptions, TextModelOptions, TextPoolOptions, TextTargetOptions, TextTrialOptions
+
+
+class TextCatalog(BaseCatalog):
+    """A curation of prompts and completions for a causal language model."""
+
+    pool: TextPoolOptions
+    targets: TextTargetOptions
+    model: TextModelOptions
+    comparison: TextTrialOptions = TextTrialOptions()
+
+    @property
+    def tests(self) -> tuple[str, ...]:
+        """Names of the test tasks."""
+        return tuple(self.targets.tests)
+
+    @property
+    def tasks(self) -> dict[str, QuestionOptions]:
+        """Target, held-out target and tests, by name."""
+        return {"target": self.targets.target, "heldout": self.targets.heldout, **self.targets.tests}
+
+    def places(self) -> list[tuple[str, str]]:
+        """Sources of the pool and the targets, and the model's folder."""
+        named = [(f"source of '{name}'", task.source) for name, task in self.tasks.items()]
+        return [*super().places(), *named, ("model.folder", self.model.folder)]
+
+    def resolved(self, base: Path) -> Self:
+        """The same catalog with paths made absolute."""
+
+        def moved(task: QuestionOptions) -> QuestionOptions:
+            return task.model_copy(update={"source": absolute(task.source, base)})
+
+        tasks: dict[str, object] = {name: moved(getattr(self.targets, name)) for name in ("target", "heldout")}
+        tasks["tests"] = {name: moved(task) for name, task in self.targets.tests.items()}
+        model = self.model.model_copy(update={"folder": absolute(self.model.folder, base)})
+        targets = self.targets.model_copy(update=tasks)
+        return super().resolved(base).model_copy(update={"targets": targets, "model": model})

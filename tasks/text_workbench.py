@@ -1,0 +1,169 @@
+"""The workbench of texts: a causal language model, tuned on prompts and completions, and the questions put to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+import torch
+
+from mgd_core.answers import AnswerTask
+from mgd_core.causal_lm import CausalLmObjective, Decoder
+from mgd_core.layout import ParameterLayout
+from mgd_core.learner import Batch, Learner
+from mgd_core.loader import Loader
+from mgd_core.model_folders import CausalLmOptions, build_causal_lm, initial_parameters
+from mgd_core.objective import Rows
+from mgd_core.optimizers import State
+from mgd_core.order import DataOrder
+from mgd_core.precision import PRECISIONS, Autocast
+from mgd_core.windows import WindowedOrder
+from tasks.hidden_states import with_states
+from tasks.pools import PoolRecord
+from tasks.progress import say
+from tasks.questions import Question, check_apart, load_questions
+from tasks.runs import Run
+from tasks.sequences import Sequences, TextTokenizer
+from tasks.sources import reader_of
+from tasks.text_catalog import TextCatalog
+from tasks.uids import uid_bytes
+from tasks.workbench import ROUND_STREAM, Counts, Ids, Task, Workbench, pool_shards
+
+AT_ONCE = 32  # rows of a target's forward and backward pass; changes memory, and results by rounding only
+
+
+@dataclass(frozen=True)
+class QuestionRows:
+    """Questions as sequences: first all right answers, then all options of all questions (none for completions)."""
+
+    sequences: Sequences
+    questions: list[Question]
+
+    def bind(self, learner: Learner, catalog: TextCatalog) -> AnswerTask:
+        """The task for a learner's model, on its device."""
+        n, device = len(self.questions), catalog.runtime.device
+        sizes = [len(q.options) for q in self.questions] if len(self.sequences) > n else []
+        firsts = np.cumsum([0, *sizes])[:-1]
+        places = [first + q.right for first, q in zip(firsts, self.questions, strict=False)]
+        owners = np.repeat(np.arange(len(sizes)), sizes)
+        right, options = (self._rows(at, stop, device) for at, stop in ((0, n), (n, len(self.sequences))))
+        owner, place = (torch.tensor(x, dtype=torch.int64, device=device) for x in (owners.tolist(), places))
+        return AnswerTask(lm_of(learner), learner.layout, right, options, owner, place, catalog.targets.likelihood)
+
+    def _rows(self, start: int, stop: int, device: str) -> list[Rows]:
+        parts = [np.arange(at, min(at + AT_ONCE, stop)) for at in range(start, stop, AT_ONCE)]
+        return [tuple(x.to(device) for x in self.sequences.rows(ids)) for ids in parts]
+
+
+@dataclass(frozen=True)
+class TextWorkbench(Workbench):
+    """An open run on texts."""
+
+    catalog: TextCatalog
+    sequences: Sequences
+    task_rows: dict[str, QuestionRows]
+
+    def learner(self, counts: Counts, seed: int, round: int = 0) -> tuple[Learner, State]:
+        """The recipe on a training multiset, and its first state; a pure function of its arguments.
+
+        The model begins as its folder has it, whatever the seed; adapters are drawn from seed and round.
+        """
+        options, runtime = self.catalog.learner, self.catalog.runtime
+        built = self.catalog.model.built
+        model = _decoder(built, seed * ROUND_STREAM + round if built.lora else 0, runtime.device)
+        layout = ParameterLayout.of(model)
+        theta = initial_parameters(model, layout)
+        optimizer = self.optimizer(layout, theta)
+        objective = PRECISIONS[runtime.precision].around(CausalLmObjective(model, self.catalog.model.reduction))
+        batches = self._loader(self._order(counts, seed, round))
+        return Learner(objective, layout, optimizer, self.rates(), batches, options.chunk), optimizer.init(theta)
+
+    def batches(self, parts: Sequence[Ids]) -> Iterator[Batch]:
+        """One pass over parts of the pool, by positions; each row of weight 1. Read ahead."""
+        loader = self._loader(parts)
+        loader.expect(range(len(parts)))
+        return map(loader, range(len(parts)))
+
+    def tasks(self, learner: Learner) -> dict[str, Task]:
+        """The catalog's questions for a learner's model."""
+        return {name: rows.bind(learner, self.catalog) for name, rows in self.task_rows.items()}
+
+    def task_size(self, name: str) -> int:
+        """Questions of a task."""
+        return len(self.task_rows[name].questions)
+
+    def ranking(self, subset: str) -> npt.NDArray[np.float64]:
+        """Scores of the filters of `text_rivals`."""
+        from tasks.text_rivals import scores
+
+        return scores(self, subset)
+
+    def _order(self, counts: Counts, seed: int, round: int) -> Sequence[Ids]:
+        o = self.catalog.learner
+        if o.window is None:
+            return DataOrder(counts, o.batch, o.steps, seed, round)  # type: ignore[return-value]
+        shards = pool_shards(self.pool.samples_path)
+        return WindowedOrder(counts, shards, o.window, o.batch, o.steps, seed, round)  # type: ignore[return-value]
+
+    def _loader(self, order: Sequence[Ids]) -> Loader:
+        runtime = self.catalog.runtime
+        return Loader(lambda t: self._read(order[t]), runtime.readers, runtime.batch_cache, self.to_device)
+
+    def _read(self, ids: Ids) -> Batch:
+        return Batch(self.sequences.rows(ids), torch.from_numpy(ids), torch.ones(len(ids)))
+
+
+def lm_of(learner: Learner) -> CausalLmObjective:
+    """The language model of a learner, without what is around it."""
+    objective = learner.objective.objective if isinstance(learner.objective, Autocast) else learner.objective
+    assert isinstance(objective, CausalLmObjective)
+    return objective
+
+
+def open_texts(run: Run, pool: PoolRecord) -> TextWorkbench:
+    """The workbench of a run on texts.
+
+    Raises:
+        CatalogError: a task has no questions, or shares some with another.
+        LanguageModelError: the model's folder or its tokenizer cannot be used.
+    """
+    catalog = run.catalog
+    assert isinstance(catalog, TextCatalog)
+    reader = reader_of(pool.directory)
+    questions = {name: load_questions(name, task, reader) for name, task in catalog.tasks.items()}
+    check_apart(questions)
+    tokenizer = TextTokenizer(catalog.model)
+    samples = pq.read_table(pool.samples_path, columns=["uid", "prompt", "completion"])
+    own = tokenizer.sequences(samples["prompt"].to_pylist(), samples["completion"].to_pylist())
+    asked = {name: _sequences(tokenizer, found) for name, found in questions.items()}
+    _tell_cut({"pool": own, **asked}, catalog.model.max_tokens)
+    held = with_states(run, {"pool": own, **asked})
+    rows = {name: QuestionRows(held[name], found) for name, found in questions.items()}
+    return TextWorkbench(run, catalog, pool, uid_bytes(samples["uid"]), held["pool"], rows)
+
+
+def _sequences(tokenizer: TextTokenizer, questions: list[Question]) -> Sequences:
+    """Right answers, then all options where there are any."""
+    pairs = [(q.prompt, q.options[q.right]) for q in questions]
+    if any(len(q.options) > 1 for q in questions):
+        pairs += [(q.prompt, option) for q in questions for option in q.options]
+    return tokenizer.sequences(*zip(*pairs, strict=True))
+
+
+def _tell_cut(found: dict[str, Sequences], longest: int) -> None:
+    for name, sequences in found.items():
+        if sequences.cut:
+            say(
+                f"{name}: {sequences.cut:,} of {len(sequences):,} texts are longer than model.max_tokens = {longest}; "
+                "their prompts lose the beginning, then their completions the end"
+            )
+
+
+@lru_cache(maxsize=2)
+def _decoder(options: CausalLmOptions, seed: int, device: str) -> Decoder:
+    """The model, which holds no state of a training: parameters are handed to it."""
+    return build_causal_lm(options, seed).to(device)

@@ -1,0 +1,132 @@
+"""Pools of texts: every form of file, columns by any name, and bad records as counted rejects."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tasks.pool_records import TooManyRejects
+from tasks.pools import build_pool
+from tasks.recipe_options import SourceOptions
+from tasks.sources import SourceError
+from tasks.text_options import TextPoolOptions
+from tasks.text_records import TextColumns
+
+ROWS = [{"prompt": f"What is {n}?", "completion": f"It is {n}.", "task": "naming", "level": n} for n in range(6)]
+
+
+def write(path: Path, rows: list[Any]) -> Path:
+    """Rows in the form that the file's name says."""
+    lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    if path.name.endswith(".parquet"):
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif path.name.endswith(".tar"):
+        with tarfile.open(path, "w") as tar:
+            for number, row in enumerate(rows):
+                data = json.dumps(row).encode()
+                header = tarfile.TarInfo(f"{number:03d}.json")
+                header.size = len(data)
+                tar.addfile(header, io.BytesIO(data))
+    else:
+        path.write_bytes(gzip.compress(lines) if path.suffix == ".gz" else lines)
+    return path
+
+
+def built(source: object, home: Path, **options: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Samples and rejects of a pool."""
+    made = TextPoolOptions(source=str(source), **{"max_rejects": 1.0, **options})
+    record = build_pool(made.sources, home, made.build_options())
+    return pq.read_table(record.samples_path).to_pylist(), pq.read_table(record.rejects_path).to_pylist()
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.parquet", "a.tar"])
+def test_all_forms_give_the_same_samples(tmp_path: Path, name: str) -> None:
+    samples, rejects = built(write(tmp_path / name, ROWS), tmp_path / "home")
+    found = sorted((row["prompt"], row["completion"], row["task"], row["level"]) for row in samples)
+    assert found == sorted(tuple(row.values()) for row in ROWS) and not rejects
+    assert all(row["text"] == f"{row['prompt']}\n{row['completion']}" for row in samples)
+    assert all(row["image_size"] is None and row["shard"] == name for row in samples)
+    uids = [row["uid"] for row in samples]
+    assert uids == sorted(uids) and len(set(uids)) == 6
+
+
+def test_a_directory_and_a_list_are_pools_of_all_their_files(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", ROWS[:2])
+    write(tmp_path / "b.parquet", ROWS[2:4])
+    assert len(built(tmp_path, tmp_path / "home")[0]) == 4
+    with pytest.raises(SourceError, match="no text at"):
+        built(tmp_path / "nothing", tmp_path / "home")
+
+
+def test_columns_have_any_name(tmp_path: Path) -> None:
+    alpaca = write(tmp_path / "a.jsonl", [{"instruction": "Add", "input": "1, 2", "output": "3"}])
+    columns = {"prompt": "instruction", "input": "input", "completion": "output"}
+    (row,), _ = built(alpaca, tmp_path / "home", columns=columns)
+    assert (row["prompt"], row["completion"]) == ("Add\n\n1, 2", "3")
+    turns = [("user", "Hi"), ("assistant", "Hello"), ("user", "Bye"), ("assistant", "Farewell")]
+    chat = [{"role": role, "content": content} for role, content in turns]
+    path = write(tmp_path / "b.jsonl", [{"messages": chat}, {"messages": chat[:2]}, {"messages": chat[:3]}])
+    rows, rejects = built(path, tmp_path / "home", columns={"messages": "messages"})
+    assert {(row["prompt"], row["completion"]) for row in rows} == {
+        ("Hi", "Hello"),
+        ("<|user|>\nHi\n<|assistant|>\nHello\n<|user|>\nBye", "Farewell"),
+    }
+    assert "of 'user', not of the assistant" in rejects[0]["detail"]
+
+
+def test_bad_records_are_rejected_with_a_reason(tmp_path: Path) -> None:
+    good = ROWS[0]
+    lines = [
+        json.dumps(good),
+        json.dumps(good),
+        "{broken",
+        "[1, 2]",
+        json.dumps({"prompt": "no completion"}),
+        json.dumps({**good, "completion": "  "}),
+        json.dumps({**good, "completion": "a\0b"}),
+        json.dumps({**good, "completion": 3}),
+    ]
+    path = tmp_path / "a.jsonl"
+    path.write_bytes("\n".join(lines).encode() + b'\n{"prompt": "\xff", "completion": "x"}\n')
+    samples, rejects = built(path, tmp_path / "home")
+    assert len(samples) == 1
+    assert [(row["member"], row["reason"]) for row in rejects] == [
+        ("3", "bad_json"),
+        ("4", "bad_json"),
+        ("5", "missing_text"),
+        ("6", "empty_text"),
+        ("7", "bad_text"),
+        ("8", "missing_text"),
+        ("9", "bad_json"),
+        ("2", "duplicate_uid"),
+    ]
+    with pytest.raises(TooManyRejects, match="8 of 9 rejected"):
+        built(path, tmp_path / "home", max_rejects=3)
+
+
+def test_damaged_files_are_counted_and_never_read_in_silence(tmp_path: Path) -> None:
+    whole = write(tmp_path / "a.jsonl.gz", ROWS * 200).read_bytes()
+    (tmp_path / "a.jsonl.gz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(TooManyRejects, match="1 of 1 tars damaged"):
+        built(tmp_path / "a.jsonl.gz", tmp_path / "home")
+    samples, rejects = built(tmp_path / "a.jsonl.gz", tmp_path / "home", max_damaged_shards=1)
+    assert samples and [row["reason"] for row in rejects if row["reason"] != "duplicate_uid"] == ["corrupt_file"]
+    (tmp_path / "b.parquet").write_bytes(b"PAR1 no parquet PAR1")
+    with pytest.raises(TooManyRejects, match="corrupt_file"):
+        built(tmp_path / "b.parquet", tmp_path / "home")
+    (tmp_path / "c.jsonl").write_bytes(b"\n")
+    with pytest.raises(ValueError, match="empty_file"):
+        built(tmp_path / "c.jsonl", tmp_path / "home")
+
+
+def test_pools_of_pairs_are_as_they_were() -> None:
+    assert SourceOptions(source="x").build_options().text is None
+    assert TextPoolOptions(source="x").build_options().text == TextColumns()
