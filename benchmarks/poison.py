@@ -70,11 +70,11 @@ device = "{device}"
 """
 MODELS = {
     "resnet9": {"kind": "resnet9", "width": 8, "norm": "before", "logit_scale": 0.2, "rate": 1e-3, "eps_root": 1e-6}
-    | {"steps": 200, "warmup": 40, "ascents": 50, "step_size": 0.05, "seen": 2000},
+    | {"steps": 200, "warmup": 40, "ascents": 32, "step_size": 0.08, "seen": 2000},
     "mlp": {"kind": "mlp", "width": 64, "norm": "none", "logit_scale": 1.0, "rate": 2e-3, "eps_root": 1e-5}
-    | {"steps": 200, "warmup": 30, "ascents": 60, "step_size": 0.1, "seen": 5000},
+    | {"steps": 200, "warmup": 30, "ascents": 60, "step_size": 0.1, "seen": 2000},
 }
-SMALL = {"side": 16, "batch": 100, "device": "cpu", "budgets": [0.03, 0.1, 0.3, 1.0], "cancel_steps": 100}
+SMALL = {"side": 16, "batch": 100, "device": "cpu", "budgets": [0.1, 0.3, 1.0], "cancel_steps": 200}
 LARGE = SMALL | MODELS["resnet9"] | {"side": 32, "batch": 500, "device": "cuda", "width": 64, "steps": 1600}
 LARGE |= {"warmup": 320, "ascents": 800, "step_size": 0.02, "seen": 10_000}
 SIZES = {"pool": 2000, "target": 10_000, "test": 10_000}

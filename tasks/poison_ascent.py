@@ -10,15 +10,17 @@ target split only, another one each time: cheaper, and none is overfitted to. Co
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from mgd_core.learner import Learner
 from mgd_core.order import generator
 from mgd_core.plans import keep_all
-from mgd_core.replay import replay
+from mgd_core.replay import Target, replay
 from tasks.pictures import Pictures
 from tasks.poisons import HIGH, LOW, STREAM, Poison, kinds_of, load_poison, poisoned, save_poison, start_of
 from tasks.study_bench import StudyBench
@@ -69,6 +71,12 @@ def stepped(bench: StudyBench, at: Ascent, number: int) -> Ascent:
         largest = label_motion.abs().amax(1, keepdim=True).clamp(min=least)
         labels = kinds[1].projected(labels + size * label_motion / largest)
     return Ascent(Poison(found.ids, pixels, labels), pixel_motion, label_motion)
+
+
+def target_in_parts(bench: StudyBench, learner: Learner) -> Target:
+    """A target that shows, each time it is asked, what the next step of the ascent would see."""
+    numbers = count(1)
+    return lambda theta: target_of(learner, seen(bench, next(numbers)))(theta)
 
 
 def step_size(bench: StudyBench, number: int) -> float:

@@ -29,7 +29,7 @@ from tasks.artefacts import publish_json, read_json
 from tasks.poisons import HIGH, LOW, STREAM, Poison, kinds_of, load_poison, poisoned, save_poison, start_of
 from tasks.progress import announce
 from tasks.study_bench import StudyBench, opened_study
-from tasks.study_targets import SCORES, right_of, score_of, target_of
+from tasks.study_targets import SCORES, right_of, score_of
 
 CLEAN, MGD, NOISE, FLIPS, CANCEL = "clean", "mgd", "noise", "flips", "cancel"
 METHODS = (CLEAN, MGD, NOISE, FLIPS, CANCEL)
@@ -119,7 +119,7 @@ def _cancelling(bench: StudyBench) -> Poison:
     rows = (bench.train.pixels[clean], F.one_hot(bench.train.labels[clean], len(bench.classes)).to(start.labels))
     best, lowest = start, float("inf")
     for budget in o.cancel_budgets:
-        at = corrupted(theta, target_of(learner, bench.target), budget)
+        at = corrupted(theta, poison_ascent.target_in_parts(bench, learner), budget)
         columns = [start.pixels, 0.9 * start.labels + 0.1 / start.labels.shape[1]]
         pixels, labels = cancelled(learner.objective, learner.layout, at, rows, kinds, columns, o.cancel_steps)
         found = Poison(start.ids, pixels, labels if o.labels else start.labels)

@@ -123,6 +123,10 @@ def test_a_step_may_see_another_part_of_the_target_each_time(tmp_path: Path):
             assert torch.equal(part.pixels, bench.target.pixels[at]) and torch.equal(
                 part.labels, bench.target.labels[at]
             )
+        learner, state = bench.learner()
+        target = poison_ascent.target_in_parts(bench, learner)
+        for part in parts[:2]:
+            assert torch.equal(target(state.theta)[0], target_of(learner, part)(state.theta)[0])
         start = poisons.start_of(bench)
         g = _metagradient(bench, start, parts[0])[0]
         found = poisons.load_poison(poisoning.poison_step(directory, 1))
