@@ -1,7 +1,8 @@
 """Is the metagradient exact? The engine against naive autograd through all 40 steps, in float64.
 
-`python -m benchmarks.exactness` compares, for small trainings with weighted cross-entropy (an MLP, a ResNet-9, a ViT,
-a GPT) and weighted InfoNCE (two MLPs and an open_clip CLIP; `benchmarks.problems`) under Adam and SGD:
+`python -m benchmarks.exactness` compares, for small trainings with weighted cross-entropy (an MLP, a ResNet-9, a ViT, a
+GPT, LoRA on a GPT-NeoX of transformers) and weighted InfoNCE (two MLPs and an open_clip CLIP; `benchmarks.problems`)
+under Adam and SGD:
 
 * the gradient of phi by every kind of metaparameter (mgd_core.metaparameters) with one reverse pass through the graph
   of the whole run (`benchmarks.oracles`: plain PyTorch, none of the engine's code), for every plan, slot count, chunk
@@ -46,7 +47,7 @@ from mgd_core.probe import Probe
 from mgd_core.replay import Metagradient, replay
 
 STEPS, LATE, LATEST = 40, 15, 34
-DEEP = (problems.resnet, problems.vit, problems.gpt)
+DEEP = (problems.resnet, problems.vit, problems.gpt, problems.tuned)
 SLOTS = (1, 2, 3, 7, 40)
 CHUNKS = (None, 1, 3, 7)
 OPTIMIZERS: dict[str, Optimizer] = {
@@ -63,6 +64,7 @@ PEAKS: dict[Callable[..., Problem], dict[type, float]] = {  # learning rates at 
     problems.resnet: {Adam: 0.01, Sgd: 0.1},
     problems.vit: {Adam: 0.003, Sgd: 0.05},
     problems.gpt: {Adam: 0.002, Sgd: 0.1},
+    problems.tuned: {Adam: 0.01, Sgd: 0.3},
 }
 # Steps of the central differences: error O(h^4) and rounding / h. Rates are moved in proportion to themselves. A
 # candidate at the first step of Adam meets an update that is nearly a sign, so that phi bends within 1e-3 of it.

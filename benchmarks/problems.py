@@ -8,7 +8,9 @@ Batches of 7 of 24 examples, so that every example is visited several times and 
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,10 +19,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from benchmarks.oracles import Problem
+from mgd_core.causal_lm import NOT_PREDICTED, CausalLmObjective
 from mgd_core.classification import ClassificationObjective
 from mgd_core.clip import CLIP_MEAN, CLIP_STD, ClipObjective, build_clip, initial_parameters
 from mgd_core.layout import ParameterLayout, Params
 from mgd_core.learner import Batch, Learner
+from mgd_core.model_folders import CausalLmOptions, LoraOptions, build_causal_lm
 from mgd_core.objective import Features, Objective, Rows, cross_entropy, info_nce, info_nce_joining, unit_rows
 from mgd_core.optimizers import Optimizer
 from mgd_core.resnets import ResNet9, ResNetOptions
@@ -36,6 +40,7 @@ CONVNEXT = {
     "timm_proj": "linear",
     "image_size": 32,
 }
+INIT = 0.4  # standard deviation of the language model's weights
 TEXT = {"context_length": 5, "vocab_size": 20, "width": 16, "heads": 2, "layers": 1}
 
 
@@ -184,6 +189,43 @@ def gpt(optimizer: Optimizer, steps: int = 40, peak: float = 0.01) -> Problem:
 
     objective = LanguageObjective(model)
     return _problem("GPT", objective, model, (tokens, wanted), losses, optimizer, steps, peak, coupled=False)
+
+
+def tuned(optimizer: Optimizer, steps: int = 40, peak: float = 0.01) -> Problem:
+    """LoRA on the last layer of a GPT-NeoX of transformers: hidden states in, completions of different lengths out."""
+    with tempfile.TemporaryDirectory() as folder:
+        _save_neox(Path(folder))
+        options = CausalLmOptions(Path(folder), trained_layers=1, lora=LoraOptions(2, 4))
+        model = build_causal_lm(options, seed=4).double()
+    draw = torch.Generator().manual_seed(8)
+    states, labels = _normal(draw, POOL + TARGET, 6, 8), torch.randint(11, (POOL + TARGET, 6), generator=draw)
+    labels[:, :2] = NOT_PREDICTED
+    labels[::3, 4:] = NOT_PREDICTED
+
+    def losses(params: Params, rows: Rows) -> Tensor:
+        everywhere = torch.arange(6, device=rows[1].device).expand_as(rows[1])
+        logits = functional_call(model, dict(params), (rows[0], everywhere))
+        each = F.cross_entropy(logits.transpose(1, 2), rows[1], ignore_index=NOT_PREDICTED, reduction="none")
+        return each.sum(1) / (rows[1] != NOT_PREDICTED).sum(1)
+
+    objective = CausalLmObjective(model)
+    return _problem("LoRA GPT-NeoX", objective, model, (states, labels), losses, optimizer, steps, peak, coupled=False)
+
+
+def _save_neox(folder: Path) -> None:
+    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+    sizes: dict[str, Any] = {
+        "hidden_size": 8,
+        "intermediate_size": 12,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
+    sizes |= {"vocab_size": 11, "max_position_embeddings": 16, "bos_token_id": 0, "eos_token_id": 0}
+    config = GPTNeoXConfig(**sizes, initializer_range=INIT)  # at 0.02, the usual one, adapters hardly move the loss
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(4)
+        GPTNeoXForCausalLM(config).save_pretrained(folder)
 
 
 def with_float_pixels(problem: Problem) -> Problem:

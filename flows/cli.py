@@ -127,9 +127,10 @@ def _export_parser(commands: argparse._SubParsersAction) -> None:
         "write a run's subset for others to use\n\n"
         "  datacomp    .npy of u8,u8 records, sorted, repeats kept: what DataComp's resharder takes (verified)\n"
         "  parquet     uid and count\n"
+        "  jsonl       the samples themselves, of a pool of texts: prompt, completion, what else it had\n"
         "  webdataset  shards with the samples themselves, globally shuffled, copies apart",
     )
-    made.add_argument("--format", choices=("datacomp", "parquet", "webdataset"), required=True)
+    made.add_argument("--format", choices=("datacomp", "parquet", "jsonl", "webdataset"), required=True)
     made.add_argument("--out", type=Path, help="file or directory to write (default: in the run's directory)")
     made.add_argument("--run", dest="run_id", help="run (default: the latest)")
     made.add_argument("--round", type=int, help="round whose counts to take (default: the chosen one)")

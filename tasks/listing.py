@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from tasks.exports import export_datacomp, export_parquet
+from tasks.exports import SubsetReport, export_datacomp, export_jsonl, export_parquet
 from tasks.manifests import manifest_path
+from tasks.pool_records import load_pool
 from tasks.reshard import ReshardOptions, reshard
 from tasks.runs import Run
 from tasks.tables import files, read
+from tasks.text_catalog import TextCatalog
 
-Format = Literal["datacomp", "parquet", "webdataset"]
-NAMES = {"datacomp": "subset.npy", "parquet": "subset.parquet", "webdataset": "subset-shards"}
+Format = Literal["datacomp", "parquet", "jsonl", "webdataset"]
+NAMES = {"datacomp": "subset.npy", "parquet": "subset.parquet", "jsonl": "subset.jsonl", "webdataset": "subset-shards"}
 
 
 class NoRun(LookupError):
@@ -89,9 +91,21 @@ def export_run(
         raise NoRun(f"run {run.id} has no manifest of round {number}; it has rounds 0 to {run.catalog.descent.rounds}")
     target = out or run.directory / NAMES[format]
     if format == "webdataset":
+        if isinstance(run.catalog, TextCatalog):
+            raise NoRun(f"run {run.id} is of texts, which have no pictures to make shards of: take --format jsonl")
         shards = reshard(run.pool_directory, manifest, target, how)
         what = f"{shards.samples:,} samples ({shards.distinct:,} distinct) in {shards.shards} shards"
     else:
-        report = (export_datacomp if format == "datacomp" else export_parquet)(manifest, target)
+        report = _write(run, format, manifest, target)
         what = f"{report.records:,} samples ({report.distinct:,} distinct, at most {report.most_copies} copies of one)"
     return f"{target}: round {number}, {what}"
+
+
+def _write(run: Run, format: Format, manifest: Path, target: Path) -> SubsetReport:
+    """One file with the subset."""
+    if format != "jsonl":
+        return (export_datacomp if format == "datacomp" else export_parquet)(manifest, target)
+    pool = load_pool(run.pool_directory)
+    if pool is None:
+        raise NoRun(f"the pool of run {run.id} is gone from {run.pool_directory}; run `mgd curate` again")
+    return export_jsonl(manifest, pool, target)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,8 +16,10 @@ from mgd_core.causal_lm import NOT_PREDICTED
 from mgd_core.model_folders import CausalLmOptions, LanguageModelError, load_causal_lm
 from mgd_core.replay import train
 from tasks.catalog import CatalogError, check_sources, load_catalog, load_pair_catalog
+from tasks.listing import NoRun, chosen_round, export_run
 from tasks.pools import build_pool
 from tasks.reports import write_report
+from tasks.reshard import ReshardOptions
 from tasks.results import result_table
 from tasks.rounds import load_parameters
 from tasks.runs import Run, begin_run
@@ -55,14 +58,27 @@ def test_the_tables_tell_what_was_done(curated: Path) -> None:
     assert "By task" in page and "plus" in page and "Those dropped with the largest g" in page
 
 
+def test_the_subset_is_exported_as_the_samples_themselves(curated: Path, tmp_path: Path) -> None:
+    home, run = curated.parents[1], curated.name
+    told = export_run(home, run, "jsonl", tmp_path / "out.jsonl", None, ReshardOptions())
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    counts = read(home, run, "counts", chosen_round(Run.load(curated)))
+    assert f"{len(rows):,} samples" in told
+    assert Counter(row["uid"] for row in rows) == {
+        row["uid"].hex: row["count"] for row in counts.to_pylist() if row["count"]
+    }
+    assert all({"prompt", "completion", "task", "truth_clean"} <= row.keys() for row in rows)
+    with pytest.raises(NoRun, match="take --format jsonl"):
+        export_run(home, run, "webdataset", tmp_path / "out", None, ReshardOptions())
+
+
 @pytest.mark.parametrize("change", [LAST_LAYER, ("[pool]", '[pool]\nhow_to_get = "write it"')])
 def test_equal_runs_give_equal_bytes(curated: Path, tmp_path: Path, change: tuple[str, str]) -> None:
-    (tmp_path / "one").mkdir()
-    (tmp_path / "two").mkdir()
-    first = (
-        curated if change is not LAST_LAYER else curate_plainly(small_texts(tmp_path / "one", change), tmp_path / "a")
-    )
-    again = curate_plainly(small_texts(tmp_path / "two", change), tmp_path / "b")
+    def run(name: str) -> Path:
+        (tmp_path / name).mkdir()
+        return curate_plainly(small_texts(tmp_path / name, change), tmp_path / name / "home")
+
+    first, again = run("one") if change is LAST_LAYER else curated, run("two")
     assert first.name == again.name and published(first) == published(again)
 
 
@@ -109,7 +125,7 @@ def test_accuracy_is_that_of_the_likeliest_option_and_exact_match_that_of_greedy
                 one = tokenizer.sequences([question.prompt], [option])
                 tokens, given = torch.from_numpy(one.tokens)[None], int(one.prompts[0])
                 logp = whole(input_ids=tokens).logits[0, given - 1 : -1].log_softmax(-1)
-                scores.append(float(logp.gather(1, tokens[0, given:, None]).mean()))
+                scores.append(logp.gather(1, tokens[0, given:, None]).mean().item())
             likely.append(int(np.argmax(scores)) == question.right)
             right = tokenizer.sequences([question.prompt], [question.options[question.right]])
             prompt, wanted = (torch.from_numpy(x) for x in np.split(right.tokens, [int(right.prompts[0])]))
@@ -169,4 +185,3 @@ def test_catalogs_of_texts_say_what_is_wrong(tmp_path: Path) -> None:
     assert "would be tested on itself" in told(('source = "heldout.jsonl"', 'source = "target.jsonl"'))
     with pytest.raises(CatalogError, match="mgd census works on image-text pairs"):
         load_pair_catalog(small_texts(tmp_path), "mgd census")
-    assert Run  # a run of texts is opened by its own record, see the other tests
