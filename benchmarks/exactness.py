@@ -64,7 +64,7 @@ PEAKS: dict[Callable[..., Problem], dict[type, float]] = {  # learning rates at 
     problems.resnet: {Adam: 0.01, Sgd: 0.1},
     problems.vit: {Adam: 0.003, Sgd: 0.05},
     problems.gpt: {Adam: 0.002, Sgd: 0.1},
-    problems.tuned: {Adam: 0.01, Sgd: 0.3},
+    problems.tuned: {Adam: 0.01, Sgd: 0.03},
 }
 # Steps of the central differences: error O(h^4) and rounding / h. Rates are moved in proportion to themselves. A
 # candidate at the first step of Adam meets an update that is nearly a sign, so that phi bends within 1e-3 of it.

@@ -31,22 +31,18 @@ class AnswerScore(NamedTuple):
 
 @dataclass(frozen=True)
 class AnswerTask:
-    """``right``: rows of the right answers, some questions at a time; ``options``: rows of all options in the same way,
-    empty where a question has but its completion; ``owners`` (options,): question of each; ``places`` (questions,):
-    its right one among all options."""
+    """``right``: rows of the right answers to ``size`` questions, some at a time; ``options``: rows of all options in
+    the same way, none where a question has but its completion; ``owners`` (options,): question of each; ``places``
+    (questions,): its right one among all options."""
 
     objective: CausalLmObjective
     layout: ParameterLayout
+    size: int
     right: Sequence[Rows]
     options: Sequence[Rows]
     owners: Tensor
     places: Tensor
     likelihood: Literal["mean", "sum"] = "mean"
-
-    @property
-    def size(self) -> int:
-        """Number of questions."""
-        return sum(len(rows[0]) for rows in self.right)
 
     def target(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         """phi(theta) and its gradient (P,)."""
@@ -66,7 +62,7 @@ class AnswerTask:
             params = self.layout.unflatten(theta)
             found = [self._losses(params, rows) for rows in self.right]
             losses, exact = (torch.cat(x).double().mean().item() for x in zip(*found, strict=True))
-            accuracy = self._by_likelihood(params).double().mean().item() if self.options else exact
+            accuracy = self._by_likelihood(params).double().mean().item() if len(self.options) else exact
         return AnswerScore(losses, accuracy, exact)
 
     def metrics(self, theta: Tensor) -> dict[str, float]:

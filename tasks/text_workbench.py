@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +38,26 @@ AT_ONCE = 32  # rows of a target's forward and backward pass; changes memory, an
 
 
 @dataclass(frozen=True)
+class RowBatches(Sequence[Rows]):
+    """Rows of the sequences from ``start`` to before ``stop``, ``AT_ONCE`` at a time, made when they are asked for."""
+
+    sequences: Sequences
+    start: int
+    stop: int
+    device: str
+
+    def __len__(self) -> int:
+        return -(-(self.stop - self.start) // AT_ONCE)
+
+    def __getitem__(self, number: Any) -> Any:
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        first = self.start + number * AT_ONCE
+        ids = np.arange(first, min(first + AT_ONCE, self.stop))
+        return tuple(x.to(self.device) for x in self.sequences.rows(ids))
+
+
+@dataclass(frozen=True)
 class QuestionRows:
     """Questions as sequences: first all right answers, then all options of all questions (none for completions)."""
 
@@ -50,13 +71,11 @@ class QuestionRows:
         firsts = np.cumsum([0, *sizes])[:-1]
         places = [first + q.right for first, q in zip(firsts, self.questions, strict=False)]
         owners = np.repeat(np.arange(len(sizes)), sizes)
-        right, options = (self._rows(at, stop, device) for at, stop in ((0, n), (n, len(self.sequences))))
+        right, options = (
+            RowBatches(self.sequences, at, stop, device) for at, stop in ((0, n), (n, len(self.sequences)))
+        )
         owner, place = (torch.tensor(x, dtype=torch.int64, device=device) for x in (owners.tolist(), places))
-        return AnswerTask(lm_of(learner), learner.layout, right, options, owner, place, catalog.targets.likelihood)
-
-    def _rows(self, start: int, stop: int, device: str) -> list[Rows]:
-        parts = [np.arange(at, min(at + AT_ONCE, stop)) for at in range(start, stop, AT_ONCE)]
-        return [tuple(x.to(device) for x in self.sequences.rows(ids)) for ids in parts]
+        return AnswerTask(lm_of(learner), learner.layout, n, right, options, owner, place, catalog.targets.likelihood)
 
 
 @dataclass(frozen=True)
