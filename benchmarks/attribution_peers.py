@@ -95,7 +95,7 @@ def kronfluence(trained: Trained) -> Iterator[tuple[str, Any]]:
             name = f"factors-{fisher}"
             how = arguments.FactorArguments(strategy="ekfac", use_empirical_fisher=fisher)
             analyzer.fit_all_factors(name, train, per_device_batch_size=256, factor_args=how)
-            for damping in (None, 1e-4, 1e-3, 1e-2, 1e-1):
+            for damping in (None, 1e-4, 1e-3, 1e-2, 3e-2, 1e-1):
                 scores = f"scores-{fisher}-{damping}"
                 analyzer.compute_pairwise_scores(
                     scores,
@@ -119,7 +119,9 @@ def trak(trained: Trained) -> Iterator[tuple[str, Any]]:
     size = sum(p.numel() for p in trained.model.parameters())
     probability = trained.model(trained.xt).softmax(1).gather(1, trained.yt[:, None]).detach()
     single = [(1, dimension, ridge) for dimension in (256, 1024) for ridge in (0.0, 10.0, 100.0)]
-    for models, dimension, ridge in [*single, (len(trained.theta), 1024, 100.0)]:
+    large = [(1, 4096, ridge) for ridge in (100.0, 1000.0)]
+    many = [(len(trained.theta), dimension, 100.0) for dimension in (1024, 4096)]
+    for models, dimension, ridge in [*single, (1, 1024, 1000.0), *large, *many]:
         projector = projectors.BasicProjector(
             grad_dim=size,
             proj_dim=dimension,
@@ -172,7 +174,7 @@ def dattri(trained: Trained) -> Iterator[tuple[str, Any]]:
     task = task_module.AttributionTask(loss_func=target, model=trained.model, checkpoints=trained.theta[0])
     train = DataLoader(TensorDataset(trained.x, trained.y), batch_size=len(trained.x), shuffle=False)
     test = DataLoader(TensorDataset(trained.xt, trained.yt), batch_size=TOGETHER, shuffle=False)
-    for ridge in (0.1, 1.0):
+    for ridge in (1e-2, 3e-2, 1e-1, 2e-1, 4e-1, 1.0):
         for name, kind, options in (
             ("influence functions (CG)", influence.IFAttributorCG, {"max_iter": 20}),
             ("DataInf", influence.IFAttributorDataInf, {}),
