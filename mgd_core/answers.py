@@ -1,8 +1,11 @@
-"""Questions put to a language model as a target: the loss of right answers, its gradient, and how many are right.
+"""Questions put to a language model as a target: a loss, its gradient, and how many are right.
 
-phi is the mean over questions of the right answer's loss (the mean over its tokens). With options, the answer is the
-one of the highest likelihood; without, a question is right when greedy decoding would give the completion and end,
-which is so exactly when every token of it is the most likely one after those before it: no text is generated.
+phi is the mean over questions of one of two losses: `completion`, the loss of the right answer (the mean over its
+tokens), or `choice`, the cross-entropy of the right option among all of a question's, whose scores are their
+log-likelihoods. The former asks for what a model is tuned to, the latter for telling right from wrong.
+
+With options, a question is right when the right one is the likeliest; without, when greedy decoding would give the
+completion and end, which is so exactly when every token of it is the most likely one after those before it.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from mgd_core.objective import Rows
 
 
 class AnswerScore(NamedTuple):
-    """Loss (nats a token), accuracy and exact match (shares of the questions). ``scale``: there is none."""
+    """Loss (nats), accuracy and exact match (shares of the questions). ``scale``: there is none."""
 
     loss: float
     accuracy: float
@@ -29,28 +32,38 @@ class AnswerScore(NamedTuple):
     scale: None = None
 
 
+class Asked(NamedTuple):
+    """Whole questions: ``rows`` of all their options, the question of each (options,) and each question's right one
+    (questions,), both as places among these."""
+
+    rows: Rows
+    owners: Tensor
+    right: Tensor
+
+
 @dataclass(frozen=True)
 class AnswerTask:
-    """``right``: rows of the right answers to ``size`` questions, some at a time; ``options``: rows of all options in
-    the same way, none where a question has but its completion; ``owners`` (options,): question of each; ``places``
-    (questions,): its right one among all options."""
+    """``right``: rows of the right answers to ``size`` questions, some at a time; ``asked``: the same questions with
+    their options, some at a time, or none where they have but a completion."""
 
     objective: CausalLmObjective
     layout: ParameterLayout
     size: int
     right: Sequence[Rows]
-    options: Sequence[Rows]
-    owners: Tensor
-    places: Tensor
+    asked: Sequence[Asked]
+    loss: Literal["completion", "choice"] = "completion"
     likelihood: Literal["mean", "sum"] = "mean"
+    """Log-likelihood of an option: the mean over its tokens, or their sum."""
 
     def target(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         """phi(theta) and its gradient (P,)."""
         theta = theta.detach().requires_grad_(True)
         phi, gradient = theta.new_zeros(()), torch.zeros_like(theta)
-        for rows in self.right:
+        for part in self.right if self.loss == "completion" else self.asked:
             with torch.enable_grad(), plain_rules():
-                loss = self._losses(self.layout.unflatten(theta), rows)[0].sum() / self.size
+                params = self.layout.unflatten(theta)
+                each = self._choice(params, part)[0] if isinstance(part, Asked) else self._completion(params, part)[0]
+                loss = each.sum() / self.size
                 gradient += torch.autograd.grad(loss, theta)[0]
             phi += loss.detach()
         return phi, gradient
@@ -60,31 +73,37 @@ class AnswerTask:
         """Loss, accuracy, exact match."""
         with plain_rules():
             params = self.layout.unflatten(theta)
-            found = [self._losses(params, rows) for rows in self.right]
-            losses, exact = (torch.cat(x).double().mean().item() for x in zip(*found, strict=True))
-            accuracy = self._by_likelihood(params).double().mean().item() if len(self.options) else exact
-        return AnswerScore(losses, accuracy, exact)
+            losses, exact = _means([self._completion(params, rows) for rows in self.right])
+            if not len(self.asked):
+                return AnswerScore(losses, exact, exact)
+            choices, accuracy = _means([self._choice(params, asked) for asked in self.asked])
+        return AnswerScore(losses if self.loss == "completion" else choices, accuracy, exact)
 
     def metrics(self, theta: Tensor) -> dict[str, float]:
         """The score by the names of a table."""
         found = self.score(theta)
         return {"accuracy": found.accuracy, "exact_match": found.exact_match, "loss": found.loss}
 
-    def _losses(self, params: Params, rows: Rows) -> tuple[Tensor, Tensor]:
-        """Loss of each row, mean over its tokens, and whether greedy decoding gives it, both (n,)."""
+    def _completion(self, params: Params, rows: Rows) -> tuple[Tensor, Tensor]:
+        """Loss of each right answer, mean over its tokens, and whether greedy decoding gives it, both (n,)."""
         logits, labels, wanted = self.objective.predictions(params, rows)
         losses = torch.logsumexp(logits, 2) - logits.gather(2, labels[:, :, None]).squeeze(2)
         exact = ((logits.argmax(2) == labels) | (wanted == 0)).all(1)
         return (losses * wanted).sum(1) / wanted.sum(1), exact
 
-    def _by_likelihood(self, params: Params) -> Tensor:
-        """Whether the right option is the most likely one (questions,)."""
-        scores = []
-        for rows in self.options:
-            losses, wanted = self.objective.token_losses(params, rows)
-            total = (losses * wanted).sum(1)
-            scores.append(-(total if self.likelihood == "sum" else total / wanted.sum(1)))
-        score = torch.cat(scores)
-        best = torch.full((self.size,), float("-inf"), dtype=score.dtype, device=score.device)
-        best = best.scatter_reduce(0, self.owners, score, "amax")
-        return score[self.places] >= best
+    def _choice(self, params: Params, asked: Asked) -> tuple[Tensor, Tensor]:
+        """Cross-entropy of each question's right option, and whether it is the likeliest, both (questions,)."""
+        losses, wanted = self.objective.token_losses(params, asked.rows)
+        total = -(losses * wanted).sum(1)
+        score = total if self.likelihood == "sum" else total / wanted.sum(1)
+        best = score.new_full((len(asked.right),), float("-inf"))
+        best = best.scatter_reduce(0, asked.owners, score.detach(), "amax")
+        spread = torch.zeros_like(best).index_add(0, asked.owners, (score - best[asked.owners]).exp())
+        own = score[asked.right]
+        return spread.log() + best - own, own >= best
+
+
+def _means(parts: list[tuple[Tensor, Tensor]]) -> tuple[float, float]:
+    """Of both columns over all parts."""
+    first, second = (torch.cat(column).double().mean().item() for column in zip(*parts, strict=True))
+    return first, second

@@ -48,7 +48,24 @@ def load_questions(name: str, options: QuestionOptions, reader: Reader) -> list[
                 raise CatalogError(f"{where}: {told}. Repair or remove it") from error
     if not found:
         raise CatalogError(f"task '{name}': {options.source} has no samples, so there would be nothing to lower")
+    if len({len(one.options) > 1 for one in found}) > 1:
+        raise CatalogError(f"task '{name}': some of {options.source} have options, others not; make them two tasks")
     return found
+
+
+def check_options(tasks: dict[str, list[Question]]) -> None:
+    """See that every question of every task has options to choose from.
+
+    Raises:
+        CatalogError: one has not.
+    """
+    for name, questions in tasks.items():
+        without = next((one for one in questions if len(one.options) < 2), None)
+        if without is not None:
+            raise CatalogError(
+                f"targets.loss = 'choice': task '{name}' has completions without options, for instance after "
+                f"{without.prompt[:80]!r}. Give every question options, or take loss = 'completion'"
+            )
 
 
 def check_apart(tasks: dict[str, list[Question]]) -> None:

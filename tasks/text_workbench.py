@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 import torch
 
-from mgd_core.answers import AnswerTask
+from mgd_core.answers import AnswerTask, Asked
 from mgd_core.causal_lm import CausalLmObjective, Decoder
 from mgd_core.layout import ParameterLayout
 from mgd_core.learner import Batch, Learner
@@ -26,7 +26,7 @@ from mgd_core.windows import WindowedOrder
 from tasks.hidden_states import with_states
 from tasks.pools import PoolRecord
 from tasks.progress import say
-from tasks.questions import Question, check_apart, load_questions
+from tasks.questions import Question, check_apart, check_options, load_questions
 from tasks.runs import Run
 from tasks.sequences import Sequences, TextTokenizer
 from tasks.sources import reader_of
@@ -34,27 +34,21 @@ from tasks.text_catalog import TextCatalog
 from tasks.uids import uid_bytes
 from tasks.workbench import ROUND_STREAM, Counts, Ids, Task, Workbench, pool_shards
 
-AT_ONCE = 32  # rows of a target's forward and backward pass; changes memory, and results by rounding only
+AT_ONCE = 16  # questions of a target's forward and backward pass; changes memory, and results by rounding only
 
 
 @dataclass(frozen=True)
-class RowBatches(Sequence[Rows]):
-    """Rows of the sequences from ``start`` to before ``stop``, ``AT_ONCE`` at a time, made when they are asked for."""
+class Parts(Sequence[Any]):
+    """Something made for each of several ranges of positions, when it is asked for."""
 
-    sequences: Sequences
-    start: int
-    stop: int
-    device: str
+    make: Callable[[int, int], Any]
+    edges: tuple[int, ...]
 
     def __len__(self) -> int:
-        return -(-(self.stop - self.start) // AT_ONCE)
+        return len(self.edges) - 1
 
     def __getitem__(self, number: Any) -> Any:
-        if not 0 <= number < len(self):
-            raise IndexError(number)
-        first = self.start + number * AT_ONCE
-        ids = np.arange(first, min(first + AT_ONCE, self.stop))
-        return tuple(x.to(self.device) for x in self.sequences.rows(ids))
+        return self.make(self.edges[number], self.edges[range(len(self))[number] + 1])
 
 
 @dataclass(frozen=True)
@@ -66,16 +60,29 @@ class QuestionRows:
 
     def bind(self, learner: Learner, catalog: TextCatalog) -> AnswerTask:
         """The task for a learner's model, on its device."""
-        n, device = len(self.questions), catalog.runtime.device
-        sizes = [len(q.options) for q in self.questions] if len(self.sequences) > n else []
-        firsts = np.cumsum([0, *sizes])[:-1]
-        places = [first + q.right for first, q in zip(firsts, self.questions, strict=False)]
-        owners = np.repeat(np.arange(len(sizes)), sizes)
-        right, options = (
-            RowBatches(self.sequences, at, stop, device) for at, stop in ((0, n), (n, len(self.sequences)))
-        )
-        owner, place = (torch.tensor(x, dtype=torch.int64, device=device) for x in (owners.tolist(), places))
-        return AnswerTask(lm_of(learner), learner.layout, n, right, options, owner, place, catalog.targets.likelihood)
+        n, targets = len(self.questions), catalog.targets
+        edges = (*range(0, n, AT_ONCE), n)
+        device = catalog.runtime.device
+        right = Parts(lambda start, stop: self._rows(start, stop, device), edges)
+        asked = Parts(lambda start, stop: self._asked(start, stop, device), edges if self._has_options else (0,))
+        return AnswerTask(lm_of(learner), learner.layout, n, right, asked, targets.loss, targets.likelihood)
+
+    @property
+    def _has_options(self) -> bool:
+        return len(self.sequences) > len(self.questions)
+
+    def _rows(self, start: int, stop: int, device: str) -> Rows:
+        return tuple(x.to(device) for x in self.sequences.rows(np.arange(start, stop)))
+
+    def _asked(self, start: int, stop: int, device: str) -> Asked:
+        """All options of the questions from ``start`` to before ``stop``."""
+        sizes = [len(question.options) for question in self.questions]
+        firsts = np.cumsum([0, *sizes])
+        at = len(self.questions) + firsts
+        owners = np.repeat(np.arange(stop - start), sizes[start:stop])
+        right = [int(firsts[i] - firsts[start]) + self.questions[i].right for i in range(start, stop)]
+        tensors = (torch.tensor(x, dtype=torch.int64, device=device) for x in (owners.tolist(), right))
+        return Asked(self._rows(int(at[start]), int(at[stop]), device), *tensors)
 
 
 @dataclass(frozen=True)
@@ -155,6 +162,8 @@ def open_texts(run: Run, pool: PoolRecord) -> TextWorkbench:
     reader = reader_of(pool.directory)
     questions = {name: load_questions(name, task, reader) for name, task in catalog.tasks.items()}
     check_apart(questions)
+    if catalog.targets.loss == "choice":
+        check_options(questions)
     tokenizer = TextTokenizer(catalog.model)
     samples = pq.read_table(pool.samples_path, columns=["uid", "prompt", "completion"])
     own = tokenizer.sequences(samples["prompt"].to_pylist(), samples["completion"].to_pylist())

@@ -146,6 +146,11 @@ REFUSED: list[tuple[str, Callable[[Path], object], str]] = [
     ("mismatch", lambda d: write_model(d / "model", vocabulary=11), "tokenizer mismatch: the tokenizer has 27 tokens"),
     ("dropout", lambda d: write_model(d / "model", attention_dropout=0.1), "Dropout destroys a metagradient"),
     ("empty target", lambda d: (d / "target.jsonl").write_text(""), "has no samples"),
+    (
+        "mixed",
+        lambda d: (d / "test.jsonl").open("a").write('{"prompt": "1 plus 1 is", "completion": "2"}\n'),
+        "some of .* have options, others not",
+    ),
     ("no question", lambda d: (d / "target.jsonl").write_text('{"prompt": "x"}\n'), "no text in 'completion'"),
     (
         "wrong answer",
@@ -171,6 +176,13 @@ def test_what_cannot_be_trained_or_asked_is_a_clear_stop(
         opened(begun(catalog, tmp_path / "home")) as bench,
     ):
         bench.learner(np.ones(len(bench), np.int64), 0)
+
+
+def test_a_choice_needs_options(tmp_path: Path) -> None:
+    catalog = small_texts(tmp_path, ("[model]", '[targets]\nloss = "choice"\n[model]'))
+    (tmp_path / "target.jsonl").write_text('{"prompt": "the sum is", "completion": "2"}\n')
+    with pytest.raises(CatalogError, match="completions without options"), opened(begun(catalog, tmp_path / "home")):
+        pass
 
 
 def test_catalogs_of_texts_say_what_is_wrong(tmp_path: Path) -> None:
