@@ -21,13 +21,14 @@ class Drop(NamedTuple):
     error: float
 
 
-def paired_drop(before: Sequence[int], after: Sequence[int]) -> Drop:
-    """From answers ``before`` to ``after``, (n,) of 1 for right and 0 for wrong, on the same pictures in one order."""
+def paired_drop(before: Sequence[float], after: Sequence[float]) -> Drop:
+    """From answers ``before`` to ``after``, (n,) of 1 for right and 0 for wrong, on the same pictures in one order; or
+    means of them over several trainings, whose pictures stay paired."""
     lost = np.asarray(before, np.float64) - np.asarray(after, np.float64)
     return Drop(float(lost.mean()), float(lost.std() / sqrt(len(lost))))
 
 
-def least_ratio(before: Sequence[int], after: Sequence[int], rival: Sequence[int], z: float = ONE_SIDED) -> float:
+def least_ratio(before: Sequence[float], after: Sequence[float], rival: Sequence[float], z: float = ONE_SIDED) -> float:
     """The least r >= 0 for which "the drop to ``after`` is r times that to ``rival``" stands, one-sided at 95 %.
 
     Fieller's bound (1954): mean(a - r b) = z times its standard error, with a and b the two losses of each picture. It
