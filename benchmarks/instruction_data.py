@@ -84,6 +84,13 @@ class InstructionData:
     heldout: list[Question]
     test: list[Question]
 
+    @property
+    def texts(self) -> list[str]:
+        """Everything that a tokenizer will meet."""
+        asked = [question for rows in (self.target, self.heldout, self.test) for question in rows]
+        said = [text for sample in self.pool for text in (sample.prompt, sample.completion)]
+        return said + [text for question in asked for text in (question.prompt, *question.options)]
+
     def write(self, folder: Path) -> None:
         """pool.jsonl, target.jsonl, heldout.jsonl and test.jsonl."""
         folder.mkdir(parents=True, exist_ok=True)
