@@ -27,9 +27,10 @@ from mgd_core.order import generator
 from mgd_core.replay import train
 from tasks.artefacts import publishing
 from tasks.progress import announce
+from tasks.question_rows import lm_of
 from tasks.rounds import load_parameters
 from tasks.sequences import Sequences
-from tasks.text_workbench import TextWorkbench, lm_of
+from tasks.text_workbench import TextWorkbench
 from tasks.workbench import Counts
 
 Scores = npt.NDArray[np.float64]

@@ -2,87 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 import torch
 
-from mgd_core.answers import AnswerTask, Asked
 from mgd_core.causal_lm import CausalLmObjective, Decoder
 from mgd_core.layout import ParameterLayout
 from mgd_core.learner import Batch, Learner
 from mgd_core.loader import Loader
 from mgd_core.model_folders import CausalLmOptions, build_causal_lm, initial_parameters
-from mgd_core.objective import Rows
 from mgd_core.optimizers import State
 from mgd_core.order import DataOrder
-from mgd_core.precision import PRECISIONS, Autocast
+from mgd_core.precision import PRECISIONS
 from mgd_core.windows import WindowedOrder
 from tasks.hidden_states import with_states
 from tasks.pools import PoolRecord
 from tasks.progress import say
-from tasks.questions import Question, check_apart, check_options, load_questions
+from tasks.question_rows import QuestionRows, asked_sequences
+from tasks.questions import check_apart, check_options, load_questions
 from tasks.runs import Run
 from tasks.sequences import Sequences, TextTokenizer
 from tasks.sources import reader_of
 from tasks.text_catalog import TextCatalog
 from tasks.uids import uid_bytes
 from tasks.workbench import ROUND_STREAM, Counts, Ids, Task, Workbench, pool_shards
-
-AT_ONCE = 16  # questions of a target's forward and backward pass; changes memory, and results by rounding only
-
-
-@dataclass(frozen=True)
-class Parts(Sequence[Any]):
-    """Something made for each of several ranges of positions, when it is asked for."""
-
-    make: Callable[[int, int], Any]
-    edges: tuple[int, ...]
-
-    def __len__(self) -> int:
-        return len(self.edges) - 1
-
-    def __getitem__(self, number: Any) -> Any:
-        return self.make(self.edges[number], self.edges[range(len(self))[number] + 1])
-
-
-@dataclass(frozen=True)
-class QuestionRows:
-    """Questions as sequences: first all right answers, then all options of all questions (none for completions)."""
-
-    sequences: Sequences
-    questions: list[Question]
-
-    def bind(self, learner: Learner, catalog: TextCatalog) -> AnswerTask:
-        """The task for a learner's model, on its device."""
-        n, targets = len(self.questions), catalog.targets
-        edges = (*range(0, n, AT_ONCE), n)
-        device = catalog.runtime.device
-        right = Parts(lambda start, stop: self._rows(start, stop, device), edges)
-        asked = Parts(lambda start, stop: self._asked(start, stop, device), edges if self._has_options else (0,))
-        return AnswerTask(lm_of(learner), learner.layout, n, right, asked, targets.loss, targets.likelihood)
-
-    @property
-    def _has_options(self) -> bool:
-        return len(self.sequences) > len(self.questions)
-
-    def _rows(self, start: int, stop: int, device: str) -> Rows:
-        return tuple(x.to(device) for x in self.sequences.rows(np.arange(start, stop)))
-
-    def _asked(self, start: int, stop: int, device: str) -> Asked:
-        """All options of the questions from ``start`` to before ``stop``."""
-        sizes = [len(question.options) for question in self.questions]
-        firsts = np.cumsum([0, *sizes])
-        at = len(self.questions) + firsts
-        owners = np.repeat(np.arange(stop - start), sizes[start:stop])
-        right = [int(firsts[i] - firsts[start]) + self.questions[i].right for i in range(start, stop)]
-        tensors = (torch.tensor(x, dtype=torch.int64, device=device) for x in (owners.tolist(), right))
-        return Asked(self._rows(int(at[start]), int(at[stop]), device), *tensors)
 
 
 @dataclass(frozen=True)
@@ -143,13 +91,6 @@ class TextWorkbench(Workbench):
         return Batch(self.sequences.rows(ids), torch.from_numpy(ids), torch.ones(len(ids)))
 
 
-def lm_of(learner: Learner) -> CausalLmObjective:
-    """The language model of a learner, without what is around it."""
-    objective = learner.objective.objective if isinstance(learner.objective, Autocast) else learner.objective
-    assert isinstance(objective, CausalLmObjective)
-    return objective
-
-
 def open_texts(run: Run, pool: PoolRecord) -> TextWorkbench:
     """The workbench of a run on texts.
 
@@ -167,19 +108,11 @@ def open_texts(run: Run, pool: PoolRecord) -> TextWorkbench:
     tokenizer = TextTokenizer(catalog.model)
     samples = pq.read_table(pool.samples_path, columns=["uid", "prompt", "completion"])
     own = tokenizer.sequences(samples["prompt"].to_pylist(), samples["completion"].to_pylist())
-    asked = {name: _sequences(tokenizer, found) for name, found in questions.items()}
+    asked = {name: asked_sequences(tokenizer, found) for name, found in questions.items()}
     _tell_cut({"pool": own, **asked}, catalog.model.max_tokens)
     held = with_states(run, {"pool": own, **asked})
     rows = {name: QuestionRows(held[name], found) for name, found in questions.items()}
     return TextWorkbench(run, catalog, pool, uid_bytes(samples["uid"]), held["pool"], rows)
-
-
-def _sequences(tokenizer: TextTokenizer, questions: list[Question]) -> Sequences:
-    """Right answers, then all options where there are any."""
-    pairs = [(q.prompt, q.options[q.right]) for q in questions]
-    if any(len(q.options) > 1 for q in questions):
-        pairs += [(q.prompt, option) for q in questions for option in q.options]
-    return tokenizer.sequences(*zip(*pairs, strict=True))
 
 
 def _tell_cut(found: dict[str, Sequences], longest: int) -> None:

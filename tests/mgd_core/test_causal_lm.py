@@ -106,6 +106,21 @@ def test_losses_are_those_of_transformers(folders: Path, reduction: Any) -> None
     torch.testing.assert_close(losses, each.sum(1) / (count if reduction == "mean" else 1))
 
 
+def test_an_embedding_that_serves_both_ends_gets_the_gradient_of_both(folders: Path) -> None:
+    options = CausalLmOptions(folders / "gpt2")
+    decoder = build_causal_lm(options, seed=0)
+    layout = ParameterLayout.of(decoder)
+    assert not any("head" in name for name in layout.names)
+    tokens, labels = rows_of(states=False)
+    theta = initial_parameters(decoder, layout)
+    _, g = value_and_gradient(CausalLmObjective(decoder), layout, theta, (tokens, labels), torch.ones(5))
+    whole = load_causal_lm(options)
+    logits = whole(input_ids=tokens).logits
+    each = F.cross_entropy(logits.transpose(1, 2), labels, ignore_index=NOT_PREDICTED, reduction="none").sum(1)
+    (each / (labels != NOT_PREDICTED).sum(1)).mean().backward()
+    torch.testing.assert_close(layout.unflatten(g)["body.wte.weight"], whole.transformer.wte.weight.grad)
+
+
 def test_the_stem_and_the_trained_layers_are_the_model(folders: Path) -> None:
     options = CausalLmOptions(folders / "llama", trained_layers=2, lora=LORA)
     stem, decoder = build_stem(options), build_causal_lm(options, seed=0)
