@@ -1,8 +1,8 @@
 """Questions put to a language model as a target: a loss, its gradient, and how many are right.
 
-phi is the mean over questions of one of two losses: `completion`, the loss of the right answer (the mean over its
-tokens), or `choice`, the cross-entropy of the right option among all of a question's, whose scores are their
-log-likelihoods. The former asks for what a model is tuned to, the latter for telling right from wrong.
+phi is the mean over questions of a loss: `completion`, that of the right answer (the mean over its tokens); `choice`,
+the cross-entropy of the right option among all of a question's, whose scores are their log-likelihoods; or `both`,
+their sum. The first asks for what a model is tuned to, the second for telling right from wrong.
 
 With options, a question is right when the right one is the likeliest; without, when greedy decoding would give the
 completion and end, which is so exactly when every token of it is the most likely one after those before it.
@@ -51,7 +51,7 @@ class AnswerTask:
     size: int
     right: Sequence[Rows]
     asked: Sequence[Asked]
-    loss: Literal["completion", "choice"] = "completion"
+    loss: Literal["completion", "choice", "both"] = "completion"
     likelihood: Literal["mean", "sum"] = "mean"
     """Log-likelihood of an option: the mean over its tokens, or their sum."""
 
@@ -62,8 +62,7 @@ class AnswerTask:
         for part in self.right if self.loss == "completion" else self.asked:
             with torch.enable_grad(), plain_rules():
                 params = self.layout.unflatten(theta)
-                each = self._choice(params, part)[0] if isinstance(part, Asked) else self._completion(params, part)[0]
-                loss = each.sum() / self.size
+                loss = self._losses(params, part).sum() / self.size
                 gradient += torch.autograd.grad(loss, theta)[0]
             phi += loss.detach()
         return phi, gradient
@@ -77,12 +76,23 @@ class AnswerTask:
             if not len(self.asked):
                 return AnswerScore(losses, exact, exact)
             choices, accuracy = _means([self._choice(params, asked) for asked in self.asked])
-        return AnswerScore(losses if self.loss == "completion" else choices, accuracy, exact)
+        loss = {"completion": losses, "choice": choices, "both": losses + choices}[self.loss]
+        return AnswerScore(loss, accuracy, exact)
 
     def metrics(self, theta: Tensor) -> dict[str, float]:
         """The score by the names of a table."""
         found = self.score(theta)
         return {"accuracy": found.accuracy, "exact_match": found.exact_match, "loss": found.loss}
+
+    def _losses(self, params: Params, part: Rows | Asked) -> Tensor:
+        """Loss of each question of a part (questions,)."""
+        if not isinstance(part, Asked):
+            return self._completion(params, part)[0]
+        choices = self._choice(params, part)[0]
+        if self.loss == "choice":
+            return choices
+        right = tuple(x[part.right] for x in part.rows)
+        return choices + self._completion(params, right)[0]
 
     def _completion(self, params: Params, rows: Rows) -> tuple[Tensor, Tensor]:
         """Loss of each right answer, mean over its tokens, and whether greedy decoding gives it, both (n,)."""

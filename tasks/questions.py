@@ -63,7 +63,7 @@ def check_options(tasks: dict[str, list[Question]]) -> None:
         without = next((one for one in questions if len(one.options) < 2), None)
         if without is not None:
             raise CatalogError(
-                f"targets.loss = 'choice': task '{name}' has completions without options, for instance after "
+                f"targets.loss compares options, but task '{name}' has completions without options, for instance after "
                 f"{without.prompt[:80]!r}. Give every question options, or take loss = 'completion'"
             )
 

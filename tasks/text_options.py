@@ -40,8 +40,9 @@ class TextTargetOptions(Section):
     target: QuestionOptions
     heldout: QuestionOptions
     tests: dict[str, QuestionOptions]
-    loss: Literal["completion", "choice"] = "completion"
-    """What is lowered: the loss of right answers, or the cross-entropy of the right one among a question's options."""
+    loss: Literal["completion", "choice", "both"] = "completion"
+    """What is lowered: the loss of right answers, the cross-entropy of the right one among a question's options, or the
+    sum of the two."""
     likelihood: Literal["mean", "sum"] = "mean"
     """An option's score: the mean log-probability of its tokens, or their sum, which favours short options."""
 

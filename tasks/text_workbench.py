@@ -103,7 +103,7 @@ def open_texts(run: Run, pool: PoolRecord) -> TextWorkbench:
     reader = reader_of(pool.directory)
     questions = {name: load_questions(name, task, reader) for name, task in catalog.tasks.items()}
     check_apart(questions)
-    if catalog.targets.loss == "choice":
+    if catalog.targets.loss != "completion":
         check_options(questions)
     tokenizer = TextTokenizer(catalog.model)
     samples = pq.read_table(pool.samples_path, columns=["uid", "prompt", "completion"])

@@ -66,12 +66,16 @@ def test_losses_and_accuracy_are_their_definitions(decoder: Any, likelihood: Any
     assert score.loss == pytest.approx(torch.stack(each).mean().item(), rel=1e-12)
     assert score.accuracy == sum(s.argmax() == r for s, r in zip(found, RIGHT, strict=True)) / 3
     plain, _, _ = task_of(decoder)
+    both, _, _ = task_of(decoder, loss="both", likelihood=likelihood)
+    total = score.loss + plain.score(theta).loss
+    assert both.score(theta).loss == pytest.approx(total, rel=1e-12)
+    assert both.target(theta)[0].item() == pytest.approx(total, rel=1e-12)
     own = scores(decoder, tokens, labels, mean=True)[torch.tensor([1, 3, 8])]
     assert plain.score(theta).loss == pytest.approx(-own.mean().item(), rel=1e-12)
     torch.testing.assert_close(plain.target(theta)[0], -own.mean().detach())
 
 
-@pytest.mark.parametrize("loss", ["completion", "choice"])
+@pytest.mark.parametrize("loss", ["completion", "choice", "both"])
 def test_gradients_are_central_differences(decoder: Any, loss: Any) -> None:
     task, _, _ = task_of(decoder, loss=loss)
     theta = initial_parameters(decoder, task.layout)
