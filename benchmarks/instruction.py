@@ -24,7 +24,7 @@ from benchmarks._envelope import emit
 from tasks.catalog_files import CATALOGS
 
 CATALOG = CATALOGS / "instruction.toml"
-SEED = 0
+SEED = 1  # of the data; the recipe was explored on those of seed 0
 SUBSETS = {"mgd": "mgd", "all": "everything", "random": "random", "less": "gradient_filter"}
 OTHERS = ("loss_filter", "embedding_filter", "oracle")
 QUICK: dict[str, Any] = {"trained_layers": None, "max_tokens": 32, "steps": 40, "batch": 16, "learning_rate": 2e-3}

@@ -1,7 +1,7 @@
 """Hidden states below the trained layers: computed once a run, kept in a file that any process maps.
 
 They never change where only the last layers are trained, so a training step costs those layers and nothing else. Cost:
-one forward pass of the frozen part over pool and targets; 4 bytes x width a token of disk.
+one forward pass of the frozen part over pool and targets, in the catalog's precision; 4 bytes x width a token of disk.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import torch
 
 from mgd_core.causal_lm import Stem
 from mgd_core.model_folders import LanguageModelError, build_stem
 from tasks.artefacts import publishing
 from tasks.progress import announce
+from tasks.recipe_options import RuntimeOptions
 from tasks.runs import Run
 from tasks.sequences import Sequences
 from tasks.text_catalog import TextCatalog
@@ -50,18 +52,19 @@ def _compute(catalog: TextCatalog, missing: Mapping[str, tuple[Sequences, Path]]
                 f"{path.parent}. Make room, or leave model.trained_layers out (every step then runs all layers)"
             )
         with publishing(path) as file:
-            _write(file, sequences, stem, catalog.runtime.device, name)
+            _write(file, sequences, stem, catalog.runtime, name)
 
 
-def _write(file: BinaryIO, sequences: Sequences, stem: Stem, device: str, name: str) -> None:
-    width = stem.width
+def _write(file: BinaryIO, sequences: Sequences, stem: Stem, runtime: RuntimeOptions, name: str) -> None:
+    width, device, lowered = stem.width, runtime.device, runtime.precision == "bfloat16"
     shape = (len(sequences.tokens), width)
     np.lib.format.write_array_header_2_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
     first, order = file.tell(), np.argsort(sequences.lengths, kind="stable")
     for at in range(0, len(order), AT_ONCE):
         ids = order[at : at + AT_ONCE]
         tokens, inside = sequences.padded(ids)
-        states = stem(tokens.to(device)).float().cpu().numpy()
+        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=lowered):
+            states = stem(tokens.to(device)).float().cpu().numpy()
         for row, sample in enumerate(ids):
             file.seek(first + int(sequences.starts[sample]) * 4 * width)
             file.write(states[row][inside[row]].tobytes())
