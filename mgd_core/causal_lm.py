@@ -105,9 +105,7 @@ class CausalLmObjective(Objective):
         at = at[:, : max(1, int((labels != NOT_PREDICTED).sum(1).max()))]
         labels = labels.gather(1, at)
         logits: Tensor = functional_call(self.model, dict(params), (inputs, at))
-        if (
-            logits.dtype == torch.bfloat16
-        ):  # of autocast, which leaves exponentials there: 8 bits are too few for a loss
+        if logits.dtype == torch.bfloat16:  # of autocast, which leaves exponentials there: too coarse for a loss
             logits = logits.float()
         return logits, labels.clamp(min=0), (labels != NOT_PREDICTED).to(logits.dtype)
 
