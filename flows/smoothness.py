@@ -16,7 +16,7 @@ from flows.pool_building import build_pool
 from flows.runtime.device import device_lock
 from flows.runtime.runners import run_flow
 from flows.runtime.session import record_session
-from tasks import metagradient_check
+from tasks import metagradient_check, smoothness_lds
 from tasks import smoothness as measuring
 from tasks.catalog import BaseCatalog, check_sources, find_catalog, load_catalog
 from tasks.runs import Run, begin_run
@@ -37,6 +37,13 @@ def measure_direction(directory: Path, variant: Variant, number: int, h: float) 
     """Train a recipe at two points along a direction."""
     with _device(directory):
         return measuring.measure_direction(directory, variant, number, h)
+
+
+@task(name="smooth-lds", task_run_name="{variant.name}: LDS", cache_policy=NO_CACHE, persist_result=False)
+def measure_lds(directory: Path, variant: Variant, options: SmoothnessOptions) -> None:
+    """Hold a recipe's metagradient against trainings without random subsets."""
+    with _device(directory):
+        smoothness_lds.measure_lds(directory, variant, options)
 
 
 @task(name="smooth-metagradient", cache_policy=NO_CACHE, persist_result=False)
@@ -90,6 +97,8 @@ def _measure(directory: Path, options: SmoothnessOptions, found: list[Variant]) 
         futures = [measure_direction.submit(directory, variant, number, options.h) for number in numbers]
         for future in futures:
             future.result()
+        if options.lds_subsets:
+            measure_lds(directory, variant, options)
         measuring.forget_states(directory, variant)
     measuring.publish_smoothness(directory, options)
 

@@ -134,7 +134,12 @@ SMOOTHNESS = _schema(
     ("target_loss", pa.float64(), "Loss on the target tasks with all weights 1, nats."),
     ("heldout_accuracy", pa.float64(), "Accuracy on the held-out target with all weights 1, 0 to 1."),
     ("failure", pa.string(), "Why there is no score: what became NaN or infinite; empty where there is one."),
-    nullable=("score", "curvature", "movement", "target_loss", "heldout_accuracy"),
+    (
+        "lds",
+        pa.float64(),
+        "Rank correlation of predicted and true changes of the target loss without random subsets; null: not asked.",
+    ),
+    nullable=("lds", "score", "curvature", "movement", "target_loss", "heldout_accuracy"),
 )
 
 INFLUENCES = _schema(

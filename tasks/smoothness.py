@@ -63,8 +63,8 @@ def prepare(directory: Path, options: SmoothnessOptions, sweep: bool, curated: b
 def train_base(directory: Path, variant: Variant) -> Path:
     """Train a recipe at z and evaluate it; returns the path of its record, which says why if it failed."""
     with opened(directory) as own:
-        bench, record, key = _unit(own, variant, "base")
-        if not (is_done(record, key) and (_failure(record) or record.with_suffix(".safetensors").exists())):
+        bench, record, key = unit_of(own, variant, "base")
+        if not (is_done(record, key) and (failure_of(record) or record.with_suffix(".safetensors").exists())):
             record_result(record, key, partial(_train_base, bench, variant, record.with_suffix(".safetensors")))
         return record
 
@@ -75,7 +75,7 @@ def measure_direction(directory: Path, variant: Variant, number: int, h: float) 
         bench, record, key = _direction_unit(own, variant, number, h)
         if not is_done(record, key):
             base = train_base(directory, variant)
-            failure = _failure(base)
+            failure = failure_of(base)
             measured = partial(_measure, bench, variant, number, h, base)
             publish_json(record, {"key": key, "failure": failure}) if failure else record_result(record, key, measured)
         return record
@@ -84,7 +84,7 @@ def measure_direction(directory: Path, variant: Variant, number: int, h: float) 
 def forget_states(directory: Path, variant: Variant) -> None:
     """Remove the parameters of a recipe whose directions are measured."""
     with opened(directory) as own:
-        _, record, _ = _unit(own, variant, "base")
+        _, record, _ = unit_of(own, variant, "base")
         record.with_suffix(".safetensors").unlink(missing_ok=True)
 
 
@@ -126,7 +126,7 @@ def _train_base(bench: Workbench, variant: Variant, path: Path) -> dict[str, Any
 def _measure(bench: Workbench, variant: Variant, number: int, h: float, base: Path) -> dict[str, Any]:
     learner, _ = bench.learner(np.ones(len(bench), np.int64), bench.catalog.descent.seed)
     target, begin = bench.tasks(learner)["target"], bench.catalog.descent.window_start
-    at = _load(base, bench.catalog.runtime.device)
+    at = load_base(base, bench.catalog.runtime.device)
     v = direction(len(bench), bench.catalog.descent.seed, number).to(at.theta.device)
     thetas, losses = [at.theta], [at.figures["target_loss"]]
     for steps in (1, 2):
@@ -137,39 +137,44 @@ def _measure(bench: Workbench, variant: Variant, number: int, h: float, base: Pa
     return {**along(thetas, losses, h)._asdict(), "losses": losses}
 
 
-def _load(record: Path, device: str) -> Base:
+def load_base(record: Path, device: str) -> Base:
+    """The training at z of a record that :func:`train_base` wrote."""
     with safe_open(record.with_suffix(".safetensors"), "pt", device=device) as file:
         names = sorted(name for name in file.keys() if name.startswith("start."))  # noqa: SIM118
         theta, *moments = [file.get_tensor(name) for name in names]
         return Base(State(theta, tuple(moments)), file.get_tensor("final"), read_json(record))
 
 
-def _unit(bench: Workbench, variant: Variant, name: str, *inputs: object) -> tuple[Workbench, Path, str]:
+def unit_of(bench: Workbench, variant: Variant, name: str, *inputs: object) -> tuple[Workbench, Path, str]:
     """The variant's workbench, and the record and key of one of its units."""
     record = bench.run.work(FOLDER, variant.folder, f"{name}.json")
     return applied(bench, variant), record, bench.run.key(FOLDER, variant.knob, variant.value, *inputs)
 
 
-def _failure(record: Path) -> str:
+def failure_of(record: Path) -> str:
+    """Why a unit's training failed; empty if it did not."""
     return str(read_json(record)["failure"])
 
 
 def _direction_unit(bench: Workbench, variant: Variant, number: int, h: float) -> tuple[Workbench, Path, str]:
-    return _unit(bench, variant, f"direction-{number:02d}-h{h:g}", number, h)
+    return unit_of(bench, variant, f"direction-{number:02d}-h{h:g}", number, h)
 
 
 def _rows(bench: Workbench, variant: Variant, options: SmoothnessOptions) -> list[dict[str, Any]]:
     """A recipe's rows of the table; none while a direction is missing."""
+    from tasks.smoothness_lds import lds_of  # which builds on this module
+
     units = [_direction_unit(bench, variant, number, options.h) for number in range(options.directions)]
     if not all(is_done(record, key) for _, record, key in units):
         return []
-    figures = read_json(_unit(bench, variant, "base")[1])
+    figures = read_json(unit_of(bench, variant, "base")[1])
     rows = []
     for number, (_, record, _) in enumerate(units):
         row = {"variant": variant.name, "direction": number, "h": options.h}
         row |= {name: figures.get(name) for name in ("target_loss", "heldout_accuracy")}
         measured = read_json(record)
-        rows.append(row | {name: measured.get(name) for name in ("score", "curvature", "movement", "failure")})
+        row |= {name: measured.get(name) for name in ("score", "curvature", "movement", "failure")}
+        rows.append(row | {"lds": lds_of(bench, variant, options)})
     return rows
 
 
@@ -181,7 +186,10 @@ def _forecast(bench: Workbench, options: SmoothnessOptions, found: list[Variant]
     for variant in found:
         catalog = applied(bench, variant).catalog
         steps, start = catalog.learner.steps, catalog.descent.window_start
-        own = start + (2 * options.directions + 1) * (steps - start)
+        own = start + (2 * options.directions + 1 + options.lds_subsets) * (steps - start)
+        if options.lds_subsets:
+            own += steps
+            seconds += (steps - start) * reverse * catalog.learner.batch / bench.catalog.learner.batch
         total += own
         seconds += own * step * catalog.learner.batch / bench.catalog.learner.batch
     plan, steps = plan_of(bench), bench.catalog.learner.steps

@@ -45,5 +45,9 @@ class SmoothnessOptions(BaseModel):
     """Random directions of example weights; two trainings each, and one for all."""
     h: Positive = 0.1
     """Step along a direction, whose elements are N(0, 1): weights are 1, 1 + h v and 1 + 2 h v."""
+    lds_subsets: FromZero = 0
+    """Random subsets without which each recipe is trained to see what its metagradient predicts (LDS); 0: not asked."""
+    lds_share: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """Share of the samples in each of them."""
     menu: MenuOptions = MenuOptions()
     """What `mgd smoothness --sweep` tries."""

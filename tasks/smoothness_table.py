@@ -33,6 +33,7 @@ class Summary:
     movement: float | None
     heldout_accuracy: float | None
     failure: str
+    lds: float | None = None
 
 
 def summaries(home: Path, run: str) -> list[Summary]:
@@ -52,14 +53,16 @@ def format_summaries(found: list[Summary]) -> str:
     """A table for a terminal: S with its spread over the directions, beside what the recipe can do."""
     width = max(len(s.variant) for s in found)
     names = f"{'S':>6}  {'over directions':>16}  {'curvature':>9}  {'movement':>9}"
-    lines = [f"{'recipe':<{width}}  {names}  held-out accuracy"]
+    asked = any(s.lds is not None for s in found)
+    lines = [f"{'recipe':<{width}}  {names}  held-out accuracy" + ("     LDS" if asked else "")]
     for s in found:
         if s.score is None or s.heldout_accuracy is None:
             lines.append(f"{s.variant:<{width}}  {'-':>6}  {s.failure}")
             continue
         spread = f"{s.lowest:.3f} .. {s.highest:.3f}"
         figures = f"{s.score:>6.3f}  {spread:>16}  {s.curvature:>9.3g}  {s.movement:>9.3g}"
-        lines.append(f"{s.variant:<{width}}  {figures}  {s.heldout_accuracy:>17.3f}")
+        lds = f"  {s.lds:>6.3f}" if s.lds is not None else ""
+        lines.append(f"{s.variant:<{width}}  {figures}  {s.heldout_accuracy:>17.3f}{lds}")
     return "\n".join(lines)
 
 
@@ -131,6 +134,7 @@ def _summary(name: str, rows: list[dict[str, Any]]) -> Summary:
         movement=mean("movement"),
         heldout_accuracy=rows[0]["heldout_accuracy"],
         failure=failure,
+        lds=rows[0]["lds"],
     )
 
 

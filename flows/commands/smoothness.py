@@ -16,8 +16,10 @@ TEXT = """measure how smooth a catalog's recipe is, before spending rounds on it
 Trains at weights 1, 1 + h v and 1 + 2 h v along random directions v and prints metasmoothness S (Definition 2 of
 arXiv 2503.13751; 1: smooth, near 0: metagradients say nothing), the second difference of the target loss (Definition
 1), the movement of the parameters, and one true metagradient with its size. --sweep does so for each value in the
-catalog's [smoothness.menu], one knob at a time, beside held-out accuracy. Stopped or killed, the same command goes on
-where it was; `mgd curate` takes over what was measured. Exits with 3 when S is below the catalog's smoothness.bar."""
+catalog's [smoothness.menu], one knob at a time, beside held-out accuracy; --lds N also holds each recipe's metagradient
+against N trainings without random samples (LDS: Spearman's rank correlation of predicted and true changes). Stopped or
+killed, the same command goes on where it was; `mgd curate` takes over what was measured. Exits with 3 when S is below
+the catalog's smoothness.bar."""
 
 MENU = """the catalog has no [smoothness.menu], so there is nothing to sweep. Name other values for its knobs, say:
 
@@ -34,6 +36,8 @@ def add_smoothness(make: Make) -> None:
     text = "random directions, at least 2 (default: the catalog's smoothness.directions)"
     made.add_argument("--directions", type=int, help=text)
     made.add_argument("--h", type=float, help="step along a direction (default: the catalog's smoothness.h)")
+    text = "also train each recipe without N random subsets, 3 or more (default: smoothness.lds_subsets)"
+    made.add_argument("--lds", type=int, metavar="N", dest="lds_subsets", help=text)
     made.add_argument("--sweep", action="store_true", help="also measure each recipe of the catalog's smoothness.menu")
 
 
@@ -42,7 +46,9 @@ def _run(options: argparse.Namespace) -> int:
 
     catalog = load_catalog(find_catalog(options.catalog))
     check_sources(catalog)
-    measure = {name: value for name in ("directions", "h") if (value := getattr(options, name)) is not None}
+    measure = {
+        name: value for name in ("directions", "h", "lds_subsets") if (value := getattr(options, name)) is not None
+    }
     _check(measure, options.sweep and not any(catalog.smoothness.menu.model_dump().values()))
     home = options.home.resolve()
     with flow_session(home):
@@ -59,6 +65,8 @@ def _check(measure: dict[str, float], nothing_to_sweep: bool) -> None:
         raise CatalogError("--directions: one direction says nothing of the spread; take at least 2")
     if measure.get("h", 1.0) <= 0:
         raise CatalogError(f"--h {measure['h']:g}: the step along a direction must be above 0, say 0.1")
+    if measure.get("lds_subsets", 3) < 3:
+        raise CatalogError(f"--lds {measure['lds_subsets']:g}: a rank correlation needs 3 subsets or more, say 20")
     if nothing_to_sweep:
         raise CatalogError(MENU)
 

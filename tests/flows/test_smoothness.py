@@ -30,11 +30,11 @@ def test_below_the_bar_a_curation_stops_before_round_0_and_the_command_says_more
     listed = read_json(home / "tables" / "_manifests" / f"{run.name}.json")["tables"]
     assert "smoothness" in listed and "rounds" not in listed and not (run / "work" / "round-000").exists()
 
-    assert main(["smoothness", catalog, "--sweep", "--home", str(home)]) == 3
+    assert main(["smoothness", catalog, "--sweep", "--lds", "3", "--home", str(home)]) == 3
     said = capsys.readouterr()
     rows = said.out.splitlines()
     assert rows[1].startswith("as it is") and rows[2].startswith("window_start = 6") and "largest |g|" in said.out
-    assert "below the catalog's bar of 1" in said.err
+    assert rows[0].endswith("LDS") and "below the catalog's bar of 1" in said.err
     assert (run / "work" / "round-000" / "replayed.json").exists(), "in the run that the gate began"
 
 
@@ -43,6 +43,7 @@ def test_below_the_bar_a_curation_stops_before_round_0_and_the_command_says_more
     [
         (["fashion", "--directions", "1"], "take at least 2"),
         (["fashion", "--h", "0"], "must be above 0"),
+        (["fashion", "--lds", "2"], "needs 3 subsets or more"),
         (["emoji", "--sweep"], "[smoothness.menu]"),
     ],
 )

@@ -8,11 +8,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from safetensors.numpy import load_file
 
-from mgd_core.replay import train
+from mgd_core.attribution import drop_sets, scores
+from mgd_core.plans import keep_all
+from mgd_core.replay import replay, train
 from mgd_core.smoothness import direction, reweighted, score
-from tasks import metagradient_check, rounds, smoothness
+from tasks import metagradient_check, rounds, smoothness, smoothness_lds
 from tasks.catalog import CATALOGS, CatalogError, load_catalog
 from tasks.pools import build_pool
 from tasks.queries import connect
@@ -57,6 +60,28 @@ def finished(tmp_path_factory: pytest.TempPathFactory, options: SmoothnessOption
     smoothness.publish_smoothness(directory, options)
     metagradient_check.check_metagradient(directory, options)
     return directory
+
+
+def test_lds_is_the_rank_correlation_of_whole_trainings_with_their_prediction(tmp_path: Path) -> None:
+    directory = begun(tmp_path, CHANGES[0])
+    asked = SmoothnessOptions(lds_subsets=4, lds_share=0.1)
+    (own,) = smoothness.prepare(directory, asked, sweep=False)
+    for number in range(asked.directions):
+        smoothness.measure_direction(directory, own, number, asked.h)
+    smoothness_lds.measure_lds(directory, own, asked)
+    smoothness.publish_smoothness(directory, asked)
+    rows = read(tmp_path / "home", directory.name, "smoothness", 0).to_pylist()
+    with opened(directory) as bench:
+        learner, state = bench.learner(np.ones(240, np.int64), 0)
+        target = bench.tasks(learner)["target"]
+        g = replay(learner, state, target.target, keep_all(2, 8), 240).example.numpy()
+        before = target.score(train(learner, state)[0].theta).loss
+        drops = drop_sets(240, 0.1, 4, 0)
+        ends = [train(reweighted(learner, torch.from_numpy(-1.0 * d).float(), 2), state)[0].theta for d in drops]
+        true = [target.score(theta).loss - before for theta in ends]
+    expected = scores(np.array([[-g[d].sum()] for d in drops]), np.array(true)[:, None])[0]  # ties: float32 losses
+    assert [row["lds"] for row in rows] == [pytest.approx(expected)] * 2
+    assert "LDS" in format_summaries(summaries(tmp_path / "home", directory.name))
 
 
 def test_a_direction_is_that_of_three_whole_trainings(finished: Path, options: SmoothnessOptions) -> None:
@@ -196,6 +221,7 @@ def published_rows(home: Path, **scores: float | None) -> None:
             **{name: None if score is None else 1.0 for name in ("curvature", "movement", "target_loss")},
             "heldout_accuracy": None if score is None else 0.75,
             "failure": "" if score is not None else "the training loss became nan at step 3.",
+            "lds": None,
         }
         for name, score in scores.items()
         for d in (0, 1)
