@@ -27,8 +27,15 @@ CATALOG = CATALOGS / "instruction.toml"
 SEED = 1  # of the data; the recipe was explored on those of seed 0
 SUBSETS = {"mgd": "mgd", "all": "everything", "random": "random", "less": "gradient_filter"}
 OTHERS = ("loss_filter", "embedding_filter", "oracle")
-QUICK: dict[str, Any] = {"trained_layers": None, "max_tokens": 32, "steps": 40, "batch": 16, "learning_rate": 2e-3}
-QUICK |= {"warmup": 8, "rounds": 2, "window_start": 20, "probe_steps": "[20, 30]", "seeds": "[101]"}
+QUICK: dict[str, Any] = {
+    "trained_layers": None,
+    "precision": '"float32"',
+    "max_tokens": 32,
+    "seeds": "[101]",
+    "rounds": 2,
+}
+QUICK |= {"steps": 24, "batch": 16, "learning_rate": 3e-3, "warmup": 4, "window_start": 12, "probe_steps": "[12]"}
+QUICK |= {"subsets": '["everything", "random", "gradient_filter", "mgd"]'}
 
 
 def main() -> None:
@@ -66,7 +73,7 @@ def quick_catalog(home: Path) -> Path:
 
     place = home / "instruction"
     if not (place / "model" / "config.json").exists():
-        quick_data(seed=SEED).write(place)
+        quick_data(pool=240, asked=30, seed=SEED).write(place)
         write_quick_model(place / "model", SEED)
     return _written(home, QUICK)
 
