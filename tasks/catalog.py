@@ -22,10 +22,11 @@ from tasks.recipe_options import (
     TrialOptions,
     Whole,
     absolute,
+    with_absolute_sources,
 )
 from tasks.smoothness_options import SmoothnessOptions
 from tasks.subset_expressions import parse, rebased
-from tasks.target_options import TargetOptions, TaskOptions
+from tasks.target_options import TargetOptions
 
 __all__ = ["CATALOGS", "BaseCatalog", "Catalog", "CatalogError", "check_sources", "find_catalog", "load_catalog"]
 
@@ -147,14 +148,8 @@ class Catalog(BaseCatalog):
 
     def resolved(self, base: Path) -> Self:
         """The same catalog with paths made absolute."""
-
-        def moved(task: TaskOptions) -> TaskOptions:
-            return task.model_copy(update={"source": absolute(task.source, base)})
-
-        tasks: dict[str, object] = {name: moved(getattr(self.targets, name)) for name in ("target", "heldout")}
-        tasks["tests"] = {name: moved(task) for name, task in self.targets.tests.items()}
         model = self.model.model_copy(update={"config": absolute(self.model.config, base)})
-        targets = self.targets.model_copy(update=tasks)
+        targets = with_absolute_sources(self.targets, base)
         return super().resolved(base).model_copy(update={"targets": targets, "model": model})
 
 

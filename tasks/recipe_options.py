@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, field_validator, model_validator
 
@@ -204,3 +204,17 @@ class RuntimeOptions(Section):
 def absolute(source: str, base: Path) -> str:
     """A path made absolute, relative ones being below ``base``; URLs stay."""
     return source if "://" in source else str((base / source).resolve())
+
+
+Targets = TypeVar("Targets", bound=BaseModel)
+
+
+def with_absolute_sources(targets: Targets, base: Path) -> Targets:
+    """Targets (`target`, `heldout`, `tests`) with the sources of their tasks made absolute."""
+
+    def moved(task: Any) -> Any:
+        return task.model_copy(update={"source": absolute(task.source, base)})
+
+    tasks: dict[str, Any] = {name: moved(getattr(targets, name)) for name in ("target", "heldout")}
+    tasks["tests"] = {name: moved(task) for name, task in targets.tests.items()}  # type: ignore[attr-defined]
+    return targets.model_copy(update=tasks)

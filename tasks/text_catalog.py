@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Self
 
 from tasks.catalog import BaseCatalog
-from tasks.recipe_options import absolute
+from tasks.recipe_options import absolute, with_absolute_sources
 from tasks.text_options import QuestionOptions, TextModelOptions, TextPoolOptions, TextTargetOptions, TextTrialOptions
 
 
@@ -35,12 +35,6 @@ class TextCatalog(BaseCatalog):
 
     def resolved(self, base: Path) -> Self:
         """The same catalog with paths made absolute."""
-
-        def moved(task: QuestionOptions) -> QuestionOptions:
-            return task.model_copy(update={"source": absolute(task.source, base)})
-
-        tasks: dict[str, object] = {name: moved(getattr(self.targets, name)) for name in ("target", "heldout")}
-        tasks["tests"] = {name: moved(task) for name, task in self.targets.tests.items()}
         model = self.model.model_copy(update={"folder": absolute(self.model.folder, base)})
-        targets = self.targets.model_copy(update=tasks)
+        targets = with_absolute_sources(self.targets, base)
         return super().resolved(base).model_copy(update={"targets": targets, "model": model})
