@@ -3,8 +3,9 @@
 glibc takes every tensor of some megabytes from the kernel and gives it back when it is freed, so each temporary of the
 next step is paged in again, 4 KiB at a time: for vectors of half a million parameters that can cost several times the
 arithmetic done on them. With both thresholds raised, freed memory stays with the process and is used again; with one
-arena for all threads, what the thread that reads states frees is used by the others too. Results do not change, nor the
-highest memory in use; but memory once used is not given back before the process ends.
+arena for all threads, what the thread that reads states frees is used by the others too. Results do not change. Memory
+once used is not given back before the process ends, and large blocks leave holes: with 40 states of a language model of
+7 million trained parameters the peak is 7.9 GiB instead of 6.3, and a training takes half the time.
 """
 
 from __future__ import annotations
