@@ -73,7 +73,7 @@ def quick_catalog(home: Path) -> Path:
 
     place = home / "instruction"
     if not (place / "model" / "config.json").exists():
-        quick_data(pool=240, asked=30, seed=SEED).write(place)
+        quick_data(pool=90, asked=20, seed=SEED).write(place)
         write_quick_model(place / "model", SEED)
     return _written(home, QUICK)
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 SESSION_LABEL = "mgd.session"
 PID_LABEL = "mgd.pid"
 _PAGE = 200  # flow runs a request; Prefect's own limit
+SENDING_SECONDS = 5.0  # for the queues of logs and events at the end of a session
 
 _session: ContextVar[str | None] = ContextVar("mgd_session", default=None)
 
@@ -49,7 +50,19 @@ def prefect_session(home: Path) -> Iterator[str]:
                 _check_answer(client, external)
             mark_dead_runs(home, client)
         with _held_session_file(home):
-            yield url
+            try:
+                yield url
+            finally:
+                _send_what_is_queued()
+
+
+def _send_what_is_queued() -> None:
+    """Logs and events go to the server from queues; whoever stops it next must not leave them knocking at its door."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    for worker in (APILogWorker, EventsWorker):
+        worker.drain_all(timeout=SENDING_SECONDS)
 
 
 def record_session(flow: Any, flow_run: "FlowRun", state: Any) -> None:
