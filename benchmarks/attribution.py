@@ -48,7 +48,7 @@ from tasks.study_bench import StudyBench, begin_study, opened_study
 from tasks.study_options import find_study
 
 SHARES, SINGLE, SEED, H = (0.01, 0.05, 0.2, 0.5), 20, 0, 0.1
-SUBSETS, QUICK_SUBSETS = 60, 6
+SUBSETS, QUICK_SUBSETS = 60, 12
 MODELS = 5  # of other seeds, for TRAK's ensembles
 GPT = {"train": 512, "test": 128, "steps": 96, "subsets": 24}
 QUICK_GPT = {"train": 128, "test": 32, "steps": 24, "subsets": 8}
