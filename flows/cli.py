@@ -20,6 +20,7 @@ from flows.commands.scheduling import add_schedule
 from flows.commands.smoothness import add_smoothness
 from flows.commands.submitting import add_submit_folder
 from flows.commands.subset import add_subset
+from mgd_core.errors import UserError
 
 DESCRIPTION = """\
 Curate image-text training data by metagradient descent: train, take the exact gradient of a target loss with
@@ -34,6 +35,8 @@ a first session:
 Everything is kept below one directory, ./runs, or what --home or MGD_HOME says. Flows run on a local Prefect server
 that mgd looks after by itself; set PREFECT_API_URL to use your own."""
 
+BUG = "mgd: this is a bug of mgd, not a mistake of yours; please report it with the lines below"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status. A user's mistake ends as one message, not as a traceback."""
@@ -45,11 +48,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 0
-    except Exception as error:
-        if os.environ.get("MGD_TRACEBACK") or not _is_message(error):
+    except (UserError, OSError, ImportError) as error:
+        if os.environ.get("MGD_TRACEBACK"):
             raise
         print(f"mgd: {error}", file=sys.stderr)
         return 1
+    except Exception:
+        print(BUG, file=sys.stderr)
+        raise
 
 
 def parser() -> argparse.ArgumentParser:
@@ -231,12 +237,6 @@ def _server(options: argparse.Namespace) -> int:
     else:
         print(server_status(home))
     return 0
-
-
-def _is_message(error: Exception) -> bool:
-    """Whether an exception is meant for the user: raised by this project, or the operating system about a file."""
-    module = type(error).__module__.split(".")[0]
-    return module in {"mgd_core", "tasks", "flows"} or isinstance(error, OSError | ImportError)
 
 
 if __name__ == "__main__":

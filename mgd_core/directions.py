@@ -22,6 +22,7 @@ from torch.autograd.function import BackwardCFunction
 from mgd_core import double_functions
 from mgd_core.derivatives import CurvatureProduct, curvature_product, no_derivative, pieces_by, with_rows_of
 from mgd_core.dual_rules import double_rules
+from mgd_core.errors import UserError
 from mgd_core.layout import ParameterLayout
 from mgd_core.objective import Features, Objective, Rows
 
@@ -33,7 +34,7 @@ TOGETHER_BELOW = {"cpu": 3 << 20, "cuda": 1 << 30}
 MLPs (benchmarks/results/queries.md). CUDA: the same ratio for a launch of 5 us at 20 TFLOP/s; not measured."""
 
 
-class OneByOneError(RuntimeError):
+class OneByOneError(UserError, RuntimeError):
     """The objective has no double backward that can be trusted."""
 
 

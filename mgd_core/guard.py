@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from mgd_core.errors import UserError
 from mgd_core.fingerprints import Fingerprint, fingerprint
 from mgd_core.layout import ParameterLayout
 from mgd_core.learner import Learner
@@ -28,7 +29,7 @@ CAUSES = (
 )
 
 
-class NondeterminismError(RuntimeError):
+class NondeterminismError(UserError, RuntimeError):
     """The same step gave other bits."""
 
 

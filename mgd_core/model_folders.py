@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mgd_core.causal_lm import Decoder, Stem
+from mgd_core.errors import UserError
 from mgd_core.layout import ParameterLayout
 from mgd_core.learner import check_rowwise
 
@@ -23,7 +24,7 @@ OTHER_HEADS = ("summary_", "classifier_")  # of a config's keys: they speak of h
 TOLERANCE = 1e-4  # of their logits, as a share of the largest
 
 
-class LanguageModelError(ValueError):
+class LanguageModelError(UserError, ValueError):
     """A model folder that cannot be used as it is; the message says what, where and what to do."""
 
 

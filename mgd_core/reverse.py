@@ -24,12 +24,13 @@ import torch
 from torch import Tensor
 
 from mgd_core.directions import curvature
+from mgd_core.errors import UserError
 from mgd_core.layout import ParameterLayout
 from mgd_core.learner import Batch, Learner
 from mgd_core.optimizers import State
 
 
-class NonFiniteError(FloatingPointError):
+class NonFiniteError(UserError, FloatingPointError):
     """A loss, a gradient or a cotangent became NaN or infinite."""
 
 

@@ -25,13 +25,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mgd_core.errors import UserError
 from mgd_core.learner import Batch, Learner
 from mgd_core.order import generator
 
 STREAM = 1 << 31  # names the generator of directions; beyond any round, whose number names that of its batches
 
 
-class UndefinedSmoothness(ValueError):
+class UndefinedSmoothness(UserError, ValueError):
     """The trainings do not say how smooth the map is."""
 
 

@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mgd_core.errors import UserError
 from mgd_core.fingerprints import tensors_digest
 
 # EFBIG is what a file-size limit (ulimit -f) answers; the remedy is the same.
@@ -33,15 +34,15 @@ _OS_ERROR = re.compile(r"(?:os error |code: )(\d+)")  # how safetensors passes o
 Tensors = Mapping[str, Tensor]
 
 
-class ForeignState(ValueError):
+class ForeignState(UserError, ValueError):
     """A file that belongs to another run, catalog or version."""
 
 
-class CorruptState(ValueError):
+class CorruptState(UserError, ValueError):
     """A file whose bytes are not those that were written."""
 
 
-class NoRoom(OSError):
+class NoRoom(UserError, OSError):
     """The disk cannot hold the states."""
 
 

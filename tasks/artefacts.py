@@ -25,12 +25,14 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from mgd_core.errors import UserError
+
 # EFBIG is what a file-size limit (ulimit -f) answers; to the user it is the same end with the same remedy.
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 CHUNK = 1 << 20
 
 
-class DiskFull(OSError):
+class DiskFull(UserError, OSError):
     """A publish ran out of space; nothing partial is left and the same command continues once there is
     room."""
 

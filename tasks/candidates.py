@@ -17,6 +17,7 @@ from pathlib import Path
 import duckdb
 import pyarrow.parquet as pq
 
+from mgd_core.errors import UserError
 from tasks.artefacts import digest, file_digest
 from tasks.pool_records import PoolRecord
 from tasks.queries import connect
@@ -29,7 +30,7 @@ SETTINGS: dict[str, str | bool | int | float | list[str]] = {
 }
 
 
-class CandidatesError(ValueError):
+class CandidatesError(UserError, ValueError):
     """There is nothing to choose from; says what was looked for."""
 
 

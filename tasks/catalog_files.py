@@ -14,13 +14,15 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from mgd_core.errors import UserError
+
 CATALOGS = Path(__file__).resolve().parents[1] / "catalogs"
 """The catalogs, views, models and pools that travel with the package."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
-class CatalogError(ValueError):
+class CatalogError(UserError, ValueError):
     """A catalog that cannot be used: says which file and key, and what to write instead."""
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
+from mgd_core.errors import UserError
 from mgd_core.order import generator
 from tasks.artefacts import digest, is_done, publish_json, read_json
 from tasks.evaluation_records import publish_rows
@@ -24,7 +25,7 @@ RANDOM_STREAM = 7  # names the generator that draws random subsets
 TRUTH_COLUMN = "truth_clean"
 
 
-class ComparisonError(ValueError):
+class ComparisonError(UserError, ValueError):
     """A subset that the catalog asks for cannot be made from this pool."""
 
 

@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mgd_core.errors import UserError
 from tasks.artefacts import canonical_json
 from tasks.tar_headers import BLOCK, describes
 from tasks.uids import content_uid, normalise
@@ -24,7 +25,7 @@ Block = bytes | OSError
 """The bytes of a sample, or why they cannot be read."""
 
 
-class LostSample(ValueError):
+class LostSample(UserError, ValueError):
     """A sample that cannot be copied; `reason` is one word."""
 
     def __init__(self, reason: str, detail: str) -> None:

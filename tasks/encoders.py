@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from mgd_core.clip import ClipObjective
+from mgd_core.errors import UserError
 from mgd_core.layout import Params
 from mgd_core.objective import unit_rows
 from tasks.artefacts import digest, file_digest
@@ -25,7 +26,7 @@ from tasks.progress import say
 from tasks.vocabulary import Vocabulary
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError, ValueError):
     """A checkpoint that does not hold the model it should."""
 
 

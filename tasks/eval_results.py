@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mgd_core.errors import UserError
 from tasks.datacomp import Task, aggregates, tasks
 
 TOLD = 12  # problems that a message lists
 
 
-class ResultsError(ValueError):
+class ResultsError(UserError, ValueError):
     """A results file that the official tools, or readers of the leaderboard, would get wrong."""
 
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from mgd_core.errors import UserError
 from tasks.artefacts import digest
 from tasks.remote_files import Reader
 from tasks.shards import NAME
@@ -27,7 +28,7 @@ FORMS = {"classification": "cls", "retrieval": "txt", "multilabel": "npy", "asso
 PICTURE = re.compile(rf"(?:(\d+)\.)?({'|'.join(IMAGE_EXTENSIONS)})")
 
 
-class EvalSetError(ValueError):
+class EvalSetError(UserError, ValueError):
     """A set that cannot be evaluated as it is; the message says which file, what is wrong and what to do."""
 
 

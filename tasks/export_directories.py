@@ -16,12 +16,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mgd_core.errors import UserError
 from tasks.artefacts import read_json, sync_directory
 
 EXPORTED = re.compile(r"\d+\.tar|\d+_stats\.json|\d+\.parquet|sample_ids\.npy|lost\.parquet|meta\.json|sizes\.json")
 
 
-class ExportError(ValueError):
+class ExportError(UserError, ValueError):
     """An output directory that cannot be written as it is: what is in it, and what to do."""
 
 

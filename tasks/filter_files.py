@@ -26,6 +26,7 @@ from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 
+from mgd_core.errors import UserError
 from tasks.artefacts import digest
 from tasks.catalog import CATALOGS
 from tasks.views import quoted
@@ -42,7 +43,7 @@ TRUTH = {"true": True, "false": False}
 Value = float | int | str | bool | None
 
 
-class FilterError(ValueError):
+class FilterError(UserError, ValueError):
     """A filter's file, or a value given to it, that is not what `filter_files` describes."""
 
 

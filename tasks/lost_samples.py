@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mgd_core.errors import UserError
 from tasks.artefacts import publishing
 from tasks.tables import write_parquet
 from tasks.uids import UID, uid_array, uid_hex
@@ -23,7 +24,7 @@ LOST = pa.schema(
 )
 
 
-class LostSamples(ValueError):
+class LostSamples(UserError, ValueError):
     """More samples of a subset are missing than its budget allows."""
 
 

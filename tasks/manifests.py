@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mgd_core.errors import UserError
 from tasks.artefacts import canonical_json, file_digest, publishing
 from tasks.schemas import COUNTS
 from tasks.table_streams import RowWriter
@@ -28,7 +29,7 @@ from tasks.uids import Bytes16, uid_array, uid_bytes, uid_hex
 PROVENANCE = b"mgd.manifest"
 
 
-class ManifestError(ValueError):
+class ManifestError(UserError, ValueError):
     """Counts that make no manifest, or a file that is none."""
 
 

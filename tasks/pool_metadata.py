@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mgd_core.errors import UserError
 from tasks.foreign_parquet import Unreadable, parquet_batches, parquet_columns
 from tasks.remote_files import Reader
 from tasks.remotes import RemoteOptions
@@ -36,7 +37,7 @@ ALIASES = {
 LEFT_OUT = {"uid", "url", "text", "caption", "face_bboxes", *PARTITIONS}
 
 
-class MetadataError(ValueError):
+class MetadataError(UserError, ValueError):
     """Metadata that cannot be joined; the message says which file, why and what to do."""
 
 

@@ -20,11 +20,13 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import TypeVar
 
+from mgd_core.errors import UserError
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class WorkerDied(RuntimeError):
+class WorkerDied(UserError, RuntimeError):
     """A worker process was killed from outside."""
 
 

@@ -20,6 +20,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mgd_core.errors import UserError
 from tasks.lineups import Lineup
 from tasks.schemas import OPEN, PARTITIONS, SHOWS, TABLES, doc_of
 from tasks.tables import files, runs
@@ -36,7 +37,7 @@ SQL_TYPES = {
 }
 
 
-class QueryError(ValueError):
+class QueryError(UserError, ValueError):
     """A question that cannot be answered; the message is for the person who asked it."""
 
 

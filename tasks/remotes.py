@@ -25,6 +25,8 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 from pydantic import BaseModel, ConfigDict, Field
 
+from mgd_core.errors import UserError
+
 T = TypeVar("T")
 Range = tuple[int, int]
 """Bytes [start, end) of a file."""
@@ -42,7 +44,7 @@ EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
 """Extras of this package that bring a protocol's file system."""
 
 
-class RemoteFault(OSError):
+class RemoteFault(UserError, OSError):
     """A store did not give what it has, however often it was asked."""
 
 

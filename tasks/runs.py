@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mgd_core.determinism import environment
+from mgd_core.errors import UserError
 from tasks.artefacts import digest, publish_bytes, publish_json, read_json
 from tasks.catalog import BaseCatalog, kind_of, load_catalog
 from tasks.pools import PoolRecord
@@ -25,7 +26,7 @@ TEXT_VERSIONS = ("transformers", "tokenizers", "peft")
 """Packages that the bits of a run on texts depend on as well."""
 
 
-class RunMismatch(RuntimeError):
+class RunMismatch(UserError, RuntimeError):
     """A run was begun under settings that would give other bits."""
 
 

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 import pyarrow as pa
 
+from mgd_core.errors import UserError
 from tasks.remotes import Range
 from tasks.sources import load_source, reader_of
 
@@ -22,7 +23,7 @@ MEMBERS = ("image", "text", "json")
 Rows: TypeAlias = pa.Table | Sequence[Mapping[str, Any]]
 
 
-class ShardChanged(OSError):
+class ShardChanged(UserError, OSError):
     """A shard no longer holds what its index says."""
 
 

@@ -32,6 +32,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image
 
+from mgd_core.errors import UserError
+
 TILES = "tiles.png"
 TABLE = "table.parquet"
 META_KEY = b"mgd.sheet"
@@ -42,7 +44,7 @@ LAYOUT = ("tile_width", "tile_height", "tiles_per_row")
 Pixels = npt.NDArray[np.uint8]
 
 
-class SheetError(ValueError):
+class SheetError(UserError, ValueError):
     """A sheet directory that cannot be used; the message says which file, why, and what to do."""
 
 

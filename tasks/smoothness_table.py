@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mgd_core.errors import UserError
 from tasks.catalog import BaseCatalog
 from tasks.tables import files, read
 
@@ -16,7 +17,7 @@ OWN_NAME = "as it is"
 FAVOURED = 5  # most knobs that a message names
 
 
-class NotSmooth(RuntimeError):
+class NotSmooth(UserError, RuntimeError):
     """The recipe is below the catalog's bar: its metagradients would be noise."""
 
 

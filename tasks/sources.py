@@ -15,6 +15,7 @@ from pathlib import Path
 from braceexpand import braceexpand
 from pydantic import BaseModel, ConfigDict
 
+from mgd_core.errors import UserError
 from tasks.artefacts import publish_json, read_json
 from tasks.remote_cache import ShardCache
 from tasks.remote_files import Reader
@@ -23,7 +24,7 @@ from tasks.remotes import RemoteOptions, address, file_info, list_files, patient
 MAGIC = "*?["
 
 
-class SourceError(ValueError):
+class SourceError(UserError, ValueError):
     """Nothing usable where a pool should be; the message says what was looked for and where."""
 
 

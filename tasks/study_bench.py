@@ -20,6 +20,7 @@ import torch
 from mgd_core.classification import ClassificationObjective
 from mgd_core.clip import initial_parameters
 from mgd_core.determinism import deterministic, environment
+from mgd_core.errors import UserError
 from mgd_core.layout import ParameterLayout
 from mgd_core.learner import Batch, Learner
 from mgd_core.optimizers import State
@@ -33,7 +34,7 @@ RECORD = "study.json"
 VERSIONS = ("torch", "numpy", "pyarrow")
 
 
-class StudyMismatch(RuntimeError):
+class StudyMismatch(UserError, RuntimeError):
     """A study was begun under settings that would give other bits."""
 
 

@@ -23,6 +23,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from mgd_core.errors import UserError
 from tasks.artefacts import file_digest, publish_bytes, publish_json, read_json
 from tasks.datacomp import Scale, scale_config
 from tasks.eval_results import Results, read_results, refuse
@@ -34,7 +35,7 @@ Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 SUBMITTED = ("README.md", "command.txt", "submission.json")
 
 
-class SubmissionError(ValueError):
+class SubmissionError(UserError, ValueError):
     """A submission that contradicts itself, or lacks something."""
 
 

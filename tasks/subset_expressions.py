@@ -20,13 +20,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
+from mgd_core.errors import UserError
+
 TOKEN = re.compile(r"""\s*(?:(?P<quoted>"[^"]*"|'[^']*')|(?P<word>[\w./~]+)|(?P<sign>[-&|+()=,]))""")
 NUMBER = re.compile(r"\s*(-?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)(?=\s*[,)])")
 LOOSE = "|+-"
 FILES = {".npy", ".parquet", ".sql"}
 
 
-class ExpressionError(ValueError):
+class ExpressionError(UserError, ValueError):
     """An expression that cannot be read or whose operand is not there; shows the place."""
 
     def __init__(self, text: str, at: int, problem: str) -> None:

@@ -26,6 +26,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mgd_core.errors import UserError
 from tasks.uids import DATACOMP, Bytes16, Words, from_words, to_words, uid_array, uid_bytes, uid_hex
 
 MAGIC = b"\x93NUMPY"
@@ -34,7 +35,7 @@ RECORDS_AT_ONCE = 1 << 20
 Counts = npt.NDArray[np.int64]
 
 
-class SubsetError(ValueError):
+class SubsetError(UserError, ValueError):
     """A subset file, or a manifest, that does not fit: what is wrong, how often, and what to do."""
 
 

@@ -27,6 +27,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from mgd_core.errors import UserError
 from tasks.artefacts import file_digest, move_in, publish_json, read_json, staged
 from tasks.schemas import BY_UID, OPEN, PARTITIONS, TABLES, upstream_field
 from tasks.uids import first_repeat, uid_array, uid_bytes, uid_hex
@@ -38,7 +39,7 @@ PARQUET: dict[str, Any] = {"compression": "zstd", "compression_level": 3, "write
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
-class TableError(ValueError):
+class TableError(UserError, ValueError):
     """Rows that must not be published, or a table that is not there; the message says which and why."""
 
 

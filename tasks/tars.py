@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from mgd_core.errors import UserError
+
 BLOCK = 512
 REGULAR = {b"0", b"\0", b"7"}
 LONG_NAME, PAX, PAX_GLOBAL, LONG_LINK = b"L", b"x", b"g", b"K"
@@ -26,7 +28,7 @@ LONGEST_NAME = 1 << 20
 COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
-class TarDamage(ValueError):
+class TarDamage(UserError, ValueError):
     """The archive cannot be read past this point. `reason` is truncated_tar or corrupt_tar."""
 
     def __init__(self, reason: str, detail: str) -> None:

@@ -10,10 +10,11 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+from mgd_core.errors import UserError
 from tasks.datacomp import Scale, scale_config
 
 
-class InfoError(ValueError):
+class InfoError(UserError, ValueError):
     """A file that is no training record."""
 
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
+from mgd_core.errors import UserError
 from tasks.artefacts import digest, file_digest, publish_json, publishing, read_json
 from tasks.shards import Sample, ShardIndex, index_shard, write_shard
 from tasks.sheets import REQUIRED, TABLE, TILES, open_sheet
@@ -28,7 +29,7 @@ from tasks.upstream import part_table
 VERSION = 2
 
 
-class PoolError(ValueError):
+class PoolError(UserError, ValueError):
     """A pool that cannot be used as it is; the message says what, where, why and what to do."""
 
 

@@ -20,6 +20,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mgd_core.errors import UserError
 from tasks.catalog import CATALOGS
 
 VIEWS = CATALOGS / "views"
@@ -29,7 +30,7 @@ COLUMN = re.compile(r"(\w+): (.+)")
 NICKNAMES = {"text": "caption"}
 
 
-class ViewError(ValueError):
+class ViewError(UserError, ValueError):
     """A view's file that is not what `views` describes."""
 
 

@@ -29,13 +29,14 @@ from pathlib import Path
 
 from flows.runtime.environment import LEAN_SERVICES, LOOPBACK, prefect_home, server_environment
 from flows.runtime.locks import exclusive
+from mgd_core.errors import UserError
 
 _POLL_SECONDS = 0.1
 _STOP_SECONDS = 15.0  # then SIGKILL; a quiet server goes within a second
 _PORT_ATTEMPTS = 3  # a free port may be taken by someone else before the server binds it
 
 
-class ServerError(RuntimeError):
+class ServerError(UserError, RuntimeError):
     """The local server cannot be started, or runs and does not answer."""
 
 
