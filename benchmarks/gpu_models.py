@@ -43,11 +43,11 @@ class Scale:
 def scale(device: torch.device, quick: bool) -> Scale:
     """The issue of the device and of the time there is."""
     if device.type == "cuda":
-        return Scale("ViT-B-32", (1024,), (128, 512), 1) if quick else _FULL
+        return Scale("ViT-B-32", (1024,), (64, 128), 1) if quick else _FULL
     return Scale("small", (32, 64), (16, 32), 2) if quick else Scale("small", (128, 256, 512), (32, 64, 128), 3)
 
 
-_FULL = Scale("ViT-B-32", (1024, 2048, 4096), (64, 128, 256, 512, 1024), 2)
+_FULL = Scale("ViT-B-32", (1024, 4096), (64, 128, 256, 512), 2)
 
 
 @dataclass(frozen=True)

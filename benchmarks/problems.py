@@ -271,8 +271,9 @@ def _problem(
 
 def _batch(pool: Rows, t: int) -> Batch:
     draw = torch.Generator().manual_seed(100 + t)
-    ids = torch.randperm(POOL, generator=draw)[:BATCH]
-    weights = 0.5 + torch.rand(BATCH, generator=draw, dtype=torch.float64)
+    device = pool[0].device
+    ids = torch.randperm(POOL, generator=draw)[:BATCH].to(device)
+    weights = 0.5 + torch.rand(BATCH, generator=draw, dtype=torch.float64).to(device)
     return Batch(tuple(x[ids] for x in pool), ids, weights)
 
 

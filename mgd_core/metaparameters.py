@@ -152,6 +152,10 @@ class Inputs(Metaparameter):
         found[self.ids] = torch.arange(len(self.ids), device=self.ids.device)
         return found
 
+    def _at(self, batch: Batch) -> Tensor:
+        """Where a batch's examples lie in z; ``ids`` may be on another device than the batches."""
+        return self.positions.to(batch.ids.device)[batch.ids]
+
     def placed(self, learner: Learner, z: Tensor) -> Learner:
         """See :class:`Metaparameter`; the column becomes of z's precision, with the other examples as they are."""
         if self.simplex:
@@ -159,7 +163,7 @@ class Inputs(Metaparameter):
 
         def batches(t: int) -> Batch:
             batch = learner.batches(t)
-            at = self.positions[batch.ids]
+            at = self._at(batch)
             column = batch.rows[self.column].to(z.dtype)
             own = (at >= 0).view(-1, *(1,) * (z.ndim - 1))
             shown = torch.where(own, z[at.clamp(min=0)], column)
@@ -173,7 +177,7 @@ class Inputs(Metaparameter):
 
     def collect(self, total: Tensor, step: ReverseStep, t: int, batch: Batch) -> None:
         """Sum over visits of the examples that z shows."""
-        at = self.positions[batch.ids]
+        at = self._at(batch)
         own = (at >= 0).nonzero().squeeze(1)
         axis = total.ndim - len(self.shape) - 1
         total.index_add_(axis, at[own], step.inputs[self.column].index_select(axis, own))

@@ -63,7 +63,7 @@ def test_chunks_without_weight_change_nothing_else(build):
     """They are left out where losses do not couple, and stay as negatives where they do."""
     problem = small(build)
     learner, theta, batch = problem.learner, problem.initial.theta, problem.learner.batches(0)
-    weights = batch.weights * torch.tensor([0, 0, 0, 1, 1, 1, 0])
+    weights = batch.weights * batch.weights.new_tensor([0, 0, 0, 1, 1, 1, 0])
     arguments = (learner.objective, learner.layout, theta, batch.rows, weights)
     _, whole = value_and_gradient(*arguments)
     for chunk in (1, 3):
@@ -89,7 +89,7 @@ def test_a_loss_without_derivative_is_named():
     problem = small()
     theta, rows = problem.initial.theta, problem.learner.batches(0).rows
     with pytest.raises(ValueError, match=r"no derivative by the parameters.*detach"):
-        curvature_product(Detached(), problem.learner.layout, theta, theta, rows, torch.ones(7))
+        curvature_product(Detached(), problem.learner.layout, theta, theta, rows, theta.new_ones(7))
 
 
 @pytest.mark.parametrize("size", [0, -2])

@@ -13,7 +13,7 @@ from mgd_core.derivatives import CurvatureProduct, curvature_product
 from mgd_core.directions import OneByOneError, curvature, curvature_products
 from mgd_core.objective import Features, Rows
 from mgd_core.optimizers import Optimizer
-from tests.mgd_core.samples import ADAM, small
+from tests.mgd_core.samples import ADAM, DEVICE, small
 from tests.mgd_core.test_derivatives import plain
 
 
@@ -41,7 +41,7 @@ def check(problem: Problem, v: Tensor, found: CurvatureProduct) -> None:
 
 def directions_of(problem: Problem, count: int = 3) -> Tensor:
     draw = torch.Generator().manual_seed(0)
-    return torch.randn(count, problem.learner.layout.length, generator=draw, dtype=torch.float64)
+    return torch.randn(count, problem.learner.layout.length, generator=draw, dtype=torch.float64).to(DEVICE)
 
 
 @pytest.mark.parametrize("build", PROBLEMS)
@@ -87,7 +87,7 @@ def test_chunks_without_weight_are_left_out():
     """Their losses do not couple here, so they move nothing, and their own derivative is still returned."""
     problem = small(problems.classifier)
     learner, batch, v = problem.learner, problem.learner.batches(0), directions_of(problem)
-    weights = batch.weights * torch.tensor([1, 1, 1, 0, 0, 0, 1])
+    weights = batch.weights * batch.weights.new_tensor([1, 1, 1, 0, 0, 0, 1])
     encoded: list[int] = []
 
     class Counting(problems.Classifier):

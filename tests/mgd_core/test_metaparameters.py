@@ -21,7 +21,7 @@ from mgd_core.metaparameters import (
 from mgd_core.optimizers import Adam
 from mgd_core.plans import binomial, keep_all
 from mgd_core.replay import Metagradient, replay
-from tests.mgd_core.samples import ADAM, CLIPPED, SGD, small
+from tests.mgd_core.samples import ADAM, CLIPPED, DEVICE, SGD, small
 
 STEPS = 8
 MODELS = [problems.classifier, problems.two_towers, problems.clip, problems.resnet, problems.vit, problems.gpt]
@@ -59,7 +59,7 @@ def check(problem: Problem, start: int = 0) -> None:
 def test_every_kind_agrees_with_naive_autograd_on_every_model(build, forward: bool, monkeypatch):
     """By double backward, and by a reverse pass over forward mode, which larger problems take."""
     if forward:
-        monkeypatch.setitem(directions.DOUBLE_BELOW, "cpu", 0)
+        monkeypatch.setitem(directions.DOUBLE_BELOW, DEVICE.type, 0)
     check(made(build))
 
 
@@ -67,7 +67,7 @@ def test_every_kind_agrees_with_naive_autograd_on_every_model(build, forward: bo
 @pytest.mark.parametrize("forward", [False, True], ids=["double", "forward"])
 def test_chunks_and_a_later_window(build, forward: bool, monkeypatch):
     if forward:
-        monkeypatch.setitem(directions.DOUBLE_BELOW, "cpu", 0)
+        monkeypatch.setitem(directions.DOUBLE_BELOW, DEVICE.type, 0)
     check(with_learner(made(build, CLIPPED), chunk=3), start=3)
 
 
@@ -116,7 +116,7 @@ def test_agrees_with_central_differences(start: int):
             state, _ = trained.learner.step(state, t)
         return problem.phi_and_gradient(state.theta)[0]
 
-    along = torch.randn(problem.pool[0].shape, generator=draw, dtype=torch.float64)
+    along = torch.randn(problem.pool[0].shape, generator=draw, dtype=torch.float64).to(DEVICE)
     by_inputs = central_difference(lambda z: phi(kind.placed(problem.learner, z)), problem.pool[0], along, 1e-4)
     assert by_inputs == pytest.approx((found.sums["inputs.0"] * along).sum().item(), rel=1e-7)
     decays = torch.full((STEPS,), 0.05, dtype=torch.float64)
@@ -144,7 +144,7 @@ def test_some_examples_and_control_points_and_many_targets():
         for kind in some:
             expected = (1 + factor) * whole.sums[kind.name][ids]
             assert relative_error(found.sums[kind.name][factor], expected) < 1e-12
-        at_points = (1 + factor) * basis.T @ whole.learning_rate
+        at_points = (1 + factor) * basis.T @ whole.learning_rate.cpu()
         assert relative_error(found.sums["rates at points"][factor], at_points) < 1e-12
 
 
@@ -156,9 +156,10 @@ def test_what_is_placed_is_what_steps_read():
     shown = kind.placed(learner, x[[3, 1]]).batches(4)
     assert torch.equal(shown.rows[0], batch.rows[0]) and torch.equal(shown.rows[1], batch.rows[1])
     changed = kind.placed(learner, x[[3, 1]] + 1).batches(4).rows[0]
-    expected = torch.isin(batch.ids, torch.tensor([3, 1]))
+    expected = torch.isin(batch.ids, torch.tensor([3, 1], device=DEVICE))
     assert expected.any() and torch.equal((changed != batch.rows[0]).all(1), expected)
-    assert torch.equal(ExampleWeights(24).placed(learner, torch.full((24,), 3.0)).batches(4).weights, batch.weights + 2)
+    threes = torch.full((24,), 3.0, device=DEVICE)
+    assert torch.equal(ExampleWeights(24).placed(learner, threes).batches(4).weights, batch.weights + 2)
     points = LearningRates(control_points(STEPS, 2)).placed(learner, torch.tensor([0.0, 0.7]))
     assert torch.allclose(points.learning_rates, torch.linspace(0, 0.7, STEPS, dtype=torch.float64))
 

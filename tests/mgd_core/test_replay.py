@@ -15,7 +15,7 @@ from mgd_core.optimizers import Adam
 from mgd_core.plans import Plan, binomial, keep_all
 from mgd_core.replay import Metagradient, replay, train
 from mgd_core.reverse import NonFiniteError
-from tests.mgd_core.samples import ADAM, CLIPPED, SGD, first_rows_target, in_float32, small
+from tests.mgd_core.samples import ADAM, CLIPPED, DEVICE, SGD, first_rows_target, in_float32, small
 
 
 def run(problem: Problem, plan: Plan | None = None, **options) -> Metagradient:
@@ -55,12 +55,12 @@ def test_decay_mask_is_differentiated():
 def test_agrees_with_central_differences(start: int):
     problem = small(optimizer=SGD)
     found, oracle = run(problem, keep_all(start, 12)), NaiveRun(problem, start)
-    along = torch.linspace(-1, 1, problem.pool_size, dtype=torch.float64)
+    along = torch.linspace(-1, 1, problem.pool_size, dtype=torch.float64, device=DEVICE)
     by_weight = central_difference(oracle.phi, oracle.no_change(), along, 1e-3)
     assert by_weight == pytest.approx((found.example @ along).item(), rel=1e-8)
     rates = problem.learner.learning_rates
     by_rate = central_difference(lambda r: oracle.phi(oracle.no_change(), r), rates, rates, 1e-3)
-    assert start > 0 or by_rate == pytest.approx((found.learning_rate @ rates).item(), rel=1e-8)
+    assert start > 0 or by_rate == pytest.approx((found.learning_rate.to(rates) @ rates).item(), rel=1e-8)
 
 
 @pytest.mark.parametrize("build", [problems.two_towers, problems.clip])

@@ -50,9 +50,8 @@ def task(problem: Problem, temperature: Temperature) -> ZeroShotTask:
     assert isinstance(problem.learner.objective, ClipObjective)
     images, tokens = problem.pool
     classes = tokens[:8].reshape(4, 2, -1)
-    return ZeroShotTask(
-        problem.learner.objective, problem.learner.layout, images, torch.arange(24) % 4, classes, temperature
-    )
+    labels = torch.arange(24, device=images.device) % 4
+    return ZeroShotTask(problem.learner.objective, problem.learner.layout, images, labels, classes, temperature)
 
 
 @pytest.mark.parametrize("temperature", ["best", "model", 0.05])
@@ -61,7 +60,7 @@ def test_gradient_agrees_with_differences(temperature: Temperature):
     problem = small(problems.clip)
     target, theta = task(problem, temperature).target, problem.initial.theta
     _, gradient = target(theta)
-    along = torch.randn(len(theta), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    along = torch.randn(len(theta), generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(theta)
     found = central_difference(lambda x: target(x)[0], theta, along / along.norm(), 1e-3)
     assert found == pytest.approx((gradient @ along / along.norm()).item(), rel=1e-6)
 
