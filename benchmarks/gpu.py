@@ -35,7 +35,7 @@ from benchmarks.gpu_sections import Bench, Outcome, Section, run
 
 SECTIONS = (
     Section("exactness", "benchmarks.gpu_checks:exactness", 60),
-    Section("determinism", "benchmarks.gpu_checks:determinism", 60),
+    Section("determinism", "benchmarks.gpu_checks:determinism", 90),
     Section("transfers", "benchmarks.gpu_transfers:transfers", 60),
     Section("float32", "benchmarks.gpu_speed:float32", 210),
     Section("TF32", "benchmarks.gpu_speed:tf32", 60),

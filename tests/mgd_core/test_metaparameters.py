@@ -46,7 +46,7 @@ def run(problem: Problem, start: int = 0, kinds=(), **options) -> Metagradient:
 def check(problem: Problem, start: int = 0) -> None:
     naive, kinds = NaiveRun(problem, start).gradient(), inputs_of(problem)
     found = run(problem, start, kinds)
-    assert found.phi == pytest.approx(naive.phi, rel=1e-12)
+    assert found.phi.item() == pytest.approx(naive.phi, rel=1e-12)
     expected = {"example": naive.example, "learning_rate": naive.learning_rate, "weight_decay": naive.weight_decay}
     expected |= {kind.name: naive.inputs[kind.column] for kind in kinds}
     assert found.sums.keys() == expected.keys()

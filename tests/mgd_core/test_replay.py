@@ -25,7 +25,7 @@ def run(problem: Problem, plan: Plan | None = None, **options) -> Metagradient:
 
 def check(problem: Problem, start: int, found: Metagradient, bar: float = 1e-12) -> None:
     naive = NaiveRun(problem, start).gradient()
-    assert found.phi == pytest.approx(naive.phi, rel=1e-12)
+    assert found.phi.item() == pytest.approx(naive.phi, rel=1e-12)
     assert relative_error(found.example, naive.example) < bar
     assert relative_error(found.learning_rate, naive.learning_rate) < bar
 

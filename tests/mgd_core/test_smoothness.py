@@ -19,7 +19,7 @@ from mgd_core.smoothness import (
     reweighted,
     score,
 )
-from tests.mgd_core.samples import first_rows_target, small
+from tests.mgd_core.samples import DEVICE, first_rows_target, small
 
 FLOATS = st.floats(-4, 4, width=32)
 
@@ -108,7 +108,7 @@ def test_directions_are_functions_of_seed_and_number_alone() -> None:
 
 def test_weights_are_moved_in_the_window_alone_and_by_h() -> None:
     problem = small()
-    shift = direction(len(problem.pool[0]), 0, 0)
+    shift = direction(len(problem.pool[0]), 0, 0).to(DEVICE)
     moved = reweighted(problem.learner, 0.2 * shift, start=5)
     for t in range(problem.learner.steps):
         plain, other = problem.learner.batches(t), moved.batches(t)
@@ -120,7 +120,7 @@ def test_weights_are_moved_in_the_window_alone_and_by_h() -> None:
 
 def test_one_step_of_sgd_is_linear_in_the_weights() -> None:
     problem = small(optimizer=Sgd(momentum=0.9), steps=1)
-    v = direction(len(problem.pool[0]), 0, 1)
+    v = direction(len(problem.pool[0]), 0, 1).to(DEVICE)
     thetas = [train(reweighted(problem.learner, k * 0.1 * v), problem.initial)[0].theta for k in (0, 1, 2)]
     assert score(*thetas) == 1
 
@@ -141,7 +141,7 @@ def test_a_smooth_training_moves_as_its_metagradient_says() -> None:
     problem = small(optimizer=Adam(eps_root=1e-6))
     n, k, h = len(problem.pool[0]), 4, 1e-3
     target = first_rows_target(problem)
-    v = direction(n, 0, 0)
+    v = direction(n, 0, 0).to(DEVICE)
     result = replay(problem.learner, problem.initial, target, keep_all(k, problem.learner.steps), n)
     ends = [train(reweighted(problem.learner, s * h * v, k), problem.initial)[0].theta for s in (-1, 0, 1)]
     losses = [float(target(theta)[0]) for theta in ends]
