@@ -280,7 +280,7 @@ def test_files_saved_subsets_and_what_is_foreign(place: Path, tmp_path: Path, po
         chosen(f'"{unsorted}"')
 
 
-def test_a_filter_of_ones_own(place: Path, tmp_path: Path) -> None:
+def test_a_filter_of_ones_own(place: Path, pool: Candidates, tmp_path: Path) -> None:
     def chosen(sql: str, arguments: str = "") -> list[int]:
         path = tmp_path / "own.sql"
         path.write_text(sql)

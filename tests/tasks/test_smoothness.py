@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -50,8 +51,8 @@ def options() -> SmoothnessOptions:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, options: SmoothnessOptions) -> Path:
-    """A run whose sweep is measured and published."""
+def template(tmp_path_factory: pytest.TempPathFactory, options: SmoothnessOptions) -> Path:
+    """A run whose sweep is measured and published; tests change copies of it."""
     directory = begun(tmp_path_factory.mktemp("smooth"), *CHANGES)
     for variant in smoothness.prepare(directory, options, sweep=True):
         for number in range(options.directions):
@@ -60,6 +61,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory, options: SmoothnessOption
     smoothness.publish_smoothness(directory, options)
     metagradient_check.check_metagradient(directory, options)
     return directory
+
+
+@pytest.fixture
+def finished(template: Path, tmp_path: Path) -> Path:
+    """A copy of it, in a home of the test's own."""
+    shutil.copytree(template.parents[1], tmp_path / "copy")
+    return tmp_path / "copy" / "runs" / template.name
 
 
 def test_lds_is_the_rank_correlation_of_whole_trainings_with_their_prediction(tmp_path: Path) -> None:
@@ -118,9 +126,14 @@ def test_a_variant_that_diverges_is_a_row_with_its_reason(finished: Path) -> Non
     assert len(shown) == 4 and f"{own.heldout_accuracy:.3f}" in shown[1] and "nan" in shown[2]
 
 
+def finish_first_round(directory: Path) -> None:
+    rounds.train_round(directory, 0, True)
+    rounds.finish_round(directory, 0, [rounds.probe_shard(directory, 0, s) for s in rounds.shard_names(directory)])
+
+
 def test_sql_sees_it_and_so_does_the_row_of_round_0(finished: Path) -> None:
     home, run = finished.parents[1], finished.name
-    rounds.finish_round(finished, 0, [rounds.probe_shard(finished, 0, s) for s in rounds.shard_names(finished)])
+    finish_first_round(finished)
     assert read(home, run, "rounds", 0)["smoothness"].to_pylist() == [own_score(home, run)]
     with connect(home, run) as connection:
         found = connection.execute("SELECT variant, directions, score FROM smoothness_summary").fetchall()
@@ -133,6 +146,7 @@ def test_sql_sees_it_and_so_does_the_row_of_round_0(finished: Path) -> None:
 
 def test_measured_after_a_round_it_is_entered_there(finished: Path, options: SmoothnessOptions) -> None:
     home, run = finished.parents[1], finished.name
+    finish_first_round(finished)
     (figures,) = read(home, run, "rounds", 0).to_pylist()
     publish(home, run, "rounds", 0, pa.Table.from_pylist([{**figures, "smoothness": None}]))
     smoothness.publish_smoothness(finished, options)
