@@ -13,14 +13,12 @@ Street, retrieval, FairFace and UTKFace.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from mgd_core.objective import unit_rows
@@ -191,14 +189,7 @@ def batches(samples: Iterable[EvalSample], size: int) -> Iterator[list[EvalSampl
 
 def _images(encoder: Encoder, samples: list[EvalSample]) -> Tensor:
     """Unit features of all images of some samples; raises EvalSetError at one that cannot be decoded."""
-    pixels = []
-    for sample in samples:
-        for data in sample.images:
-            try:
-                with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP")) as image:
-                    pixels.append(encoder.pixels(image))
-            except Exception as error:  # decoders raise whatever they like on damaged bytes
-                raise EvalSetError(f"sample {sample.key!r}: its image cannot be decoded ({error})") from error
+    pixels = [encoder.pixels(picture.image) for sample in samples for picture in sample.pictures()]
     return encoder.images(torch.stack(pixels))
 
 

@@ -7,24 +7,18 @@ here, so that what training meets is known to be readable. Costs one decode and 
 
 from __future__ import annotations
 
-import io
 import json
-import re
 from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
-
 from tasks.artefacts import canonical_json
+from tasks.decoding import PictureError, decode
 from tasks.tars import Member
 from tasks.uids import content_uid, normalise
 
 # The order in which open_clip looks for a sample's image.
 IMAGE_EXTENSIONS = ("jpg", "png", "jpeg", "webp")
-# A JPEG with several pictures in it (phones write them) calls itself MPO; the first picture is a plain JPEG.
-FORMATS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
-ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 REASONS = {
     "truncated_tar": "the tar ends too early; the samples before the cut are kept, the rest is lost",
@@ -135,16 +129,12 @@ def _text(members: Mapping[str, Member]) -> str:
 
 
 def _decode(data: bytes) -> tuple[str, tuple[int, int]]:
-    """Format and (width, height) of an image that decodes to its last pixel."""
+    """Format and (width, height) of an image that decodes to its last pixel, as training will decode it."""
     try:
-        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP")) as image:
-            image.load()
-            return FORMATS[image.format or ""], image.size
-    except UnidentifiedImageError as error:
-        raise _Rejected("undecodable_image", "not a JPEG, PNG or WebP picture") from error
-    except Exception as error:  # decoders raise whatever they like on damaged bytes; each means the same here
-        # Memory addresses in a message would make two runs' tables differ.
-        raise _Rejected("undecodable_image", ADDRESS.sub("", f"{type(error).__name__}: {error}")) from error
+        picture = decode(data)
+    except PictureError as error:
+        raise _Rejected("undecodable_image", str(error)) from error
+    return picture.format, picture.image.size
 
 
 def reject(shard: str, member: str, reason: str, detail: str = "", uid: str | None = None) -> dict[str, Any]:
