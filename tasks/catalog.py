@@ -142,8 +142,7 @@ class Catalog(BaseCatalog):
 
     def places(self) -> list[tuple[str, str]]:
         """Sources of the pool and the targets, and the model's config."""
-        tasks = (self.targets.target, self.targets.heldout, *self.targets.tests.values())
-        named = [("a target's source", task.source) for task in tasks]
+        named = [(f"source of '{name}'", task.source) for _, name, task in self.targets.roles]
         return [*super().places(), *named, ("model.config", self.model.config)]
 
     def resolved(self, base: Path) -> Self:

@@ -25,6 +25,7 @@ from tasks.catalog import Catalog, CatalogError
 from tasks.held_shards import HeldShards
 from tasks.pairs import Images, Pairs, load_pairs
 from tasks.pools import PoolRecord
+from tasks.roles import Roles
 from tasks.runs import Run
 from tasks.sources import reader_of
 from tasks.vocabulary import Vocabulary, full_vocabulary, used_vocabulary
@@ -41,7 +42,7 @@ class PairWorkbench(Workbench):
 
     catalog: Catalog
     pairs: Pairs
-    task_data: dict[str, TaskData]
+    task_data: Roles[TaskData]
     vocabulary: Vocabulary
     model_config: dict[str, dict[str, object]]
 
@@ -67,11 +68,11 @@ class PairWorkbench(Workbench):
         loader.expect(range(len(parts)))
         return map(loader, range(len(parts)))
 
-    def tasks(self, learner: Learner) -> dict[str, Task]:
+    def tasks(self, learner: Learner) -> Roles[Task]:
         """The catalog's zero-shot tasks for a learner's model."""
         temperature = self.catalog.targets.temperature
         bound = clip_of(learner), learner.layout, self.vocabulary, temperature
-        return {name: data.bind(*bound) for name, data in self.task_data.items()}
+        return self.task_data.map(lambda _, data: data.bind(*bound))
 
     def ranking(self, subset: str) -> npt.NDArray[np.float64]:
         """Losses (`loss_filter`), or CLIP scores with their sign turned (`clip_filter`)."""
@@ -80,9 +81,9 @@ class PairWorkbench(Workbench):
         losses, cosines = pool_scores(self)
         return losses if subset == "loss_filter" else -cosines
 
-    def task_size(self, name: str) -> int:
-        """Images of a task."""
-        return len(self.task_data[name].labels)
+    def task_sizes(self) -> Roles[int]:
+        """Images of each task."""
+        return self.task_data.map(lambda _, data: len(data.labels))
 
     @cached_property
     def _tokens(self) -> torch.Tensor:
@@ -133,7 +134,7 @@ def open_pairs(run: Run, pool: PoolRecord) -> PairWorkbench:
     length = int(config["text_cfg"]["context_length"])  # type: ignore[call-overload]
     pairs = load_pairs(pool, size, catalog.runtime.decoded_disk)
     data = load_targets(catalog.targets, size, reader_of(pool.directory))
-    texts = [*pairs.texts, *(text for task in data.values() for text in task.texts)]
+    texts = [*pairs.texts, *(text for _, _, task in data for text in task.texts)]
     used = catalog.model.vocabulary == "used"
     vocabulary = used_vocabulary(texts, length) if used else full_vocabulary(length)
     return PairWorkbench(run, catalog, pool, pairs.uids, pairs, data, vocabulary, config)

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from tasks.roles import Roles, TestName
+
 Part = Literal["target", "heldout", "test"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -64,23 +66,26 @@ class TargetOptions(_Section):
 
     target: TaskOptions
     heldout: TaskOptions
-    tests: dict[str, TaskOptions]
+    tests: Annotated[dict[TestName, TaskOptions], Field(min_length=1)]
     temperature: Literal["best", "model"] | Positive = "best"
     """Temperature of the target loss: the one that minimises it, the model's own, or a number."""
     parts: PartsOptions = PartsOptions()
     """How evaluation sets are parted between target, held-out target and tests."""
 
+    @property
+    def roles(self) -> Roles[TaskOptions]:
+        """The tasks by their roles."""
+        return Roles(self.target, self.heldout, self.tests)
+
     @model_validator(mode="after")
     def _roles_are_apart(self) -> TargetOptions:
-        roles = {"target": self.target, "heldout": self.heldout}
-        roles |= {f"tests.{name}": task for name, task in self.tests.items()}
-        seen: dict[tuple[str, str, str], str] = {}
-        for role, task in roles.items():
-            place = (task.source, task.split, task.folder)
-            other = seen.setdefault(place, role)
-            if other.split(".")[0] != role.split(".")[0]:
+        seen: dict[tuple[str, str, str], tuple[str, str]] = {}
+        for role, name, task in self.roles:
+            called = f"tests.{name}" if role == "tests" else name
+            other, first = seen.setdefault((task.source, task.split, task.folder), (role, called))
+            if other != role:
                 raise ValueError(
-                    f"{other} and {role} are both split '{task.split}' of {task.source}: what the descent lowers or "
+                    f"{first} and {called} are both split '{task.split}' of {task.source}: what the descent lowers or "
                     "chooses by would be tested on itself. Name another split"
                 )
         return self

@@ -11,6 +11,7 @@ from mgd_core.model_folders import CausalLmOptions
 from mgd_core.model_folders import LoraOptions as Adapters
 from tasks import pools
 from tasks.recipe_options import Section, SourceOptions, TrialOptions, Whole
+from tasks.roles import Roles, TestName
 from tasks.text_records import TextColumns
 
 
@@ -39,21 +40,26 @@ class TextTargetOptions(Section):
 
     target: QuestionOptions
     heldout: QuestionOptions
-    tests: dict[str, QuestionOptions]
+    tests: Annotated[dict[TestName, QuestionOptions], Field(min_length=1)]
     loss: Literal["completion", "choice", "both"] = "completion"
     """What is lowered: the loss of right answers, the cross-entropy of the right one among a question's options, or the
     sum of the two."""
     likelihood: Literal["mean", "sum"] = "mean"
     """An option's score: the mean log-probability of its tokens, or their sum, which favours short options."""
 
+    @property
+    def roles(self) -> Roles[QuestionOptions]:
+        """The tasks by their roles."""
+        return Roles(self.target, self.heldout, self.tests)
+
     @model_validator(mode="after")
     def _roles_are_apart(self) -> TextTargetOptions:
-        seen: dict[str, str] = {}
-        for role, task in {"target": self.target, "heldout": self.heldout, **self.tests}.items():
-            kind = role if role in ("target", "heldout") else "tests"
-            if seen.setdefault(task.source, kind) != kind:
+        seen: dict[str, tuple[str, str]] = {}
+        for role, name, task in self.roles:
+            other, first = seen.setdefault(task.source, (role, name))
+            if other != role:
                 raise ValueError(
-                    f"{seen[task.source]} and {role} are both {task.source}: what the descent lowers or chooses by "
+                    f"{first} and {name} are both {task.source}: what the descent lowers or chooses by "
                     "would be tested on itself. Name another file"
                 )
         return self

@@ -27,6 +27,7 @@ from mgd_core.precision import PRECISIONS
 from mgd_core.schedules import constant, one_cycle, warmup_cosine
 from tasks.catalog import BaseCatalog
 from tasks.pools import PoolRecord, load_pool
+from tasks.roles import Roles
 from tasks.runs import Run
 from tasks.uids import Bytes16
 
@@ -81,12 +82,12 @@ class Workbench(ABC):
         """One pass over parts of the pool, by positions; each row of weight 1. Read ahead."""
 
     @abstractmethod
-    def tasks(self, learner: Learner) -> dict[str, Task]:
+    def tasks(self, learner: Learner) -> Roles[Task]:
         """Target, held-out target and tests for a learner's model, in the precision of its parameters."""
 
     @abstractmethod
-    def task_size(self, name: str) -> int:
-        """Samples of a task."""
+    def task_sizes(self) -> Roles[int]:
+        """Samples of each task."""
 
     @abstractmethod
     def ranking(self, subset: str) -> npt.NDArray[np.float64]:

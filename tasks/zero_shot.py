@@ -3,7 +3,6 @@ of an evaluation set. No sample stands in two of target, held-out target and tes
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from mgd_core.zeroshot import Temperature, ZeroShotTask
 from tasks.catalog import CatalogError
 from tasks.pairs import resized
 from tasks.remote_files import Reader
+from tasks.roles import Roles
 from tasks.set_targets import load_part
 from tasks.sheets import open_sheet
 from tasks.target_options import PartsOptions, TargetOptions, TaskOptions
@@ -80,23 +80,21 @@ def load_task(
     return _load_sheet_task(options, size)
 
 
-def load_targets(targets: TargetOptions, size: int, reader: Reader | None = None) -> dict[str, TaskData]:
-    """The target, the held-out target and the tests, by name.
+def load_targets(targets: TargetOptions, size: int, reader: Reader | None = None) -> Roles[TaskData]:
+    """The target, the held-out target and the tests.
 
     Raises:
         CatalogError: a sample stands in two of target, held-out target and tests.
     """
-    options = {"target": targets.target, "heldout": targets.heldout, **targets.tests}
-    loaded = {name: load_task(task, size, targets.parts, reader) for name, task in options.items()}
+    loaded = targets.roles.map(lambda _, task: load_task(task, size, targets.parts, reader))
     _check_apart(loaded)
     return loaded
 
 
-def _check_apart(loaded: Mapping[str, TaskData]) -> None:
+def _check_apart(loaded: Roles[TaskData]) -> None:
     """Test data must not choose, and neither may be differentiated; tests may share samples."""
     owner: dict[str, str] = {}
-    for name, data in loaded.items():
-        role = name if name in ("target", "heldout") else "tests"
+    for role, name, data in loaded:
         shared = [one for one in data.identities if owner.setdefault(one, role) != role]
         if shared:
             raise CatalogError(

@@ -311,7 +311,7 @@ def test_what_a_run_trained_scores_as_its_own_test_task(tmp_path: Path) -> None:
         encoder = run_encoder(bench, counts, "everything", 7)
         learner, _ = bench.learner(counts, 7)
         theta = trained_parameters(bench, counts, "everything", 7)
-        score = bench.tasks(learner)["fashion"].score(theta)
+        score = bench.tasks(learner).tests["fashion"].score(theta)
         done = evaluate_set(found, encoder)
         assert done.metrics["acc1"] == pytest.approx(score.accuracy) and done.samples == 40
         assert not torch.equal(encoder.texts(["trouser"]), encoder.texts(["coat"]))

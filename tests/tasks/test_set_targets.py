@@ -92,8 +92,8 @@ def in_sets(tmp_path: Path, *changes: tuple[str, str]) -> Path:
 def test_a_catalog_of_sets(tmp_path: Path) -> None:
     catalog = load_catalog(in_sets(tmp_path))
     loaded = load_targets(catalog.targets, 8)
-    assert sum(len(data.labels) for data in loaded.values()) == 60
-    assert all(data.images.shape[1:] == (3, 8, 8) and len(data.class_texts) == 3 for data in loaded.values())
+    assert sum(len(data.labels) for _, _, data in loaded) == 60
+    assert all(data.images.shape[1:] == (3, 8, 8) and len(data.class_texts) == 3 for _, _, data in loaded)
     moved = tmp_path / "moved"
     (tmp_path / "wds_own_test").rename(moved)
     there = catalog.targets.target.model_copy(update={"source": str(moved)})
