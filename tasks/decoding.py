@@ -27,6 +27,7 @@ from PIL import Image, UnidentifiedImageError
 
 from mgd_core.errors import UserError
 
+VERSION = 2  # changes whenever equal bytes would give other pixels than before
 # A JPEG with several pictures in it (phones write them) calls itself MPO; the first picture is a plain JPEG.
 FORMATS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")

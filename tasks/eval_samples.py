@@ -46,6 +46,11 @@ class EvalSample:
     members: tuple[str, ...] = ()
     """Tar that it is in, and names of its images there."""
 
+    @property
+    def place(self) -> str:
+        """Tar and member."""
+        return f"{self.shard}, member {self.members[0]!r}"
+
     def pictures(self) -> list[Picture]:
         """Its images, decoded; raises EvalSetError, naming tar and member, at one that cannot be."""
         found = []

@@ -101,7 +101,7 @@ def open_eval_set(url: str, folder: str = "test", reader: Reader | None = None, 
         raise EvalSetError(
             f"{url}: no {folder}/nshards.txt, so this is no set in clip_benchmark's form{named}. Name a folder with "
             f"{folder}/0.tar, ..., {folder}/nshards.txt and classnames.txt (clip_benchmark_export_wds makes them), or "
-            "one that holds such folders"
+            "one that holds such folders (for a target, a single one, or a sheet: tiles.png and table.parquet)"
         )
     if not number.strip().isdecimal() or not 1 <= int(number) <= MOST_TARS:
         raise EvalSetError(f"{base}/{folder}/nshards.txt: says {number.strip()!r}, not a number of tars from 1 on")

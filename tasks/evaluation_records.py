@@ -24,7 +24,7 @@ from tasks.evaluation import Evaluation, evaluate_set
 from tasks.remote_files import Reader
 from tasks.tables import files, publish, read
 
-VERSION = 1  # changes whenever equal models and sets would give other metrics than before
+VERSION = 2  # changes whenever equal models and sets would give other metrics than before
 RESULTS = "eval_results.jsonl"
 
 

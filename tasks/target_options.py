@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from tasks.roles import Roles, TestName
 
 Part = Literal["target", "heldout", "test"]
+ALL = "all"
+"""The split of an evaluation set that is not parted."""
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Whole = Annotated[int, Field(ge=1)]
@@ -43,7 +45,7 @@ class TaskOptions(_Section):
     """Directory of a sheet; or path or URL of a set (`NAME/test/0.tar`, ...), where each picture of a retrieval set is
     a class of its own that its captions describe."""
     split: str
-    """Split of a sheet; of a set the part: target, heldout or test."""
+    """Split of a sheet; of a set the part: target, heldout or test, or `all` of it."""
     classes: str | None = None
     """Column that names the class of an image (sheets, which need it)."""
     texts: str | None = None
@@ -60,6 +62,15 @@ class TaskOptions(_Section):
     max_images: Whole | None = None
     """Images of a set's part at most: those of the lowest hash; None: all."""
 
+    def overlaps(self, other: TaskOptions) -> bool:
+        """Whether both name the same pictures, or one all of what the other has a part of."""
+        same = (self.source, self.folder) == (other.source, other.folder)
+        return same and (self.split == other.split or ALL in (self.split, other.split))
+
+    def idle(self, fields: tuple[str, ...]) -> list[str]:
+        """Those of some fields that are not what they are when nothing is said."""
+        return [name for name in fields if getattr(self, name) != TaskOptions.model_fields[name].default]
+
 
 class TargetOptions(_Section):
     """What the descent lowers, what chooses the round, and what only the report sees."""
@@ -71,6 +82,9 @@ class TargetOptions(_Section):
     """Temperature of the target loss: the one that minimises it, the model's own, or a number."""
     parts: PartsOptions = PartsOptions()
     """How evaluation sets are parted between target, held-out target and tests."""
+    on_leak: Literal["refuse", "leave out"] = "refuse"
+    """What happens to a picture of the held-out target or a test that is also in the target, or chooses the round: the
+    catalog is refused, or the picture left out there."""
 
     @property
     def roles(self) -> Roles[TaskOptions]:
@@ -79,13 +93,17 @@ class TargetOptions(_Section):
 
     @model_validator(mode="after")
     def _roles_are_apart(self) -> TargetOptions:
-        seen: dict[tuple[str, str, str], tuple[str, str]] = {}
+        seen: list[tuple[str, str, TaskOptions]] = []
         for role, name, task in self.roles:
             called = f"tests.{name}" if role == "tests" else name
-            other, first = seen.setdefault((task.source, task.split, task.folder), (role, called))
-            if other != role:
-                raise ValueError(
-                    f"{first} and {called} are both split '{task.split}' of {task.source}: what the descent lowers or "
-                    "chooses by would be tested on itself. Name another split"
-                )
+            for other, first, before in seen:
+                if other != role and task.overlaps(before):
+                    raise ValueError(
+                        f"{first} and {called} are both split '{task.split}' of {task.source}: what the descent lowers "
+                        "or chooses by would be tested on itself. Name another split"
+                        if task.split == before.split
+                        else f"{first} and {called} are splits '{before.split}' and '{task.split}' of {task.source}: "
+                        f"'{ALL}' is all of it, so no other role can have a part. Name a split, or another source"
+                    )
+            seen.append((role, called, task))
         return self

@@ -13,7 +13,7 @@ from hashlib import blake2b
 from typing import Any
 
 from tasks.artefacts import canonical_json
-from tasks.decoding import PictureError, decode
+from tasks.decoding import Picture, PictureError, decode
 from tasks.tars import Member
 from tasks.uids import content_uid, normalise
 
@@ -52,8 +52,8 @@ class _Rejected(ValueError):
 def judge(shard: str, key: str, parts: list[tuple[str, Member]]) -> dict[str, Any]:
     """The samples row of the members of one key (`parts`: extension and member), or its reject (has a `reason`).
 
-    Beside the table's columns a row says whether it `named_uid` (else its content gave one), and its `image_hash`:
-    blake2b-128 of the image bytes, 16 bytes.
+    Beside the table's columns a row says whether it `named_uid` (else its content gave one), its `image_hash`:
+    blake2b-128 of the image bytes, 16 bytes, and its `pixel_hash`: the same of its pixels.
     """
     uid = None
     try:
@@ -69,20 +69,22 @@ def judge(shard: str, key: str, parts: list[tuple[str, Member]]) -> dict[str, An
         image, text = _image(members), _text(members)
         named = uid is not None
         uid = uid or content_uid(image.data, members["txt"].data)
-        image_format, (width, height) = _decode(image.data)
+        picture = _decode(image.data)
+        width, height = picture.image.size
     except _Rejected as rejected:
         return reject(shard, key, rejected.reason, rejected.detail, uid)
     row: dict[str, Any] = {"uid": uid, "shard": shard, "key": printable(key)}
     for column, member in (("image", image), ("text", members["txt"]), ("json", members.get("json"))):
         row[f"{column}_offset"], row[f"{column}_size"] = (member.offset, member.size) if member else (None, None)
     return row | {
-        "image_format": image_format,
+        "image_format": picture.format,
         "text": text,
         "width": width,
         "height": height,
         "upstream": record,
         "named_uid": named,
         "image_hash": blake2b(image.data, digest_size=16).digest(),
+        "pixel_hash": picture.digest,
     }
 
 
@@ -128,13 +130,12 @@ def _text(members: Mapping[str, Member]) -> str:
     return text
 
 
-def _decode(data: bytes) -> tuple[str, tuple[int, int]]:
-    """Format and (width, height) of an image that decodes to its last pixel, as training will decode it."""
+def _decode(data: bytes) -> Picture:
+    """An image that decodes to its last pixel, as training will decode it."""
     try:
-        picture = decode(data)
+        return decode(data)
     except PictureError as error:
         raise _Rejected("undecodable_image", str(error)) from error
-    return picture.format, picture.image.size
 
 
 def reject(shard: str, member: str, reason: str, detail: str = "", uid: str | None = None) -> dict[str, Any]:
