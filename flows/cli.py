@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from flows.commands import whole
+from flows.commands import tell_targets, whole
 from flows.commands.attributing import add_attribute
 from flows.commands.census import add_census
 from flows.commands.evaluating import add_evaluate
@@ -158,7 +158,9 @@ def _serve_parsers(commands: argparse._SubParsersAction) -> None:
 def _curate(options: argparse.Namespace) -> int:
     from tasks.catalog import check_sources, find_catalog, load_catalog
 
-    check_sources(load_catalog(find_catalog(options.catalog)))  # mistakes are told before anything starts
+    catalog = load_catalog(find_catalog(options.catalog))
+    check_sources(catalog)  # mistakes are told before anything starts
+    tell_targets(catalog, options.home.resolve())
     from flows.runtime.session import prefect_session
 
     with prefect_session(options.home.resolve()) as url:

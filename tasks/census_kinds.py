@@ -32,6 +32,7 @@ KINDS: dict[str, Kind] = {
     "sha256_drift": Kind("what the link serves is not what was crawled", "samples"),
     "no_metadata": Kind("the metadata has no row of this uid", "samples", 0),
     "duplicate_image": Kind("the picture has the same bytes as one of another uid", "samples"),
+    "tested_on": Kind("the picture is also one of the catalog's held-out target or of a test", "samples"),
     "caption_differs": Kind("the caption in the txt member is not the one in the json member", "samples", 0),
     "missing_json": Kind("the sample has no json member, though others of its shard do", "samples", 0),
     "not_in_tar": Kind("the shard's table says that it was downloaded, the tar does not have it", "attempts", 0),

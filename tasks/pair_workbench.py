@@ -85,6 +85,22 @@ class PairWorkbench(Workbench):
         """Images of each task."""
         return self.task_data.map(lambda _, data: len(data.labels))
 
+    def notes(self) -> list[str]:
+        """A sentence on each held-out target or test of which the pool has pictures, however their files differ."""
+        if self.pairs.digests is None:
+            return ["The pool is not kept decoded, so its pictures were not looked for in the tests; mgd census does."]
+        found = []
+        for role, name, data in self.task_data:
+            own = np.array([bytes.fromhex(one) for one in data.identities], "S16")
+            shared = np.flatnonzero(np.isin(own, self.pairs.digests))
+            if role != "target" and len(shared):
+                uid = self.uids[np.flatnonzero(self.pairs.digests == own[shared[0]])[0]].ljust(16, b"\0").hex()
+                found.append(
+                    f"{len(shared):,} of the {len(own):,} samples of '{name}' are in the pool too, for instance "
+                    f"{data.places[shared[0]]}, which is uid {uid}"
+                )
+        return found
+
     @cached_property
     def _tokens(self) -> torch.Tensor:
         """Of all captions (n, context length)."""

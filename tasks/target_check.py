@@ -7,7 +7,6 @@ and stamps, so the same question is answered at once the next time. Cost, the fi
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,6 +17,7 @@ from tasks.catalog import BaseCatalog, Catalog
 from tasks.decoding import VERSION
 from tasks.eval_sets import open_eval_set
 from tasks.remote_files import Reader
+from tasks.sheets import open_sheet
 from tasks.target_options import TaskOptions
 from tasks.task_kinds import check_keys, is_set
 from tasks.units import sheet_fingerprint
@@ -63,18 +63,8 @@ def target_pictures(catalog: Catalog, home: Path) -> Path:
     return path
 
 
-def overlap(name: str, identities: Collection[str], places: Collection[str], pool: dict[str, str]) -> str | None:
-    """A sentence on the pictures of a task that the pool has too (by identity, what it is there), if there are any."""
-    both = [(place, pool[one]) for one, place in zip(identities, places, strict=True) if one in pool]
-    if not both:
-        return None
-    return (
-        f"{len(both):,} of the {len(identities):,} samples of '{name}' are in the pool too, for instance "
-        f"{both[0][0]}, which is {both[0][1]}"
-    )
-
-
 def _fingerprint(task: TaskOptions, reader: Reader) -> str:
     if is_set(task):
         return open_eval_set(task.source, task.folder, reader, task.templates is not None).identity(reader)
+    open_sheet(Path(task.source))  # raises where there is none
     return sheet_fingerprint(Path(task.source))

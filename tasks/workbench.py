@@ -93,6 +93,10 @@ class Workbench(ABC):
     def ranking(self, subset: str) -> npt.NDArray[np.float64]:
         """Scores (n,) by which a rival of the comparison picks samples: those of the lowest."""
 
+    def notes(self) -> list[str]:
+        """Sentences on what a person should know of pool and tasks before training."""
+        return []
+
     def __len__(self) -> int:
         return len(self.uids)
 

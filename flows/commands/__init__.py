@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tasks.catalog import BaseCatalog
 
 Make = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
 """Adds a command: its name, what runs it, and what it says of itself."""
@@ -21,6 +26,15 @@ def flow_session(home: Path) -> Iterator[str]:
 
         with shown_progress():
             yield url
+
+
+def tell_targets(catalog: BaseCatalog, home: Path) -> None:
+    """Say what is read of a catalog's targets and tests, and what is left; raises what is wrong with them, before any
+    work."""
+    from tasks.target_check import check_targets
+
+    for note in check_targets(catalog, home):
+        print(note, file=sys.stderr)
 
 
 def whole(text: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from flows.commands import Make, flow_session
+from flows.commands import Make, flow_session, tell_targets
 
 OVER = 3
 """Exit status of a census that found more than the catalog allows; 1 is any failure to take it."""
@@ -27,8 +27,9 @@ def add_census(make: Make) -> None:
 def _run(options: argparse.Namespace) -> int:
     from tasks.catalog import check_sources, find_catalog, load_pair_catalog
 
-    check_sources(load_pair_catalog(find_catalog(options.catalog), "mgd census"))
-    home = options.home.resolve()
+    catalog, home = load_pair_catalog(find_catalog(options.catalog), "mgd census"), options.home.resolve()
+    check_sources(catalog)
+    tell_targets(catalog, home)
     with flow_session(home):
         from flows.census import run_census
 

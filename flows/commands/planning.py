@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from flows.commands import Make, flow_session
+from flows.commands import Make, flow_session, tell_targets
 
 TEXT = """say what a catalog's reverse sweeps will keep, recompute and take
 
@@ -22,8 +22,9 @@ def add_plan(make: Make) -> None:
 def _run(options: argparse.Namespace) -> int:
     from tasks.catalog import check_sources, find_catalog, load_catalog
 
-    check_sources(load_catalog(find_catalog(options.catalog)))
-    home = options.home.resolve()
+    catalog, home = load_catalog(find_catalog(options.catalog)), options.home.resolve()
+    check_sources(catalog)
+    tell_targets(catalog, home)
     with flow_session(home):
         from flows.planning import run_plan
 
