@@ -21,6 +21,7 @@ from tasks.encoders import Encoder
 from tasks.eval_samples import EvalSetError
 from tasks.eval_sets import EvalSet, find_eval_sets, open_eval_set
 from tasks.evaluation import Evaluation, evaluate_set
+from tasks.progress import say
 from tasks.remote_files import Reader
 from tasks.schemas import TABLES
 from tasks.tables import files, publish, read
@@ -46,6 +47,8 @@ def evaluate_sets(
     reader = reader or Reader()
     found = [open_eval_set(url, reader=reader) for folder in urls for url in find_eval_sets(folder, reader)]
     for one in found:
+        if one.unread:
+            say(f"{one.url}: test is read; left unread: {', '.join(one.unread)}")
         twin = next(other for other in found if other.key == one.key)
         if one.key in taken:
             raise EvalSetError(
