@@ -74,9 +74,10 @@ def take_census(
     home: str | Path,
     options: BuildOptions | None = None,
     limits: CensusOptions | None = None,
+    pictures: Path | None = None,
 ) -> CensusRecord:
     """Take, or find taken, the census of a pool, unit by unit in this process."""
-    plan = plan_census(source, home, options, limits)
+    plan = plan_census(source, home, options, limits, pictures)
     for unit in plan.shards:
         census_shard(unit)
     for file in plan.files:

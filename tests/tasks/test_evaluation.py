@@ -397,7 +397,7 @@ Change = Callable[[Path], Any]
         ([{**GOOD, "cls": b"cat"}], None, "0.tar, sample 's0000000': its label is 'cat'"),
         ([{**GOOD, "cls": b"1.0"}], None, "its label is '1.0'"),
         ([{**GOOD, "cls": b""}], None, "its label is ''"),
-        ([GOOD, {"cls": b"0", "png": b"GIF89a"}], None, "member 's0000001.png': its image cannot be decoded (not a JPEG"),
+        ([GOOD, {"cls": b"0", "png": b"GIF89a"}], None, "member 's0000001.png': its image cannot be decoded (not a"),
     ],
 )  # fmt: skip
 def test_a_set_that_is_not_sound_is_refused(
