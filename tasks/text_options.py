@@ -10,7 +10,8 @@ from pydantic import Field, model_validator
 from mgd_core.model_folders import CausalLmOptions
 from mgd_core.model_folders import LoraOptions as Adapters
 from tasks import pools
-from tasks.recipe_options import Section, SourceOptions, TrialOptions, Whole
+from tasks.option_types import Place, Section, Whole
+from tasks.recipe_options import SourceOptions, TrialOptions
 from tasks.roles import Roles, TestName
 from tasks.text_records import TextColumns
 
@@ -29,7 +30,7 @@ class TextPoolOptions(SourceOptions):
 class QuestionOptions(Section):
     """A task: samples whose completions should be likely, or questions with options of which one is right."""
 
-    source: str
+    source: Place
     """JSON lines, Parquet, or a tar of json members: `prompt`, and either `completion`, or `options` (a list of texts)
     and `answer` (the place of the right one, from 0, or its text)."""
     columns: TextColumns = TextColumns()
@@ -78,7 +79,7 @@ class TextModelOptions(Section):
     """The language model that is trained."""
 
     kind: Literal["causal_lm"]
-    folder: str
+    folder: Place
     """Folder of a Hugging Face model and its tokenizer (`save_pretrained`); relative to the catalog file."""
     trained_layers: Whole | None = None
     """Only the last so many layers are trained, and what lies below is computed once a sample (4 bytes x width x tokens
@@ -87,7 +88,7 @@ class TextModelOptions(Section):
     """Train low-rank adapters instead of the weights themselves."""
     reduction: Literal["mean", "sum"] = "mean"
     """Loss of a sample: the mean over its predicted tokens, or their sum. The batch takes the mean over samples."""
-    max_tokens: Annotated[int, Field(ge=2)] = 256
+    max_tokens: Annotated[int, Field(ge=2, le=2**31)] = 256
     """Longest sample. Of longer ones the prompt loses its beginning, then the completion its end; told before a run."""
     template: str = "{prompt}\n"
     """What a prompt becomes before the completion follows; "chat": the tokenizer's own chat template."""
