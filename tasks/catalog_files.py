@@ -52,8 +52,17 @@ def read_file(path: Path, model: type[Model]) -> Model:
     Raises:
         CatalogError: with every problem found: file, key, value, and the nearest valid key for a typo.
     """
+    return checked(path, model, read_toml(path))
+
+
+def checked(path: Path, model: type[Model], content: object) -> Model:
+    """The content of a file as ``model`` has it.
+
+    Raises:
+        CatalogError: as for ``read_file``.
+    """
     try:
-        return model.model_validate(read_toml(path))
+        return model.model_validate(content)
     except ValidationError as error:
         raise CatalogError("\n".join(_explain(path, model, error))) from None
 

@@ -6,7 +6,7 @@ fit torch's generator, and nothing that is counted can be so large that only mem
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sized
 from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ByteSize, ConfigDict, Field, ValidationInfo, field_validator
@@ -54,6 +54,12 @@ def distinct(items: tuple[Item, ...]) -> tuple[Item, ...]:
     return items
 
 
+def _filled(items: Sized) -> Sized:
+    if not len(items):
+        raise ValueError("it is empty; name something, or leave the key out where it may be left out")
+    return items
+
+
 def _printable_place(place: str) -> str:
     if not place.strip() or "\0" in place:
         raise ValueError("an empty path, or one with a NUL, names nothing")
@@ -72,4 +78,5 @@ Steps = Annotated[int, Field(ge=1, le=10**8)]
 Workers = Annotated[int, Field(ge=1, le=1024)]
 Bytes = Annotated[ByteSize, Field(gt=0)]
 Place = Annotated[str, AfterValidator(_printable_place)]
+Filled = AfterValidator(_filled)
 Distinct = AfterValidator(distinct)

@@ -13,6 +13,7 @@ from tasks.option_types import (
     Bytes,
     Decay,
     Distinct,
+    Filled,
     FromZero,
     NotNegative,
     Place,
@@ -32,7 +33,7 @@ from tasks.subset_expressions import parse
 class SourceOptions(Section):
     """Where the candidates come from, and how much of it may be bad."""
 
-    source: Place | Annotated[tuple[Place, ...], Field(min_length=1)]
+    source: Place | Annotated[tuple[Place, ...], Filled]
     """Files, by paths, globs or fsspec URLs; relative to the catalog file."""
     how_to_get: str = ""
     """What to do if the source is not there; told to whoever starts the catalog without it."""
@@ -202,7 +203,7 @@ class TrialOptions(Section):
     subsets: tuple[str, ...]
     """Subsets that are trained and tested: `everything`, as many samples at random, filters' choices, what descent
     chose (`mgd`), and the right samples where the pool has a column `truth_clean` (`oracle`)."""
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1), Distinct] = (101, 102, 103)
+    seeds: Annotated[tuple[Seed, ...], Filled, Distinct] = (101, 102, 103)
     """Seeds of their trainings: initial weights and order of the data."""
 
     @field_validator("subsets")

@@ -27,7 +27,7 @@ from mgd_core.optimizers import State
 from mgd_core.order import DataOrder
 from tasks.artefacts import digest, publish_bytes, publish_json, read_json
 from tasks.beforehand import check_device, check_home
-from tasks.catalog_files import CatalogError
+from tasks.catalog_files import CatalogError, checked
 from tasks.pictures import Pictures, digest_of, load_pictures
 from tasks.study_options import Study, StudyModelOptions, load_study
 from tasks.study_recipes import build_model, make_optimizer, make_rates
@@ -99,7 +99,8 @@ class StudyBench:
 @contextmanager
 def opened_study(directory: Path) -> Iterator[StudyBench]:
     """The bench of a study's directory, with threads and determinism as its catalog says; restored on exit."""
-    study = Study.model_validate(read_json(Path(directory) / RECORD)["study"])
+    record = Path(directory) / RECORD
+    study = checked(record, Study, read_json(record)["study"])
     with deterministic(study.runtime.threads):
         yield _bench(Path(directory))
 

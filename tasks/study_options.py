@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from tasks.catalog_files import CATALOGS, CatalogError, find_file, read_file
-from tasks.option_types import Decay, Distinct, Place, Positive, Section, Seed, Share, Steps, Whole, Workers
+from tasks.option_types import Decay, Distinct, Filled, Place, Positive, Section, Seed, Share, Steps, Whole, Workers
 from tasks.recipe_options import Device, LearnerOptions
 
 STUDIES = CATALOGS / "studies"
@@ -78,7 +78,7 @@ class AttributionOptions(Section):
     """Cross-entropy, nats; or the log odds of the right class."""
     together: Whole = 64
     """Outputs that share a reverse sweep; more is faster and takes more memory."""
-    shares: Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Field(min_length=1), Distinct] = (
+    shares: Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Filled, Distinct] = (
         0.01,
         0.05,
         0.2,
@@ -125,7 +125,7 @@ class PoisonOptions(Section):
     """Target pictures whose loss a step raises, others each time: steps cost less. None: all of them at every step."""
     labels: bool = True
     """Whether labels are changed as well as pixels."""
-    cancel_budgets: Annotated[tuple[Positive, ...], Field(min_length=1)] = (0.1, 0.3, 1.0)
+    cancel_budgets: Annotated[tuple[Positive, ...], Filled] = (0.1, 0.3, 1.0)
     """Baseline of gradient cancelling: distances of its target parameters from the clean ones, as shares of their norm;
     the one that costs most accuracy on the target split is taken."""
     cancel_steps: Steps = 100

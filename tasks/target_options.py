@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import field_validator, model_validator
 
-from tasks.option_types import Distinct, Place, Positive, Section, Seed, Share, Whole
+from tasks.option_types import Distinct, Filled, Place, Positive, Section, Seed, Share, Whole
 from tasks.roles import Roles, TestName
 
 Part = Literal["target", "heldout", "test"]
@@ -46,11 +46,11 @@ class TaskOptions(Section):
     """Column that names the class of an image (sheets, which need it)."""
     texts: str | None = None
     """Column whose distinct values describe a class (say, the names of its members); None: the class name itself."""
-    texts_splits: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    texts_splits: Annotated[tuple[str, ...], Filled] | None = None
     """Splits whose rows define the classes and their texts; None: all but the pool."""
     max_texts: Whole = 8
     """Texts taken of each class at most (of a set: sentences, evenly chosen)."""
-    templates: Annotated[tuple[str, ...], Field(min_length=1), Distinct] | None = None
+    templates: Annotated[tuple[str, ...], Filled, Distinct] | None = None
     """Sentences around a class text, `{}` (or `{c}`) where it stands; features are averaged over texts and templates.
     None: those in a set's own file; for sheets "a photo of a {}"."""
     folder: str = "test"
@@ -80,7 +80,7 @@ class TargetOptions(Section):
 
     target: TaskOptions
     heldout: TaskOptions
-    tests: Annotated[dict[TestName, TaskOptions], Field(min_length=1)]
+    tests: Annotated[dict[TestName, TaskOptions], Filled]
     temperature: Literal["best", "model"] | Positive = "best"
     """Temperature of the target loss: the one that minimises it, the model's own, or a number."""
     parts: PartsOptions = PartsOptions()

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from mgd_core.model_folders import CausalLmOptions
 from mgd_core.model_folders import LoraOptions as Adapters
 from tasks import pools
-from tasks.option_types import Place, Section, Whole
+from tasks.option_types import Filled, Place, Section, Whole
 from tasks.recipe_options import SourceOptions, TrialOptions
 from tasks.roles import Roles, TestName
 from tasks.text_records import TextColumns
@@ -41,7 +41,7 @@ class TextTargetOptions(Section):
 
     target: QuestionOptions
     heldout: QuestionOptions
-    tests: Annotated[dict[TestName, QuestionOptions], Field(min_length=1)]
+    tests: Annotated[dict[TestName, QuestionOptions], Filled]
     loss: Literal["completion", "choice", "both"] = "completion"
     """What is lowered: the loss of right answers, the cross-entropy of the right one among a question's options, or the
     sum of the two."""
