@@ -52,6 +52,7 @@ class ModelOptions(Section):
     """The CLIP that is trained."""
 
     kind: Literal["clip"] = "clip"
+    """A CLIP of open_clip; `causal_lm` makes the catalog one of texts."""
     config: Place
     """open_clip model config (JSON); relative to the catalog file. Its vocabulary may be larger than `vocabulary`."""
     vocabulary: Literal["used", "full"] = "used"
@@ -73,8 +74,10 @@ class ComparisonOptions(TrialOptions):
 class BaseCatalog(Section):
     """One curation, whatever is trained: what `Catalog` (pairs, a CLIP) and `TextCatalog` have in common."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=100)]
+    """What runs are called: small letters, digits, - and _."""
     description: str = ""
+    """A sentence for reports; changes nothing."""
     pool: SourceOptions
     learner: LearnerOptions
     descent: DescentOptions

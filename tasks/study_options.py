@@ -30,6 +30,7 @@ class DataOptions(Section):
     where: str | None = None
     """Column of true and false: pictures with false are left out; null counts as true."""
     train: str = "pool"
+    """Split that is trained on."""
     target: str = "target"
     """Split that outputs are taken of, and that the descent lowers or raises the loss of."""
     test: str = "test"
@@ -37,7 +38,9 @@ class DataOptions(Section):
     examples: Whole | None = None
     """Pictures of the training split that are taken, from its first on; None: all."""
     target_examples: Whole | None = None
+    """The same of the target split."""
     test_examples: Whole | None = None
+    """The same of the test split."""
     side: Whole | None = None
     """Pictures are averaged to so many pixels a side; None: as they are."""
 
@@ -46,16 +49,23 @@ class StudyModelOptions(Section):
     """The classifier."""
 
     kind: Literal["mlp", "resnet9", "vit"] = "mlp"
+    """A multilayer perceptron, a ResNet-9 without batch norm, or a small vision transformer."""
     width: Whole = 64
+    """Units of a hidden layer (MLP), channels of the first convolution (ResNet-9), width of the blocks (ViT)."""
     layers: Whole = 1
     """Hidden layers of the MLP; blocks of the ViT."""
     norm: Literal["before", "after", "none"] = "before"
     """ResNet-9: normalisation before the activation, after it, or nowhere. MLP: layer norm unless `none`."""
     pool: Literal["average", "max"] = "average"
+    """ResNet-9: how its pictures are made smaller."""
     logit_scale: Positive = 1.0
+    """What logits are multiplied by; smaller is smoother."""
     heads: Whole = 4
+    """ViT: heads of the attention; divides `width`."""
     patch: Whole = 4
+    """ViT: pixels of a patch's side; divides the pictures' side."""
     qk_norm: bool = True
+    """ViT: layer norm of queries and keys."""
     dropout: Share = 0.0
     """Must stay 0: a training that drops at random has no metagradient."""
 
@@ -90,6 +100,7 @@ class AttributionOptions(Section):
     draws: Annotated[int, Field(ge=100, le=10**7)] = 1000
     """Resamples of the bootstrap."""
     seed: Seed = 0
+    """Seed of the random subsets."""
 
 
 class ScheduleOptions(Section):
@@ -104,8 +115,9 @@ class ScheduleOptions(Section):
     step_size: Positive = 0.1
     """First step, as a share of the schedule's mean rate; halved where a step does not help."""
     grid_peaks: tuple[Positive, ...] = ()
+    """The grid of one-cycles beside it: peak rates."""
     grid_warmups: tuple[Share, ...] = ()
-    """The grid of one-cycles beside it: peak rates, and shares of the training at which they are reached."""
+    """Shares of the training at which the peaks are reached."""
     grid_ends: tuple[Share, ...] = (0.0,)
     """Last rates of the one-cycles, as shares of the peak."""
 
@@ -114,7 +126,9 @@ class PoisonOptions(Section):
     """How fragile the training set is: a share of it is changed to raise the target loss."""
 
     share: Annotated[float, Field(gt=0, lt=1)] = 0.025
+    """Share of the training pictures that is changed."""
     steps: Steps = 20
+    """Metagradient steps."""
     step_size: Positive = 0.1
     """Largest change of a pixel in a step, as a share of the range; that of a label's probability is the same."""
     decay: Literal["none", "linear"] = "none"
@@ -133,6 +147,7 @@ class PoisonOptions(Section):
     plain_learning_rate: Positive = 0.05
     """Peak rate of the plain recipe, momentum SGD, to which poisons are transferred."""
     seed: Seed = 0
+    """Seed of who is changed, and of the random baselines."""
 
 
 class StudyRuntimeOptions(Section):
@@ -151,8 +166,10 @@ class StudyRuntimeOptions(Section):
 class Study(Section):
     """One study."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=100)]
+    """What the study's directory is called: small letters, digits, - and _."""
     description: str = ""
+    """A sentence for reports; changes nothing."""
     data: DataOptions
     model: StudyModelOptions = StudyModelOptions()
     learner: LearnerOptions

@@ -19,9 +19,11 @@ class PartsOptions(Section):
     whatever the set."""
 
     target: Share = 0.4
+    """Share of what the descent lowers."""
     heldout: Share = 0.2
+    """Share of what chooses the round."""
     test: Share = 0.4
-    """Shares of the target, of what chooses the round, and of the tests; what they leave is not used."""
+    """Share of what only the comparison sees; what the three leave is not used."""
     seed: Seed = 0
     """Seed of the hash: another one, another parting."""
 

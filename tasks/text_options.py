@@ -70,7 +70,9 @@ class LoraOptions(Section):
     """Low-rank adapters (Hu et al. 2022), through peft."""
 
     rank: Whole = 8
+    """Rank of the two matrices whose product is added to a layer's weights."""
     alpha: Whole = 16
+    """Their product is multiplied by alpha / rank."""
     layers: tuple[str, ...] = ()
     """Names of the linear layers that get one, such as "q_proj"; none: peft's choice for the model."""
 
@@ -79,6 +81,7 @@ class TextModelOptions(Section):
     """The language model that is trained."""
 
     kind: Literal["causal_lm"]
+    """A causal language model of transformers; this makes the catalog one of texts."""
     folder: Place
     """Folder of a Hugging Face model and its tokenizer (`save_pretrained`); relative to the catalog file."""
     trained_layers: Whole | None = None
