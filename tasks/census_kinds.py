@@ -10,11 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, field_validator
+from pydantic import Field, field_validator
 
+from tasks.option_types import FromZero, Section, Share
 from tasks.verdicts import DAMAGE, REASONS
 
-Limit = NonNegativeInt | NonNegativeFloat
+Limit = FromZero | Share
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,8 @@ KINDS: dict[str, Kind] = {
 } | {reason: Kind(doc, "shards" if reason in (*DAMAGE, "empty_tar") else "samples") for reason, doc in REASONS.items()}
 
 
-class CensusOptions(BaseModel):
+class CensusOptions(Section):
     """What a census may find before it says no."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     limits: dict[str, Limit] = Field(
         default={},

@@ -18,7 +18,7 @@ from tasks.eval_samples import EvalSample, EvalSetError
 from tasks.eval_sets import EvalSet, open_eval_set
 from tasks.pairs import resized
 from tasks.remote_files import Reader
-from tasks.target_options import ALL, Part, PartsOptions, TaskOptions
+from tasks.target_options import ALL, Part, PartsOptions, TaskOptions, in_template
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,7 @@ def _lowest(kept: list[tuple[float, int, EvalSample]], n: int | None) -> list[tu
 def _sentences(found: EvalSet, options: TaskOptions) -> list[list[str]]:
     if options.templates is None:
         return _levelled(found.class_texts(), options.max_texts)
-    templates = [template.replace("{c}", "{}") for template in options.templates]
-    return [[template.replace("{}", name) for template in templates] for name in found.classes]
+    return [[in_template(template, name) for template in options.templates] for name in found.classes]
 
 
 def _levelled(texts: Sequence[Sequence[str]], most: int) -> list[list[str]]:

@@ -10,7 +10,8 @@ from pydantic import Field, model_validator
 from mgd_core.model_folders import CausalLmOptions
 from mgd_core.model_folders import LoraOptions as Adapters
 from tasks import pools
-from tasks.recipe_options import Section, SourceOptions, TrialOptions, Whole
+from tasks.option_types import Filled, Place, Section, Whole
+from tasks.recipe_options import SourceOptions, TrialOptions
 from tasks.roles import Roles, TestName
 from tasks.text_records import TextColumns
 
@@ -29,7 +30,7 @@ class TextPoolOptions(SourceOptions):
 class QuestionOptions(Section):
     """A task: samples whose completions should be likely, or questions with options of which one is right."""
 
-    source: str
+    source: Place
     """JSON lines, Parquet, or a tar of json members: `prompt`, and either `completion`, or `options` (a list of texts)
     and `answer` (the place of the right one, from 0, or its text)."""
     columns: TextColumns = TextColumns()
@@ -40,7 +41,7 @@ class TextTargetOptions(Section):
 
     target: QuestionOptions
     heldout: QuestionOptions
-    tests: Annotated[dict[TestName, QuestionOptions], Field(min_length=1)]
+    tests: Annotated[dict[TestName, QuestionOptions], Filled]
     loss: Literal["completion", "choice", "both"] = "completion"
     """What is lowered: the loss of right answers, the cross-entropy of the right one among a question's options, or the
     sum of the two."""
@@ -69,7 +70,9 @@ class LoraOptions(Section):
     """Low-rank adapters (Hu et al. 2022), through peft."""
 
     rank: Whole = 8
+    """Rank of the two matrices whose product is added to a layer's weights."""
     alpha: Whole = 16
+    """Their product is multiplied by alpha / rank."""
     layers: tuple[str, ...] = ()
     """Names of the linear layers that get one, such as "q_proj"; none: peft's choice for the model."""
 
@@ -78,7 +81,8 @@ class TextModelOptions(Section):
     """The language model that is trained."""
 
     kind: Literal["causal_lm"]
-    folder: str
+    """A causal language model of transformers; this makes the catalog one of texts."""
+    folder: Place
     """Folder of a Hugging Face model and its tokenizer (`save_pretrained`); relative to the catalog file."""
     trained_layers: Whole | None = None
     """Only the last so many layers are trained, and what lies below is computed once a sample (4 bytes x width x tokens
@@ -87,7 +91,7 @@ class TextModelOptions(Section):
     """Train low-rank adapters instead of the weights themselves."""
     reduction: Literal["mean", "sum"] = "mean"
     """Loss of a sample: the mean over its predicted tokens, or their sum. The batch takes the mean over samples."""
-    max_tokens: Annotated[int, Field(ge=2)] = 256
+    max_tokens: Annotated[int, Field(ge=2, le=2**31)] = 256
     """Longest sample. Of longer ones the prompt loses its beginning, then the completion its end; told before a run."""
     template: str = "{prompt}\n"
     """What a prompt becomes before the completion follows; "chat": the tokenizer's own chat template."""

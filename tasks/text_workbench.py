@@ -17,9 +17,7 @@ from mgd_core.learner import Batch, Learner
 from mgd_core.loader import Loader
 from mgd_core.model_folders import CausalLmOptions, build_causal_lm, initial_parameters
 from mgd_core.optimizers import State
-from mgd_core.order import DataOrder
 from mgd_core.precision import PRECISIONS
-from mgd_core.windows import WindowedOrder
 from tasks.hidden_states import with_states
 from tasks.pools import PoolRecord
 from tasks.progress import say
@@ -31,7 +29,7 @@ from tasks.sequences import Sequences, TextTokenizer
 from tasks.sources import reader_of
 from tasks.text_catalog import TextCatalog
 from tasks.uids import uid_bytes
-from tasks.workbench import ROUND_STREAM, Counts, Ids, Task, Workbench, pool_shards
+from tasks.workbench import ROUND_STREAM, Counts, Ids, Task, Workbench, data_order
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ class TextWorkbench(Workbench):
         theta = initial_parameters(model, layout)
         optimizer = self.optimizer(layout, theta)
         objective = PRECISIONS[runtime.precision].around(CausalLmObjective(model, self.catalog.model.reduction))
-        batches = self._loader(self._order(counts, seed, round))
+        batches = self._loader(data_order(self, counts, seed, round))  # type: ignore[arg-type]
         return Learner(objective, layout, optimizer, self.rates(), batches, options.chunk), optimizer.init(theta)
 
     def batches(self, parts: Sequence[Ids]) -> Iterator[Batch]:
@@ -76,13 +74,6 @@ class TextWorkbench(Workbench):
         from tasks.text_rivals import scores
 
         return scores(self, subset)
-
-    def _order(self, counts: Counts, seed: int, round: int) -> Sequence[Ids]:
-        o = self.catalog.learner
-        if o.window is None:
-            return DataOrder(counts, o.batch, o.steps, seed, round)  # type: ignore[return-value]
-        shards = pool_shards(self.pool.samples_path)
-        return WindowedOrder(counts, shards, o.window, o.batch, o.steps, seed, round)  # type: ignore[return-value]
 
     def _loader(self, order: Sequence[Ids]) -> Loader:
         runtime = self.catalog.runtime

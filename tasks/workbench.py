@@ -20,11 +20,14 @@ import pyarrow.parquet as pq
 import torch
 
 from mgd_core.determinism import deterministic
+from mgd_core.errors import UserError
 from mgd_core.layout import ParameterLayout
 from mgd_core.learner import Batch, Learner
 from mgd_core.optimizers import Adam, Optimizer, Sgd, State
+from mgd_core.order import DataOrder
 from mgd_core.precision import PRECISIONS
 from mgd_core.schedules import constant, one_cycle, warmup_cosine
+from mgd_core.windows import WindowedOrder
 from tasks.catalog import BaseCatalog
 from tasks.pools import PoolRecord, load_pool
 from tasks.roles import Roles
@@ -120,6 +123,28 @@ class Workbench(ABC):
         device = self.catalog.runtime.device
         rows = tuple(x.to(device) for x in batch.rows)
         return Batch(rows, batch.ids.to(device), batch.weights.to(device))
+
+
+class TooFewSamples(UserError, ValueError):
+    """A training multiset has fewer samples than a batch."""
+
+
+def data_order(bench: Workbench, counts: Counts, seed: int, round: int) -> DataOrder | WindowedOrder:
+    """The order of a training multiset's batches: from everywhere in the pool, or window by window.
+
+    Raises:
+        TooFewSamples: it has fewer samples than a batch.
+    """
+    o = bench.catalog.learner
+    distinct = int((counts > 0).sum())
+    if distinct < o.batch:
+        raise TooFewSamples(
+            f"catalog '{bench.catalog.name}': {distinct:,} different samples are to be trained on, and a batch needs "
+            f"{o.batch:,} (learner.batch). Use a smaller batch, or stop dropping samples earlier (descent.rounds, p)"
+        )
+    if o.window is None:
+        return DataOrder(counts, o.batch, o.steps, seed, round)
+    return WindowedOrder(counts, pool_shards(bench.pool.samples_path), o.window, o.batch, o.steps, seed, round)
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from tasks.remote_files import Reader
 from tasks.roles import Roles
 from tasks.set_targets import load_part
 from tasks.sheets import TILES, Sheet, open_sheet
-from tasks.target_options import PartsOptions, TargetOptions, TaskOptions
+from tasks.target_options import PartsOptions, TargetOptions, TaskOptions, in_template
 from tasks.task_kinds import check_keys, check_use, is_set
 from tasks.vocabulary import Vocabulary
 
@@ -167,7 +167,8 @@ def _class_texts(options: TaskOptions, rows: list[dict[str, object]]) -> dict[st
     for name, distinct in values.items():
         ordered = sorted(distinct)
         chosen = [ordered[i * len(ordered) // longest] for i in range(longest)]
-        described[name] = [template.format(text) for text in chosen for template in options.templates or (TEMPLATE,)]
+        templates = options.templates or (TEMPLATE,)
+        described[name] = [in_template(template, text) for text in chosen for template in templates]
     return described
 
 

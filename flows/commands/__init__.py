@@ -6,12 +6,11 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from tasks.catalog import BaseCatalog
-
+CATALOGS = Path(__file__).resolve().parents[2] / "catalogs"
+"""Where the catalogs that come with mgd lie; `tasks.catalog` has it too, and is slow to import for a word of help."""
 Make = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
 """Adds a command: its name, what runs it, and what it says of itself."""
 
@@ -28,13 +27,16 @@ def flow_session(home: Path) -> Iterator[str]:
             yield url
 
 
-def tell_targets(catalog: BaseCatalog, home: Path) -> None:
-    """Say what is read of a catalog's targets and tests, and what is left; raises what is wrong with them, before any
-    work."""
-    from tasks.target_check import check_targets
+def names_in(folder: Path) -> str:
+    """The catalogs of a folder by name, for a line of help."""
+    return ", ".join(sorted(path.stem for path in folder.glob("*.toml"))).replace("%", "%%")
 
-    for note in check_targets(catalog, home):
-        print(note, file=sys.stderr)
+
+def plain_output() -> None:
+    """Let no character end a command: what the terminal's encoding lacks is written as an escape."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def whole(text: str) -> int:
