@@ -61,7 +61,7 @@ class EvalSet:
                 empty = False
                 yield made_sample(self.kind, len(self.classes), shard, key, members)
         if empty:
-            raise EvalSetError(f"{self.url}: the set's {len(self.shards)} tars hold no sample; fetch it again")
+            raise EvalSetError(f"{self.url}: no sample in any of its tars ({len(self.shards)}); fetch it again")
 
     def identity(self, reader: Reader | None = None) -> str:
         """Digest of its text files, and of its tars' sizes and stamps; raises EvalSetError when one is not there."""

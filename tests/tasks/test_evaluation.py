@@ -188,7 +188,11 @@ def test_retrieval(encoder: OpenClipEncoder, tmp_path: Path) -> None:
         of_image = [any(owner[t] == i for t in ranks(row)[:k]) for i, row in enumerate(images @ texts.T)]
         assert done.metrics[f"image_retrieval_recall@{k}"] == pytest.approx(np.mean(of_text))
         assert done.metrics[f"text_retrieval_recall@{k}"] == pytest.approx(np.mean(of_image))
+        for way, asked in (("image", of_text), ("text", of_image)):
+            error = np.std(asked) / len(asked) ** 0.5
+            assert done.errors[f"{way}_retrieval_recall@{k}"] == (len(asked), pytest.approx(error))
     both = [done.metrics[f"{way}_retrieval_recall@1"] for way in ("text", "image")]
+    assert done.errors["mean_recall@1"][0] == len(pictures) and 0 < done.errors["mean_recall@1"][1] < 0.5
     assert done.metrics["mean_recall@1"] == pytest.approx(sum(v for v in both if v is not None) / 2)
 
 
