@@ -17,7 +17,8 @@ from flows.runtime.session import record_session
 from tasks import census as censuses
 from tasks import census_files, census_shards
 from tasks.catalog import find_catalog, load_catalog, load_pair_catalog
-from tasks.progress import announce
+from tasks.progress import announce, say
+from tasks.target_check import check_targets, target_pictures
 
 
 @task(name="census-shard", task_run_name="shard {unit.shard}", cache_policy=NO_CACHE, persist_result=False)
@@ -46,10 +47,11 @@ def finish(plan: censuses.CensusPlan) -> censuses.CensusRecord:
 @flow(name="census", flow_run_name="census {catalog}", on_running=[record_session], log_prints=False)
 def census(catalog: str, home: str = "runs") -> str:
     """Take the census of a catalog's pool; returns the census's directory."""
-    options = load_pair_catalog(find_catalog(catalog), "mgd census")
-    plan = censuses.plan_census(
-        options.pool.sources, Path(home).resolve(), options.pool.build_options(), options.census
-    )
+    options, base = load_pair_catalog(find_catalog(catalog), "mgd census"), Path(home).resolve()
+    for note in check_targets(options, base):
+        say(note)
+    pictures = target_pictures(options, base)
+    plan = censuses.plan_census(options.pool.sources, base, options.pool.build_options(), options.census, pictures)
     shards = [unit for unit in plan.shards if not unit.path("marker").exists()]
     files = [unit for unit in plan.files if not unit.marker.exists()]
     futures = [*census_file.map(files), *census_shard.map(shards)]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from flows.commands import whole
+from flows.commands import CATALOGS, names_in, plain_output, whole
 from flows.commands.attributing import add_attribute
 from flows.commands.census import add_census
 from flows.commands.evaluating import add_evaluate
@@ -40,6 +40,7 @@ BUG = "mgd: this is a bug of mgd, not a mistake of yours; please report it with 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status. A user's mistake ends as one message, not as a traceback."""
+    plain_output()
     options = parser().parse_args(arguments)
     try:
         return int(options.run(options) or 0)
@@ -105,7 +106,7 @@ def _curate_parser(commands: argparse._SubParsersAction) -> None:
         "compares its subset with rivals at equal\nsamples seen, and writes a report. Stopped or killed, the same "
         "command goes on where it was.",
     )
-    made.add_argument("catalog", help="a TOML file, or the name of a catalog that comes with mgd: fashion, emoji")
+    made.add_argument("catalog", help=f"a TOML file, or a catalog that comes with mgd: {names_in(CATALOGS)}")
 
 
 def _read_parsers(commands: argparse._SubParsersAction) -> None:
@@ -148,7 +149,7 @@ def _export_parser(commands: argparse._SubParsersAction) -> None:
 def _serve_parsers(commands: argparse._SubParsersAction) -> None:
     text = "curate a catalog on a schedule, until stopped (on your Prefect, see PREFECT_API_URL)"
     made = _command(commands, "serve", _serve, text)
-    made.add_argument("catalog", help="a TOML file or the name of a catalog")
+    made.add_argument("catalog", help=f"a TOML file, or a catalog that comes with mgd: {names_in(CATALOGS)}")
     made.add_argument("--cron", required=True, help='five fields, for instance "0 3 * * *": every night at three (UTC)')
     text = "the local Prefect server of this home: is it up, where is its page, stop it"
     made = _command(commands, "server", _server, text)
@@ -156,20 +157,22 @@ def _serve_parsers(commands: argparse._SubParsersAction) -> None:
 
 
 def _curate(options: argparse.Namespace) -> int:
-    from tasks.catalog import check_sources, find_catalog, load_catalog
+    from tasks.beforehand import check_beforehand
+    from tasks.catalog import find_catalog, load_catalog
 
-    check_sources(load_catalog(find_catalog(options.catalog)))  # mistakes are told before anything starts
+    home = options.home.resolve()
+    check_beforehand(load_catalog(find_catalog(options.catalog)), home)  # mistakes are told before anything starts
     from flows.runtime.session import prefect_session
 
-    with prefect_session(options.home.resolve()) as url:
+    with prefect_session(home) as url:
         from flows.console import shown_progress
         from flows.curate import run_curate
         from tasks.reports import format_result_table, result_table
 
         print(f"Prefect: {url.removesuffix('/api')}", file=sys.stderr)
         with shown_progress():
-            directory = run_curate(options.catalog, options.home.resolve())
-    print(format_result_table(result_table(options.home.resolve(), directory.name)))
+            directory = run_curate(options.catalog, home)
+    print(format_result_table(result_table(home, directory.name)))
     print(f"\nreport  {directory / 'report.html'}\nsubset  {directory / 'subset.npy'}")
     print(f"ask     mgd sql --home {options.home}")
     return 0
@@ -214,10 +217,11 @@ def _export(options: argparse.Namespace) -> int:
 
 def _serve(options: argparse.Namespace) -> int:
     from flows.runtime.session import prefect_session
+    from tasks.beforehand import check_beforehand
     from tasks.catalog import find_catalog, load_catalog
 
-    load_catalog(find_catalog(options.catalog))
     home = options.home.resolve()
+    check_beforehand(load_catalog(find_catalog(options.catalog)), home)
     with prefect_session(home):
         from flows.curate import curate
 

@@ -19,7 +19,7 @@ from flows.runtime.runners import run_flow
 from flows.runtime.session import record_session
 from flows.smoothness import gate
 from tasks import comparison, estimate, reports, rounds, selection, subsets
-from tasks.catalog import BaseCatalog, check_sources, find_catalog, load_catalog
+from tasks.catalog import BaseCatalog, find_catalog, load_catalog
 from tasks.progress import announce
 from tasks.runs import Run, begin_run
 
@@ -67,7 +67,6 @@ def curate(catalog: str, home: str = "runs") -> str:
     """Curate the pool of a catalog (a file, or a name such as `fashion`); returns the run's directory."""
     path, base = find_catalog(catalog), Path(home).resolve()
     options = load_catalog(path)
-    check_sources(options)
     pool = build_pool(options, base)
     run = begin_run(base, path, pool)
     directory = run.directory

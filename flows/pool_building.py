@@ -8,6 +8,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks import pools, units
+from tasks.beforehand import check_beforehand, check_pool
 from tasks.catalog import BaseCatalog
 from tasks.progress import announce
 
@@ -19,10 +20,13 @@ def index_shard(unit: units.ShardUnit) -> None:
 
 
 def build_pool(options: BaseCatalog, home: Path) -> pools.PoolRecord:
-    """Build the catalog's pool, or find it built."""
+    """Build the catalog's pool, or find it built; what can be known before a training is looked at here."""
+    check_beforehand(options, home)
     plan = pools.plan_pool(options.pool.sources, home, options.pool.build_options())
     futures = index_shard.map(pools.pending_units(plan))
     for done, future in enumerate(futures, start=1):
         future.result()
         announce("index the pool", done, len(futures))
-    return pools.finish_pool(plan)
+    pool = pools.finish_pool(plan)
+    check_pool(options, pool)
+    return pool

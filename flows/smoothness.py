@@ -18,7 +18,7 @@ from flows.runtime.runners import run_flow
 from flows.runtime.session import record_session
 from tasks import metagradient_check, smoothness_lds
 from tasks import smoothness as measuring
-from tasks.catalog import BaseCatalog, check_sources, find_catalog, load_catalog
+from tasks.catalog import BaseCatalog, find_catalog, load_catalog
 from tasks.runs import Run, begin_run
 from tasks.smoothness_menu import Variant
 from tasks.smoothness_options import SmoothnessOptions
@@ -61,7 +61,6 @@ def smoothness(catalog: str, home: str = "runs", sweep: bool = False, **measure:
     """
     path, base = find_catalog(catalog), Path(home).resolve()
     options = load_catalog(path)
-    check_sources(options)
     directory = begin_run(base, path, build_pool(options, base)).directory
     how = SmoothnessOptions(**(options.smoothness.model_dump() | measure))
     _measure(directory, how, measuring.prepare(directory, how, sweep))

@@ -6,12 +6,14 @@ Images enter as uint8 and are normalised inside ``encode`` (no augmentation: a s
 
 from __future__ import annotations
 
+import traceback
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from mgd_core.errors import UserError
 from mgd_core.layout import ParameterLayout, Params
 from mgd_core.learner import check_rowwise
 from mgd_core.objective import Features, Objective, Rows, info_nce, info_nce_joining, unit_rows
@@ -19,21 +21,40 @@ from mgd_core.objective import Features, Objective, Rows, info_nce, info_nce_joi
 CLIP_MEAN, CLIP_STD = 0.45, 0.27  # one grey level for all channels: OpenAI's per-channel values to two digits
 
 
-def build_clip(embed_dim: int, vision: dict[str, Any], text: dict[str, Any], seed: int, **options: Any) -> nn.Module:
-    """An open_clip ``CLIP`` (or ``CustomTextCLIP``) with weights drawn from ``seed`` alone; ambient RNG is restored.
+class ClipError(UserError, ValueError):
+    """A model config of which no CLIP can be built, or none that can be trained here; says why."""
 
-    ``vision`` and ``text`` are the ``vision_cfg`` and ``text_cfg`` of an open_clip model config.
+
+def build_clip(
+    embed_dim: int,
+    vision: dict[str, Any],
+    text: dict[str, Any],
+    seed: int,
+    custom_text: bool = False,
+    **options: Any,
+) -> nn.Module:
+    """An open_clip ``CLIP`` with weights drawn from ``seed`` alone; ambient RNG is restored.
+
+    ``vision`` and ``text`` are the ``vision_cfg`` and ``text_cfg`` of an open_clip model config; ``custom_text``: a
+    ``CustomTextCLIP``, whose text tower is a module of its own.
 
     Raises:
-        ValueError: a layer couples rows or draws at random (batch norm, dropout).
+        ClipError: open_clip cannot build it, or a layer couples rows or draws at random (batch norm, dropout).
     """
-    from open_clip.model import CLIP
+    from open_clip.model import CLIP, CustomTextCLIP
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = CLIP(embed_dim, dict(vision), dict(text), **options)
+        try:
+            model: nn.Module = (CustomTextCLIP if custom_text else CLIP)(embed_dim, dict(vision), dict(text), **options)
+        except Exception as error:  # open_clip, timm and torch each raise their own
+            told = " ".join(str(error).split())[:300] or traceback.extract_tb(error.__traceback__)[-1].line
+            raise ClipError(f"open_clip cannot build the model ({type(error).__name__}: {told})") from error
     model.train()  # no layer behaves differently, but eval mode takes a fused attention path without derivatives
-    check_rowwise(model)
+    try:
+        check_rowwise(model)
+    except ValueError as error:
+        raise ClipError(str(error)) from None
     return model
 
 

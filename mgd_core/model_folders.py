@@ -66,7 +66,10 @@ def build_causal_lm(options: CausalLmOptions, seed: int) -> Decoder:
     decoder = Decoder(body, head)
     _check_logits(decoder, options)
     decoder.train()  # eval mode may take fused paths that have no derivatives
-    check_rowwise(decoder)
+    try:
+        check_rowwise(decoder)
+    except ValueError as error:
+        raise LanguageModelError(f"{options.folder}: {error}") from None
     return decoder
 
 

@@ -13,14 +13,13 @@ from pydantic import Field, model_validator
 
 from tasks.catalog_files import CATALOGS, CatalogError, find_file, read_file, read_toml
 from tasks.census_kinds import CensusOptions
+from tasks.option_types import Place, Section, Whole
 from tasks.recipe_options import (
     DescentOptions,
     LearnerOptions,
     RuntimeOptions,
-    Section,
     SourceOptions,
     TrialOptions,
-    Whole,
     absolute,
     with_absolute_sources,
 )
@@ -36,7 +35,7 @@ class PoolOptions(SourceOptions):
 
     shard_size: Whole = 1000
     """Pairs in each tar that is written (a pool that already is tars keeps its own)."""
-    metadata: str | tuple[str, ...] | None = None
+    metadata: Place | tuple[Place, ...] | None = None
     """DataComp's metadata Parquet (directory, glob, URLs), joined by uid; not named: the folder `metadata` beside a
     folder `shards`, if there is one; an empty list: none."""
 
@@ -53,7 +52,8 @@ class ModelOptions(Section):
     """The CLIP that is trained."""
 
     kind: Literal["clip"] = "clip"
-    config: str
+    """A CLIP of open_clip; `causal_lm` makes the catalog one of texts."""
+    config: Place
     """open_clip model config (JSON); relative to the catalog file. Its vocabulary may be larger than `vocabulary`."""
     vocabulary: Literal["used", "full"] = "used"
     """`used`: only the tokens that occur in pool and tasks get an embedding; `full`: open_clip's 49,408."""
@@ -74,8 +74,10 @@ class ComparisonOptions(TrialOptions):
 class BaseCatalog(Section):
     """One curation, whatever is trained: what `Catalog` (pairs, a CLIP) and `TextCatalog` have in common."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=100)]
+    """What runs are called: small letters, digits, - and _."""
     description: str = ""
+    """A sentence for reports; changes nothing."""
     pool: SourceOptions
     learner: LearnerOptions
     descent: DescentOptions
@@ -105,6 +107,9 @@ class BaseCatalog(Section):
             )
         if menu.eps_root and self.learner.optimizer != "adam":
             raise ValueError(f"smoothness.menu.eps_root: '{self.learner.optimizer}' has none; remove it")
+        largest, window = max(menu.batch, default=0), self.learner.window
+        if window is not None and largest > window:
+            raise ValueError(f"smoothness.menu.batch: {largest} is more than learner.window ({window}) holds")
         return self
 
     @property
@@ -142,8 +147,7 @@ class Catalog(BaseCatalog):
 
     def places(self) -> list[tuple[str, str]]:
         """Sources of the pool and the targets, and the model's config."""
-        tasks = (self.targets.target, self.targets.heldout, *self.targets.tests.values())
-        named = [("a target's source", task.source) for task in tasks]
+        named = [(f"source of '{name}'", task.source) for _, name, task in self.targets.roles]
         return [*super().places(), *named, ("model.config", self.model.config)]
 
     def resolved(self, base: Path) -> Self:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +18,9 @@ from mgd_core.errors import UserError
 
 CATALOGS = Path(__file__).resolve().parents[1] / "catalogs"
 """The catalogs, views, models and pools that travel with the package."""
+
+LARGEST = 1 << 22
+"""Bytes of a file that somebody wrote by hand, at most."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -33,10 +36,14 @@ def find_file(kind: str, name: str, folder: Path) -> Path:
         CatalogError: no such file or name; lists the names there are.
     """
     for candidate in (Path(name), folder / f"{name}.toml"):
-        if candidate.is_file():
+        if _is(candidate, Path.is_file):
             return candidate.resolve()
     known = ", ".join(sorted(p.stem for p in folder.glob("*.toml")))
-    raise CatalogError(f"no {kind} '{name}': neither a file nor one of those that come with mgd ({known})")
+    if _is(Path(name), Path.exists):
+        raise CatalogError(
+            f"{kind} '{name}' is no file. Name a TOML file, or one of those that come with mgd ({known})"
+        )
+    raise CatalogError(f"no {kind} '{name[:300]}': neither a file nor one of those that come with mgd ({known})")
 
 
 def read_file(path: Path, model: type[Model]) -> Model:
@@ -45,23 +52,64 @@ def read_file(path: Path, model: type[Model]) -> Model:
     Raises:
         CatalogError: with every problem found: file, key, value, and the nearest valid key for a typo.
     """
+    return checked(path, model, read_toml(path))
+
+
+def checked(path: Path, model: type[Model], content: object) -> Model:
+    """The content of a file as ``model`` has it.
+
+    Raises:
+        CatalogError: as for ``read_file``.
+    """
     try:
-        return model.model_validate(read_toml(path))
+        return model.model_validate(content)
     except ValidationError as error:
         raise CatalogError("\n".join(_explain(path, model, error))) from None
 
 
 def read_toml(path: Path) -> dict[str, Any]:
     """A TOML file as it is; raises CatalogError where it is none."""
+    text = read_text(path, "the catalog")
+    if not text.strip():
+        raise CatalogError(f"{path}: the catalog is empty; copy one of those that come with mgd, in {CATALOGS}")
     try:
-        return tomllib.loads(path.read_text())
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise CatalogError(f"{path}: not valid TOML: {error}") from None
+    except RecursionError:
+        raise CatalogError(f"{path}: not valid TOML: brackets in brackets without end") from None
+
+
+def read_text(path: Path, what: str) -> str:
+    """The text of a small file that a user wrote, in UTF-8 whatever the locale, with a byte order mark or without.
+
+    Raises:
+        CatalogError: it cannot be read, is no text in UTF-8, or is too large to be ``what`` it should be.
+    """
+    try:
+        if path.stat().st_size > LARGEST:
+            raise CatalogError(f"{path}: {path.stat().st_size:,} bytes are too many for {what}; is it another file?")
+        data = path.read_bytes()
+    except OSError as error:
+        raise CatalogError(f"{path}: cannot read {what}: {error.strerror or error}") from error
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise CatalogError(f"{path}: line {line} is not text in UTF-8; save {what} as UTF-8") from None
+
+
+def _is(path: Path, kind: Callable[[Path], bool]) -> bool:
+    try:
+        return kind(path)
+    except (OSError, ValueError):  # a name too long, with a NUL, in a place that may not be looked into
+        return False
 
 
 def _explain(path: Path, model: type[BaseModel], error: ValidationError) -> Iterator[str]:
     for problem in error.errors():
-        key = ".".join(str(part) for part in problem["loc"])
+        key = repr(".".join(str(part) for part in problem["loc"] if part != "[key]")[:300])[1:-1]
+        told = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             options = sorted(_fields_at(model, problem["loc"][:-1]))
             near = difflib.get_close_matches(str(problem["loc"][-1]), options, n=1, cutoff=0.5)
@@ -70,9 +118,11 @@ def _explain(path: Path, model: type[BaseModel], error: ValidationError) -> Iter
         elif problem["type"] == "missing":
             yield f"{path}: key '{key}' is missing"
         elif not key:
-            yield f"{path}: {problem['msg']}"
+            yield f"{path}: {told}"
+        elif problem["loc"][-1] == "[key]":
+            yield f"{path}: key '{key}': {told}"
         else:
-            yield f"{path}: key '{key}' = {problem['input']!r}: {problem['msg']}"
+            yield f"{path}: key '{key}' = {repr(problem['input'])[:300]}: {told}"
 
 
 def _fields_at(model: Any, location: tuple[int | str, ...]) -> set[str]:

@@ -41,11 +41,14 @@ class CensusPlan(BaseModel):
     shards: tuple[CensusUnit, ...]
     files: tuple[FileUnit, ...]
     options: CensusOptions
+    pictures: Path | None = None
+    """Table of the pictures of the catalog's target and tests (`target_check`), which the pool's are compared with."""
 
     @property
     def key(self) -> str:
         """Digest of all that decides what the census finds."""
-        return digest([[unit.key for unit in self.shards], [unit.key for unit in self.files]])
+        pictures = [self.pictures.stem] if self.pictures else []
+        return digest([[unit.key for unit in self.shards], [unit.key for unit in self.files], *pictures])
 
 
 class CensusRecord(BaseModel):
@@ -71,9 +74,10 @@ def take_census(
     home: str | Path,
     options: BuildOptions | None = None,
     limits: CensusOptions | None = None,
+    pictures: Path | None = None,
 ) -> CensusRecord:
     """Take, or find taken, the census of a pool, unit by unit in this process."""
-    plan = plan_census(source, home, options, limits)
+    plan = plan_census(source, home, options, limits, pictures)
     for unit in plan.shards:
         census_shard(unit)
     for file in plan.files:
@@ -86,6 +90,7 @@ def plan_census(
     home: str | Path,
     options: BuildOptions | None = None,
     limits: CensusOptions | None = None,
+    pictures: Path | None = None,
 ) -> CensusPlan:
     """The units of a census; raises SourceError when there is no pool at `source`."""
     pool = plan_pool(source, home, options or BuildOptions())
@@ -97,6 +102,7 @@ def plan_census(
         shards=tuple(shards),
         files=tuple(_file_units(directory, pool)),
         options=limits or CensusOptions(),
+        pictures=pictures,
     )
 
 
@@ -108,7 +114,7 @@ def finish_census(plan: CensusPlan) -> CensusRecord:
     path = plan.directory / "census.json"
     found = _record(path)
     if found is None or found.key != plan.key or not all((plan.directory / f"{t}.parquet").exists() for t in TABLES):
-        totals, findings = write_census_tables(plan.directory, plan.shards, plan.files)
+        totals, findings = write_census_tables(plan.directory, plan.shards, plan.files, plan.pictures)
     else:
         totals, findings = found.totals, found.findings
     record = CensusRecord(

@@ -10,11 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, field_validator
+from pydantic import Field, field_validator
 
+from tasks.option_types import FromZero, Section, Share
 from tasks.verdicts import DAMAGE, REASONS
 
-Limit = NonNegativeInt | NonNegativeFloat
+Limit = FromZero | Share
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ KINDS: dict[str, Kind] = {
     "sha256_drift": Kind("what the link serves is not what was crawled", "samples"),
     "no_metadata": Kind("the metadata has no row of this uid", "samples", 0),
     "duplicate_image": Kind("the picture has the same bytes as one of another uid", "samples"),
+    "tested_on": Kind("the picture is also one of the catalog's held-out target or of a test", "samples"),
     "caption_differs": Kind("the caption in the txt member is not the one in the json member", "samples", 0),
     "missing_json": Kind("the sample has no json member, though others of its shard do", "samples", 0),
     "not_in_tar": Kind("the shard's table says that it was downloaded, the tar does not have it", "attempts", 0),
@@ -51,10 +53,8 @@ KINDS: dict[str, Kind] = {
 } | {reason: Kind(doc, "shards" if reason in (*DAMAGE, "empty_tar") else "samples") for reason, doc in REASONS.items()}
 
 
-class CensusOptions(BaseModel):
+class CensusOptions(Section):
     """What a census may find before it says no."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     limits: dict[str, Limit] = Field(
         default={},

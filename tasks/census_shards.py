@@ -30,7 +30,7 @@ from tasks.units import ShardUnit, index_tar, is_done, publish_index, write_or_i
 from tasks.verdicts import DAMAGE, reject
 
 # Changes whenever equal inputs would give other bytes than before.
-VERSION = 1
+VERSION = 2
 NUMBER = re.compile(r"(\d+)\.[^/]*$")
 SUCCESS = "success"
 SAMPLES = pa.schema(
@@ -42,6 +42,7 @@ SAMPLES = pa.schema(
         ("height", pa.int32()),
         ("image_bytes", pa.int64()),
         ("image_hash", pa.binary(16)),
+        ("pixel_hash", pa.binary(16)),
         ("caption_characters", pa.int32()),
         ("caption_words", pa.int32()),
         ("sha256", pa.binary(32)),
@@ -120,7 +121,7 @@ def _samples(index: ShardIndex) -> pa.Table:
         columns["caption_characters"].append(len(row["text"]))
         columns["caption_words"].append(len(row["text"].split()))
         columns["sha256"].append(hash_bytes(row["upstream"].get("sha256")))
-        for name in ("uid", "shard", "key", "width", "height", "image_hash"):
+        for name in ("uid", "shard", "key", "width", "height", "image_hash", "pixel_hash"):
             columns[name].append(row[name])
     columns["uid"] = uid_array(columns["uid"])
     return pa.table([pa.array(columns[field.name], field.type) for field in SAMPLES], schema=SAMPLES)

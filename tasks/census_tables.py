@@ -23,6 +23,7 @@ from tasks.census_files import FileUnit
 from tasks.census_shards import CensusUnit, finding
 from tasks.census_sidecars import ATTEMPTS, METADATA
 from tasks.tables import write_parquet
+from tasks.target_check import PICTURES
 from tasks.verdicts import DAMAGE, REASONS
 
 SETTINGS: dict[str, Any] = {
@@ -64,6 +65,9 @@ JOINED = {
         SELECT s.shard, key, uid, row_number() OVER w AS n, first(uid) OVER w AS first_uid
         FROM samples s JOIN places USING (shard)
         WINDOW w AS (PARTITION BY image_hash ORDER BY uid, place, key)) WHERE n > 1 AND uid <> first_uid""",
+    "tested_on": """SELECT s.shard, s.key, s.uid, t.name || ': ' || t.place FROM samples s JOIN (
+        SELECT digest, min(name) AS name, min(place) AS place FROM pictures WHERE role <> 'target' GROUP BY digest
+        ) t ON t.digest = s.pixel_hash""",
     "dead_link": """SELECT shard, key, uid, concat_ws(': ', status, error) FROM attempts WHERE status <> 'success'
         OR status IS NULL""",
     "sha256_drift": """SELECT s.shard, s.key, uid, 'crawled ' || left(lower(hex(m.sha256)), 12) || ', downloaded ' ||
@@ -89,9 +93,12 @@ UNTOLD = """SELECT '', '', uid, 'no sample, and no table of the shard that says 
 
 
 def write_census_tables(
-    directory: Path, shards: Sequence[CensusUnit], files: Sequence[FileUnit]
+    directory: Path, shards: Sequence[CensusUnit], files: Sequence[FileUnit], pictures: Path | None = None
 ) -> tuple[dict[str, int], dict[str, int]]:
-    """Write the tables; returns totals (rows of each sort) and the number of findings by kind."""
+    """Write the tables; returns totals (rows of each sort) and the number of findings by kind.
+
+    ``pictures``: those of the catalog's target and tests (`target_check`).
+    """
     markers = [read_json(unit.path("marker")) for unit in shards]
     file_markers = [read_json(unit.marker) for unit in files]
     shard_rows = [marker["shard"] for marker in markers]
@@ -107,6 +114,7 @@ def write_census_tables(
         _view(connection, "attempts", attempts or [_empty(directory, "attempts", ATTEMPTS)])
         parts = [unit.part for unit in files]
         _view(connection, "metadata", parts or [_empty(directory, "metadata", METADATA)])
+        _view(connection, "pictures", [pictures or _empty(directory, "pictures", PICTURES)])
         connection.execute(f"CREATE TEMP TABLE findings AS {_findings_sql()}")
         for table, order in (
             ("samples", "uid, shard, key"),

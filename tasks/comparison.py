@@ -86,8 +86,8 @@ def _train_and_test(bench: Workbench, counts: Counts, subset: str, seed: int) ->
     tasks = bench.tasks(learner)
     seen = learner.steps * bench.catalog.learner.batch
     rows = []
-    for name in ("heldout", *bench.catalog.tests):
+    for name, task in (("heldout", tasks.heldout), *tasks.tests.items()):
         shared = {"subset": subset, "seed": seed, "task": name, "samples_seen": seen}
-        found = tasks[name].metrics(theta)
+        found = task.metrics(theta)
         rows += [{**shared, "metric": metric, "value": value} for metric, value in found.items()]
     return rows

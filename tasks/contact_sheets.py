@@ -2,8 +2,9 @@
 
 Four sheets: a fixed sample of what was kept, what was dropped with the largest summed g, what is repeated most, and
 what moved most often between rounds. Which pictures stand on a sheet is one SQL query that the page repeats; their
-bytes come from the shards by ranged reads, `TILES` a sheet. A picture up to `SMALL` pixels goes in byte for byte and is
-drawn with crisp pixels; a larger one is scaled down. One that cannot be read leaves an empty tile.
+bytes come from the shards by ranged reads, `TILES` a sheet. Pictures are shown as the model sees them (`decoding`): one
+up to `SMALL` pixels goes in byte for byte, if browsers show that as it is decoded, and is drawn with crisp pixels; a
+larger one is scaled down. One that cannot be read leaves an empty tile.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ from typing import Any
 from PIL import Image
 
 from tasks.charts import scale_exponent, unit_name
+from tasks.decoding import decode
 from tasks.markup import caption, command, paragraph, text
 from tasks.samples import read_sample
 
 TILES = 32
 SMALL = 96  # pixels of the longer side that are kept as they are
+ORIENTATION = 0x0112  # the tag in EXIF
 MEDIA = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp"}
 
 
@@ -99,11 +102,10 @@ def picture_url(row: dict[str, Any], root: Path | None) -> str | None:
     """
     try:
         data = read_sample(row, root or "")
-        if max(row["width"], row["height"]) > SMALL or row["image_format"] not in MEDIA:
-            data, kind = _thumbnail(data), "image/png"
-        else:
-            kind = MEDIA[row["image_format"]]
-    except (OSError, ValueError, ImportError, SyntaxError, Image.DecompressionBombError):
+        large = max(row["width"], row["height"]) > SMALL
+        plain = not large and row["image_format"] in MEDIA and _is_plain(data)
+        kind, data = (MEDIA[row["image_format"]], data) if plain else ("image/png", _thumbnail(data))
+    except (OSError, ValueError, ImportError):
         return None
     return f"data:{kind};base64,{b64encode(data).decode()}"
 
@@ -154,10 +156,19 @@ def _right_ones(rows: Sequence[dict[str, Any]]) -> str:
     return f" {sum(known)} of these {len(known)} captions are right." if known else ""
 
 
+def _is_plain(data: bytes) -> bool:
+    """Whether browsers show a picture as it is decoded: they turn it by its EXIF, blend what is transparent, move what
+    is animated, and follow ICC profiles."""
+    try:
+        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP")) as picture:
+            special = {"transparency", "icc_profile"} & set(picture.info) or getattr(picture, "n_frames", 1) > 1
+            return picture.mode in ("L", "RGB") and not special and picture.getexif().get(ORIENTATION, 1) == 1
+    except Exception:  # decoders raise whatever they like on damaged bytes
+        return False
+
+
 def _thumbnail(data: bytes) -> bytes:
-    with Image.open(io.BytesIO(data)) as picture:
-        picture.draft("RGB", (SMALL * 2, SMALL * 2))
-        small = picture.convert("RGBA" if "A" in picture.getbands() else "RGB")
+    small = decode(data).image
     small.thumbnail((SMALL, SMALL))
     buffer = io.BytesIO()
     small.save(buffer, "PNG", optimize=True)

@@ -51,7 +51,7 @@ class ScaleConfig(BaseModel):
 @cache
 def tasks() -> dict[str, Task]:
     """The 40 tasks by key."""
-    with open(CATALOGS / "datacomp" / "tasks.csv", newline="") as file:
+    with open(CATALOGS / "datacomp" / "tasks.csv", newline="", encoding="utf-8") as file:
         found = [Task.model_validate(row) for row in csv.DictReader(file)]
     return {task.key: task for task in found}
 
@@ -59,7 +59,7 @@ def tasks() -> dict[str, Task]:
 @cache
 def scale_config(scale: Scale) -> ScaleConfig:
     """The configuration of a scale."""
-    table: dict[str, Any] = tomllib.loads((CATALOGS / "datacomp" / "scales.toml").read_text())
+    table: dict[str, Any] = tomllib.loads((CATALOGS / "datacomp" / "scales.toml").read_text("utf-8"))
     return ScaleConfig.model_validate(table[scale])
 
 

@@ -21,6 +21,7 @@ from mgd_core.errors import UserError
 from mgd_core.layout import Params
 from mgd_core.objective import unit_rows
 from tasks.artefacts import digest, file_digest
+from tasks.decoding import in_rgb
 from tasks.pairs import resized
 from tasks.progress import say
 from tasks.vocabulary import Vocabulary
@@ -91,7 +92,7 @@ class OpenClipEncoder:
 
     def pixels(self, image: Image.Image) -> Tensor:
         """Normalised as the model wants it."""
-        made: Tensor = self.transform(image.convert("RGB"))
+        made: Tensor = self.transform(in_rgb(image))
         return made
 
     @torch.no_grad()

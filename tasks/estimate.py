@@ -25,6 +25,8 @@ def prepare(directory: Path) -> None:
     with opened(directory) as bench:
         publish_pool(bench)
         plan = plan_of(bench)
+        for note in bench.notes():
+            say(note)
         say(_forecast(bench, plan))
         say(f"each differentiated round: {forecast_of(bench, plan)}")
 
@@ -32,7 +34,7 @@ def prepare(directory: Path) -> None:
 def describe_plans(directory: Path) -> str:
     """The run's plan and what other plans would cost, as a table for a terminal."""
     with opened(directory) as bench:
-        own = forecast_of(bench, plan_of(bench))
+        own, notes = forecast_of(bench, plan_of(bench)), bench.notes()
         others = [one for one in alternatives(bench) if one.plan != own.plan]
         rows = [(one.plan.advances - one.plan.steps + 1, _held(one), one) for one in (own, *others)]
     steps, size = own.plan.steps, max(len(held) for _, held, _ in rows)
@@ -45,7 +47,7 @@ def describe_plans(directory: Path) -> str:
         lines.append(
             f"{one.plan.name:<10}{again:>5}{again / steps:>5.2f}x  {held:<{size}}  {one.seconds:>7.0f} s{mark}"
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, *([""] if notes else []), *notes])
 
 
 def _held(forecast: Forecast) -> str:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from mgd_core.errors import UserError
 from tasks.artefacts import digest
+from tasks.decoding import Picture, PictureError, decode
 from tasks.remote_files import Reader
 from tasks.shards import NAME
 from tasks.tars import TarDamage, walk
@@ -41,6 +42,24 @@ class EvalSample:
     label: int | None
     vector: npt.NDArray[np.int64] | None
     captions: tuple[str, ...]
+    shard: str = ""
+    members: tuple[str, ...] = ()
+    """Tar that it is in, and names of its images there."""
+
+    @property
+    def place(self) -> str:
+        """Tar and member."""
+        return f"{self.shard}, member {self.members[0]!r}"
+
+    def pictures(self) -> list[Picture]:
+        """Its images, decoded; raises EvalSetError, naming tar and member, at one that cannot be."""
+        found = []
+        for data, member in zip(self.images, self.members, strict=True):
+            try:
+                found.append(decode(data))
+            except PictureError as error:
+                raise EvalSetError(f"{self.shard}, member {member!r}: its image cannot be decoded ({error})") from error
+        return found
 
     @property
     def identity(self) -> str:
@@ -75,10 +94,11 @@ def keyed(shard: str, reader: Reader) -> Iterator[tuple[str, dict[str, bytes]]]:
         yield key, members
 
 
-def made_sample(kind: Kind, classes: int, where: str, key: str, members: dict[str, bytes]) -> EvalSample:
-    """The sample of a key, of a set of this kind with so many class names; raises EvalSetError, saying `where`."""
-    matched = [(int(m[1] or 0), data) for name, data in members.items() if (m := PICTURE.fullmatch(name))]
-    images = tuple(data for _, data in sorted(matched, key=lambda pair: pair[0]))
+def made_sample(kind: Kind, classes: int, shard: str, key: str, members: dict[str, bytes]) -> EvalSample:
+    """The sample of a key of a tar, of a set of this kind with so many class names; raises EvalSetError."""
+    where = f"{shard}, sample {key!r}"
+    matched = sorted((int(m[1] or 0), name) for name in members if (m := PICTURE.fullmatch(name)))
+    images = tuple(members[name] for _, name in matched)
     if FORMS[kind] not in members or not images or (len(images) > 1) != (kind == "association"):
         raise EvalSetError(
             f"{where}: has {', '.join(sorted(members))}; a sample of a {kind} set has an image and {FORMS[kind]}"
@@ -94,7 +114,7 @@ def made_sample(kind: Kind, classes: int, where: str, key: str, members: dict[st
         raise EvalSetError(f"{where}: has no caption")
     elif kind == "association":
         _check_mask(where, vector, len(images), "images")
-    return EvalSample(key, images, label, vector, captions)
+    return EvalSample(key, images, label, vector, captions, shard, tuple(f"{key}.{name}" for _, name in matched))
 
 
 def _label(where: str, data: bytes, classes: int) -> int:

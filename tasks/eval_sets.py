@@ -12,8 +12,11 @@ which DataComp has no such set: images 0.jpg, 1.jpg, ... of one key, `txt` (the 
 belongs to it). `faces`, which FairFace and UTKFace are, asks several questions of one image: classes and sentences
 begin with the question's name and a colon, `npy` holds what is known of the person.
 
-A set is read as it is or not at all: a score over part of a test set is a wrong number. Folders may lie wherever fsspec
-reaches, Hugging Face's pages of a data set (.../tree/main) included. Cost: one stream a tar, one sample in memory.
+A set is read as it is or not at all: a score over part of a test set is a wrong number. So nshards.txt has to count the
+tars that are there, and each line of the other files is one name or sentence: labels are numbers of lines. Blank lines
+at the end, a byte order mark and Windows' line ends mean nothing; a blank line elsewhere, or one that comes twice,
+stops the reading (but for DataComp's own sets, which are taken as published). Folders may lie wherever fsspec reaches,
+Hugging Face's pages of a data set (.../tree/main) included. Cost: one stream a tar, one sample in memory.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from typing import cast, get_args
 
 from tasks.artefacts import CHUNK, digest
 from tasks.datacomp import tasks
+from tasks.eval_files import check_count, folders_of, lines_of, tell_passed_over, text_of
 from tasks.eval_samples import EvalSample, EvalSetError, Kind, keyed, made_sample
 from tasks.remote_files import Reader
 from tasks.remotes import list_files
@@ -33,6 +37,7 @@ from tasks.sources import address, fingerprint
 FACES = ("fairness/fairface", "fairness/utkface")
 UNPREFIXED = ("fairness/", "retrieval/", "misc/")
 """Parts of a task's key that folders leave out."""
+MOST_TARS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,8 @@ class EvalSet:
     classes: tuple[str, ...]
     templates: tuple[str, ...]
     shards: tuple[str, ...]
+    unread: tuple[str, ...] = ()
+    """Other folders of the set that hold samples."""
 
     def samples(self, reader: Reader | None = None) -> Iterator[EvalSample]:
         """All samples, in the order of the tars; raises EvalSetError at the first that is not sound."""
@@ -52,9 +59,9 @@ class EvalSet:
         for shard in self.shards:
             for key, members in keyed(shard, reader or Reader()):
                 empty = False
-                yield made_sample(self.kind, len(self.classes), f"{shard}, sample {key!r}", key, members)
+                yield made_sample(self.kind, len(self.classes), shard, key, members)
         if empty:
-            raise EvalSetError(f"{self.url}: the set's {len(self.shards)} tars hold no sample; fetch it again")
+            raise EvalSetError(f"{self.url}: no sample in any of its tars ({len(self.shards)}); fetch it again")
 
     def identity(self, reader: Reader | None = None) -> str:
         """Digest of its text files, and of its tars' sizes and stamps; raises EvalSetError when one is not there."""
@@ -81,47 +88,55 @@ class EvalSet:
         return [[template.replace("{c}", name) for template in self.templates] for name in self.classes]
 
 
-def open_eval_set(url: str, folder: str = "test", reader: Reader | None = None) -> EvalSet:
-    """The set at `url` (path or URL), its samples those of `folder`; reads its text files only.
+def open_eval_set(url: str, folder: str = "test", reader: Reader | None = None, own_sentences: bool = False) -> EvalSet:
+    """The set at `url` (path or URL), its samples those of `folder`; reads its text files only, and not its sentences
+    if the caller has `own_sentences`.
 
     Raises EvalSetError when it is no such set, or lacks what its kind needs.
     """
     reader, base = reader or Reader(), resolved(url)
-    number = _text(f"{base}/{folder}/nshards.txt", reader)
+    number, others = text_of(f"{base}/{folder}/nshards.txt", reader), folders_of(base, folder, reader)
     if number is None:
+        named = f"; it has {' and '.join(others)}, which `folder` can name" if others else ""
         raise EvalSetError(
-            f"{url}: no {folder}/nshards.txt, so this is no set in clip_benchmark's form. Name a folder with "
+            f"{url}: no {folder}/nshards.txt, so this is no set in clip_benchmark's form{named}. Name a folder with "
             f"{folder}/0.tar, ..., {folder}/nshards.txt and classnames.txt (clip_benchmark_export_wds makes them), or "
-            "one that holds such folders"
+            "one that holds such folders (for a target, a single one, or a sheet: tiles.png and table.parquet)"
         )
-    if not number.strip().isdecimal() or int(number) < 1:
+    if not number.strip().isdecimal() or not 1 <= int(number) <= MOST_TARS:
         raise EvalSetError(f"{base}/{folder}/nshards.txt: says {number.strip()!r}, not a number of tars from 1 on")
+    check_count(f"{base}/{folder}", int(number), reader)
     key = task_key(name_of(base))
     usual = "faces" if key in FACES else "classification"
-    kind = (_text(f"{base}/dataset_type.txt", reader) or usual).strip().lower()
+    kind = (text_of(f"{base}/dataset_type.txt", reader) or usual).strip().lower()
     if kind not in get_args(Kind):
         raise EvalSetError(f"{base}/dataset_type.txt: says {kind!r}; there are {', '.join(get_args(Kind))}")
     named = kind in ("classification", "multilabel", "faces")
-    classes = _lines(f"{base}/classnames.txt", reader) if named else ()
-    templates = _lines(f"{base}/zeroshot_classification_templates.txt", reader) if named else ()
+    published = key in tasks()
+    classes = lines_of(f"{base}/classnames.txt", reader, published) if named else ()
+    sentences = f"{base}/zeroshot_classification_templates.txt"
+    templates = lines_of(sentences, reader, published) if named and not own_sentences else ()
     without = [template for template in templates if "{c}" not in template]
     if without:
-        raise EvalSetError(f"{base}: template {without[0]!r} has no {{c}} where the class goes, so all classes are one")
+        raise EvalSetError(
+            f"{sentences}: template {without[0]!r} has no {{c}} where the class goes, so all classes are one"
+        )
     shards = tuple(f"{base}/{folder}/{i}.tar" for i in range(int(number)))
-    return EvalSet(url, key, cast(Kind, kind), classes, templates, shards)
+    return EvalSet(url, key, cast(Kind, kind), classes, templates, shards, others)
 
 
 def find_eval_sets(url: str, reader: Reader | None = None) -> list[str]:
     """Addresses of the sets in a folder: itself if it is one, else those it holds, sorted by name; never none."""
     reader, base = reader or Reader(), resolved(url)
-    if _text(f"{base}/test/nshards.txt", reader) is not None:
+    if text_of(f"{base}/test/nshards.txt", reader) is not None:
         return [url]
     if base.startswith(("http://", "https://")):  # web servers have no listings that could be relied on
         found = [f"{base}/{name}" for name in folder_names()]
     else:
         entries = list_files(base, reader.options)
-        found = [address(base, str(entry["name"])) for entry in entries if entry["type"] == "directory"]
-    sets = [one for one in found if _text(f"{one}/test/nshards.txt", reader) is not None]
+        found = [address(base, str(entry["name"])) for entry in entries if entry["type"] != "file"]
+        tell_passed_over(found, reader)
+    sets = [one for one in found if text_of(f"{one}/test/nshards.txt", reader) is not None]
     if not sets:
         raise EvalSetError(
             f"{url}: neither a set in clip_benchmark's form (test/nshards.txt) nor a folder with such sets; DataComp's "
@@ -153,21 +168,3 @@ def resolved(url: str) -> str:
 def name_of(base: str) -> str:
     """Name of a set's folder."""
     return base.partition("/resolve/")[0].rsplit("/", 1)[-1] if base.startswith("https://") else base.rsplit("/", 1)[-1]
-
-
-def _text(url: str, reader: Reader) -> str | None:
-    try:
-        return reader.read(url).decode("utf-8")
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except UnicodeDecodeError as error:
-        raise EvalSetError(f"{url}: not text in UTF-8 ({error})") from error
-
-
-def _lines(url: str, reader: Reader) -> tuple[str, ...]:
-    """The lines of a file, blanks around each removed; raises EvalSetError when there is none."""
-    text = _text(url, reader)
-    lines = tuple(line.strip() for line in (text or "").splitlines())
-    if not lines:
-        raise EvalSetError(f"{url}: {'not there' if text is None else 'empty'}; zero-shot classification needs it")
-    return lines

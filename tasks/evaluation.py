@@ -13,14 +13,12 @@ Street, retrieval, FairFace and UTKFace.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from mgd_core.objective import unit_rows
@@ -32,7 +30,7 @@ from tasks.eval_sets import EvalSet
 from tasks.faces import face_metrics, face_texts
 from tasks.progress import announce
 from tasks.remote_files import Reader
-from tasks.task_groups import group_metrics
+from tasks.task_groups import group_errors, group_metrics
 
 ANSWERS = 5
 RECALLS = (1, 5, 10)
@@ -48,6 +46,9 @@ class Evaluation:
     key: str
     metrics: Mapping[str, float | None]
     samples: int
+    errors: Mapping[str, tuple[int, float]] = field(default_factory=dict)
+    """Of a metric: the samples (of retrieval: questions) that it was measured on, and its standard error by the choice
+    of them; none of one that is no mean over samples."""
 
     @property
     def main(self) -> str:
@@ -67,16 +68,18 @@ def evaluate_set(
     """
     size = tasks()[found.key].size if found.key in tasks() else 0
     counted = _counted(found.samples(reader), f"evaluate: {found.key}", size)
-    values, samples = KINDS[found.kind](found, counted, encoder, batch)
+    values, samples, errors = KINDS[found.kind](found, counted, encoder, batch)
     if size and samples != size and not any_size:
         raise EvalSetError(
             f"{found.url}: has {samples:,} samples, the test set of task {found.key} has {size:,}; a score over "
             "another set cannot be compared. Fetch it again, or allow any size"
         )
-    return Evaluation(found.key, values, samples)
+    return Evaluation(found.key, values, samples, errors)
 
 
-Values = tuple[dict[str, float | None], int]
+Errors = dict[str, tuple[int, float]]
+Values = tuple[dict[str, float | None], int, Errors]
+"""Metrics, samples, and of a metric the samples that it is over and its standard error."""
 
 
 def _classification(found: EvalSet, samples: Iterable[EvalSample], encoder: Encoder, batch: int) -> Values:
@@ -89,13 +92,21 @@ def _classification(found: EvalSet, samples: Iterable[EvalSample], encoder: Enco
     top, truth = torch.cat(ranked).numpy(), np.array(labels)
     if columns and (len(columns) < len(labels) or len({len(column) for column in columns}) > 1):
         raise EvalSetError(f"{found.url}: only some samples have an npy member, or theirs differ in length")
+    first, fifth = metrics.hits(top, truth, 1), metrics.hits(top, truth, 5)
     values: dict[str, float | None] = {
-        "acc1": float(metrics.hits(top, truth, 1).mean()),
-        "acc5": float(metrics.hits(top, truth, 5).mean()) if len(heads) >= 5 else None,
+        "acc1": float(first.mean()),
+        "acc5": float(fifth.mean()) if len(heads) >= 5 else None,
         "mean_per_class_recall": metrics.mean_per_class_recall(top[:, 0], truth),
     }
+    spread = {"acc1": metrics.standard_error(first), "acc5": metrics.standard_error(fifth)}
+    per_class = metrics.mean_per_class_error(top[:, 0], truth)
+    spread |= {"mean_per_class_recall": per_class, "recall-macro_all": per_class}
+    n = len(truth)
     try:
-        return {**values, **group_metrics(found.key, top, truth, np.stack(columns) if columns else None)}, len(truth)
+        groups = group_metrics(found.key, top, truth, np.stack(columns) if columns else None)
+        values |= groups
+        errors = {name: (n, error) for name, error in spread.items() if values.get(name) is not None}
+        return values, n, {**errors, **group_errors(groups, n)}
     except ValueError as error:
         raise EvalSetError(f"{found.url}: task {found.key} is scored by groups; {error}") from error
 
@@ -112,7 +123,8 @@ def _multilabel(found: EvalSet, samples: Iterable[EvalSample], encoder: Encoder,
         for row, own in zip(all_scores, all_truth, strict=True)
     ]
     precision = metrics.average_precision(all_scores, all_truth)
-    return {"mean_average_precision": precision, "avg_jaccard_score": float(np.mean(sets))}, len(all_truth)
+    errors = {"avg_jaccard_score": (len(sets), metrics.standard_error(sets))}
+    return {"mean_average_precision": precision, "avg_jaccard_score": float(np.mean(sets))}, len(all_truth), errors
 
 
 def _retrieval(found: EvalSet, samples: Iterable[EvalSample], encoder: Encoder, batch: int) -> Values:
@@ -125,12 +137,17 @@ def _retrieval(found: EvalSet, samples: Iterable[EvalSample], encoder: Encoder, 
         count += len(group)
     rows, columns, owners = torch.cat(texts), torch.cat(images), torch.tensor(owner)
     own_images = torch.arange(count)
-    values: dict[str, float | None] = {}
+    asked: dict[str, np.ndarray] = {}
     for k in RECALLS:
-        values[f"image_retrieval_recall@{k}"] = _recall(rows, columns, owners, own_images, k)
-        values[f"text_retrieval_recall@{k}"] = _recall(columns, rows, own_images, owners, k)
-    first = [values[f"{way}_retrieval_recall@1"] or 0.0 for way in ("text", "image")]
-    return {**values, "mean_recall@1": 0.5 * sum(first)}, count
+        asked[f"image_retrieval_recall@{k}"] = _recalled(rows, columns, owners, own_images, k)
+        asked[f"text_retrieval_recall@{k}"] = _recalled(columns, rows, own_images, owners, k)
+    values: dict[str, float | None] = {name: float(found.mean()) for name, found in asked.items()}
+    errors = {name: (len(found), metrics.standard_error(found)) for name, found in asked.items()}
+    ways = [asked[f"{way}_retrieval_recall@1"] for way in ("text", "image")]
+    # By picture: its own hit, and the mean of its texts' hits. Those of one picture are not independent.
+    texts = np.bincount(owner, ways[1]) / np.bincount(owner)
+    errors["mean_recall@1"] = count, metrics.standard_error(0.5 * (ways[0] + texts))
+    return {**values, "mean_recall@1": 0.5 * sum(float(way.mean()) for way in ways)}, count, errors
 
 
 def _association(found: EvalSet, samples: Iterable[EvalSample], encoder: Encoder, batch: int) -> Values:
@@ -146,7 +163,9 @@ def _association(found: EvalSet, samples: Iterable[EvalSample], encoder: Encoder
     parts: dict[str, np.ndarray] = {"avg_jaccard_score": np.ones(len(size), bool)}
     parts |= {f"jaccard_score_{n}": size == n for n in (5, 6, 10, 12)}
     parts |= {"jaccard_score_5-6": size <= 6, "jaccard_score_10-12": size >= 10}
-    return {name: float(score[part].mean()) for name, part in parts.items() if part.any()}, len(scores)
+    met = {name: score[part] for name, part in parts.items() if part.any()}
+    errors = {name: (len(own), metrics.standard_error(own)) for name, own in met.items()}
+    return {name: float(own.mean()) for name, own in met.items()}, len(scores), errors
 
 
 def _faces(found: EvalSet, samples: Iterable[EvalSample], encoder: Encoder, batch: int) -> Values:
@@ -158,7 +177,8 @@ def _faces(found: EvalSet, samples: Iterable[EvalSample], encoder: Encoder, batc
         known += [sample.vector for sample in group if sample.vector is not None]
     if len({len(columns) for columns in known}) > 1:
         raise EvalSetError(f"{found.url}: npy members differ in length")
-    return dict(face_metrics(torch.cat(answers).numpy(), np.stack(known))), len(known)
+    values: dict[str, float | None] = dict(face_metrics(torch.cat(answers).numpy(), np.stack(known)))
+    return values, len(known), group_errors(values, len(known))
 
 
 KINDS: Mapping[Kind, Callable[[EvalSet, Iterable[EvalSample], Encoder, int], Values]] = {
@@ -191,25 +211,17 @@ def batches(samples: Iterable[EvalSample], size: int) -> Iterator[list[EvalSampl
 
 def _images(encoder: Encoder, samples: list[EvalSample]) -> Tensor:
     """Unit features of all images of some samples; raises EvalSetError at one that cannot be decoded."""
-    pixels = []
-    for sample in samples:
-        for data in sample.images:
-            try:
-                with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP")) as image:
-                    pixels.append(encoder.pixels(image))
-            except Exception as error:  # decoders raise whatever they like on damaged bytes
-                raise EvalSetError(f"sample {sample.key!r}: its image cannot be decoded ({error})") from error
+    pixels = [encoder.pixels(picture.image) for sample in samples for picture in sample.pictures()]
     return encoder.images(torch.stack(pixels))
 
 
-def _recall(rows: Tensor, columns: Tensor, row_owner: Tensor, column_owner: Tensor, k: int) -> float:
-    """Share of rows with one of their own among the k nearest columns, some rows at a time."""
-    found = 0.0
+def _recalled(rows: Tensor, columns: Tensor, row_owner: Tensor, column_owner: Tensor, k: int) -> np.ndarray:
+    """Which rows have one of their own among the k nearest columns, some rows at a time."""
+    found = []
     for at in range(0, len(rows), ROWS_AT_ONCE):
         part = slice(at, at + ROWS_AT_ONCE)
-        own = row_owner[part, None] == column_owner[None]
-        found += metrics.recall_at(rows[part] @ columns.T, own, k) * len(own)
-    return found / len(rows)
+        found.append(metrics.recalled(rows[part] @ columns.T, row_owner[part, None] == column_owner[None], k))
+    return torch.cat(found).numpy()
 
 
 def _counted(samples: Iterable[EvalSample], what: str, size: int) -> Iterator[EvalSample]:

@@ -21,10 +21,12 @@ from tasks.encoders import Encoder
 from tasks.eval_samples import EvalSetError
 from tasks.eval_sets import EvalSet, find_eval_sets, open_eval_set
 from tasks.evaluation import Evaluation, evaluate_set
+from tasks.progress import say
 from tasks.remote_files import Reader
+from tasks.schemas import TABLES
 from tasks.tables import files, publish, read
 
-VERSION = 1  # changes whenever equal models and sets would give other metrics than before
+VERSION = 2  # changes whenever equal models and sets would give other metrics than before
 RESULTS = "eval_results.jsonl"
 
 
@@ -45,6 +47,8 @@ def evaluate_sets(
     reader = reader or Reader()
     found = [open_eval_set(url, reader=reader) for folder in urls for url in find_eval_sets(folder, reader)]
     for one in found:
+        if one.unread:
+            say(f"{one.url}: test is read; left unread: {', '.join(one.unread)}")
         twin = next(other for other in found if other.key == one.key)
         if one.key in taken:
             raise EvalSetError(
@@ -64,7 +68,7 @@ def evaluate_sets(
 
 
 def write_results(path: Path, done: Sequence[Evaluation]) -> None:
-    """Publish the evaluations of DataComp's tasks as a results file."""
+    """Publish the evaluations of DataComp's tasks as a results file; none if there are none of them."""
     lines = [
         {
             "key": one.key,
@@ -74,7 +78,10 @@ def write_results(path: Path, done: Sequence[Evaluation]) -> None:
         for one in done
         if one.key in tasks()
     ]
-    publish_bytes(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
+    if lines:
+        publish_bytes(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
+    else:
+        path.unlink(missing_ok=True)
 
 
 def evaluation_rows(done: Sequence[Evaluation], subset: str, seed: int, seen: int | None) -> list[dict[str, Any]]:
@@ -82,6 +89,7 @@ def evaluation_rows(done: Sequence[Evaluation], subset: str, seed: int, seen: in
     shared = {"subset": subset, "seed": seed, "samples_seen": seen}
     return [
         {**shared, "task": one.key, "metric": metric, "value": value}
+        | dict(zip(("n", "standard_error"), one.errors.get(metric, (one.samples, None)), strict=True))
         for one in done
         for metric, value in one.metrics.items()
         if value is not None
@@ -95,17 +103,19 @@ def publish_rows(home: Path, run: str, round: int, rows: Sequence[dict[str, Any]
     new = {(row["subset"], row["seed"], row["task"]) for row in rows}
     kept = [row for row in there if (row["subset"], row["seed"], row["task"]) not in new]
     both = sorted([*kept, *rows], key=lambda row: (row["subset"], row["seed"], row["task"], row["metric"]))
-    publish(home, run, "evaluations", round, pa.Table.from_pylist(both))
+    publish(home, run, "evaluations", round, pa.Table.from_pylist(both, TABLES["evaluations"]))
 
 
 def format_evaluations(done: Sequence[Evaluation]) -> str:
     """The main metric of each task, and DataComp's averages where all 38 tasks are there."""
     width = max(len(one.key) for one in done)
-    lines = [f"{'task':<{width}}  {'metric':<24} {'value':>7}  {'samples':>8}"]
+    lines = [f"{'task':<{width}}  {'metric':<24} {'value':>7}   {'error':<6}  {'samples':>8}"]
     for one in done:
         value = one.metrics.get(one.main)
         shown = "–" if value is None else f"{value:.4f}"
-        lines.append(f"{one.key:<{width}}  {one.main:<24} {shown:>7}  {one.samples:>8,}")
+        _, error = one.errors.get(one.main, (0, None))
+        spread = "" if value is None or error is None else f"±{error:.4f}"
+        lines.append(f"{one.key:<{width}}  {one.main:<24} {shown:>7}  {spread:<7}  {one.samples:>8,}")
     scores = {one.key: value for one in done if one.key in tasks() and (value := one.metrics.get(one.main)) is not None}
     wanted = [task.key for task in tasks().values() if task.metric]
     if set(wanted) <= set(scores):

@@ -7,7 +7,7 @@ one forward pass of the frozen part over pool and targets, in the catalog's prec
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from mgd_core.causal_lm import Stem
-from mgd_core.model_folders import LanguageModelError, build_stem
-from tasks.artefacts import publishing
+from mgd_core.model_folders import CausalLmOptions, LanguageModelError, build_stem
+from tasks.artefacts import digest, publishing
 from tasks.progress import announce
 from tasks.recipe_options import RuntimeOptions
 from tasks.runs import Run
@@ -26,33 +26,39 @@ from tasks.text_catalog import TextCatalog
 AT_ONCE = 32  # samples of a forward pass; of similar length, so that little is filled up
 
 
-def with_states(run: Run, found: Mapping[str, Sequences]) -> dict[str, Sequences]:
-    """The sequences with their hidden states, where the catalog trains the last layers only; else as they are."""
+def with_states(run: Run, name: str, found: Sequences) -> Sequences:
+    """The sequences with their hidden states, where the catalog trains the last layers only; else as they are.
+
+    ``name`` is what they are called; the file goes by what they are, since a test may be called anything.
+    """
     catalog = run.catalog
     assert isinstance(catalog, TextCatalog)
     if catalog.model.trained_layers is None:
-        return dict(found)
-    paths = {name: run.work("hidden-states", f"{name}.npy") for name in found}
-    missing = {name: path for name, path in paths.items() if not path.exists()}
-    if missing:
-        _compute(catalog, {name: (found[name], path) for name, path in missing.items()})
-    return {name: one.with_states(np.load(paths[name], mmap_mode="r")) for name, one in found.items()}
+        return found
+    content = digest([digest(x.tobytes()) for x in (found.tokens, found.starts)])
+    path = run.work("hidden-states", f"{content}.npy")
+    if not path.exists():
+        _compute(catalog, name, found, path)
+    return found.with_states(np.load(path, mmap_mode="r"))
 
 
-def _compute(catalog: TextCatalog, missing: Mapping[str, tuple[Sequences, Path]]) -> None:
-    stem = build_stem(catalog.model.built)
+def _compute(catalog: TextCatalog, name: str, sequences: Sequences, path: Path) -> None:
+    stem = _stem(catalog.model.built, catalog.runtime.device)
+    needed, free = 4 * stem.width * len(sequences.tokens), shutil.disk_usage(path.parent).free
+    if needed > free:
+        raise LanguageModelError(
+            f"hidden states of '{name}' take {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free in "
+            f"{path.parent}. Make room, or leave model.trained_layers out (every step then runs all layers)"
+        )
+    with publishing(path) as file:
+        _write(file, sequences, stem, catalog.runtime, name)
+
+
+@lru_cache(maxsize=1)
+def _stem(options: CausalLmOptions, device: str) -> Stem:
+    stem = build_stem(options)
     assert stem is not None
-    stem.to(catalog.runtime.device)
-    width = stem.width
-    for name, (sequences, path) in missing.items():
-        needed, free = 4 * width * len(sequences.tokens), shutil.disk_usage(path.parent).free
-        if needed > free:
-            raise LanguageModelError(
-                f"hidden states of '{name}' take {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free in "
-                f"{path.parent}. Make room, or leave model.trained_layers out (every step then runs all layers)"
-            )
-        with publishing(path) as file:
-            _write(file, sequences, stem, catalog.runtime, name)
+    return stem.to(device)
 
 
 def _write(file: BinaryIO, sequences: Sequences, stem: Stem, runtime: RuntimeOptions, name: str) -> None:

@@ -38,6 +38,19 @@ def mean_per_class_recall(predicted: Whole, labels: Whole) -> float:
     return float(class_recalls(predicted, labels).mean())
 
 
+def standard_error(values: npt.ArrayLike) -> float:
+    """Of the mean of values (n,) by the choice of the n; of a share a: sqrt(a (1 - a) / n)."""
+    array = np.asarray(values, np.float64)
+    return float(array.std() / np.sqrt(len(array)))
+
+
+def mean_per_class_error(predicted: Whole, labels: Whole) -> float:
+    """Standard error of `mean_per_class_recall` by the choice of the samples of each class."""
+    _, place, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    share = np.bincount(place, predicted == labels) / sizes
+    return float(np.sqrt((share * (1 - share) / sizes).sum()) / len(sizes))
+
+
 def macro_f1(predicted: Whole, labels: Whole) -> float:
     """Mean over the classes that occur in ``labels`` of 2 tp / (samples of the class + answers that name it)."""
     classes = np.unique(labels)
@@ -72,7 +85,12 @@ def chosen(scores: Tensor, n: int) -> Truth:
 
 def recall_at(scores: Tensor, positive: Tensor, k: int) -> float:
     """Share of rows of ``scores`` (n, columns) with a ``positive`` (same shape, bool) among their k highest."""
-    return float(positive.gather(1, best(scores, k)).any(1).double().mean())
+    return float(recalled(scores, positive, k).double().mean())
+
+
+def recalled(scores: Tensor, positive: Tensor, k: int) -> Tensor:
+    """Which rows (n,) of ``scores`` (n, columns) have a ``positive`` (same shape, bool) among their k highest."""
+    return positive.gather(1, best(scores, k)).any(1)
 
 
 def average_precision(scores: Tensor, truth: Tensor) -> float:

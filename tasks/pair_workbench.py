@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,26 +11,25 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mgd_core.clip import ClipObjective, build_clip, initial_parameters
+from mgd_core.clip import ClipObjective, initial_parameters
 from mgd_core.layout import ParameterLayout
 from mgd_core.learner import Batch, Learner
 from mgd_core.loader import Loader
 from mgd_core.optimizers import State
-from mgd_core.order import DataOrder
 from mgd_core.precision import PRECISIONS, Autocast
 from mgd_core.windows import WindowedOrder
-from tasks.artefacts import read_json
-from tasks.catalog import Catalog, CatalogError
+from tasks.catalog import Catalog
 from tasks.held_shards import HeldShards
+from tasks.model_configs import Config, built_clip, load_model_config
 from tasks.pairs import Images, Pairs, load_pairs
 from tasks.pools import PoolRecord
+from tasks.roles import Roles
 from tasks.runs import Run
 from tasks.sources import reader_of
 from tasks.vocabulary import Vocabulary, full_vocabulary, used_vocabulary
-from tasks.workbench import ROUND_STREAM, Counts, Ids, Task, Workbench, pool_shards
+from tasks.workbench import ROUND_STREAM, Counts, Ids, Task, Workbench, data_order, pool_shards
 from tasks.zero_shot import TaskData, load_targets
 
-BUILD_OPTIONS = ("init_logit_scale", "quick_gelu")  # of a model config, beside its towers
 WINDOWS_HELD = 3  # the one that is trained on, the next, and the one before, which other threads may still read
 
 
@@ -41,17 +39,14 @@ class PairWorkbench(Workbench):
 
     catalog: Catalog
     pairs: Pairs
-    task_data: dict[str, TaskData]
+    task_data: Roles[TaskData]
     vocabulary: Vocabulary
-    model_config: dict[str, dict[str, object]]
+    model_config: Config
 
     def learner(self, counts: Counts, seed: int, round: int = 0) -> tuple[Learner, State]:
         """The recipe on a training multiset, and its first state; a pure function of its arguments."""
         options = self.catalog.learner
-        text = {**self.model_config["text_cfg"], "vocab_size": self.vocabulary.size}
-        config, weights = self.model_config, seed * ROUND_STREAM + round
-        others = {key: config[key] for key in BUILD_OPTIONS if key in config}
-        model = build_clip(int(config["embed_dim"]), config["vision_cfg"], text, weights, **others)  # type: ignore[call-overload]
+        model = built_clip(self.model_config, self.vocabulary.size, seed * ROUND_STREAM + round)
         model.to(self.catalog.runtime.device)
         layout = ParameterLayout.of(model)
         theta = initial_parameters(model, layout)
@@ -67,11 +62,11 @@ class PairWorkbench(Workbench):
         loader.expect(range(len(parts)))
         return map(loader, range(len(parts)))
 
-    def tasks(self, learner: Learner) -> dict[str, Task]:
+    def tasks(self, learner: Learner) -> Roles[Task]:
         """The catalog's zero-shot tasks for a learner's model."""
         temperature = self.catalog.targets.temperature
         bound = clip_of(learner), learner.layout, self.vocabulary, temperature
-        return {name: data.bind(*bound) for name, data in self.task_data.items()}
+        return self.task_data.map(lambda _, data: data.bind(*bound))
 
     def ranking(self, subset: str) -> npt.NDArray[np.float64]:
         """Losses (`loss_filter`), or CLIP scores with their sign turned (`clip_filter`)."""
@@ -80,9 +75,25 @@ class PairWorkbench(Workbench):
         losses, cosines = pool_scores(self)
         return losses if subset == "loss_filter" else -cosines
 
-    def task_size(self, name: str) -> int:
-        """Images of a task."""
-        return len(self.task_data[name].labels)
+    def task_sizes(self) -> Roles[int]:
+        """Images of each task."""
+        return self.task_data.map(lambda _, data: len(data.labels))
+
+    def notes(self) -> list[str]:
+        """A sentence on each held-out target or test of which the pool has pictures, however their files differ."""
+        if self.pairs.digests is None:
+            return ["The pool is not kept decoded, so its pictures were not looked for in the tests; mgd census does."]
+        found = []
+        for role, name, data in self.task_data:
+            own = np.array([bytes.fromhex(one) for one in data.identities], "S16")
+            shared = np.flatnonzero(np.isin(own, self.pairs.digests))
+            if role != "target" and len(shared):
+                uid = self.uids[np.flatnonzero(self.pairs.digests == own[shared[0]])[0]].ljust(16, b"\0").hex()
+                found.append(
+                    f"{len(shared):,} of the {len(own):,} samples of '{name}' are in the pool too, for instance "
+                    f"{data.places[shared[0]]}, which is uid {uid}"
+                )
+        return found
 
     @cached_property
     def _tokens(self) -> torch.Tensor:
@@ -91,15 +102,12 @@ class PairWorkbench(Workbench):
 
     def _training_batches(self, counts: Counts, seed: int, round: int) -> Loader:
         """The batches of a training: from everywhere in the pool, or window by window."""
-        o = self.catalog.learner
-        if o.window is None:
-            full = DataOrder(counts, o.batch, o.steps, seed, round)
-            return self._loader(lambda t: full[t])
-        shards = pool_shards(self.pool.samples_path)
-        order = WindowedOrder(counts, shards, o.window, o.batch, o.steps, seed, round)
-        if self.pairs.streamed is None:
+        order = data_order(self, counts, seed, round)
+        if self.pairs.streamed is None or not isinstance(order, WindowedOrder):
             return self._loader(lambda t: order[t])
-        held = HeldShards(self.pairs.streamed, shards, counts > 0, WINDOWS_HELD * order.largest)
+        held = HeldShards(
+            self.pairs.streamed, pool_shards(self.pool.samples_path), counts > 0, WINDOWS_HELD * order.largest
+        )
 
         def ids_of(t: int) -> Ids:
             held.expect(order.following(t).tolist())
@@ -129,27 +137,10 @@ def open_pairs(run: Run, pool: PoolRecord) -> PairWorkbench:
     catalog = run.catalog
     assert isinstance(catalog, Catalog)
     config = load_model_config(Path(catalog.model.config))
-    size = int(config["vision_cfg"]["image_size"])  # type: ignore[call-overload]
-    length = int(config["text_cfg"]["context_length"])  # type: ignore[call-overload]
+    size, length = config["vision_cfg"]["image_size"], config["text_cfg"]["context_length"]
     pairs = load_pairs(pool, size, catalog.runtime.decoded_disk)
     data = load_targets(catalog.targets, size, reader_of(pool.directory))
-    texts = [*pairs.texts, *(text for task in data.values() for text in task.texts)]
+    texts = [*pairs.texts, *(text for _, _, task in data for text in task.texts)]
     used = catalog.model.vocabulary == "used"
     vocabulary = used_vocabulary(texts, length) if used else full_vocabulary(length)
     return PairWorkbench(run, catalog, pool, pairs.uids, pairs, data, vocabulary, config)
-
-
-def load_model_config(path: Path) -> dict[str, dict[str, object]]:
-    """An open_clip model config.
-
-    Raises:
-        CatalogError: missing, not JSON, or without one of the three parts that open_clip needs.
-    """
-    try:
-        config: dict[str, dict[str, object]] = read_json(path)
-    except (OSError, json.JSONDecodeError, ValueError) as error:
-        raise CatalogError(f"{path}: cannot read the model config: {error}") from error
-    missing = [key for key in ("embed_dim", "vision_cfg", "text_cfg") if key not in config]
-    if missing:
-        raise CatalogError(f"{path}: not an open_clip model config, it lacks {', '.join(missing)}")
-    return config

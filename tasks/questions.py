@@ -10,6 +10,7 @@ from typing import Any
 
 from tasks.catalog_files import CatalogError
 from tasks.remote_files import Reader
+from tasks.roles import Roles
 from tasks.text_files import Fault, find_texts, records
 from tasks.text_options import QuestionOptions
 from tasks.text_records import prompt_and_completion
@@ -53,13 +54,13 @@ def load_questions(name: str, options: QuestionOptions, reader: Reader) -> list[
     return found
 
 
-def check_options(tasks: dict[str, list[Question]]) -> None:
+def check_options(tasks: Roles[list[Question]]) -> None:
     """See that every question of every task has options to choose from.
 
     Raises:
         CatalogError: one has not.
     """
-    for name, questions in tasks.items():
+    for _, name, questions in tasks:
         without = next((one for one in questions if len(one.options) < 2), None)
         if without is not None:
             raise CatalogError(
@@ -68,15 +69,14 @@ def check_options(tasks: dict[str, list[Question]]) -> None:
             )
 
 
-def check_apart(tasks: dict[str, list[Question]]) -> None:
+def check_apart(tasks: Roles[list[Question]]) -> None:
     """Test data must not choose, and neither may be differentiated; tests may share questions.
 
     Raises:
         CatalogError: a question stands in two of target, held-out target and tests.
     """
     owner: dict[tuple[str, str], str] = {}
-    for name, questions in tasks.items():
-        role = name if name in ("target", "heldout") else "tests"
+    for role, name, questions in tasks:
         shared = [one for one in questions if owner.setdefault(one.identity, role) != role]
         if shared:
             raise CatalogError(

@@ -2,37 +2,44 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ByteSize, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ByteSize, Field, field_validator, model_validator
 
 from tasks import pools
+from tasks.option_types import (
+    Bytes,
+    Decay,
+    Distinct,
+    Filled,
+    FromZero,
+    NotNegative,
+    Place,
+    Positive,
+    Section,
+    Seed,
+    Share,
+    Steps,
+    Whole,
+    Workers,
+    distinct,
+)
 from tasks.remotes import RemoteOptions
 from tasks.subset_expressions import parse
-
-
-class Section(BaseModel):
-    """A table of the catalog."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-Whole = Annotated[int, Field(ge=1)]
 
 
 class SourceOptions(Section):
     """Where the candidates come from, and how much of it may be bad."""
 
-    source: str | tuple[str, ...]
+    source: Place | Annotated[tuple[Place, ...], Filled]
     """Files, by paths, globs or fsspec URLs; relative to the catalog file."""
     how_to_get: str = ""
     """What to do if the source is not there; told to whoever starts the catalog without it."""
-    max_rejects: Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0)] = 0.01
+    max_rejects: FromZero | Share = 0.01
     """Bad samples that are recorded and left out before the flow stops: a share (0.01) or a whole number."""
-    max_damaged_shards: Annotated[int, Field(ge=0)] = 0
+    max_damaged_shards: FromZero = 0
     """Truncated or corrupt files that are gone through as far as they can be read before the flow stops."""
     remote: RemoteOptions = RemoteOptions()
     """How patiently remote stores are read, and how much of them is kept in the home; changes no result."""
@@ -56,27 +63,40 @@ class SourceOptions(Section):
 class LearnerOptions(Section):
     """The training recipe, the same for every subset."""
 
-    steps: Whole
+    steps: Steps
+    """Length of a training, in batches; the same whatever the subset, so that subsets are compared at equal cost."""
     batch: Whole
+    """Samples of a step, all different; for a CLIP each is a negative of the others."""
     learning_rate: Positive
+    """Peak of the schedule."""
     schedule: Literal["cosine", "one_cycle", "constant"] = "cosine"
-    warmup: Annotated[int, Field(ge=0)] = 0
+    """After the warm-up: a cosine down to 0, a straight line down to 0 (`one_cycle`), or no change."""
+    warmup: FromZero = 0
+    """First steps, over which the rate rises from 0 to its peak."""
     optimizer: Literal["adam", "sgd"] = "adam"
-    b1: Share = 0.9
-    b2: Share = 0.98
+    """Adam, with weight decay apart from the gradient (AdamW); or SGD with momentum."""
+    b1: Decay = 0.9
+    """Adam: share of its running mean of gradients that a step keeps."""
+    b2: Decay = 0.98
+    """Adam: the same, of squared gradients."""
     eps: Positive = 1e-6
-    eps_root: Annotated[float, Field(ge=0)] = 1e-8
-    """Added under Adam's square root; larger is smoother and less adaptive."""
+    """Adam: added to the root of the mean square."""
+    eps_root: NotNegative = 1e-8
+    """Adam: added under that root; larger is smoother and less adaptive."""
     momentum: Share = 0.9
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """SGD: share of its motion that a step keeps."""
+    weight_decay: NotNegative = 0.0
+    """Share of a weight matrix that is taken away in a step, times the learning rate; vectors are left alone."""
     clip_norm: Positive | None = None
+    """Gradients of a greater norm are scaled down to it; None: never."""
     window: Whole | None = None
     """Samples that are shuffled together: shards come in a seeded order, and as many as hold this many samples are
     permuted as one, so that a pool that is not kept decoded (`runtime.decoded_disk`) is read once an epoch, shard by
     shard, with the files of three windows in memory. None: the whole pool, every batch from everywhere."""
     chunk: Whole | None = None
     """Rows encoded at once; None: the whole batch. Changes memory, and results by rounding only."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
+    """Seed of a study's training; in a curation rounds are drawn from `descent.seed`, comparisons from their own."""
 
     @model_validator(mode="after")
     def _window_holds_a_batch(self) -> LearnerOptions:
@@ -110,13 +130,14 @@ MAY_HAVE = {"auto": {"host_memory", "disk_space"}}
 class DescentOptions(Section):
     """How counts are moved from round to round."""
 
-    rounds: Annotated[int, Field(ge=1)]
+    rounds: Annotated[int, Field(ge=1, le=10_000)]
+    """Rounds of training, differentiating and moving the counts; one training more evaluates the last counts."""
     start: str | None = None
     """The counts of round 0, as `mgd subset` takes them (`clip_score(fraction=0.3) & basic`, or the path of a subset);
     None: every sample once. Samples that it leaves out stand at 0, and may be raised in a later round."""
     surrogate: Literal["probe", "path"] = "probe"
     """`probe`: weights enter at `probe_steps` and the pool is scored there; `path`: wherever a sample is seen."""
-    window_start: Annotated[int, Field(ge=0)] = 0
+    window_start: FromZero = 0
     """First differentiated step k."""
     probe_steps: tuple[int, ...] = ()
     """Steps at which candidates enter (surrogate `probe`); empty: the window's first step."""
@@ -126,25 +147,27 @@ class DescentOptions(Section):
     (`segments`); the cheapest that fits in `device_memory`, `host_memory` and `disk_space` (`auto`)."""
     slots: Whole | None = None
     """States kept in memory at once: plans `binomial` and `segments`."""
-    arity: Annotated[int, Field(ge=2)] | None = None
+    arity: Annotated[int, Field(ge=2, le=10**8)] | None = None
     """Children of a node: plan `kary`."""
     disk_states: Whole | None = None
     """States kept on disk at once, in the run's directory: plan `segments`."""
-    device_memory: ByteSize | None = None
+    device_memory: Bytes | None = None
     """Bytes of kept states in the memory of the device (main memory, on a CPU), say "8GiB": plan `auto`. A step's own
     needs come on top."""
-    host_memory: ByteSize | None = None
+    host_memory: Bytes | None = None
     """Bytes of kept states in main memory, beside a GPU: plan `auto`."""
-    disk_space: ByteSize | None = None
+    disk_space: Bytes | None = None
     """Bytes of kept states in the run's directory: plan `auto`."""
     checkpoint_seconds: Positive = 300.0
     """Most seconds of a round's training and differentiation that a killed process may lose; changes no result."""
     checkpoint_steps: Whole | None = None
     """Most steps of either sweep that a killed process may lose, where that is less; changes no result."""
     rule: Literal["sign", "exchange"] = "sign"
-    p: Share = 0.2
+    """`sign`: a masked sample loses a copy where its g is above 0 and gains one where it is below (the paper's rule);
+    `exchange`: those of the lowest g gain a copy and as many of the highest lose one, so that the total stays."""
+    p: Annotated[float, Field(gt=0, le=1)] = 0.2
     """Share of the pool that is masked in (scored and moved) each round."""
-    share: Share = 0.2
+    share: Annotated[float, Field(gt=0, le=1)] = 0.2
     """`exchange`: share of the masked samples raised, and lowered."""
     memory: Share = 0.0
     """Weight of earlier rounds' metagradients in the step: 0 is the paper's rule, 1 sums all rounds alike."""
@@ -155,7 +178,8 @@ class DescentOptions(Section):
     """Ceiling of a sample's count; None: no ceiling."""
     select: Selection = "heldout_loss"
     """What chooses the round; `heldout_accuracy_1se`: the last round within one standard error of the best."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
+    """Seed of the rounds: initial weights, order of the data, and who is masked in."""
 
     @field_validator("start")
     @classmethod
@@ -177,26 +201,48 @@ class TrialOptions(Section):
     """The trainings that put the chosen subset beside its rivals, at equal samples seen."""
 
     subsets: tuple[str, ...]
-    seeds: tuple[int, ...] = (101, 102, 103)
+    """Subsets that are trained and tested: `everything`, as many samples at random, filters' choices, what descent
+    chose (`mgd`), and the right samples where the pool has a column `truth_clean` (`oracle`)."""
+    seeds: Annotated[tuple[Seed, ...], Filled, Distinct] = (101, 102, 103)
+    """Seeds of their trainings: initial weights and order of the data."""
+
+    @field_validator("subsets")
+    @classmethod
+    def _subsets_are_told_apart(cls, subsets: tuple[str, ...]) -> tuple[str, ...]:
+        if not subsets:
+            raise ValueError("no subset is to be trained, so there would be no result; name one, say 'mgd'")
+        return distinct(subsets)
+
+
+def _device_name(name: str) -> str:
+    if not re.fullmatch(r"cpu|mps|(cuda|xpu)(:[0-9]{1,3})?", name):
+        raise ValueError("a device is 'cpu', 'cuda', or one of several: 'cuda:1'")
+    return name
+
+
+Device = Annotated[str, AfterValidator(_device_name)]
 
 
 class RuntimeOptions(Section):
     """Where it runs."""
 
-    device: str = "cpu"
-    threads: Whole = 2
+    device: Device = "cpu"
+    """Where trainings run: `cpu`, `cuda`, `cuda:1`, ..."""
+    threads: Workers = 2
     """CPU threads of a training; part of the run's identity, since it changes results bit for bit."""
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     """Arithmetic of the encoders' products: `tf32` for NVIDIA GPUs; `bfloat16` moves g visibly (see
     benchmarks/results/precision.md). Parameters, moments and all sums stay in float32."""
     runner: Literal["threads", "processes", "ray", "dask"] = "threads"
-    workers: Whole = 1
-    readers: Whole = 2
+    """What carries the flow's tasks: threads or processes of this machine, or Ray or Dask, for clusters."""
+    workers: Workers = 1
+    """Tasks of it at a time; those that train take the device in turn."""
+    readers: Workers = 2
     """Threads that read and decode the next batches of a training while a step runs."""
-    decoded_disk: ByteSize | None = None
+    decoded_disk: Annotated[ByteSize, Field(ge=0)] | None = None
     """Most bytes of decoded pictures kept in a file beside the pool, say "100GiB". A pool that needs more is decoded
     batch by batch; None: no limit."""
-    batch_cache: ByteSize = ByteSize(0)
+    batch_cache: Annotated[ByteSize, Field(ge=0)] = ByteSize(0)
     """Bytes of decoded batches kept in main memory for replays, those needed soonest; for pools that are not kept
     decoded. None of these four changes a result."""
 

@@ -23,9 +23,10 @@ from fsspec import AbstractFileSystem
 from fsspec.asyn import sync
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from mgd_core.errors import UserError
+from tasks.option_types import Section
 
 T = TypeVar("T")
 Range = tuple[int, int]
@@ -48,12 +49,10 @@ class RemoteFault(UserError, OSError):
     """A store did not give what it has, however often it was asked."""
 
 
-class RemoteOptions(BaseModel):
+class RemoteOptions(Section):
     """How patiently remote stores are read, and how much of them is kept here. None of it changes a result."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    attempts: int = Field(default=8, ge=1, description="times a request is made before it has failed")
+    attempts: int = Field(default=8, ge=1, le=10_000, description="times a request is made before it has failed")
     timeout_s: float = Field(default=60.0, gt=0, description="seconds in which one request must have answered")
     first_wait_s: float = Field(default=0.2, ge=0, description="seconds before the second attempt; each wait doubles")
     longest_wait_s: float = Field(default=20.0, ge=0, description="seconds that no wait exceeds")

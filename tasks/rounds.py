@@ -160,7 +160,7 @@ def _replay(bench: Workbench, counts: Counts, round: int, differentiate: bool, k
     """Train and, if asked, differentiate; returns the result and the seconds until the reverse sweep began."""
     catalog = bench.catalog
     learner, state = bench.learner(counts, catalog.descent.seed, round)
-    target = bench.tasks(learner)["target"]
+    target = bench.tasks(learner).target
     steps, plan = learner.steps, plan_of(bench)
     began = time.monotonic()
     turned = [began]
@@ -191,16 +191,16 @@ def _replay(bench: Workbench, counts: Counts, round: int, differentiate: bool, k
 def _figures(bench: Workbench, result: Metagradient, counts: Counts, round: int) -> dict[str, Any]:
     learner, _ = bench.learner(counts, bench.catalog.descent.seed, round)
     tasks = bench.tasks(learner)
-    scores = {name: tasks[name].score(result.final.theta) for name in ("target", "heldout")}
+    target, heldout = (task.score(result.final.theta) for task in (tasks.target, tasks.heldout))
     # As planned, which a traversal asserts: one that was cut off and went on did more, and must give the same table.
     plan = plan_of(bench) if result.reverse_steps else None
     in_memory = sum(n for tier, n in plan.peak_states.items() if tier is not Tier.DISK) if plan else 0
     return {
-        "target_loss": scores["target"].loss,
-        "target_accuracy": scores["target"].accuracy,
-        "heldout_loss": scores["heldout"].loss,
-        "heldout_accuracy": scores["heldout"].accuracy,
-        "temperature": scores["target"].scale,
+        "target_loss": target.loss,
+        "target_accuracy": target.accuracy,
+        "heldout_loss": heldout.loss,
+        "heldout_accuracy": heldout.accuracy,
+        "temperature": target.scale,
         "train_loss": float(np.mean(result.train_losses[-LAST_LOSSES:])),
         "advances": plan.advances if plan else 0,
         "reverse_steps": result.reverse_steps,

@@ -53,7 +53,7 @@ def digest_of_task(task: TaskOptions, remote: RemoteOptions) -> str:
     """Digest of the bytes of a task's sheet or evaluation set, wherever they lie."""
     if is_set(task):
         reader = Reader(remote)
-        return open_eval_set(task.source, task.folder, reader).content(reader)
+        return open_eval_set(task.source, task.folder, reader, task.templates is not None).content(reader)
     return sheet_fingerprint(Path(task.source))
 
 

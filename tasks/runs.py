@@ -17,6 +17,7 @@ from mgd_core.determinism import environment
 from mgd_core.errors import UserError
 from tasks.artefacts import digest, publish_bytes, publish_json, read_json
 from tasks.catalog import BaseCatalog, kind_of, load_catalog
+from tasks.catalog_files import checked
 from tasks.pools import PoolRecord
 from tasks.run_identity import identity
 from tasks.text_catalog import TextCatalog
@@ -61,8 +62,10 @@ class Run:
     @classmethod
     def load(cls, directory: Path) -> Run:
         """Open a run that was begun."""
-        record = read_json(Path(directory) / "run.json")
-        return cls(Path(directory), kind_of(record["catalog"]["model"]).model_validate(record["catalog"]), record)
+        path = Path(directory) / "run.json"
+        record = read_json(path)
+        catalog = checked(path, kind_of(record["catalog"]["model"]), record["catalog"])
+        return cls(Path(directory), catalog, record)
 
     def work(self, *parts: str) -> Path:
         """A path below the run's work directory."""

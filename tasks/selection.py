@@ -26,7 +26,7 @@ def choose_round(directory: Path) -> int:
         rounds = read(bench.run.home, bench.run.id, "rounds").sort_by("round")
         column = "heldout_loss" if rule == "heldout_loss" else "heldout_accuracy"
         values = rounds[column].to_numpy()
-        best = best_round(rule, values, bench.task_size("heldout"))
+        best = best_round(rule, values, bench.task_sizes().heldout)
         chosen = int(rounds["round"][best].as_py())
         choice = pa.Table.from_pylist([{"rule": rule, "value": float(values[best])}])
         publish(bench.run.home, bench.run.id, "choices", chosen, choice)

@@ -20,6 +20,7 @@ from mgd_core.causal_lm import NOT_PREDICTED
 from mgd_core.model_folders import LanguageModelError
 from tasks.text_options import TextModelOptions
 
+SAMPLE = "What is asked?"
 Ids = npt.NDArray[np.int64]
 States = npt.NDArray[np.float32]
 
@@ -79,7 +80,8 @@ class TextTokenizer:
     """The tokenizer of a model folder, with the catalog's template.
 
     Raises:
-        LanguageModelError: there is none, no token of it ends a text, or it has more tokens than the model embeddings.
+        LanguageModelError: there is none, no token of it ends a text, it has more tokens than the model embeddings, a
+            text may be longer than the model has positions for, or the template cannot be used.
     """
 
     def __init__(self, options: TextModelOptions) -> None:
@@ -88,7 +90,8 @@ class TextTokenizer:
         folder = Path(options.folder)
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            vocabulary = int(AutoConfig.from_pretrained(folder, local_files_only=True).vocab_size)
+            config = AutoConfig.from_pretrained(folder, local_files_only=True)
+            vocabulary = int(config.vocab_size)
         except Exception as error:  # transformers and tokenizers each raise their own
             told = str(error).strip().split("\n")[0][:300]
             raise LanguageModelError(
@@ -105,7 +108,18 @@ class TextTokenizer:
             )
         if options.template == "chat" and not self._tokenizer.chat_template:
             raise LanguageModelError(f"{folder}: the tokenizer has no chat template; write model.template yourself")
-        self._template, self._longest = options.template, options.max_tokens
+        positions = getattr(config, "max_position_embeddings", None)  # GPT-2's n_positions goes by this name too
+        if isinstance(positions, int) and 0 < positions < options.max_tokens:
+            raise LanguageModelError(
+                f"model.max_tokens = {options.max_tokens:,}: the model in {folder} has {positions:,} positions, and a "
+                f"longer text would have no place in it. Take at most {positions}"
+            )
+        self._folder, self._template, self._longest = folder, options.template, options.max_tokens
+        if SAMPLE not in self._templated([SAMPLE])[0]:
+            raise LanguageModelError(
+                f"{folder}: the tokenizer's chat template leaves out what the user says, so all prompts would be the "
+                "same; write model.template yourself"
+            )
 
     def sequences(self, prompts: Sequence[str], completions: Sequence[str]) -> Sequences:
         """The samples as tokens."""
@@ -120,11 +134,23 @@ class TextTokenizer:
         return Sequences(np.array(tokens, np.int64), np.cumsum(sizes), np.array(given, np.int64), cut)
 
     def _prompts(self, prompts: Sequence[str]) -> list[list[int]]:
+        texts = self._templated(prompts)
         if self._template == "chat":
-            turns = [[{"role": "user", "content": prompt}] for prompt in prompts]
-            texts = self._tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
             return self._ids(texts, add_special_tokens=False)  # the template writes them itself
-        return self._ids([self._template.replace("{prompt}", prompt) for prompt in prompts])
+        return self._ids(texts)
+
+    def _templated(self, prompts: Sequence[str]) -> list[str]:
+        if self._template != "chat":
+            return [self._template.replace("{prompt}", prompt) for prompt in prompts]
+        turns = [[{"role": "user", "content": prompt}] for prompt in prompts]
+        try:
+            return list(self._tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
+        except Exception as error:  # templates are programs: jinja's own errors, and whatever they raise themselves
+            told = " ".join(str(error).split())[:300]
+            raise LanguageModelError(
+                f"{self._folder}: the tokenizer's chat template cannot be used for a prompt ({type(error).__name__}: "
+                f"{told}); mend it in the folder, or write model.template yourself"
+            ) from error
 
     def _completions(self, completions: Sequence[str]) -> list[list[int]]:
         end = [self._tokenizer.eos_token_id]

@@ -33,6 +33,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from mgd_core.errors import UserError
+from tasks.decoding import WIDE_GREY, in_rgb
 
 TILES = "tiles.png"
 TABLE = "table.parquet"
@@ -196,8 +197,8 @@ def _check_rows(path: Path, table: pa.Table) -> None:
 def _read_tiles(path: Path, rows: int, meta: Mapping[str, Any]) -> Pixels:
     try:
         with Image.open(path) as picture:
-            pixels = np.asarray(picture.convert("L" if picture.mode == "L" else "RGB"))
-    except (OSError, SyntaxError) as error:
+            pixels = np.asarray(in_rgb(picture))[..., : 1 if picture.mode in ("L", *WIDE_GREY) else 3]
+    except Exception as error:  # decoders raise whatever they like on damaged bytes
         raise SheetError(f"{path}: not a readable PNG ({error}); cut the sheet again") from error
     pixels = pixels.reshape(*pixels.shape[:2], -1)
     height, width, per_row = meta["tile_height"], meta["tile_width"], meta["tiles_per_row"]

@@ -118,14 +118,14 @@ def _train_base(bench: Workbench, variant: Variant, path: Path) -> dict[str, Any
     tensors = {"final": final.theta, **{f"start.{i}": x for i, x in enumerate(start.tensors)}}
     publish_bytes(path, to_safetensors({name: x.cpu().contiguous() for name, x in tensors.items()}))
     return {
-        "target_loss": tasks["target"].score(final.theta).loss,
-        "heldout_accuracy": tasks["heldout"].score(final.theta).accuracy,
+        "target_loss": tasks.target.score(final.theta).loss,
+        "heldout_accuracy": tasks.heldout.score(final.theta).accuracy,
     }
 
 
 def _measure(bench: Workbench, variant: Variant, number: int, h: float, base: Path) -> dict[str, Any]:
     learner, _ = bench.learner(np.ones(len(bench), np.int64), bench.catalog.descent.seed)
-    target, begin = bench.tasks(learner)["target"], bench.catalog.descent.window_start
+    target, begin = bench.tasks(learner).target, bench.catalog.descent.window_start
     at = load_base(base, bench.catalog.runtime.device)
     v = direction(len(bench), bench.catalog.descent.seed, number).to(at.theta.device)
     thetas, losses = [at.theta], [at.figures["target_loss"]]

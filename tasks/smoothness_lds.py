@@ -67,7 +67,7 @@ def _metagradient(own: Workbench, bench: Workbench, variant: Variant) -> torch.T
     path = record.with_suffix(".safetensors")
     if not is_done(record, key):
         learner, state = bench.learner(np.ones(len(bench), np.int64), bench.catalog.descent.seed)
-        plan, target = plan_of(bench), bench.tasks(learner)["target"]
+        plan, target = plan_of(bench), bench.tasks(learner).target
 
         def on(what: str, t: int) -> None:
             done = t + 1 if what != "reverse" else learner.steps - t
@@ -109,4 +109,4 @@ def _train_without(
     less = torch.from_numpy(-dropped.astype(np.float32)).to(at.theta.device)
     final, _ = train(reweighted(learner, less, begin), at.start, begin)
     announce(f"smoothness, {variant.name}: without subset", place[0] + 1, place[1])
-    return {"change": bench.tasks(learner)["target"].score(final.theta).loss - at.figures["target_loss"]}
+    return {"change": bench.tasks(learner).target.score(final.theta).loss - at.figures["target_loss"]}

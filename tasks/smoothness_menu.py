@@ -7,17 +7,16 @@ can be turned where open_clip reads them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from math import log
 from typing import Any
 
 from tasks.catalog import CatalogError
+from tasks.model_configs import TOWERS, Config, known_keys
 from tasks.pair_workbench import PairWorkbench
 from tasks.smoothness_options import MenuOptions
 from tasks.workbench import Workbench
 
-Config = dict[str, Any]
-TOWERS = ("vision_cfg", "text_cfg")
 LEARNER_KNOBS = ("eps_root", "batch", "learning_rate", "warmup")
 FIXED = {"image_size": "pictures", "context_length": "captions", "vocab_size": "captions"}
 """Keys that say how the data are laid out, and which data."""
@@ -124,7 +123,7 @@ def _check_model_key(config: Config, path: str) -> None:
         raise CatalogError(
             f"smoothness.menu.model: '{path}' is no key of a tower; write vision_cfg.KEY or text_cfg.KEY, in quotes"
         )
-    known = _known_keys(tower, config[tower])
+    known = known_keys(tower, config[tower])
     if key in FIXED:
         raise CatalogError(f"smoothness.menu.model: '{path}' would need other {FIXED[key]}; make it another catalog")
     if key not in known:
@@ -132,15 +131,6 @@ def _check_model_key(config: Config, path: str) -> None:
             f"smoothness.menu.model: open_clip reads no '{key}' for this tower, so it would change nothing; it reads "
             + ", ".join(sorted(known - set(FIXED)))
         )
-
-
-def _known_keys(tower: str, config: Config) -> set[str]:
-    """What open_clip reads of a tower's config: of a tower from timm or Hugging Face, their own keys only."""
-    from open_clip.model import CLIPTextCfg, CLIPVisionCfg
-
-    known = {field.name for field in fields(CLIPVisionCfg if tower == "vision_cfg" else CLIPTextCfg)}
-    foreign = next((prefix for prefix in ("timm_", "hf_") if config.get(f"{prefix}model_name")), "")
-    return {key for key in known if key.startswith(foreign)}
 
 
 def _widened(config: Config, tower: str, factor: float) -> Config:

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field, field_validator
 
-Positive = Annotated[float, Field(gt=0)]
-Whole = Annotated[int, Field(ge=1)]
-FromZero = Annotated[int, Field(ge=0)]
+from tasks.option_types import FromZero, NotNegative, Positive, Section, Whole
 
 
-class MenuOptions(BaseModel):
+class MenuOptions(Section):
     """Other values for the knobs of the recipe; an ablation turns one at a time."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    eps_root: tuple[Annotated[float, Field(ge=0)], ...] = ()
+    eps_root: tuple[NotNegative, ...] = ()
     """Values of learner.eps_root."""
     batch: tuple[Whole, ...] = ()
     """Values of learner.batch, at the same number of steps."""
@@ -30,18 +26,16 @@ class MenuOptions(BaseModel):
     """What similarities are multiplied by at the first step (open_clip's default: 14.3)."""
     width: tuple[Positive, ...] = ()
     """Factors on the widths that the model's config names; the number of heads follows."""
-    model: dict[str, tuple[Any, ...]] = {}
+    model: dict[str, tuple[Any, ...]] = Field(default={})
     """Values for keys of the model's config, such as "text_cfg.qk_norm" or "vision_cfg.pool_type"."""
 
 
-class SmoothnessOptions(BaseModel):
+class SmoothnessOptions(Section):
     """How smooth the recipe has to be, and how that is measured; changes no result of a curation that goes on."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     bar: Annotated[float, Field(ge=-1, le=1)] | None = None
     """Least mean metasmoothness (-1 to 1) with which a curation begins; None: it is not asked."""
-    directions: Annotated[int, Field(ge=2)] = 2
+    directions: Annotated[int, Field(ge=2, le=10_000)] = 2
     """Random directions of example weights; two trainings each, and one for all."""
     h: Positive = 0.1
     """Step along a direction, whose elements are N(0, 1): weights are 1, 1 + h v and 1 + 2 h v."""
@@ -51,3 +45,10 @@ class SmoothnessOptions(BaseModel):
     """Share of the samples in each of them."""
     menu: MenuOptions = MenuOptions()
     """What `mgd smoothness --sweep` tries."""
+
+    @field_validator("lds_subsets")
+    @classmethod
+    def _enough_to_rank(cls, number: int) -> int:
+        if number in (1, 2):
+            raise ValueError("a rank correlation needs 3 subsets or more, say 20; 0: it is not asked")
+        return number

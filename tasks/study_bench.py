@@ -26,6 +26,8 @@ from mgd_core.learner import Batch, Learner
 from mgd_core.optimizers import State
 from mgd_core.order import DataOrder
 from tasks.artefacts import digest, publish_bytes, publish_json, read_json
+from tasks.beforehand import check_device, check_home
+from tasks.catalog_files import CatalogError, checked
 from tasks.pictures import Pictures, digest_of, load_pictures
 from tasks.study_options import Study, StudyModelOptions, load_study
 from tasks.study_recipes import build_model, make_optimizer, make_rates
@@ -80,7 +82,10 @@ class StudyBench:
         layout = ParameterLayout.of(net)
         theta = initial_parameters(net, layout)
         optimizer = make_optimizer(options, layout, theta)
-        order = DataOrder(np.ones(len(self.train), np.int64), options.batch, options.steps, seed)
+        try:
+            order = DataOrder(np.ones(len(self.train), np.int64), options.batch, options.steps, seed)
+        except ValueError as error:
+            raise CatalogError(f"study '{self.study.name}', learner.batch: {error}") from None
 
         def batches(t: int) -> Batch:
             ids = torch.from_numpy(order[t]).to(theta.device)
@@ -94,7 +99,8 @@ class StudyBench:
 @contextmanager
 def opened_study(directory: Path) -> Iterator[StudyBench]:
     """The bench of a study's directory, with threads and determinism as its catalog says; restored on exit."""
-    study = Study.model_validate(read_json(Path(directory) / RECORD)["study"])
+    record = Path(directory) / RECORD
+    study = checked(record, Study, read_json(record)["study"])
     with deterministic(study.runtime.threads):
         yield _bench(Path(directory))
 
@@ -107,7 +113,10 @@ def begin_study(home: Path, path: Path) -> Path:
         StudyMismatch: it was begun with other versions, threads or device.
     """
     study = load_study(path)
+    check_home(home)
+    check_device(study.runtime.device)
     classes, train, target, test = load_pictures(study.data)
+    _check_fits(study, len(classes), len(train), len(target))
     content = {name: study.model_dump(mode="json")[name] for name in ("model", "learner", "runtime")}
     content["data"] = digest_of(classes, train, target, test)
     directory = Path(home) / "studies" / f"{study.name}-{digest(content)[:8]}"
@@ -129,6 +138,19 @@ def begin_study(home: Path, path: Path) -> Path:
     publish_bytes(directory / "catalog.toml", path.read_bytes())
     publish_json(directory / RECORD, record)
     return directory
+
+
+def _check_fits(study: Study, classes: int, train: int, target: int) -> None:
+    """See that there are as many pictures as the study's parts want of them."""
+    for key, value, least, what in (
+        ("data.labels", classes, 2, "classes"),
+        ("learner.batch", train, study.learner.batch, "training pictures"),
+        ("poison.target_batch", target, study.poison.target_batch or 1, "target pictures"),
+    ):
+        if value < least:
+            raise CatalogError(
+                f"study '{study.name}', {key}: there are {value:,} {what}, and it takes {least:,} or more"
+            )
 
 
 @lru_cache(maxsize=2)

@@ -12,7 +12,8 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from tasks.catalog_files import CATALOGS, CatalogError, find_file, read_file
-from tasks.recipe_options import LearnerOptions, Positive, Section, Share, Whole
+from tasks.option_types import Decay, Distinct, Filled, Place, Positive, Section, Seed, Share, Steps, Whole, Workers
+from tasks.recipe_options import Device, LearnerOptions
 
 STUDIES = CATALOGS / "studies"
 
@@ -20,7 +21,7 @@ STUDIES = CATALOGS / "studies"
 class DataOptions(Section):
     """Labelled pictures of a tile sheet."""
 
-    source: str
+    source: Place
     """A sheet directory (tiles.png, table.parquet); relative to the catalog file."""
     how_to_get: str = ""
     """What to do if the source is not there."""
@@ -29,6 +30,7 @@ class DataOptions(Section):
     where: str | None = None
     """Column of true and false: pictures with false are left out; null counts as true."""
     train: str = "pool"
+    """Split that is trained on."""
     target: str = "target"
     """Split that outputs are taken of, and that the descent lowers or raises the loss of."""
     test: str = "test"
@@ -36,7 +38,9 @@ class DataOptions(Section):
     examples: Whole | None = None
     """Pictures of the training split that are taken, from its first on; None: all."""
     target_examples: Whole | None = None
+    """The same of the target split."""
     test_examples: Whole | None = None
+    """The same of the test split."""
     side: Whole | None = None
     """Pictures are averaged to so many pixels a side; None: as they are."""
 
@@ -45,16 +49,23 @@ class StudyModelOptions(Section):
     """The classifier."""
 
     kind: Literal["mlp", "resnet9", "vit"] = "mlp"
+    """A multilayer perceptron, a ResNet-9 without batch norm, or a small vision transformer."""
     width: Whole = 64
+    """Units of a hidden layer (MLP), channels of the first convolution (ResNet-9), width of the blocks (ViT)."""
     layers: Whole = 1
     """Hidden layers of the MLP; blocks of the ViT."""
     norm: Literal["before", "after", "none"] = "before"
     """ResNet-9: normalisation before the activation, after it, or nowhere. MLP: layer norm unless `none`."""
     pool: Literal["average", "max"] = "average"
+    """ResNet-9: how its pictures are made smaller."""
     logit_scale: Positive = 1.0
+    """What logits are multiplied by; smaller is smoother."""
     heads: Whole = 4
+    """ViT: heads of the attention; divides `width`."""
     patch: Whole = 4
+    """ViT: pixels of a patch's side; divides the pictures' side."""
     qk_norm: bool = True
+    """ViT: layer norm of queries and keys."""
     dropout: Share = 0.0
     """Must stay 0: a training that drops at random has no metagradient."""
 
@@ -77,29 +88,36 @@ class AttributionOptions(Section):
     """Cross-entropy, nats; or the log odds of the right class."""
     together: Whole = 64
     """Outputs that share a reverse sweep; more is faster and takes more memory."""
-    shares: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.01, 0.05, 0.2, 0.5)
+    shares: Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Filled, Distinct] = (
+        0.01,
+        0.05,
+        0.2,
+        0.5,
+    )
     """Shares of the training pictures that `--validate` drops at random."""
-    retrainings: Annotated[int, Field(ge=3)] = 50
+    retrainings: Annotated[int, Field(ge=3, le=10**6)] = 50
     """Random subsets of each share."""
-    draws: Annotated[int, Field(ge=100)] = 1000
+    draws: Annotated[int, Field(ge=100, le=10**7)] = 1000
     """Resamples of the bootstrap."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
+    """Seed of the random subsets."""
 
 
 class ScheduleOptions(Section):
     """How the learning rates are descended on."""
 
-    points: Annotated[int, Field(ge=2)] | None = None
+    points: Annotated[int, Field(ge=2, le=10**8)] | None = None
     """Control points of a piecewise linear schedule; None: the rate of each step by itself."""
     start: Positive = 1e-3
     """The flat schedule that it begins from."""
-    steps: Whole = 50
+    steps: Steps = 50
     """Metagradient steps at most."""
     step_size: Positive = 0.1
     """First step, as a share of the schedule's mean rate; halved where a step does not help."""
     grid_peaks: tuple[Positive, ...] = ()
+    """The grid of one-cycles beside it: peak rates."""
     grid_warmups: tuple[Share, ...] = ()
-    """The grid of one-cycles beside it: peak rates, and shares of the training at which they are reached."""
+    """Shares of the training at which the peaks are reached."""
     grid_ends: tuple[Share, ...] = (0.0,)
     """Last rates of the one-cycles, as shares of the peak."""
 
@@ -108,41 +126,50 @@ class PoisonOptions(Section):
     """How fragile the training set is: a share of it is changed to raise the target loss."""
 
     share: Annotated[float, Field(gt=0, lt=1)] = 0.025
-    steps: Whole = 20
+    """Share of the training pictures that is changed."""
+    steps: Steps = 20
+    """Metagradient steps."""
     step_size: Positive = 0.1
     """Largest change of a pixel in a step, as a share of the range; that of a label's probability is the same."""
     decay: Literal["none", "linear"] = "none"
     """Whether later steps are as long as the first, or ever shorter, down to zero."""
-    momentum: Share = 0.0
+    momentum: Decay = 0.0
     """How much of the motion so far a step keeps, each metagradient counting for as much as another."""
     target_batch: Whole | None = None
     """Target pictures whose loss a step raises, others each time: steps cost less. None: all of them at every step."""
     labels: bool = True
     """Whether labels are changed as well as pixels."""
-    cancel_budgets: tuple[Positive, ...] = (0.1, 0.3, 1.0)
+    cancel_budgets: Annotated[tuple[Positive, ...], Filled] = (0.1, 0.3, 1.0)
     """Baseline of gradient cancelling: distances of its target parameters from the clean ones, as shares of their norm;
     the one that costs most accuracy on the target split is taken."""
-    cancel_steps: Whole = 100
+    cancel_steps: Steps = 100
+    """Steps of that baseline's own descent."""
     plain_learning_rate: Positive = 0.05
     """Peak rate of the plain recipe, momentum SGD, to which poisons are transferred."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
+    """Seed of who is changed, and of the random baselines."""
 
 
 class StudyRuntimeOptions(Section):
     """Where it runs."""
 
-    device: str = "cpu"
-    threads: Whole = 2
+    device: Device = "cpu"
+    """Where trainings run: `cpu`, `cuda`, `cuda:1`, ..."""
+    threads: Workers = 2
     """CPU threads of a training; part of the study's identity, since it changes results bit for bit."""
     runner: Literal["threads", "processes"] = "threads"
-    workers: Whole = 1
+    """What carries the flow's tasks."""
+    workers: Workers = 1
+    """Tasks of it at a time."""
 
 
 class Study(Section):
     """One study."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=100)]
+    """What the study's directory is called: small letters, digits, - and _."""
     description: str = ""
+    """A sentence for reports; changes nothing."""
     data: DataOptions
     model: StudyModelOptions = StudyModelOptions()
     learner: LearnerOptions

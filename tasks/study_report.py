@@ -69,7 +69,7 @@ def _attribution(bench: StudyBench) -> str:
 def _schedule(bench: StudyBench) -> str:
     if not files(bench.home, bench.id, "schedules"):
         return section("schedule", "Learning rates", absent("Not asked yet: mgd schedule."))
-    picture = draw_schedules(bench.home, bench.id, bench.directory / "schedule.svg").read_text()
+    picture = draw_schedules(bench.home, bench.id, bench.directory / "schedule.svg").read_text("utf-8")
     rows, cells = _read(bench, "schedule_scores"), []
     for name in dict.fromkeys(row["schedule"] for row in rows):
         own = [[row[column] for row in rows if row["schedule"] == name] for column in ("test_loss", "test_accuracy")]

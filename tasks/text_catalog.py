@@ -7,7 +7,7 @@ from typing import Self
 
 from tasks.catalog import BaseCatalog
 from tasks.recipe_options import absolute, with_absolute_sources
-from tasks.text_options import QuestionOptions, TextModelOptions, TextPoolOptions, TextTargetOptions, TextTrialOptions
+from tasks.text_options import TextModelOptions, TextPoolOptions, TextTargetOptions, TextTrialOptions
 
 
 class TextCatalog(BaseCatalog):
@@ -23,14 +23,9 @@ class TextCatalog(BaseCatalog):
         """Names of the test tasks."""
         return tuple(self.targets.tests)
 
-    @property
-    def tasks(self) -> dict[str, QuestionOptions]:
-        """Target, held-out target and tests, by name."""
-        return {"target": self.targets.target, "heldout": self.targets.heldout, **self.targets.tests}
-
     def places(self) -> list[tuple[str, str]]:
         """Sources of the pool and the targets, and the model's folder."""
-        named = [(f"source of '{name}'", task.source) for name, task in self.tasks.items()]
+        named = [(f"source of '{name}'", task.source) for _, name, task in self.targets.roles]
         return [*super().places(), *named, ("model.folder", self.model.folder)]
 
     def resolved(self, base: Path) -> Self:

@@ -10,7 +10,9 @@ from pydantic import Field, model_validator
 from mgd_core.model_folders import CausalLmOptions
 from mgd_core.model_folders import LoraOptions as Adapters
 from tasks import pools
-from tasks.recipe_options import Section, SourceOptions, TrialOptions, Whole
+from tasks.option_types import Filled, Place, Section, Whole
+from tasks.recipe_options import SourceOptions, TrialOptions
+from tasks.roles import Roles, TestName
 from tasks.text_records import TextColumns
 
 
@@ -28,7 +30,7 @@ class TextPoolOptions(SourceOptions):
 class QuestionOptions(Section):
     """A task: samples whose completions should be likely, or questions with options of which one is right."""
 
-    source: str
+    source: Place
     """JSON lines, Parquet, or a tar of json members: `prompt`, and either `completion`, or `options` (a list of texts)
     and `answer` (the place of the right one, from 0, or its text)."""
     columns: TextColumns = TextColumns()
@@ -39,21 +41,26 @@ class TextTargetOptions(Section):
 
     target: QuestionOptions
     heldout: QuestionOptions
-    tests: dict[str, QuestionOptions]
+    tests: Annotated[dict[TestName, QuestionOptions], Filled]
     loss: Literal["completion", "choice", "both"] = "completion"
     """What is lowered: the loss of right answers, the cross-entropy of the right one among a question's options, or the
     sum of the two."""
     likelihood: Literal["mean", "sum"] = "mean"
     """An option's score: the mean log-probability of its tokens, or their sum, which favours short options."""
 
+    @property
+    def roles(self) -> Roles[QuestionOptions]:
+        """The tasks by their roles."""
+        return Roles(self.target, self.heldout, self.tests)
+
     @model_validator(mode="after")
     def _roles_are_apart(self) -> TextTargetOptions:
-        seen: dict[str, str] = {}
-        for role, task in {"target": self.target, "heldout": self.heldout, **self.tests}.items():
-            kind = role if role in ("target", "heldout") else "tests"
-            if seen.setdefault(task.source, kind) != kind:
+        seen: dict[str, tuple[str, str]] = {}
+        for role, name, task in self.roles:
+            other, first = seen.setdefault(task.source, (role, name))
+            if other != role:
                 raise ValueError(
-                    f"{seen[task.source]} and {role} are both {task.source}: what the descent lowers or chooses by "
+                    f"{first} and {name} are both {task.source}: what the descent lowers or chooses by "
                     "would be tested on itself. Name another file"
                 )
         return self
@@ -63,7 +70,9 @@ class LoraOptions(Section):
     """Low-rank adapters (Hu et al. 2022), through peft."""
 
     rank: Whole = 8
+    """Rank of the two matrices whose product is added to a layer's weights."""
     alpha: Whole = 16
+    """Their product is multiplied by alpha / rank."""
     layers: tuple[str, ...] = ()
     """Names of the linear layers that get one, such as "q_proj"; none: peft's choice for the model."""
 
@@ -72,7 +81,8 @@ class TextModelOptions(Section):
     """The language model that is trained."""
 
     kind: Literal["causal_lm"]
-    folder: str
+    """A causal language model of transformers; this makes the catalog one of texts."""
+    folder: Place
     """Folder of a Hugging Face model and its tokenizer (`save_pretrained`); relative to the catalog file."""
     trained_layers: Whole | None = None
     """Only the last so many layers are trained, and what lies below is computed once a sample (4 bytes x width x tokens
@@ -81,7 +91,7 @@ class TextModelOptions(Section):
     """Train low-rank adapters instead of the weights themselves."""
     reduction: Literal["mean", "sum"] = "mean"
     """Loss of a sample: the mean over its predicted tokens, or their sum. The batch takes the mean over samples."""
-    max_tokens: Annotated[int, Field(ge=2)] = 256
+    max_tokens: Annotated[int, Field(ge=2, le=2**31)] = 256
     """Longest sample. Of longer ones the prompt loses its beginning, then the completion its end; told before a run."""
     template: str = "{prompt}\n"
     """What a prompt becomes before the completion follows; "chat": the tokenizer's own chat template."""

@@ -28,9 +28,11 @@ class TextColumns(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     prompt: str = "prompt"
+    """The column of what is given."""
     input: str | None = None
     """A second column that follows the prompt after an empty line where it is not empty (Alpaca's `input`)."""
     completion: str = "completion"
+    """The column of what should follow."""
     messages: str | None = None
     """A chat: a list of {role, content}, instead of the others. The last turn is the completion."""
 

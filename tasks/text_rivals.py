@@ -64,7 +64,7 @@ def by_loss(bench: TextWorkbench) -> Scores:
 def by_embedding(bench: TextWorkbench) -> Scores:
     """Cosine with the target's mean embedding, its sign turned."""
     learner, _ = bench.learner(_ones(bench), bench.catalog.descent.seed)
-    rows = bench.task_rows["target"]
+    rows = bench.task_rows.target
     wanted = _embeddings(bench, learner, rows.sequences, len(rows.questions), "target").mean(0)
     own = _embeddings(bench, learner, bench.sequences, len(bench), "pool")
     return -(own @ unit_rows(wanted[None])[0]).numpy()
@@ -74,7 +74,7 @@ def by_gradient(bench: TextWorkbench) -> Scores:
     """LESS's score, its sign turned."""
     found = np.zeros(len(bench))
     for number, (learner, state, rate) in enumerate(_checkpoints(bench)):
-        _, wanted = bench.tasks(learner)["target"].target(state.theta)
+        _, wanted = bench.tasks(learner).target.target(state.theta)
         wanted = unit_rows(wanted[None])[0]
         optimizer = replace(learner.optimizer, weight_decay=0.0)  # type: ignore[type-var]
         for i, batch in enumerate(bench.batches([np.array([i]) for i in range(len(bench))])):

@@ -17,20 +17,19 @@ from mgd_core.learner import Batch, Learner
 from mgd_core.loader import Loader
 from mgd_core.model_folders import CausalLmOptions, build_causal_lm, initial_parameters
 from mgd_core.optimizers import State
-from mgd_core.order import DataOrder
 from mgd_core.precision import PRECISIONS
-from mgd_core.windows import WindowedOrder
 from tasks.hidden_states import with_states
 from tasks.pools import PoolRecord
 from tasks.progress import say
 from tasks.question_rows import QuestionRows, asked_sequences
-from tasks.questions import check_apart, check_options, load_questions
+from tasks.questions import Question, check_apart, check_options, load_questions
+from tasks.roles import Roles
 from tasks.runs import Run
 from tasks.sequences import Sequences, TextTokenizer
 from tasks.sources import reader_of
 from tasks.text_catalog import TextCatalog
 from tasks.uids import uid_bytes
-from tasks.workbench import ROUND_STREAM, Counts, Ids, Task, Workbench, pool_shards
+from tasks.workbench import ROUND_STREAM, Counts, Ids, Task, Workbench, data_order
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class TextWorkbench(Workbench):
 
     catalog: TextCatalog
     sequences: Sequences
-    task_rows: dict[str, QuestionRows]
+    task_rows: Roles[QuestionRows]
 
     def learner(self, counts: Counts, seed: int, round: int = 0) -> tuple[Learner, State]:
         """The recipe on a training multiset, and its first state; a pure function of its arguments.
@@ -53,7 +52,7 @@ class TextWorkbench(Workbench):
         theta = initial_parameters(model, layout)
         optimizer = self.optimizer(layout, theta)
         objective = PRECISIONS[runtime.precision].around(CausalLmObjective(model, self.catalog.model.reduction))
-        batches = self._loader(self._order(counts, seed, round))
+        batches = self._loader(data_order(self, counts, seed, round))  # type: ignore[arg-type]
         return Learner(objective, layout, optimizer, self.rates(), batches, options.chunk), optimizer.init(theta)
 
     def batches(self, parts: Sequence[Ids]) -> Iterator[Batch]:
@@ -62,26 +61,19 @@ class TextWorkbench(Workbench):
         loader.expect(range(len(parts)))
         return map(loader, range(len(parts)))
 
-    def tasks(self, learner: Learner) -> dict[str, Task]:
+    def tasks(self, learner: Learner) -> Roles[Task]:
         """The catalog's questions for a learner's model."""
-        return {name: rows.bind(learner, self.catalog) for name, rows in self.task_rows.items()}
+        return self.task_rows.map(lambda _, rows: rows.bind(learner, self.catalog))
 
-    def task_size(self, name: str) -> int:
-        """Questions of a task."""
-        return len(self.task_rows[name].questions)
+    def task_sizes(self) -> Roles[int]:
+        """Questions of each task."""
+        return self.task_rows.map(lambda _, rows: len(rows.questions))
 
     def ranking(self, subset: str) -> npt.NDArray[np.float64]:
         """Scores of the filters of `text_rivals`."""
         from tasks.text_rivals import scores
 
         return scores(self, subset)
-
-    def _order(self, counts: Counts, seed: int, round: int) -> Sequence[Ids]:
-        o = self.catalog.learner
-        if o.window is None:
-            return DataOrder(counts, o.batch, o.steps, seed, round)  # type: ignore[return-value]
-        shards = pool_shards(self.pool.samples_path)
-        return WindowedOrder(counts, shards, o.window, o.batch, o.steps, seed, round)  # type: ignore[return-value]
 
     def _loader(self, order: Sequence[Ids]) -> Loader:
         runtime = self.catalog.runtime
@@ -101,27 +93,30 @@ def open_texts(run: Run, pool: PoolRecord) -> TextWorkbench:
     catalog = run.catalog
     assert isinstance(catalog, TextCatalog)
     reader = reader_of(pool.directory)
-    questions = {name: load_questions(name, task, reader) for name, task in catalog.tasks.items()}
+    questions = catalog.targets.roles.map(lambda name, task: load_questions(name, task, reader))
     check_apart(questions)
     if catalog.targets.loss != "completion":
         check_options(questions)
     tokenizer = TextTokenizer(catalog.model)
     samples = pq.read_table(pool.samples_path, columns=["uid", "prompt", "completion"])
     own = tokenizer.sequences(samples["prompt"].to_pylist(), samples["completion"].to_pylist())
-    asked = {name: asked_sequences(tokenizer, found) for name, found in questions.items()}
-    _tell_cut({"pool": own, **asked}, catalog.model.max_tokens)
-    held = with_states(run, {"pool": own, **asked})
-    rows = {name: QuestionRows(held[name], found) for name, found in questions.items()}
-    return TextWorkbench(run, catalog, pool, uid_bytes(samples["uid"]), held["pool"], rows)
+    _tell_cut("pool", own, catalog.model.max_tokens)
+
+    def rows(name: str, found: list[Question]) -> QuestionRows:
+        asked = asked_sequences(tokenizer, found)
+        _tell_cut(name, asked, catalog.model.max_tokens)
+        return QuestionRows(with_states(run, name, asked), found)
+
+    tasks = questions.map(rows)
+    return TextWorkbench(run, catalog, pool, uid_bytes(samples["uid"]), with_states(run, "pool", own), tasks)
 
 
-def _tell_cut(found: dict[str, Sequences], longest: int) -> None:
-    for name, sequences in found.items():
-        if sequences.cut:
-            say(
-                f"{name}: {sequences.cut:,} of {len(sequences):,} texts are longer than model.max_tokens = {longest}; "
-                "their prompts lose the beginning, then their completions the end"
-            )
+def _tell_cut(name: str, found: Sequences, longest: int) -> None:
+    if found.cut:
+        say(
+            f"{name}: {found.cut:,} of {len(found):,} texts are longer than model.max_tokens = {longest}; "
+            "their prompts lose the beginning, then their completions the end"
+        )
 
 
 @lru_cache(maxsize=2)

@@ -46,7 +46,7 @@ def run_encoder(bench: Workbench, counts: Counts, subset: str, seed: int) -> Run
         raise CatalogError(f"run {bench.run.id} trains on texts: evaluation sets are put to CLIPs only")
     learner, _ = bench.learner(counts, seed)
     objective = clip_of(learner)
-    size = int(bench.model_config["vision_cfg"]["image_size"])  # type: ignore[call-overload]
+    size = int(bench.model_config["vision_cfg"]["image_size"])
     key = read_json(bench.run.work("trained", f"{subset}-{seed}.json"))["key"]
     identity = digest([key, bench.run.record["environment"], bench.run.record["versions"]])
     return RunEncoder(objective, learner.layout.unflatten(theta), bench.vocabulary, size, identity)

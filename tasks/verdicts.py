@@ -7,24 +7,18 @@ here, so that what training meets is known to be readable. Costs one decode and 
 
 from __future__ import annotations
 
-import io
 import json
-import re
 from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
-
 from tasks.artefacts import canonical_json
+from tasks.decoding import Picture, PictureError, decode
 from tasks.tars import Member
 from tasks.uids import content_uid, normalise
 
 # The order in which open_clip looks for a sample's image.
 IMAGE_EXTENSIONS = ("jpg", "png", "jpeg", "webp")
-# A JPEG with several pictures in it (phones write them) calls itself MPO; the first picture is a plain JPEG.
-FORMATS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
-ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 REASONS = {
     "truncated_tar": "the tar ends too early; the samples before the cut are kept, the rest is lost",
@@ -58,8 +52,8 @@ class _Rejected(ValueError):
 def judge(shard: str, key: str, parts: list[tuple[str, Member]]) -> dict[str, Any]:
     """The samples row of the members of one key (`parts`: extension and member), or its reject (has a `reason`).
 
-    Beside the table's columns a row says whether it `named_uid` (else its content gave one), and its `image_hash`:
-    blake2b-128 of the image bytes, 16 bytes.
+    Beside the table's columns a row says whether it `named_uid` (else its content gave one), its `image_hash`:
+    blake2b-128 of the image bytes, 16 bytes, and its `pixel_hash`: the same of its pixels.
     """
     uid = None
     try:
@@ -75,20 +69,22 @@ def judge(shard: str, key: str, parts: list[tuple[str, Member]]) -> dict[str, An
         image, text = _image(members), _text(members)
         named = uid is not None
         uid = uid or content_uid(image.data, members["txt"].data)
-        image_format, (width, height) = _decode(image.data)
+        picture = _decode(image.data)
+        width, height = picture.image.size
     except _Rejected as rejected:
         return reject(shard, key, rejected.reason, rejected.detail, uid)
     row: dict[str, Any] = {"uid": uid, "shard": shard, "key": printable(key)}
     for column, member in (("image", image), ("text", members["txt"]), ("json", members.get("json"))):
         row[f"{column}_offset"], row[f"{column}_size"] = (member.offset, member.size) if member else (None, None)
     return row | {
-        "image_format": image_format,
+        "image_format": picture.format,
         "text": text,
         "width": width,
         "height": height,
         "upstream": record,
         "named_uid": named,
         "image_hash": blake2b(image.data, digest_size=16).digest(),
+        "pixel_hash": picture.digest,
     }
 
 
@@ -134,17 +130,12 @@ def _text(members: Mapping[str, Member]) -> str:
     return text
 
 
-def _decode(data: bytes) -> tuple[str, tuple[int, int]]:
-    """Format and (width, height) of an image that decodes to its last pixel."""
+def _decode(data: bytes) -> Picture:
+    """An image that decodes to its last pixel, as training will decode it."""
     try:
-        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP")) as image:
-            image.load()
-            return FORMATS[image.format or ""], image.size
-    except UnidentifiedImageError as error:
-        raise _Rejected("undecodable_image", "not a JPEG, PNG or WebP picture") from error
-    except Exception as error:  # decoders raise whatever they like on damaged bytes; each means the same here
-        # Memory addresses in a message would make two runs' tables differ.
-        raise _Rejected("undecodable_image", ADDRESS.sub("", f"{type(error).__name__}: {error}")) from error
+        return decode(data)
+    except PictureError as error:
+        raise _Rejected("undecodable_image", str(error)) from error
 
 
 def reject(shard: str, member: str, reason: str, detail: str = "", uid: str | None = None) -> dict[str, Any]:

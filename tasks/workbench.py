@@ -20,13 +20,17 @@ import pyarrow.parquet as pq
 import torch
 
 from mgd_core.determinism import deterministic
+from mgd_core.errors import UserError
 from mgd_core.layout import ParameterLayout
 from mgd_core.learner import Batch, Learner
 from mgd_core.optimizers import Adam, Optimizer, Sgd, State
+from mgd_core.order import DataOrder
 from mgd_core.precision import PRECISIONS
 from mgd_core.schedules import constant, one_cycle, warmup_cosine
+from mgd_core.windows import WindowedOrder
 from tasks.catalog import BaseCatalog
 from tasks.pools import PoolRecord, load_pool
+from tasks.roles import Roles
 from tasks.runs import Run
 from tasks.uids import Bytes16
 
@@ -81,16 +85,20 @@ class Workbench(ABC):
         """One pass over parts of the pool, by positions; each row of weight 1. Read ahead."""
 
     @abstractmethod
-    def tasks(self, learner: Learner) -> dict[str, Task]:
+    def tasks(self, learner: Learner) -> Roles[Task]:
         """Target, held-out target and tests for a learner's model, in the precision of its parameters."""
 
     @abstractmethod
-    def task_size(self, name: str) -> int:
-        """Samples of a task."""
+    def task_sizes(self) -> Roles[int]:
+        """Samples of each task."""
 
     @abstractmethod
     def ranking(self, subset: str) -> npt.NDArray[np.float64]:
         """Scores (n,) by which a rival of the comparison picks samples: those of the lowest."""
+
+    def notes(self) -> list[str]:
+        """Sentences on what a person should know of pool and tasks before training."""
+        return []
 
     def __len__(self) -> int:
         return len(self.uids)
@@ -115,6 +123,28 @@ class Workbench(ABC):
         device = self.catalog.runtime.device
         rows = tuple(x.to(device) for x in batch.rows)
         return Batch(rows, batch.ids.to(device), batch.weights.to(device))
+
+
+class TooFewSamples(UserError, ValueError):
+    """A training multiset has fewer samples than a batch."""
+
+
+def data_order(bench: Workbench, counts: Counts, seed: int, round: int) -> DataOrder | WindowedOrder:
+    """The order of a training multiset's batches: from everywhere in the pool, or window by window.
+
+    Raises:
+        TooFewSamples: it has fewer samples than a batch.
+    """
+    o = bench.catalog.learner
+    distinct = int((counts > 0).sum())
+    if distinct < o.batch:
+        raise TooFewSamples(
+            f"catalog '{bench.catalog.name}': {distinct:,} different samples are to be trained on, and a batch needs "
+            f"{o.batch:,} (learner.batch). Use a smaller batch, or stop dropping samples earlier (descent.rounds, p)"
+        )
+    if o.window is None:
+        return DataOrder(counts, o.batch, o.steps, seed, round)
+    return WindowedOrder(counts, pool_shards(bench.pool.samples_path), o.window, o.batch, o.steps, seed, round)
 
 
 @contextmanager

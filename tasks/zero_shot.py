@@ -3,8 +3,8 @@ of an evaluation set. No sample stands in two of target, held-out target and tes
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +16,16 @@ from mgd_core.clip import ClipObjective
 from mgd_core.layout import ParameterLayout
 from mgd_core.zeroshot import Temperature, ZeroShotTask
 from tasks.catalog import CatalogError
+from tasks.decoding import pixel_digest
+from tasks.leaks import apart
 from tasks.pairs import resized
+from tasks.progress import say
 from tasks.remote_files import Reader
+from tasks.roles import Roles
 from tasks.set_targets import load_part
-from tasks.sheets import open_sheet
-from tasks.target_options import PartsOptions, TargetOptions, TaskOptions
+from tasks.sheets import TILES, Sheet, open_sheet
+from tasks.target_options import PartsOptions, TargetOptions, TaskOptions, in_template
+from tasks.task_kinds import check_keys, check_use, is_set
 from tasks.vocabulary import Vocabulary
 
 POOL_SPLIT = "pool"
@@ -37,7 +42,17 @@ class TaskData:
     classes: list[str]
     class_texts: list[list[str]]
     identities: list[str]
-    """What each image (n,) is known by, wherever it stands."""
+    """What each image (n,) is known by, wherever it stands: its decoded pixels."""
+    places: list[str]
+    """File and member of each image (n,)."""
+    told: str = ""
+    """What was read, and what was not."""
+
+    def only(self, kept: Sequence[int]) -> TaskData:
+        """The same task with these of its images; all classes stay."""
+        at = list(kept)
+        identities, places = [self.identities[i] for i in at], [self.places[i] for i in at]
+        return replace(self, images=self.images[at], labels=self.labels[at], identities=identities, places=places)
 
     @property
     def texts(self) -> list[str]:
@@ -58,11 +73,6 @@ class TaskData:
         return ZeroShotTask(objective, layout, images, labels, tokens, temperature)
 
 
-def is_set(options: TaskOptions) -> bool:
-    """Whether a task is of an evaluation set, not of a sheet."""
-    return "://" in options.source or (Path(options.source) / options.folder / "nshards.txt").is_file()
-
-
 def load_task(
     options: TaskOptions, size: int, parts: PartsOptions | None = None, reader: Reader | None = None
 ) -> TaskData:
@@ -73,44 +83,39 @@ def load_task(
         classes.
         EvalSetError: the evaluation set cannot be used as it is.
     """
+    check_use(options)
     if is_set(options):
         part = load_part(options, parts or PartsOptions(), size, reader)
         images = torch.from_numpy(part.images)
-        return TaskData(images, torch.tensor(part.labels), part.classes, part.class_texts, part.identities)
+        known = part.digests, part.places, part.told
+        return TaskData(images, torch.tensor(part.labels), part.classes, part.class_texts, *known)
     return _load_sheet_task(options, size)
 
 
-def load_targets(targets: TargetOptions, size: int, reader: Reader | None = None) -> dict[str, TaskData]:
-    """The target, the held-out target and the tests, by name.
+def load_targets(targets: TargetOptions, size: int, reader: Reader | None = None) -> Roles[TaskData]:
+    """The target, the held-out target and the tests; whoever watches is told what was left out of them.
 
     Raises:
-        CatalogError: a sample stands in two of target, held-out target and tests.
+        CatalogError: a picture stands in two of target, held-out target and tests, and `on_leak` does not leave it out.
     """
-    options = {"target": targets.target, "heldout": targets.heldout, **targets.tests}
-    loaded = {name: load_task(task, size, targets.parts, reader) for name, task in options.items()}
-    _check_apart(loaded)
+    loaded, told = load_told(targets, size, reader)
+    for sentence in told:
+        say(sentence)
     return loaded
 
 
-def _check_apart(loaded: Mapping[str, TaskData]) -> None:
-    """Test data must not choose, and neither may be differentiated; tests may share samples."""
-    owner: dict[str, str] = {}
-    for name, data in loaded.items():
-        role = name if name in ("target", "heldout") else "tests"
-        shared = [one for one in data.identities if owner.setdefault(one, role) != role]
-        if shared:
-            raise CatalogError(
-                f"{len(shared)} of the {len(data.identities)} samples of '{name}' are also in "
-                f"{' and '.join(sorted({owner[one] for one in shared}))}, for instance {shared[0]}: what is tested on "
-                "must be apart. Take parts of the same folders (equal pictures are in one part there), or other splits"
-            )
+def load_told(targets: TargetOptions, size: int, reader: Reader | None = None) -> tuple[Roles[TaskData], list[str]]:
+    """The same, and a sentence on each task that lost some pictures."""
+    check_keys(targets)
+    loaded = targets.roles.map(lambda _, task: load_task(task, size, targets.parts, reader))
+    return apart(loaded, targets.on_leak)
 
 
 def _load_sheet_task(options: TaskOptions, size: int) -> TaskData:
     if options.classes is None:
         raise CatalogError(
             f"task on split '{options.split}' of {options.source}: a sheet needs `classes`, the column that names the "
-            "class of an image; an evaluation set has a folder with nshards.txt, and there is none"
+            "class of an image"
         )
     sheet = open_sheet(Path(options.source))
     where = f"task on split '{options.split}' of {options.source}"
@@ -131,14 +136,22 @@ def _load_sheet_task(options: TaskOptions, size: int) -> TaskData:
         )
     classes = sorted(described)
     position = {name: i for i, name in enumerate(classes)}
-    images = np.stack([resized(Image.fromarray(_rgb(tile)), size) for tile in sheet.images(options.split)])
+    tiles = [Image.fromarray(_rgb(tile)) for tile in sheet.images(options.split)]
+    images = np.stack([resized(tile, size) for tile in tiles])
     return TaskData(
         torch.from_numpy(images),
         torch.tensor([position[label] for label in labels]),
         classes,
         [described[name] for name in classes],
-        [str(uid) for uid in sheet.rows(options.split)["uid"].to_pylist()],
+        [pixel_digest(tile).hex() for tile in tiles],
+        [f"{options.source}/{TILES}, tile {tile}" for tile in sheet.rows(options.split)["tile"].to_pylist()],
+        _told(options, sheet),
     )
+
+
+def _told(options: TaskOptions, sheet: Sheet) -> str:
+    n = sheet.splits[options.split]
+    return f"{n:,} of the {sheet.table.num_rows:,} tiles in {options.source}: its split '{options.split}'"
 
 
 def _class_texts(options: TaskOptions, rows: list[dict[str, object]]) -> dict[str, list[str]]:
@@ -154,7 +167,8 @@ def _class_texts(options: TaskOptions, rows: list[dict[str, object]]) -> dict[st
     for name, distinct in values.items():
         ordered = sorted(distinct)
         chosen = [ordered[i * len(ordered) // longest] for i in range(longest)]
-        described[name] = [template.format(text) for text in chosen for template in options.templates or (TEMPLATE,)]
+        templates = options.templates or (TEMPLATE,)
+        described[name] = [in_template(template, text) for text in chosen for template in templates]
     return described
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 
+CATALOGS = Path(__file__).resolve().parents[2] / "catalogs"
+"""Where the catalogs that come with mgd lie; `tasks.catalog` has it too, and is slow to import for a word of help."""
 Make = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
 """Adds a command: its name, what runs it, and what it says of itself."""
 
@@ -21,6 +25,18 @@ def flow_session(home: Path) -> Iterator[str]:
 
         with shown_progress():
             yield url
+
+
+def names_in(folder: Path) -> str:
+    """The catalogs of a folder by name, for a line of help."""
+    return ", ".join(sorted(path.stem for path in folder.glob("*.toml"))).replace("%", "%%")
+
+
+def plain_output() -> None:
+    """Let no character end a command: what the terminal's encoding lacks is written as an escape."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def whole(text: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from flows.commands import Make, flow_session
+from flows.commands import CATALOGS, Make, flow_session, names_in
 
 OVER = 3
 """Exit status of a census that found more than the catalog allows; 1 is any failure to take it."""
@@ -21,14 +21,16 @@ census.limits)."""
 def add_census(make: Make) -> None:
     """Add the command's parser."""
     made = make("census", _run, TEXT)
-    made.add_argument("catalog", help="a TOML file, or the name of a catalog that comes with mgd")
+    made.add_argument("catalog", help=f"a TOML file, or a catalog that comes with mgd: {names_in(CATALOGS)}")
 
 
 def _run(options: argparse.Namespace) -> int:
     from tasks.catalog import check_sources, find_catalog, load_pair_catalog
+    from tasks.target_check import check_targets
 
-    check_sources(load_pair_catalog(find_catalog(options.catalog), "mgd census"))
-    home = options.home.resolve()
+    catalog, home = load_pair_catalog(find_catalog(options.catalog), "mgd census"), options.home.resolve()
+    check_sources(catalog)
+    check_targets(catalog, home)
     with flow_session(home):
         from flows.census import run_census
 

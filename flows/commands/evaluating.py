@@ -47,7 +47,7 @@ def _run(options: argparse.Namespace) -> int:
     with shown_progress():
         done, out, run = (_checkpoint if options.checkpoint else _subset)(options)
     print(format_evaluations(done))
-    print(f"\nresults  {out / RESULTS}")
+    print(f"\nresults  {out / RESULTS}" if (out / RESULTS).exists() else "")
     print(f'ask      mgd sql --home {options.home} --run {run} "select * from evaluations"')
     return 0
 

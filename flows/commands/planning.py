@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from flows.commands import Make, flow_session
+from flows.commands import CATALOGS, Make, flow_session, names_in
 
 TEXT = """say what a catalog's reverse sweeps will keep, recompute and take
 
@@ -16,14 +16,15 @@ a round. Below it, what the same round would take with every state kept, and wit
 def add_plan(make: Make) -> None:
     """Add the command's parser."""
     made = make("plan", _run, TEXT)
-    made.add_argument("catalog", help="a TOML file, or the name of a catalog that comes with mgd")
+    made.add_argument("catalog", help=f"a TOML file, or a catalog that comes with mgd: {names_in(CATALOGS)}")
 
 
 def _run(options: argparse.Namespace) -> int:
-    from tasks.catalog import check_sources, find_catalog, load_catalog
+    from tasks.beforehand import check_beforehand
+    from tasks.catalog import find_catalog, load_catalog
 
-    check_sources(load_catalog(find_catalog(options.catalog)))
     home = options.home.resolve()
+    check_beforehand(load_catalog(find_catalog(options.catalog)), home)
     with flow_session(home):
         from flows.planning import run_plan
 

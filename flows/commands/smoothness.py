@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from flows.commands import Make, flow_session
+from flows.commands import CATALOGS, Make, flow_session, names_in
 
 BELOW = 3
 """Exit status where the recipe is below the catalog's bar; 1 is any failure to measure it."""
@@ -32,7 +32,7 @@ learning_rate = [5e-4, 2e-3]"""
 def add_smoothness(make: Make) -> None:
     """Add the command's parser."""
     made = make("smoothness", _run, TEXT)
-    made.add_argument("catalog", help="a TOML file, or the name of a catalog that comes with mgd")
+    made.add_argument("catalog", help=f"a TOML file, or a catalog that comes with mgd: {names_in(CATALOGS)}")
     text = "random directions, at least 2 (default: the catalog's smoothness.directions)"
     made.add_argument("--directions", type=int, help=text)
     made.add_argument("--h", type=float, help="step along a direction (default: the catalog's smoothness.h)")
@@ -42,15 +42,15 @@ def add_smoothness(make: Make) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from tasks.catalog import check_sources, find_catalog, load_catalog
+    from tasks.beforehand import check_beforehand
+    from tasks.catalog import find_catalog, load_catalog
 
-    catalog = load_catalog(find_catalog(options.catalog))
-    check_sources(catalog)
+    catalog, home = load_catalog(find_catalog(options.catalog)), options.home.resolve()
     measure = {
         name: value for name in ("directions", "h", "lds_subsets") if (value := getattr(options, name)) is not None
     }
     _check(measure, options.sweep and not any(catalog.smoothness.menu.model_dump().values()))
-    home = options.home.resolve()
+    check_beforehand(catalog, home)
     with flow_session(home):
         from flows.smoothness import run_smoothness
 

@@ -1,10 +1,22 @@
 """Catalogs: what is refused, and what the message says."""
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tasks.catalog import CATALOGS, CatalogError, check_sources, find_catalog, load_catalog
+from tasks.pools import build_pool
+from tasks.runs import begin_run
+from tasks.text_workbench import TextWorkbench
+from tasks.workbench import opened
+from tasks.zero_shot import load_task
+from tests.small_catalog import CATALOG as PAIRS
+from tests.small_catalog import small_catalog
+from tests.small_texts import CATALOG as TEXTS
+from tests.small_texts import small_texts
 
 
 def written(tmp_path: Path, old: str, new: str) -> Path:
@@ -73,3 +85,122 @@ def test_a_missing_source_says_how_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(CatalogError, match=r"pool.source .*nowhere is not there. Ask Ann."):
         check_sources(load_catalog(path))
     check_sources(load_catalog(find_catalog("emoji")))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("learning_rate = 1e-3", "learning_rate = inf", "learner.learning_rate.*finite"),
+        ("learning_rate = 1e-3", "learning_rate = nan", "learner.learning_rate.*finite"),
+        ("learning_rate = 1e-3", "learning_rate = 0", "learner.learning_rate.*greater than 0"),
+        ("learning_rate = 1e-3", "learning_rate = 1e-300", "learner.learning_rate.*float32"),
+        ("weight_decay = 0.01", "weight_decay = inf", "learner.weight_decay.*finite"),
+        ("weight_decay = 0.01", "b1 = 1.0", "learner.b1.*less than 1"),
+        ("weight_decay = 0.01", "eps = 1e-60", "learner.eps.*float32"),
+        ("steps = 64", "steps = true", "learner.steps.*true and false"),
+        ("steps = 64", "steps = 1000000000000", "learner.steps.*less than or equal"),
+        ("p = 1.0", "p = 0", "descent.p.*greater than 0"),
+        ("p = 1.0", "p = 1.5", "descent.p.*less than or equal to 1"),
+        ("select = ", "seed = -1\nselect = ", "descent.seed.*greater than or equal to 0"),
+        ("select = ", "seed = 100000000000000000000\nselect = ", "descent.seed.*less than or equal"),
+        ("rounds = ", 'plan = "auto"\ndevice_memory = 0\nrounds = ', "descent.device_memory.*greater than 0"),
+        ("seeds = [101, 102, 103]", "seeds = []", "comparison.seeds.*empty"),
+        ("seeds = [101, 102, 103]", "seeds = [101, 101]", "comparison.seeds.*101 stands there twice"),
+        ("seeds = [101, 102, 103]", "seeds = [101, -1]", "comparison.seeds.1"),
+        ("seeds = [101, 102, 103]", 'seeds = [1]\n[runtime]\ndevice = "cdua"', "runtime.device.*a device is 'cpu'"),
+        ("seeds = [101, 102, 103]", 'seeds = [1]\n[runtime]\ndecoded_disk = "-1GB"', "runtime.decoded_disk"),
+        ("seeds = [101, 102, 103]", "seeds = [1]\n[smoothness]\nh = inf", "smoothness.h.*finite"),
+        ("seeds = [101, 102, 103]", "seeds = [1]\n[smoothness]\nlds_subsets = 2", "lds_subsets.*3 subsets or more"),
+        ("seeds = [101, 102, 103]", "seeds = [1]\n[census.limits]\ngap = 1.5", "census.limits.gap"),
+        ("seeds = [101, 102, 103]", "seeds = [1]\n[pool.remote]\ntimeout_s = inf", "pool.remote.timeout_s.*finite"),
+        ('source = "pools/fashion"', 'source = ""', "pool.source.*names nothing"),
+        ('source = "pools/fashion"', "source = []", "pool.source.*empty"),
+    ],
+)
+def test_values_without_a_meaning_are_refused_by_their_key(tmp_path: Path, old: str, new: str, message: str) -> None:
+    with pytest.raises(CatalogError, match=message):
+        load_catalog(written(tmp_path, old, new))
+
+
+@pytest.mark.parametrize("name", ["target", "heldout", "Held-Out", "a/b", "..", "", "x" * 101, "a\\u0000b", " a"])
+@pytest.mark.parametrize("kind", [PAIRS, TEXTS], ids=["pairs", "texts"])
+def test_a_test_cannot_take_the_name_of_a_role_or_leave_its_place(tmp_path: Path, kind: str, name: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(re.sub(r"\[targets\.tests\.\w+\]", lambda _: f'[targets.tests."{name}"]', kind))
+    with pytest.raises(CatalogError, match=r"key 'targets\.tests\."):
+        load_catalog(path)
+
+
+def test_a_test_called_like_the_pool_leaves_the_pools_hidden_states_alone(tmp_path: Path) -> None:
+    changes = (
+        ("[targets.tests.sums]", "[targets.tests.pool]"),
+        ("max_tokens = 16", "max_tokens = 16\ntrained_layers = 1"),
+    )
+    path, home = small_texts(tmp_path, *changes), tmp_path / "home"
+    catalog = load_catalog(path)
+    pool = build_pool(catalog.pool.sources, home, catalog.pool.build_options())
+    with opened(begin_run(home, path, pool).directory) as bench:
+        assert isinstance(bench, TextWorkbench)
+        assert len(bench.sequences) == 120 and bench.sequences.states is not None
+        assert len(bench.sequences.states) == len(bench.sequences.tokens)
+        assert list(bench.task_rows.tests) == ["pool"] and bench.task_sizes().tests == {"pool": 16}
+
+
+@pytest.mark.parametrize(
+    ("templates", "message"),
+    [
+        ('["a {} {"]', "brace too many"),
+        ('["{0}"]', r"has no \{\}"),
+        ('["a photo"]', "all classes would read the same"),
+        ("[]", "empty"),
+        ('["a {}", "a {}"]', "'a {}' stands there twice"),
+    ],
+)
+def test_templates_without_a_sense_are_refused(tmp_path: Path, templates: str, message: str) -> None:
+    old = 'templates = ["a photo of a {}", "a picture of a {}"]'
+    with pytest.raises(CatalogError, match=f"targets.target.templates.*{message}"):
+        load_catalog(written(tmp_path, old, f"templates = {templates}"))
+
+
+def test_a_template_of_clip_benchmark_is_read_as_one(tmp_path: Path) -> None:
+    path = small_catalog(tmp_path, ('classes = "label"\n', 'classes = "label"\ntemplates = ["the {c}, {}"]\n'))
+    task = load_task(load_catalog(path).targets.target, 8)  # type: ignore[attr-defined]
+    name = task.classes[0].replace("-", " ")
+    assert task.class_texts[0] == [f"the {name}, {name}"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "catalog is empty"),
+        (b"\xef\xbb\xbf", "catalog is empty"),
+        ("name = 'é'\n".encode("latin-1"), "line 1 is not text in UTF-8"),
+        ("name = 'x'\n".encode("utf-16"), "not text in UTF-8"),
+        (b"\x00\x01\x02", "not valid TOML"),
+        (b"a = " + b"[" * 100_000, "not valid TOML"),
+        (b"#" * (5 << 20), "too many for the catalog"),
+    ],
+)
+def test_a_file_that_is_no_catalog_is_told_from_one(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_bytes(content)
+    with pytest.raises(CatalogError, match=message):
+        load_catalog(path)
+
+
+@pytest.mark.parametrize("name", ["", "a\0b", "x" * 5000, "DIRECTORY"])
+def test_a_name_that_is_no_file_is_told(tmp_path: Path, name: str) -> None:
+    with pytest.raises(CatalogError, match="come with mgd"):
+        find_catalog(str(tmp_path) if name == "DIRECTORY" else name)
+
+
+def test_a_catalog_is_read_with_a_byte_order_mark_and_in_any_locale(tmp_path: Path) -> None:
+    path = written(tmp_path, "description = ", 'description = "Vêtements" #')
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    code = "import sys; from pathlib import Path; from tasks.catalog import load_catalog as read\n"
+    code += "print(ascii(read(Path(sys.argv[1])).description))"
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PATH": ""}
+    said = subprocess.run(
+        [sys.executable, "-c", code, str(path)], env=plain, capture_output=True, text=True, check=True
+    )
+    assert said.stdout == "'V\\xeatements'\n"

@@ -119,6 +119,12 @@ def test_classification(encoder: OpenClipEncoder, tmp_path: Path) -> None:
         "mean_per_class_recall": np.mean(recalls),
     })  # fmt: skip
     assert evaluate_set(found, encoder, batch=23).metrics == done.metrics
+    share = done.metrics["acc1"] or 0.0
+    assert done.errors["acc1"] == (23, pytest.approx((share * (1 - share) / 23) ** 0.5))
+    (row,) = [row for row in evaluation_rows([done], "mgd", 1, 64) if row["metric"] == "acc5"]
+    assert (row["n"], row["standard_error"]) == done.errors["acc5"]
+    assert set(done.errors) == {"acc1", "acc5", "mean_per_class_recall"}
+    assert f"±{done.errors['acc1'][1]:.4f}" in format_evaluations([done])
 
 
 def test_four_classes_have_no_acc5(encoder: OpenClipEncoder, tmp_path: Path) -> None:
@@ -182,7 +188,11 @@ def test_retrieval(encoder: OpenClipEncoder, tmp_path: Path) -> None:
         of_image = [any(owner[t] == i for t in ranks(row)[:k]) for i, row in enumerate(images @ texts.T)]
         assert done.metrics[f"image_retrieval_recall@{k}"] == pytest.approx(np.mean(of_text))
         assert done.metrics[f"text_retrieval_recall@{k}"] == pytest.approx(np.mean(of_image))
+        for way, asked in (("image", of_text), ("text", of_image)):
+            error = np.std(asked) / len(asked) ** 0.5
+            assert done.errors[f"{way}_retrieval_recall@{k}"] == (len(asked), pytest.approx(error))
     both = [done.metrics[f"{way}_retrieval_recall@1"] for way in ("text", "image")]
+    assert done.errors["mean_recall@1"][0] == len(pictures) and 0 < done.errors["mean_recall@1"][1] < 0.5
     assert done.metrics["mean_recall@1"] == pytest.approx(sum(v for v in both if v is not None) / 2)
 
 
@@ -311,7 +321,7 @@ def test_what_a_run_trained_scores_as_its_own_test_task(tmp_path: Path) -> None:
         encoder = run_encoder(bench, counts, "everything", 7)
         learner, _ = bench.learner(counts, 7)
         theta = trained_parameters(bench, counts, "everything", 7)
-        score = bench.tasks(learner)["fashion"].score(theta)
+        score = bench.tasks(learner).tests["fashion"].score(theta)
         done = evaluate_set(found, encoder)
         assert done.metrics["acc1"] == pytest.approx(score.accuracy) and done.samples == 40
         assert not torch.equal(encoder.texts(["trouser"]), encoder.texts(["coat"]))
@@ -346,6 +356,7 @@ def test_names_of_folders() -> None:
     assert set(folder_names().values()) == set(tasks())
 
 
+SENTENCES = "zeroshot_classification_templates.txt"
 GOOD = {"cls": b"0", "png": picture(0)}
 Change = Callable[[Path], Any]
 
@@ -372,6 +383,25 @@ Change = Callable[[Path], Any]
         ([GOOD], lambda d: _cut(d / "test/0.tar"), "without its end-of-archive block"),
         ([GOOD], lambda d: _twice(d / "test/0.tar"), "comes twice"),
         ([], lambda d: write_set(d, [], CLASSES, per_shard=1), "nshards.txt: says '0'"),
+        ([GOOD], lambda d: (d / "test/nshards.txt").write_text("9" * 12), "not a number of tars"),
+        ([GOOD] * 6, lambda d: (d / "test/nshards.txt").write_text("1"), "says 1, so 1.tar would be passed over"),
+        ([GOOD] * 6, lambda d: (d / "test/0.tar").unlink(), "it says 2, there is no 0.tar (1.tar there)"),
+        ([GOOD], lambda d: (d / "test/0.tar").rename(d / "test/00000.tar"), "there is no 0.tar (00000.tar there)"),
+        ([GOOD], lambda d: shutil.copy(d / "test/0.tar", d / "test/more.TAR"), "more.TAR would be passed over"),
+        ([GOOD], lambda d: shutil.copy(d / "test/0.tar", d / "test/1.tar.gz"), "1.tar.gz would be passed over"),
+        ([GOOD], lambda d: (d / "test/0.tar").unlink(), "there is no 0.tar (none at all there)"),
+        ([GOOD], lambda d: (d / "classnames.txt").write_text("cat\n\ndog\n"), "classnames.txt: line 2 of 3 is blank"),
+        ([GOOD], lambda d: (d / "classnames.txt").write_text("\ncat\ndog\n"), "classnames.txt: line 1 of 3 is blank"),
+        ([GOOD], lambda d: (d / "classnames.txt").write_text("a\nb\na\n"), "classnames.txt: 'a' stands in lines 1, 3"),
+        ([GOOD], lambda d: (d / "classnames.txt").write_text("a\nb\na \r\n"), "'a' stands in lines 1, 3"),
+        ([GOOD], lambda d: (d / SENTENCES).write_text("a {c}\n \nthe {c}\n"), "templates.txt: line 2 of 3 is blank"),
+        ([GOOD], lambda d: (d / SENTENCES).write_text("a {c}\na {c}\n"), "templates.txt: 'a {c}' stands in lines 1, 2"),
+        ([GOOD], lambda d: (d / SENTENCES).write_text("a {}\n"), "templates.txt: template 'a {}' has no {c}"),
+        ([GOOD], lambda d: (d / SENTENCES).unlink(), "templates.txt: not there"),
+        ([{**GOOD, "cls": b"cat"}], None, "0.tar, sample 's0000000': its label is 'cat'"),
+        ([{**GOOD, "cls": b"1.0"}], None, "its label is '1.0'"),
+        ([{**GOOD, "cls": b""}], None, "its label is ''"),
+        ([GOOD, {"cls": b"0", "png": b"GIF89a"}], None, "member 's0000001.png': its image cannot be decoded (not a"),
     ],
 )  # fmt: skip
 def test_a_set_that_is_not_sound_is_refused(
@@ -382,6 +412,49 @@ def test_a_set_that_is_not_sound_is_refused(
         change(directory)
     with pytest.raises(EvalSetError, match=re.escape(told)):
         evaluate_sets([str(directory)], encoder, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "text", [b"cat\r\ndog\r\n", b"\xef\xbb\xbfcat\ndog", b"cat\ndog\n\n \n", b"  cat\t\ndog\r"]
+)
+def test_marks_line_ends_and_blank_lines_at_the_end_shift_no_label(text: bytes, tmp_path: Path) -> None:
+    directory = write_set(tmp_path / "wds_own_test", [GOOD], CLASSES)
+    (directory / "classnames.txt").write_bytes(text)
+    (directory / SENTENCES).write_bytes(text.replace(b"cat", b"a {c}").replace(b"dog", b"the {c}"))
+    (directory / "test" / "nshards.txt").write_bytes(b"\xef\xbb\xbf1\r\n")
+    found = open_eval_set(str(directory))
+    assert (found.classes, found.templates) == (("cat", "dog"), ("a {c}", "the {c}"))
+
+
+def test_datacomps_sets_are_taken_as_published(tmp_path: Path) -> None:
+    """ImageNet's list has two names twice; whatever a set of it is called, it is no mistake there."""
+    from open_clip import IMAGENET_CLASSNAMES
+
+    told: list[str] = []
+    watch(lambda what, _, __: told.append(what))
+    for folder in ("wds_imagenet1k_test", "wds_imagenet1k"):
+        directory = write_set(tmp_path / folder, [GOOD], IMAGENET_CLASSNAMES)
+        assert open_eval_set(str(directory)).classes == tuple(IMAGENET_CLASSNAMES)
+    watch(None)
+    assert len(told) == 1 and "missile, sunglasses there more than once; taken as published" in told[0]
+
+
+def test_what_is_not_read_is_told(tmp_path: Path, encoder: OpenClipEncoder) -> None:
+    directory = write_set(tmp_path / "sets" / "wds_own_test", [GOOD], CLASSES)
+    write_set(directory, [GOOD], CLASSES, folder="train")
+    write_set(tmp_path / "sets" / "wds_half_test", [GOOD], CLASSES, folder="train")
+    (tmp_path / "linked").symlink_to(tmp_path / "sets")
+    told: list[str] = []
+    watch(lambda what, _, __: told.append(what))
+    evaluate_sets([str(tmp_path / "linked")], encoder, tmp_path / "out")
+    watch(None)
+    assert any(one.endswith("wds_half_test: passed over, it has train and no test folder") for one in told)
+    assert any(one.endswith("wds_own_test: test is read; left unread: train") for one in told)
+    assert not (tmp_path / "out" / "eval_results.jsonl").exists()  # there are no tasks of DataComp's to write down
+    (tmp_path / "sets" / "wds_half_test" / "train").rename(tmp_path / "sets" / "wds_half_test" / "test")
+    (tmp_path / "sets" / "wds_half_test" / "test" / "nshards.txt").unlink()
+    with pytest.raises(EvalSetError, match="has tars in test, but no"):
+        find_eval_sets(str(tmp_path / "sets"))
 
 
 def _cut(tar: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tasks import metrics
+from tasks.task_groups import by_group, group_errors
 
 SEEDS = range(12)
 
@@ -96,3 +97,29 @@ def test_average_precision(seed: int) -> None:
         at = [place for place, i in enumerate(order, 1) if truth[i, c]]
         naive.append(sum((number / place) for number, place in enumerate(at, 1)) / max(len(at), 1))
     assert metrics.average_precision(scores, truth) == pytest.approx(sum(naive) / 4)
+
+
+
+def test_standard_errors_are_those_of_drawing_the_samples_again() -> None:
+    """Against the spread of the metric over many draws of the same samples, with replacement within each class."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1, 4], [40, 10, 90])
+    predicted = np.where(rng.random(140) < 0.6, labels, 1)
+    right = predicted == labels
+    share = right.mean()
+    assert metrics.standard_error(right) == pytest.approx((share * (1 - share) / 140) ** 0.5)
+    drawn = []
+    for _ in range(4000):
+        again = np.concatenate([rng.choice(np.flatnonzero(labels == c), (labels == c).sum()) for c in (0, 1, 4)])
+        drawn.append(metrics.mean_per_class_recall(predicted[again], labels[again]))
+    assert metrics.mean_per_class_error(predicted, labels) == pytest.approx(np.std(drawn), rel=0.06)
+
+
+def test_a_group_has_the_error_of_its_own_samples() -> None:
+    right = np.array([1, 1, 0, 0, 1, 0, 1, 1], bool)
+    found = by_group("acc", right, {"region": np.array([0, 0, 0, 0, 3, 3, 3, 3])}, "acc_worst_region")
+    errors = group_errors(found, 8)
+    assert errors["acc_avg"] == (8, pytest.approx((5 / 8 * 3 / 8 / 8) ** 0.5))
+    assert errors["acc_region:0"] == errors["acc_worst_region"] == (4, 0.25)
+    assert errors["acc_region:3"] == (4, pytest.approx((3 / 16 / 4) ** 0.5))
+    assert set(errors) == {"acc_avg", "acc_region:0", "acc_region:3", "acc_worst_region"}

@@ -81,7 +81,7 @@ def test_lds_is_the_rank_correlation_of_whole_trainings_with_their_prediction(tm
     rows = read(tmp_path / "home", directory.name, "smoothness", 0).to_pylist()
     with opened(directory) as bench:
         learner, state = bench.learner(np.ones(240, np.int64), 0)
-        target = bench.tasks(learner)["target"]
+        target = bench.tasks(learner).target
         g = replay(learner, state, target.target, keep_all(2, 8), 240).example.numpy()
         before = target.score(train(learner, state)[0].theta).loss
         drops = drop_sets(240, 0.1, 4, 0)
@@ -98,7 +98,7 @@ def test_a_direction_is_that_of_three_whole_trainings(finished: Path, options: S
         learner, state = bench.learner(np.ones(240, np.int64), 0)
         v = options.h * direction(240, 0, 1)
         ends = [train(reweighted(learner, k * v, 2), state)[0].theta for k in (0, 1, 2)]
-        target = bench.tasks(learner)["target"]
+        target = bench.tasks(learner).target
         losses = [target.score(theta).loss for theta in ends]
     assert (row["variant"], row["direction"], row["h"], row["failure"]) == ("as it is", 1, 0.1, "")
     assert row["score"] == score(*ends) and 0.5 < row["score"] < 1

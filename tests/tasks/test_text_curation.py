@@ -113,13 +113,13 @@ def test_accuracy_is_that_of_the_likeliest_option_and_exact_match_that_of_greedy
         assert isinstance(bench, TextWorkbench)
         learner, _ = bench.learner(np.ones(len(bench), np.int64), 0)
         theta = load_parameters(bench.run.work("round-002", "replayed.json"))
-        score = bench.tasks(learner)["target"].score(theta)
+        score = bench.tasks(learner).target.score(theta)
         whole = load_causal_lm(CausalLmOptions(Path(bench.catalog.model.folder))).eval()
         named = {name.removeprefix("body."): p for name, p in learner.layout.unflatten(theta).items()}
         whole.load_state_dict({f"model.{n}" if n != "head.weight" else "lm_head.weight": p for n, p in named.items()})
         tokenizer = TextTokenizer(bench.catalog.model)
         likely, exact = [], []
-        for question in bench.task_rows["target"].questions:
+        for question in bench.task_rows.target.questions:
             scores = []
             for option in question.options:
                 one = tokenizer.sequences([question.prompt], [option])
