@@ -1,5 +1,6 @@
 """Catalogs: what is refused, and what the message says."""
 
+import os
 import re
 import subprocess
 import sys
@@ -204,3 +205,11 @@ def test_a_catalog_is_read_with_a_byte_order_mark_and_in_any_locale(tmp_path: Pa
         [sys.executable, "-c", code, str(path)], env=plain, capture_output=True, text=True, check=True
     )
     assert said.stdout == "'V\\xeatements'\n"
+
+
+def test_a_terminal_that_lacks_a_character_ends_no_command(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "flows.cli", "curate", "Vêtements", "--home", str(tmp_path)]
+    ended = subprocess.run(
+        command, env=os.environ | {"PYTHONIOENCODING": "ascii"}, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 1 and r"no catalog 'V\xeatements'" in ended.stderr and "Traceback" not in ended.stderr
