@@ -109,9 +109,7 @@ def _raw_embedding(
     weight: Tensor, indices: Tensor, padding_idx: int = -1, scale_grad_by_freq: bool = False, sparse: bool = False
 ) -> Tensor:
     """``torch.embedding``, to which a negative ``padding_idx`` is none."""
-    return embedding(
-        indices, weight, padding_idx if padding_idx >= 0 else None, scale_grad_by_freq=scale_grad_by_freq
-    )
+    return embedding(indices, weight, padding_idx if padding_idx >= 0 else None, scale_grad_by_freq=scale_grad_by_freq)
 
 
 def embedding_bag(

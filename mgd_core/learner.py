@@ -67,12 +67,12 @@ class Learner:
             return self.optimizer
         return replace(self.optimizer, weight_decay=float(self.weight_decays[t]))  # type: ignore[type-var]
 
-    def gradient(self, state: State, t: int) -> tuple[Tensor, Tensor]:
-        """Loss (scalar) of step ``t`` and its gradient (P,) at ``state``."""
-        batch = self.batches(t)
+    def gradient(self, state: State, t: int, batch: Batch | None = None) -> tuple[Tensor, Tensor]:
+        """Loss (scalar) of step ``t`` and its gradient (P,) at ``state``; ``batch``: that of the step, if at hand."""
+        batch = self.batches(t) if batch is None else batch
         return value_and_gradient(self.objective, self.layout, state.theta, batch.rows, batch.weights, self.chunk)
 
-    def step(self, state: State, t: int) -> tuple[State, Tensor]:
-        """State after step ``t`` and the loss (scalar) before it."""
-        loss, g = self.gradient(state, t)
+    def step(self, state: State, t: int, batch: Batch | None = None) -> tuple[State, Tensor]:
+        """State after step ``t`` and the loss (scalar) before it; ``batch``: that of the step, if at hand."""
+        loss, g = self.gradient(state, t, batch)
         return self.optimizer_at(t).update(state, g, t, self.lr(t, state.theta)), loss
