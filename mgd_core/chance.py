@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
 
 from mgd_core.objective import Objective
 from mgd_core.refusals import RefusedModel, modules_of
@@ -30,14 +30,14 @@ def check_repeatable(objective: Objective, theta: Tensor, run: Callable[[], None
     run()
     if _drawn(theta) != before:
         raise RefusedModel(
-            f"{_drawing_layer(objective, theta, run)} draws at random: a replayed step would differ from the first one, "
+            f"{_drawing_layer(objective, theta, run)} draws at random: a replayed step would differ from the first, "
             "and the metagradient would be of neither. Set dropout and the like to 0, or the layer to eval mode; noise "
             "that is wanted can be drawn beforehand and be a column of the rows."
         )
     changed = kept.restored()
     if changed:
         raise RefusedModel(
-            f"{changed} changes while the model runs (a running mean, a power iteration, a counter): a step would be no "
+            f"{changed} changes while the model runs (a running mean, a power iteration, a counter): a step is no "
             "function of its state, and a replay would differ. Freeze it (eval mode), or make it a parameter."
         )
 
@@ -49,7 +49,7 @@ def seen_precision(theta: Tensor, run: Callable[[], None]) -> float:
     return seen.eps
 
 
-class _Coarsest(TorchDispatchMode):
+class _Coarsest(TorchFunctionMode):
     def __init__(self, theta: Tensor) -> None:
         super().__init__()
         rounded = theta.dtype == torch.float32 and (
@@ -59,7 +59,7 @@ class _Coarsest(TorchDispatchMode):
         )
         self.eps = 2.0**-10 if rounded else torch.finfo(theta.dtype).eps
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         for x in result if isinstance(result, tuple | list) else (result,):
             if isinstance(x, Tensor) and x.is_floating_point() and x.numel() > 1:

@@ -44,8 +44,8 @@ MLPs (benchmarks/results/queries.md). CUDA: the same ratio for a launch of 5 us 
 
 
 Way = Literal["either", "forward", "double"]
-"""By which of the two ways a curvature product is taken: reverse over forward (mgd_core.derivatives), or double backward
-(here). ``either``: by the size of the problem. mgd_core.examination says which are exact for an objective."""
+"""By which way a curvature product is taken: reverse over forward (mgd_core.derivatives), or double backward (here).
+``either``: by the size of the problem. mgd_core.examination says which are exact for an objective."""
 
 
 class Finding(NamedTuple):
@@ -76,9 +76,8 @@ def curvature(
 
     Where double backward is not to be had, directions go one by one through mgd_core.derivatives, with a warning.
     """
-    n = rows[0].shape[0]
-    small = (chunk is None or chunk >= n) and n * layout.length <= DOUBLE_BELOW.get(theta.device.type, 0)
     arguments = (rows, weights, chunk)
+    small = is_small(theta, rows[0].shape[0], chunk)
     if v.ndim == 1 and (way == "forward" or (way == "either" and not small)):
         return curvature_product(objective, layout, theta, v, *arguments, inputs)
     directions = v if v.ndim > 1 else v[None]
@@ -99,6 +98,11 @@ def curvature(
     if v.ndim > 1:
         return product
     return CurvatureProduct(product.theta[0], product.weights[0], product.value[0], tuple(x[0] for x in product.inputs))
+
+
+def is_small(theta: Tensor, n: int, chunk: int | None) -> bool:
+    """Whether double backward is the faster way even for a single direction, for a batch of ``n`` rows."""
+    return (chunk is None or chunk >= n) and n * len(theta) <= DOUBLE_BELOW.get(theta.device.type, 0)
 
 
 def _one_by_one(

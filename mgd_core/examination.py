@@ -6,12 +6,13 @@ would be no function of its state), or whose features of a row depend on the row
 a candidate's probe would depend on its neighbours).
 
 Then its derivatives are compared: the gradient, H v, d<v, grad L>/dw and those by inputs, by the engine's two ways,
-reverse over forward (mgd_core.derivatives) and double backward (mgd_core.directions), with PyTorch's own double backward
-without any rule of ours; with central differences where PyTorch has none, or where a custom autograd.Function leaves it
-in doubt. PyTorch's forward mode ignores ``no_grad``, has no rule for some functions, and for others one over which a
-reverse pass raises or is wrong without a word. Where one way fails the other is taken; where both do the model is
-refused, with their reasons. It is looked at beside its first parameters, moved by a tenth, since at those of many
-models (gates and adapters of zeros) half of the layers have no derivative yet.
+reverse over forward (mgd_core.derivatives) and double backward (mgd_core.directions), with PyTorch's own double
+backward without any rule of ours; with central differences where PyTorch has none, or where a custom
+autograd.Function leaves it in doubt. PyTorch's forward mode ignores ``no_grad``, has no rule for some functions, and
+for others one over which a reverse pass raises or is wrong without a word. Where one way fails the other is taken;
+where both do the model is refused, with their reasons. For a problem so small that double backward is taken anyway
+nothing else is looked at. The place is beside the first parameters, moved by a tenth, since at those of many models
+(gates and adapters of zeros) half of the layers have no derivative yet.
 
 What a few rows do not show is left to the standing check of every reverse step (mgd_core.step_checks).
 Cost: about 40 passes over at most four rows; remembered for every objective.
@@ -38,7 +39,7 @@ from mgd_core.derivatives import (
     value_and_gradient,
 )
 from mgd_core.determinism import ambient_rng
-from mgd_core.directions import Finding, Way, candidates_along, curvature_products, encode_along
+from mgd_core.directions import Finding, Way, candidates_along, curvature_products, encode_along, is_small
 from mgd_core.dual_rules import plain_rules
 from mgd_core.errors import UserError
 from mgd_core.layout import ParameterLayout
@@ -80,7 +81,8 @@ def _remembered(learner: Learner, theta: Tensor, batch: Batch, what: Any, find: 
     objective = learner.objective
     modes = [m.training for model in modules_of(objective) for m in model.modules()]
     rows = [(x.dtype, x.ndim) for x in batch.rows]
-    key = repr((what, theta.dtype, theta.device, len(theta), rows, learner.chunk is None, modes))
+    how = learner.chunk is None, is_small(theta, len(batch.weights), learner.chunk)
+    key = repr((what, theta.dtype, theta.device, len(theta), rows, how, modes))
     if id(objective) not in _REMEMBERED:
         _REMEMBERED[id(objective)] = {}
         weakref.finalize(objective, _REMEMBERED.pop, id(objective), None)
@@ -127,7 +129,7 @@ def _examined(learner: Learner, theta: Tensor, batch: Batch, inputs: Sequence[in
     check_repeatable(learner.objective, theta, run)
     eps = seen_precision(theta, run)
     _check_coupling(sample, theta, eps)
-    return Finding(_exact_way(sample, inputs, eps), eps)
+    return Finding(_exact_way(sample, inputs, eps, is_small(theta, len(batch.weights), learner.chunk)), eps)
 
 
 def _runner(sample: _Sample, theta: Tensor) -> Callable[[], None]:
@@ -166,8 +168,8 @@ def _check_coupling(sample: _Sample, theta: Tensor, eps: float) -> None:
         if any(x.shape[1:] != feature.shape[1:] for x in halves) or len(feature) != n:
             told = " and ".join(str(tuple(x.shape)) for x in halves)
             raise RefusedModel(
-                f"encode gives features of shape {tuple(feature.shape)} for {n} rows together, and {told} for two parts "
-                "of them: features need one row for each row, of one shape. Chunks could not be put together."
+                f"encode gives features of shape {tuple(feature.shape)} for {n} rows together, and {told} for two "
+                "parts of them: features need one row for each row, of one shape. Chunks could not be put together."
             )
         apart = ((torch.cat(halves) - feature).norm() / feature.norm().clamp(min=1e-30)).item()
         if apart > 10 * eps**0.5:
@@ -179,7 +181,7 @@ def _check_coupling(sample: _Sample, theta: Tensor, eps: float) -> None:
             )
 
 
-def _exact_way(sample: _Sample, inputs: Sequence[int], eps: float) -> Way:
+def _exact_way(sample: _Sample, inputs: Sequence[int], eps: float, small: bool) -> Way:
     reference = plain_product(*sample[:6], inputs)
     if reference is None:  # not finite: the training itself will tell
         return "either"
@@ -206,7 +208,8 @@ def _exact_way(sample: _Sample, inputs: Sequence[int], eps: float) -> Way:
 
         return _failing(gap, bar, reference.by)
 
-    return _chosen(failing(forward), failing(double), "either")
+    twice = failing(double)
+    return "double" if small and twice is None else _chosen(failing(forward), twice, "either")
 
 
 def _probe_way(learner: Learner, theta: Tensor, batch: Batch) -> ProbeWay:

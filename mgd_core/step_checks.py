@@ -109,8 +109,9 @@ def _explain(learner: Learner, taken: Taken, apart: float) -> None:
     v, value = gamma[worst], value[worst]
     bar = bar_of(taken.state.theta, taken.eps)
     told = (
-        f"the derivative of step {taken.t} is not exact: along gamma it is {value.item():.6g} by the way that was taken "
-        f"and {(v @ taken.g).item():.6g} by the step's own gradient (a gap of {apart:.1e}, at most {bar:.0e} is rounding). "
+        f"the derivative of step {taken.t} is not exact: along gamma it is {value.item():.6g} by the way that was "
+        f"taken and {(v @ taken.g).item():.6g} by the step's own gradient (a gap of {apart:.1e}; rounding makes at "
+        f"most {bar:.0e}). "
     )
     if (value - v @ again).abs() <= bar * v.norm() * again.norm():
         shift = (again - taken.g).abs()
@@ -122,8 +123,8 @@ def _explain(learner: Learner, taken: Taken, apart: float) -> None:
             "something changed since (chance, rows, a buffer, threads)."
         )
     raise InexactError(
-        f"{told}Likely layer: that of parameter '{_layer(learner, taken, v, again)}'. Its forward mode and its gradient "
-        "differ, or it draws at random. The metagradient would be wrong; replace the operation or report the model."
+        f"{told}Likely layer: that of parameter '{_layer(learner, taken, v, again)}'. Its forward mode and its "
+        "gradient differ, or it draws at random. The metagradient would be wrong; replace the operation."
     )
 
 
