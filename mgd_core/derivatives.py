@@ -27,6 +27,7 @@ from torch import Tensor
 from mgd_core.dual_rules import dual_rules, plain_rules
 from mgd_core.layout import ParameterLayout
 from mgd_core.objective import Features, Objective, Rows
+from mgd_core.refusals import RefusedModel
 
 
 class CurvatureProduct(NamedTuple):
@@ -159,11 +160,11 @@ def pieces_by(rows: Rows, chunk: int | None, inputs: Sequence[int]) -> tuple[lis
     """Chunks of ``rows`` that know of the columns ``inputs`` they were cut from, and these columns whole, as leaves.
 
     Raises:
-        ValueError: a column is of whole numbers, by which nothing can be differentiated.
+        RefusedModel: a column is of whole numbers, by which nothing can be differentiated.
     """
     whole = [c for c in inputs if not rows[c].is_floating_point()]
     if whole:
-        raise ValueError(
+        raise RefusedModel(
             f"columns {whole} of the rows are of {', '.join(str(rows[c].dtype) for c in whole)}: only inputs of "
             "floating point have a gradient. Hand over pixels as floats and labels as probabilities."
         )
@@ -212,9 +213,9 @@ def _tangent(dual: Tensor) -> Tensor:
     return tangent
 
 
-def no_derivative() -> ValueError:
+def no_derivative() -> RefusedModel:
     """The error of a loss that the parameters do not move."""
-    return ValueError(
+    return RefusedModel(
         "the loss has no derivative by the parameters: it does not depend on them, or an operation in encode or losses "
         "cuts the derivative (detach, .data, a custom autograd.Function without jvp)"
     )

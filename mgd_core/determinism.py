@@ -30,7 +30,7 @@ def deterministic(threads: int) -> Iterator[None]:
     changed of them. Freed memory stays with the process from then on (mgd_core.allocator).
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read by cuBLAS at its first call
-    with _ambient_rng(), _global_flags():
+    with ambient_rng(), _global_flags():
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False  # it picks a kernel by time, so another one in another process
         # PyTorch would fill all new memory with NaN; nothing here reads what it did not write, and the guard compares.
@@ -65,7 +65,8 @@ def _matmul_precision() -> str | None:
 
 
 @contextmanager
-def _ambient_rng() -> Iterator[None]:
+def ambient_rng() -> Iterator[None]:
+    """Restores the ambient generators: torch's of every device in use, numpy's, Python's."""
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     pythons, numpys = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices):

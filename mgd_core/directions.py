@@ -14,13 +14,22 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 
 from mgd_core import double_functions
-from mgd_core.derivatives import CurvatureProduct, curvature_product, no_derivative, pieces_by, with_rows_of
+from mgd_core.derivatives import (
+    CurvatureProduct,
+    DualFeatures,
+    chunks,
+    curvature_product,
+    no_derivative,
+    pieces_by,
+    with_rows_of,
+)
 from mgd_core.dual_rules import double_rules
 from mgd_core.errors import UserError
 from mgd_core.layout import ParameterLayout
@@ -32,6 +41,18 @@ cost less there than 8 that forward mode surrounds with Python."""
 TOGETHER_BELOW = {"cpu": 3 << 20, "cuda": 1 << 30}
 """Rows x parameters below which directions run as one. CPU: where a kernel's arithmetic passes its launch, measured on
 MLPs (benchmarks/results/queries.md). CUDA: the same ratio for a launch of 5 us at 20 TFLOP/s; not measured."""
+
+
+Way = Literal["either", "forward", "double"]
+"""By which way a curvature product is taken: reverse over forward (mgd_core.derivatives), or double backward (here).
+``either``: by the size of the problem. mgd_core.examination says which are exact for an objective."""
+
+
+class Finding(NamedTuple):
+    """How exact an objective is: the way to take, and the coarsest arithmetic that it uses (None: not looked at)."""
+
+    way: Way = "either"
+    eps: float | None = None
 
 
 class OneByOneError(UserError, RuntimeError):
@@ -47,32 +68,58 @@ def curvature(
     weights: Tensor,
     chunk: int | None = None,
     inputs: Sequence[int] = (),
+    way: Way = "either",
 ) -> CurvatureProduct:
-    """Curvature products along ``v``, (P,) or (Q, P), by the way that is the faster one for the size of the problem.
+    """Curvature products along ``v``, (P,) or (Q, P), by ``way``, or the faster one for the size of the problem.
 
     ``inputs``: columns of the rows by which is differentiated as well.
 
     Where double backward is not to be had, directions go one by one through mgd_core.derivatives, with a warning.
     """
-    n = rows[0].shape[0]
-    small = (chunk is None or chunk >= n) and n * layout.length <= DOUBLE_BELOW.get(theta.device.type, 0)
     arguments = (rows, weights, chunk)
-    if v.ndim == 1 and not small:
+    small = is_small(theta, rows[0].shape[0], chunk)
+    if v.ndim == 1 and (way == "forward" or (way == "either" and not small)):
         return curvature_product(objective, layout, theta, v, *arguments, inputs)
     directions = v if v.ndim > 1 else v[None]
-    try:
-        product = curvature_products(objective, layout, theta, directions, *arguments, inputs=inputs)
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError as error:
-        warnings.warn(f"no double backward, each direction is a forward-mode pass of its own: {error}", stacklevel=2)
-        single = [curvature_product(objective, layout, theta, x, *arguments, inputs) for x in directions]
-        h, w, value = (torch.stack(column) for column in zip(*(one[:3] for one in single), strict=True))
-        moved = tuple(torch.stack(column) for column in zip(*(one.inputs for one in single), strict=True))
-        product = CurvatureProduct(h, w, value, moved)
+    if way == "forward":
+        product = _one_by_one(objective, layout, theta, directions, *arguments, inputs)
+    else:
+        try:
+            product = curvature_products(objective, layout, theta, directions, *arguments, inputs=inputs)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            if way == "double":
+                raise
+            warnings.warn(
+                f"no double backward, each direction is a forward-mode pass of its own: {error}", stacklevel=2
+            )
+            product = _one_by_one(objective, layout, theta, directions, *arguments, inputs)
     if v.ndim > 1:
         return product
     return CurvatureProduct(product.theta[0], product.weights[0], product.value[0], tuple(x[0] for x in product.inputs))
+
+
+def is_small(theta: Tensor, n: int, chunk: int | None) -> bool:
+    """Whether double backward is the faster way even for a single direction, for a batch of ``n`` rows."""
+    return (chunk is None or chunk >= n) and n * len(theta) <= DOUBLE_BELOW.get(theta.device.type, 0)
+
+
+def _one_by_one(
+    objective: Objective,
+    layout: ParameterLayout,
+    theta: Tensor,
+    v: Tensor,
+    rows: Rows,
+    weights: Tensor,
+    chunk: int | None,
+    inputs: Sequence[int],
+) -> CurvatureProduct:
+    single = [curvature_product(objective, layout, theta, x, rows, weights, chunk, inputs) for x in v]
+    h, w, value = (torch.stack(column) for column in zip(*(one[:3] for one in single), strict=True))
+    return CurvatureProduct(
+        h, w, value, tuple(torch.stack(x) for x in zip(*(one.inputs for one in single), strict=True))
+    )
 
 
 def curvature_products(
@@ -154,6 +201,43 @@ def _encode_along(
         (g,) = _gradients(features, (theta,), dummies)
     tangents = pull((_filled(g, theta),), (v,), dummies)
     return [(f.detach(), d) for f, d in zip(features, tangents, strict=True)]
+
+
+def encode_along(
+    objective: Objective, layout: ParameterLayout, theta: Tensor, v: Tensor, rows: Rows, chunk: int | None = None
+) -> DualFeatures:
+    """As :func:`mgd_core.derivatives.encode_dual`, by double backward."""
+    theta, pull = theta.detach().requires_grad_(True), _Pull(1)
+    pieces = [_encode_along(objective, layout, theta, v.detach()[None], piece, pull) for piece in chunks(rows, chunk)]
+    columns = [list(zip(*column, strict=True)) for column in zip(*pieces, strict=True)]
+    return DualFeatures(
+        tuple(torch.cat(primal) for primal, _ in columns), tuple(torch.cat(tangent, dim=1)[0] for _, tangent in columns)
+    )
+
+
+def candidates_along(
+    objective: Objective,
+    layout: ParameterLayout,
+    theta: Tensor,
+    v: Tensor,
+    candidates: DualFeatures,
+    reference: DualFeatures,
+    others: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """As :func:`mgd_core.derivatives.candidate_tangents`, by double backward."""
+    moving = theta, *candidates.primal, *reference.primal
+    along = v, *candidates.tangent, *reference.tangent
+    leaves = [x.detach().requires_grad_(True) for x in moving]
+    count = 1 + len(candidates.primal)
+    with torch.enable_grad(), double_rules():
+        params = layout.unflatten(leaves[0])
+        losses = objective.candidate_losses(params, tuple(leaves[1:count]), tuple(leaves[count:]), others)
+        dummy = torch.zeros_like(losses).requires_grad_(True)
+        slopes = _gradients((losses,), leaves, (dummy,))
+        value = sum(((s * d).sum() for s, d in zip(slopes, along, strict=True) if s is not None), dummy.new_zeros(()))
+    if not isinstance(value, Tensor) or not value.requires_grad:
+        return losses.detach(), torch.zeros_like(losses)
+    return losses.detach(), torch.autograd.grad(value, dummy)[0]
 
 
 def _gradients(

@@ -20,7 +20,7 @@ from torch import Tensor
 from mgd_core.errors import UserError
 from mgd_core.fingerprints import Fingerprint, fingerprint
 from mgd_core.layout import ParameterLayout
-from mgd_core.learner import Learner
+from mgd_core.learner import Batch, Learner
 from mgd_core.optimizers import State
 
 CAUSES = (
@@ -33,13 +33,13 @@ class NondeterminismError(UserError, RuntimeError):
     """The same step gave other bits."""
 
 
-def check_step(learner: Learner, state: State, t: int) -> None:
-    """Run step ``t`` twice from ``state``; costs two steps.
+def check_step(learner: Learner, state: State, t: int, batch: Batch | None = None) -> None:
+    """Run step ``t`` twice from ``state``, the first time on ``batch`` if that is at hand; costs two steps.
 
     Raises:
         NondeterminismError: the results differ in a bit; names the parameter and the size of the difference.
     """
-    (first, _), (second, _) = learner.step(state, t), learner.step(state, t)
+    (first, _), (second, _) = learner.step(state, t, batch), learner.step(state, t)
     if fingerprint(first) != fingerprint(second):
         raise NondeterminismError(
             f"step {t}, run twice from the same state, gave two results: {difference(first, second, learner.layout)}. "

@@ -10,12 +10,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from mgd_core.derivatives import value_and_gradient
 from mgd_core.layout import ParameterLayout
 from mgd_core.objective import Objective, Rows
 from mgd_core.optimizers import Optimizer, State
+from mgd_core.refusals import check_rowwise, modules_of
+
+__all__ = ["Batch", "Learner", "check_rowwise"]
 
 
 class Batch(NamedTuple):
@@ -38,6 +41,11 @@ class Learner:
     chunk: int | None = None  # rows encoded at once; None: the whole batch
     weight_decays: Tensor | None = None  # (steps,), float64; None: the optimizer's own at every step
 
+    def __post_init__(self) -> None:
+        """Refuse models that cannot be differentiated exactly, whoever built them (mgd_core.refusals)."""
+        for model in modules_of(self.objective):
+            check_rowwise(model)
+
     @property
     def steps(self) -> int:
         """Length T of the training."""
@@ -59,46 +67,12 @@ class Learner:
             return self.optimizer
         return replace(self.optimizer, weight_decay=float(self.weight_decays[t]))  # type: ignore[type-var]
 
-    def gradient(self, state: State, t: int) -> tuple[Tensor, Tensor]:
-        """Loss (scalar) of step ``t`` and its gradient (P,) at ``state``."""
-        batch = self.batches(t)
+    def gradient(self, state: State, t: int, batch: Batch | None = None) -> tuple[Tensor, Tensor]:
+        """Loss (scalar) of step ``t`` and its gradient (P,) at ``state``; ``batch``: that of the step, if at hand."""
+        batch = self.batches(t) if batch is None else batch
         return value_and_gradient(self.objective, self.layout, state.theta, batch.rows, batch.weights, self.chunk)
 
-    def step(self, state: State, t: int) -> tuple[State, Tensor]:
-        """State after step ``t`` and the loss (scalar) before it."""
-        loss, g = self.gradient(state, t)
+    def step(self, state: State, t: int, batch: Batch | None = None) -> tuple[State, Tensor]:
+        """State after step ``t`` and the loss (scalar) before it; ``batch``: that of the step, if at hand."""
+        loss, g = self.gradient(state, t, batch)
         return self.optimizer_at(t).update(state, g, t, self.lr(t, state.theta)), loss
-
-
-def check_rowwise(model: nn.Module) -> None:
-    """Refuse layers that make a row's features depend on other rows or on chance.
-
-    Raises:
-        ValueError: naming the layer and what to use instead.
-    """
-    for name, module in model.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            raise ValueError(
-                f"layer '{name}' is a {type(module).__name__}: it couples the rows of a batch, so features cannot be "
-                "recomputed by chunks and the metagradient would be wrong. Use LayerNorm or GroupNorm instead."
-            )
-        if isinstance(module, nn.modules.instancenorm._InstanceNorm):
-            raise ValueError(
-                f"layer '{name}' is a {type(module).__name__}, whose second derivative is wrong in PyTorch's forward "
-                "mode. Use GroupNorm with one channel a group, which computes the same."
-            )
-        p = _drop_probability(module)
-        if p > 0:
-            raise ValueError(
-                f"layer '{name}' ({type(module).__name__}) drops activations at random (p={p}); a replayed step would "
-                "differ. Set p to 0."
-            )
-
-
-def _drop_probability(module: nn.Module) -> float:
-    """Of torch's dropouts, and of timm's and open_clip's kinds (DropPath, PatchDropout), which share no base class."""
-    if isinstance(module, nn.MultiheadAttention):
-        return float(module.dropout)
-    if "drop" not in type(module).__name__.lower():
-        return 0.0
-    return next((float(getattr(module, key)) for key in ("p", "drop_prob", "prob") if hasattr(module, key)), 0.0)

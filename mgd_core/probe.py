@@ -11,22 +11,46 @@ from __future__ import annotations
 from torch import Tensor
 
 from mgd_core.derivatives import DualFeatures, candidate_tangents, encode_dual
+from mgd_core.directions import candidates_along, encode_along
+from mgd_core.errors import UserError
+from mgd_core.examination import probe_way_of
 from mgd_core.learner import Batch, Learner
 from mgd_core.objective import Rows
 from mgd_core.replay import ProbePoint
 
 
+class ProbeError(UserError, ValueError):
+    """A probe point that candidates cannot be scored at."""
+
+
 class Probe:
-    """Scores candidates at one probe point. ``reference`` is the batch that was trained on at that step."""
+    """Scores candidates at one probe point. ``reference`` is the batch that was trained on at that step.
+
+    Tangents are taken in forward mode, or by double backward for models that forward mode is not exact for
+    (mgd_core.examination).
+
+    Raises:
+        ProbeError: the point is of several targets.
+    """
 
     def __init__(self, learner: Learner, point: ProbePoint, reference: Batch | None = None) -> None:
+        if point.gamma.ndim != 1:
+            raise ProbeError(
+                f"the probe point of step {point.step} is of {len(point.gamma)} targets (gamma: "
+                f"{tuple(point.gamma.shape)}), and a probe scores by one. Make one for each target q: "
+                "Probe(learner, ProbePoint(point.step, point.theta, point.gamma[q]))."
+            )
         self.learner, self.point = learner, point
         self.reference = learner.batches(point.step) if reference is None else reference
+        forward = probe_way_of(learner, point.theta, self.reference) == "forward"
+        self._encoded, self._tangents = (
+            (encode_dual, candidate_tangents) if forward else (encode_along, candidates_along)
+        )
         self.features = self._encode(self.reference.rows)
 
     def _encode(self, rows: Rows) -> DualFeatures:
         learner, point = self.learner, self.point
-        return encode_dual(learner.objective, learner.layout, point.theta, point.gamma, rows, learner.chunk)
+        return self._encoded(learner.objective, learner.layout, point.theta, point.gamma, rows, learner.chunk)
 
     def scores(self, rows: Rows, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Losses l_i (n,) in nats and metagradients g_i (n,): negative where more of candidate i lowers phi.
@@ -35,6 +59,6 @@ class Probe:
         """
         learner, point = self.learner, self.point
         others = ids[:, None] != self.reference.ids[None, :]
-        return candidate_tangents(
+        return self._tangents(
             learner.objective, learner.layout, point.theta, point.gamma, self._encode(rows), self.features, others
         )

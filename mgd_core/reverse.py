@@ -20,18 +20,17 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-from mgd_core.directions import curvature
-from mgd_core.errors import UserError
-from mgd_core.layout import ParameterLayout
+from mgd_core.directions import Finding, curvature
 from mgd_core.learner import Batch, Learner
 from mgd_core.optimizers import State
+from mgd_core.step_checks import InexactError, NonFiniteError, Taken, check_finite, check_taken
+
+__all__ = ["InexactError", "NonFiniteError", "ReverseStep", "check_finite", "reverse_step"]
 
 
-class NonFiniteError(UserError, FloatingPointError):
-    """A loss, a gradient or a cotangent became NaN or infinite."""
+UNKNOWN = Finding()
 
 
 class ReverseStep(NamedTuple):
@@ -54,21 +53,22 @@ def reverse_step(
     batch: Batch,
     from_moments: bool = True,
     inputs: Sequence[int] = (),
+    finding: Finding = UNKNOWN,
 ) -> ReverseStep:
     """Pull ``adjoint`` (of ``after``, the state after step ``t``) back through step ``t``, taken at ``state``.
 
     The adjoint's tensors: (P,), or (Q, P) for Q targets. ``inputs``: columns of the batch's rows whose cotangents are
-    wanted.
+    wanted. ``finding``: how the curvature product is taken, of mgd_core.examination.
 
     Raises:
         NonFiniteError: a cotangent became NaN or infinite; names the step and the parameter.
+        InexactError: the derivative along gamma is not <gamma, g>.
     """
     optimizer = learner.optimizer_at(t)
     g = optimizer.gradient_from_moments(state, after) if from_moments else None
     if g is None:
         _, g = learner.gradient(state, t)
     pulled = optimizer.vjp(state, g, t, learner.lr(t, state.theta), adjoint)
-    check_finite("the cotangent of the gradient", pulled.gradient, t, learner.layout)
     product = curvature(
         learner.objective,
         learner.layout,
@@ -78,9 +78,10 @@ def reverse_step(
         batch.weights,
         learner.chunk,
         inputs,
+        finding.way,
     )
     theta = pulled.state.theta + product.theta
-    check_finite("the cotangent of the parameters", theta, t, learner.layout)
+    check_taken(learner, Taken(state, after, t, batch, g, pulled, product, theta, *finding))
     return ReverseStep(
         State(theta, pulled.state.moments),
         pulled.gradient,
@@ -89,21 +90,3 @@ def reverse_step(
         pulled.weight_decay,
         dict(zip(inputs, product.inputs, strict=True)),
     )
-
-
-def check_finite(what: str, vector: Tensor, step: int, layout: ParameterLayout) -> None:
-    """Stop where ``vector`` (..., P) holds a NaN or an infinity.
-
-    Raises:
-        NonFiniteError: names the step, the first parameter concerned and what to do.
-    """
-    if torch.isfinite(vector.sum()):  # one pass; only a sum that is not finite is worth a look at every element
-        return
-    bad = ~torch.isfinite(vector)
-    if bad.any():
-        name = layout.name_at(int(bad.nonzero()[0, -1]))
-        raise NonFiniteError(
-            f"{what} became NaN or infinite at step {step}, first in parameter '{name}' ({int(bad.sum())} of "
-            f"{vector.numel()} elements). The training is not metasmooth there: raise eps_root, lower the learning "
-            "rate, or begin the window later."
-        )

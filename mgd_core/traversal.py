@@ -13,6 +13,8 @@ from itertools import islice, tee
 import torch
 
 from mgd_core.actions import Action, Advance, Free, Load, Plan, Reverse, Save, Tier, Turn, batch_order
+from mgd_core.directions import Finding
+from mgd_core.examination import examined, probe_way_of
 from mgd_core.guard import Guard, check_step
 from mgd_core.journal import ForwardPoint, Journal, ReversePoint
 from mgd_core.learner import Learner
@@ -27,7 +29,6 @@ Target = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 """Maps flat parameters (P,) to the target loss phi (scalar) and its gradient (P,); Q targets to (Q,) and (Q, P)."""
 
 AHEAD = 12  # actions: about four reverse steps, time enough to read a state, and short enough to hold it
-LONG = 100  # steps from which on a traversal checks first that a step repeats: two steps, 2 % at most
 
 
 class Traversal:
@@ -59,6 +60,7 @@ class Traversal:
         self.anchor: State | None = None  # state at the window's start, until it is on disk
         self.released: list[int] = []  # states on disk that go with the next record
         self.resumed = False
+        self.finding = Finding()
 
     def run(self, initial: State) -> Metagradient:
         """Train from ``initial``, or go on from the journal's newest point, and traverse the plan's window."""
@@ -95,7 +97,7 @@ class Traversal:
             return actions
         for step in self.store.kept(Tier.DISK):  # of no use without a record that names them
             self.store.free(step, Tier.DISK)
-        self._check_repeats(initial, 0)
+        self._examine(initial, 0)
         self.state, losses = train(self.learner, initial, 0, self.plan.start, self.on, self.journal)
         self.anchor = self.state if self.journal is not None else None
         self._prepare(losses)
@@ -121,7 +123,7 @@ class Traversal:
         self.guard.restore(found.fingerprints)
         self._restore_start(initial)
         state = self.store.load(at, Tier.DISK, self.device) if found.state is None else found.state
-        self._check_repeats(state, at)
+        self._examine(state, at)
         self.state, self.reached, self.resumed = state, at, True
         self._prepare(found.losses[:at])
         self.result.advances = found.advances - (found.step - at)
@@ -131,7 +133,7 @@ class Traversal:
         self.guard.restore(found.fingerprints)
         self._restore_start(initial)
         if found.position < self.plan.stop:
-            self._check_repeats(found.after, found.position)
+            self._examine(found.after, found.position)
         names = {kind.name for kind in self.metaparameters}
         assert found.result.sums.keys() == names, f"the journal is of {set(found.result.sums)}, not of {names}"
         self.result, self.adjoint, self.after = found.result, found.adjoint, found.after
@@ -149,9 +151,16 @@ class Traversal:
             self.guard.check(start, state, lambda: self._again(initial, 0, start))
             self.store.save(start, state, Tier.DISK)
 
-    def _check_repeats(self, state: State, t: int) -> None:
-        if self.plan.stop - t >= LONG:
-            check_step(self.learner, state, t)
+    def _examine(self, state: State, t: int) -> None:
+        """Before any step: whether the model can be differentiated exactly, by which way, and whether a step repeats.
+
+        Whatever the number of steps: a window of two steps is as wrong as a long one.
+        """
+        batch = self.learner.batches(t)
+        self.finding = examined(self.learner, state.theta, batch, self.inputs)
+        if self.probe_steps:
+            probe_way_of(self.learner, state.theta, batch)
+        check_step(self.learner, state, t, batch)
 
     def _prefetch(self, window: deque[Action]) -> None:
         """Tell the store of the next load from a slower tier."""
@@ -228,7 +237,8 @@ class Traversal:
         assert self.after is not None and t + 1 == self.position, f"step {t} reversed out of turn"
         batch = self.learner.batches(t)
         step = reverse_step(
-            self.learner, self.state, self.after, self.adjoint, t, batch, self.gradient_from_moments, self.inputs
+            *(self.learner, self.state, self.after, self.adjoint, t, batch, self.gradient_from_moments, self.inputs),
+            self.finding,
         )
         if t in self.probe_steps:
             self.result.probes.append(ProbePoint(t, self.state.theta, step.gamma))
