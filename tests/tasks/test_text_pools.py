@@ -115,7 +115,7 @@ def test_bad_records_are_rejected_with_a_reason(tmp_path: Path) -> None:
 def test_damaged_files_are_counted_and_never_read_in_silence(tmp_path: Path) -> None:
     whole = write(tmp_path / "a.jsonl.gz", ROWS * 200).read_bytes()
     (tmp_path / "a.jsonl.gz").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(TooManyRejects, match="1 of 1 tars damaged"):
+    with pytest.raises(TooManyRejects, match="1 of 1 files damaged"):
         built(tmp_path / "a.jsonl.gz", tmp_path / "home")
     samples, rejects = built(tmp_path / "a.jsonl.gz", tmp_path / "home", max_damaged_shards=1)
     assert samples and [row["reason"] for row in rejects if row["reason"] != "duplicate_uid"] == ["corrupt_file"]
