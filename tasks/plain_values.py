@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
@@ -20,6 +21,7 @@ EXACT_DIGITS = 15
 """Decimal digits that a double holds exactly."""
 PARTS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 EPOCH = datetime(1970, 1, 1)
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 Plain = Callable[[Any], Any]
 
 
@@ -29,8 +31,9 @@ def parsed_json(data: bytes) -> Any:
 
     Raises ValueError or RecursionError where it is no JSON.
     """
-    value = json.loads(data.decode("utf-8-sig"), parse_constant=lambda _: None, parse_float=_number)
-    return _paired(value) if b"\\u" in data else value
+    text = data.decode(json.detect_encoding(data))
+    value = json.loads(text, parse_constant=lambda _: None, parse_float=_number)
+    return _paired(value) if SURROGATE.search(text) else value
 
 
 def plain_columns(columns: Mapping[str, pa.DataType]) -> tuple[dict[str, Plain], list[str]]:

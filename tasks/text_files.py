@@ -97,7 +97,7 @@ def records(url: str, reader: Reader, tell: Callable[[str], object] = say) -> It
     """Every record of a file, in its order; raises OSError when the file cannot be had. What is left out of all of them
     is told."""
     for key, data in raw_records(url, reader, tell):
-        yield Found(key, _parsed(data) if isinstance(data, bytes) else data)
+        yield Found(key, parsed(data) if isinstance(data, bytes) else data)
 
 
 def raw_records(url: str, reader: Reader, tell: Callable[[str], object] = say) -> Iterator[Raw]:
@@ -169,7 +169,7 @@ def _of_tar(file: BinaryIO, length: int, form: str) -> Iterator[Raw]:
         yield Raw("", Fault(damage.reason, damage.detail + told))
 
 
-def _parsed(data: bytes) -> dict[str, Any] | Fault:
+def parsed(data: bytes) -> dict[str, Any] | Fault:
     """The object of a JSON text."""
     try:
         record = parsed_json(data)
