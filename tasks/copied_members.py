@@ -7,13 +7,13 @@ uid in its json (or, without one, its content's hash) is the one that was asked 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mgd_core.errors import UserError
 from tasks.artefacts import canonical_json
-from tasks.plain_values import parsed_json
 from tasks.tar_headers import BLOCK, describes
 from tasks.uids import content_uid, normalise
 
@@ -58,7 +58,7 @@ def record_of(uid: str, image: memoryview, text: memoryview, record: bytes) -> b
     if first and first[1] == uid.encode():
         return record
     try:
-        known: Mapping[str, Any] = parsed_json(record) if record else {}
+        known: Mapping[str, Any] = json.loads(record, parse_constant=lambda _: None) if record else {}
         found = normalise(known["uid"]) if "uid" in known else content_uid(bytes(image), bytes(text))
     except (ValueError, TypeError) as error:
         raise LostSample("shard_changed", f"the json member cannot be read ({error}). {REMEDY}") from error

@@ -8,6 +8,7 @@ here, so that what training meets is known to be readable. Costs one decode and 
 from __future__ import annotations
 
 import io
+import json
 import re
 from collections.abc import Mapping
 from hashlib import blake2b
@@ -16,7 +17,6 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 
 from tasks.artefacts import canonical_json
-from tasks.plain_values import parsed_json
 from tasks.tars import Member
 from tasks.uids import content_uid, normalise
 
@@ -94,12 +94,12 @@ def judge(shard: str, key: str, parts: list[tuple[str, Member]]) -> dict[str, An
 
 
 def _record(member: Member | None) -> dict[str, Any]:
-    """The json member's object, what JSON does not have being null."""
+    """The json member's object; NaN and infinities, which JSON does not have, become null."""
     if member is None:
         return {}
     try:
-        record = parsed_json(member.data)
-        canonical_json(record)
+        record = json.loads(member.data, parse_constant=lambda _: None)
+        canonical_json(record)  # refuses text that is not Unicode, and numbers past the range of a double
     except (ValueError, RecursionError) as error:
         raise _Rejected("bad_json", str(error)) from error
     if not isinstance(record, dict):
