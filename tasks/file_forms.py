@@ -23,13 +23,12 @@ MAGICS = {
     b"SQLite format 3": "an SQLite database",
     b"\xff\xfe\0\0": "text in UTF-32",
     b"\0\0\xfe\xff": "text in UTF-32",
-    b"\xff\xfe": "text in UTF-16",
-    b"\xfe\xff": "text in UTF-16",
     b"%PDF": "a PDF",
 }
 # Protocols 4 and 5 begin with a frame, 2 and 3 with a container, a class or a text.
 PICKLE = re.compile(rb"\x80[\x04\x05]\x95|\x80[\x02\x03][\]})(cXU]")
 PAGE = re.compile(rb"\s*<(!doctype|html|head|body|\?xml|error)", re.IGNORECASE)
+ZEROS = "nothing but zeros"
 BOM = b"\xef\xbb\xbf"
 LINES = 10
 
@@ -46,8 +45,8 @@ def form_of(head: bytes) -> str:
     if PAGE.match(head.removeprefix(BOM)):
         return "a page of HTML or XML, such as a server sends instead of a file"
     if head and not head.strip(b"\0"):
-        return "nothing but zeros"
-    if len(head) > 3 and not head[1::2].strip(b"\0"):
+        return ZEROS
+    if any(_is_wide(head, form) for form in ("utf-16-le", "utf-16-be")):
         return "text in UTF-16"
     return "text" if head and _is_text(head) else ""
 
@@ -99,6 +98,15 @@ def _json(line: bytes) -> object:
         return EOFError() if error.pos >= len(error.doc.rstrip()) or "Unterminated" in error.msg else None
     except (ValueError, RecursionError):
         return None
+
+
+def _is_wide(head: bytes, form: str) -> bool:
+    """Whether the bytes are text in UTF-16: they say so, or every other one is 0, and the first are printable."""
+    marked = head.startswith("\ufeff".encode(form))
+    if len(head) < 4 or not (marked or not head[form == "utf-16-le" :: 2].strip(b"\0")):
+        return False
+    text = head[2 * marked : 130].decode(form, "replace")
+    return all(char.isprintable() or char in "\t\r\n" for char in text)
 
 
 def _is_text(head: bytes) -> bool:
