@@ -15,8 +15,9 @@ from typing import Any
 import duckdb
 import numpy as np
 
-from tasks.artefacts import publish_json
+from tasks.artefacts import publish_json, read_json
 from tasks.candidates import Candidates
+from tasks.export_directories import ExportError
 from tasks.export_files import publishing_over
 from tasks.filter_files import FILTERS, FilterError, columns_of, query_text
 from tasks.languages import add_language
@@ -83,6 +84,7 @@ def write_choice(candidates: Candidates, text: str, out: Path) -> Choice:
     Raises ExpressionError, FilterError, or SubsetError where nothing, or what is not in the pool, is chosen.
     """
     asked = ask(candidates, text)
+    _check_record(provenance_path(out))
     with publishing_over(out, "datacomp") as file:
         writer = RecordWriter(file)
         for uids, counts in pieces(candidates, asked):
@@ -100,6 +102,16 @@ def write_choice(candidates: Candidates, text: str, out: Path) -> Choice:
 def provenance_path(out: Path) -> Path:
     """Where what a subset file came from is written."""
     return out.with_name(f"{out.name}.json")
+
+
+def _check_record(path: Path) -> None:
+    """Raise ExportError where something else lies in the place of a subset's provenance."""
+    try:
+        ours = not path.exists() or "expression" in read_json(path)
+    except (OSError, ValueError, TypeError):
+        ours = False
+    if not ours:
+        raise ExportError(f"{path}: is there, and does not say where a subset came from; name another --out")
 
 
 def chosen_counts(candidates: Candidates, text: str, uids: Bytes16, base: Path | None = None) -> tuple[Counts, Asked]:
