@@ -48,7 +48,7 @@ def plain_rows(batch: pa.RecordBatch, columns: dict[str, Plain]) -> Iterator[dic
     """The rows of a batch as records of plain values."""
     values = []
     for name, plain in columns.items():
-        array = batch.column(name)
+        array = batch.column(batch.schema.names.index(name))  # of two of one name the first
         # Python's own values are quicker to get by than Arrow's scalars.
         values.append(_cleaned(array.to_pylist()) if plain is _as_it_is else [plain(scalar) for scalar in array])
     return (dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True))
@@ -76,19 +76,16 @@ def _plain(kind: pa.DataType) -> Plain | None:
 def _nested(kind: pa.DataType) -> Plain | None:
     types = pa.types
     if types.is_dictionary(kind) or types.is_run_end_encoded(kind):
-        value = _plain(kind.value_type)
-        return value and _skipping(lambda scalar: value(_inner(scalar)))
+        return _of(kind.value_type, lambda value, scalar: value(_inner(scalar)))
     if isinstance(kind, pa.BaseExtensionType):
         if kind == pa.uuid():
             return _skipping(lambda scalar: str(scalar.as_py()))
-        value = _plain(kind.storage_type)
-        return value and _skipping(lambda scalar: value(scalar.value))
+        return _of(kind.storage_type, lambda value, scalar: value(scalar.value))
     if types.is_map(kind):
-        key, item = _plain(kind.key_type), _plain(kind.item_type)
-        return key and item and _skipping(lambda scalar: _pairs(scalar, key, item))
+        item = _plain(kind.item_type)
+        return item and _of(kind.key_type, lambda key, scalar: _pairs(scalar, key, item))
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind) or _is_view(kind):
-        value = _plain(kind.value_type)
-        return value and _skipping(lambda scalar: [value(one) for one in scalar.values])
+        return _of(kind.value_type, lambda value, scalar: [value(one) for one in scalar.values])
     if types.is_struct(kind):
         fields = [(i, kind.field(i).name, _plain(kind.field(i).type)) for i in range(kind.num_fields)]
         kept = [(i, name, value) for i, name, value in fields if value is not None]
@@ -125,6 +122,12 @@ def _cleaned(value: Any) -> Any:
     if isinstance(value, list):
         return [_cleaned(one) for one in value]
     return _finite(float(value)) if isinstance(value, float | np.floating) else value
+
+
+def _of(inner: pa.DataType, plain: Callable[[Plain, Any], Any]) -> Plain | None:
+    """From a scalar that holds others, given how these become plain; None where they cannot."""
+    value = _plain(inner)
+    return None if value is None else _skipping(lambda scalar: plain(value, scalar))
 
 
 def _skipping(plain: Plain) -> Plain:
