@@ -15,12 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
-import pyarrow.parquet as pq
 
 from mgd_core.errors import UserError
 from tasks.artefacts import digest, file_digest
+from tasks.file_forms import form_of_file
+from tasks.foreign_parquet import Unreadable, parquet_columns
 from tasks.pool_records import PoolRecord
 from tasks.queries import connect
+from tasks.remote_files import Reader
 from tasks.scratch import scratch
 
 MEMORY = "3GiB"
@@ -71,13 +73,21 @@ def metadata_candidates(home: Path, paths: Sequence[Path]) -> Iterator[Candidate
     if not files:
         raise CandidatesError(f"no *.parquet in {', '.join(map(str, paths))}")
     for file in files:
-        if "uid" not in (names := pq.read_schema(file).names):
+        if "uid" not in (names := list(_columns(file))):
             raise CandidatesError(f"{file}: no column uid, only {', '.join(names)}; this is not DataComp's metadata")
     with closing_connection(duckdb.connect(":memory:", config=SETTINGS), home) as connection:
         uid = "lpad(lower(replace(uid::VARCHAR, '-', '')), 32, '0')::UUID AS uid"
         connection.execute(f"CREATE VIEW samples AS SELECT {uid}, * EXCLUDE (uid) FROM {_parquet(files)}")
         content = digest([file_digest(file) for file in files])
         yield _candidates(connection, home, ", ".join(map(str, paths)), content)
+
+
+def _columns(file: Path) -> list[str]:
+    try:
+        return list(parquet_columns(str(file), Reader()))
+    except Unreadable as error:
+        looks = form_of_file(file)
+        raise CandidatesError(f"{error}{looks and '; it is '}{looks}. Metadata is Parquet with a column uid") from error
 
 
 @contextmanager
@@ -93,7 +103,10 @@ def closing_connection(connection: duckdb.DuckDBPyConnection, home: Path) -> Ite
 
 
 def _candidates(connection: duckdb.DuckDBPyConnection, home: Path, name: str, content: str) -> Candidates:
-    columns = {row[0]: row[1] for row in connection.execute("DESCRIBE samples").fetchall()}
+    try:
+        columns = {row[0]: row[1] for row in connection.execute("DESCRIBE samples").fetchall()}
+    except duckdb.Error as error:
+        raise CandidatesError(f"{name}: its samples cannot be read: {error}") from error
     return Candidates(connection, home, name, content, columns)
 
 

@@ -9,7 +9,6 @@ that is wrong is told at once.
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -48,6 +47,9 @@ def read_results(path: str | Path) -> Results:
     """The results in a file; raises ResultsError naming everything that is wrong with it."""
     path = Path(path)
     lines = list(_lines(path))
+    if not lines:
+        held = f"no result in its {path.stat().st_size:,} bytes"
+        raise ResultsError(f"{path}: {held}; the evaluation did not finish: run evaluate.py again")
     problems = [problem for number, line in lines for problem in _problems(number, line)]
     keys = Counter(str(line.get("key")) for _, line in lines if isinstance(line, dict))
     problems += [f"task {key} comes {count} times" for key, count in keys.items() if count > 1]
@@ -104,9 +106,9 @@ def _metric_problems(task: Task, metrics: dict[str, Any]) -> Iterator[str]:
     if not task.metric:
         if main is not None:
             yield f"main_metric is {main!r}, the task has none (null)"
-    elif isinstance(main, bool) or not isinstance(main, int | float) or not math.isfinite(main):
+    elif isinstance(main, bool) or not isinstance(main, int | float) or main != main:
         yield f"main_metric is {main!r}, not a number"
     elif not 0 <= main <= 1:
-        yield f"main_metric is {main}; it is a share, from 0 to 1"
+        yield f"main_metric is {str(main)[:TOLD]}; it is a share, from 0 to 1"
     elif metrics.get(task.metric) != main:
         yield f"main_metric is {main}, its {task.metric} is {metrics.get(task.metric)!r}; they are the same number"

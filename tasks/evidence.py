@@ -14,6 +14,7 @@ from typing import Any
 import duckdb
 
 from tasks.artefacts import read_json
+from tasks.pool_records import load_pool
 from tasks.results import chosen_evaluations, chosen_round, measured, result_table
 
 SEEN_BY_TILES = ("shard", "image_offset", "image_size", "image_format", "width", "height")
@@ -77,6 +78,9 @@ class Evidence:
     @cached_property
     def is_text(self) -> bool:
         """Whether the samples are texts without pictures."""
+        pool = load_pool(self.pool_directory) if self.pool_directory else None
+        if pool is not None:
+            return pool.is_text
         return bool(self.ask("SELECT 1 FROM samples WHERE image_size IS NULL LIMIT 1"))
 
     @cached_property

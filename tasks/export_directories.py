@@ -54,8 +54,11 @@ def finished(out: Path, key: str, shard_format: str, overwrite: bool) -> dict[st
     Raises ExportError when it lacks something and is not to be replaced.
     """
     path = out / "meta.json"
-    meta: dict[str, Any] = read_json(path) if path.is_file() else {}
-    if meta.get("digest") != key:
+    try:
+        meta: dict[str, Any] = read_json(path) if path.is_file() else {}
+        if meta.get("digest") != key:
+            return None
+    except (ValueError, AttributeError):  # something else of that name: `refuse_stale` has a word on it
         return None
     tars = [out / shard_format.format(number) for number in range(meta["output_shard_count"])]
     missing = [tar.name for tar in tars if not tar.is_file()]
@@ -74,12 +77,14 @@ def refuse_stale(out: Path, overwrite: bool) -> None:
     """Raise ExportError unless `out` is absent or empty, or may be replaced."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
+    if not out.is_dir():
+        raise ExportError(f"{out}: is a file; shards are written into a directory: name another")
     if not overwrite:
         raise ExportError(
             f"{out}: not empty, and not this export. A trainer would read old tars along with new ones: name another "
             "directory, or replace this export with --overwrite"
         )
-    foreign = [out.name] if not out.is_dir() else sorted(p.name for p in out.iterdir() if not _is_exported(p))
+    foreign = sorted(p.name for p in out.iterdir() if not _is_exported(p))
     if foreign:
         raise ExportError(
             f"{out}: holds {len(foreign)} entries that no export makes, first {foreign[0]!r}, so it is not replaced. "

@@ -1,14 +1,13 @@
 """Exports: a manifest as the subset file that others take.
 
 `datacomp`: what DataComp's resharder and submission take; `parquet`: uid (32 hex digits) and count, for anything that
-reads Parquet; `jsonl`: the samples themselves, of a pool of texts. `subset_files` says what is in them; whole shards
-are written by `reshard`. Every `.npy` is verified after it was written, because the resharder would swallow a wrong one
-in silence.
+reads Parquet; `jsonl`: the samples themselves, of a pool of texts, as they came (`text_lines`). `subset_files` says
+what is in them; whole shards are written by `reshard`. Every `.npy` is verified after it was written, because the
+resharder would swallow a wrong one in silence.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +15,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from tasks.artefacts import canonical_json, publishing
+from tasks.artefacts import canonical_json
+from tasks.export_files import publishing_over
 from tasks.manifests import PROVENANCE, read_manifest
 from tasks.pool_records import PoolRecord
-from tasks.schemas import SAMPLES
 from tasks.subset_files import Subset, SubsetError, counted, foreign_uids, read_records, write_records
 from tasks.tables import write_parquet
+from tasks.text_lines import found_lines
+from tasks.text_records import TextColumns
 from tasks.uids import Bytes16, uid_bytes, uid_hex
 
 
@@ -40,7 +40,7 @@ class SubsetReport:
 def export_datacomp(manifest: str | Path, out: str | Path) -> SubsetReport:
     """Write a manifest as DataComp's subset file and verify it; equal manifests give equal bytes."""
     subset = read_manifest(manifest)
-    with publishing(out) as file:
+    with publishing_over(out, "datacomp") as file:
         write_records(file, subset.uids, subset.counts)
     return verify_datacomp(out, subset.uids)
 
@@ -51,28 +51,27 @@ def export_parquet(manifest: str | Path, out: str | Path) -> SubsetReport:
     subset = read_manifest(manifest)
     fields = [pa.field("uid", pa.string(), False), pa.field("count", pa.int32(), False)]
     schema = pa.schema(fields, {PROVENANCE: canonical_json(subset.provenance)})
-    with publishing(out) as file:
+    with publishing_over(out, "parquet") as file:
         write_parquet(file, pa.table([uid_hex(subset.uids), subset.counts.astype(np.int32)], schema=schema))
     return SubsetReport(Path(out), subset.total, len(subset.uids), int(subset.counts.max()))
 
 
-def export_jsonl(manifest: str | Path, pool: PoolRecord, out: str | Path) -> SubsetReport:
-    """Write the samples of a manifest as JSON lines: prompt, completion and what the pool had beside them, in the order
-    of their uids, copies after each other.
+def export_jsonl(
+    manifest: str | Path, pool: PoolRecord, out: str | Path, columns: TextColumns | None = None
+) -> SubsetReport:
+    """Write the samples of a manifest as JSON lines: each the record that the pool got, in the order of their uids,
+    copies after each other. `columns`: what prompt and completion were made of, for a pool whose record says not.
 
-    Raises SubsetError for a pool of pictures.
+    Raises SubsetError for a pool of pictures, or whose files have changed.
     """
-    if "completion" not in pq.read_schema(pool.samples_path).names:
+    if not pool.is_text:
         raise SubsetError(f"pool {pool.pool_id} is of image-text pairs; jsonl is for texts. Take webdataset")
     subset = read_manifest(manifest)
-    own = [name for name in pq.read_schema(pool.samples_path).names if name not in (*SAMPLES.names, "uid")]
-    samples = pq.read_table(pool.samples_path, columns=["uid", *own])
-    places = np.searchsorted(uid_bytes(samples["uid"]), subset.uids)
-    rows = samples.take(pa.array(places)).select(own).to_pylist()
-    with publishing(out) as file:
-        for uid, count, row in zip(uid_hex(subset.uids), subset.counts.tolist(), rows, strict=True):
-            line = json.dumps({"uid": uid, **{k: v for k, v in row.items() if v is not None}}, ensure_ascii=False)
-            file.write(f"{line}\n".encode() * count)
+    with publishing_over(out, "jsonl") as file:
+        lines = found_lines(pool, subset.uids, pool.columns or columns or TextColumns(), Path(out).absolute().parent)
+        for line, count in zip(lines, subset.counts.tolist(), strict=True):
+            for _ in range(count):
+                file.write(line)
     return SubsetReport(Path(out), subset.total, len(subset.uids), int(subset.counts.max()))
 
 

@@ -36,7 +36,7 @@ HEADER = re.compile(r"--(?P<indent> *)(?P<text>.*)")
 PARAMETER = re.compile(
     r"(?P<name>[a-z]\w*) \((?P<type>[^),]+)(?:, (?P<unit>[^)]+))?\) = (?P<default>[^:]+): (?P<doc>.+)"
 )
-RANGE = re.compile(r"(?P<kind>number|whole)(?: (?P<low>-?[\d.]*?\d)?\.\.(?P<high>-?\d[\d.]*)?)?")
+RANGE = re.compile(r"(?P<kind>number|whole)(?: (?P<low>-?(?:\d*\.)?\d+)?\.\.(?P<high>-?\d+(?:\.\d*)?)?)?")
 EXACTLY_ONE = "exactly one of:"
 TRUTH = {"true": True, "false": False}
 
@@ -137,7 +137,10 @@ def load_filters(directory: Path = FILTERS) -> dict[str, Filter]:
 def load_filter(path: str | Path) -> Filter:
     """The filter in a file; raises FilterError naming the line that is amiss."""
     path = Path(path)
-    lines = path.read_text(encoding="utf-8").splitlines()
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise FilterError(f"{path}: not text in UTF-8 ({error}), so no filter") from error
     count = next((i for i, line in enumerate(lines) if line.strip() and not line.startswith("--")), len(lines))
     header, query = lines[:count], "\n".join(lines[count:]).strip().removesuffix(";")
     told, parameters, groups = [], {}, []

@@ -109,4 +109,4 @@ def _write(run: Run, format: Format, manifest: Path, target: Path) -> SubsetRepo
     pool = load_pool(run.pool_directory)
     if pool is None:
         raise NoRun(f"the pool of run {run.id} is gone from {run.pool_directory}; run `mgd curate` again")
-    return export_jsonl(manifest, pool, target)
+    return export_jsonl(manifest, pool, target, getattr(run.catalog.pool, "columns", None))

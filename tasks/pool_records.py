@@ -7,6 +7,7 @@ because how many samples each of them lost cannot be known.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt
@@ -66,6 +67,21 @@ class PoolRecord(BaseModel):
     )
     samples_digest: str
     rejects_digest: str
+    kind: Literal["pairs", "texts"] | None = Field(
+        default=None, description="what its samples are; None: an earlier version did not say, see `is_text`"
+    )
+    columns: TextColumns | None = Field(default=None, description="what prompt and completion were made of, of texts")
+    notes: tuple[str, ...] = Field(default=(), description="what else is to be told of it, sentences")
+
+    @property
+    def is_text(self) -> bool:
+        """Whether its samples are texts without pictures."""
+        if self.kind is None:
+            names = pq.read_schema(self.samples_path).names
+            with pq.ParquetFile(self.samples_path) as file:
+                first = next(file.iter_batches(1, columns=["image_size"]), None)
+            return "completion" in names and (first is None or first["image_size"].null_count > 0)
+        return self.kind == "texts"
 
     @property
     def samples_path(self) -> Path:
@@ -97,7 +113,8 @@ def check_budget(options: BuildOptions, record: PoolRecord) -> None:
     bad, budget = record.rejects - damaged, options.max_rejects
     allowed = budget if isinstance(budget, int) else int(budget * (record.samples + bad))
     if damaged > options.max_damaged_shards:
-        what = f"{damaged} of {record.shards} tars damaged, max_damaged_shards is {options.max_damaged_shards}"
+        files = "files" if record.is_text else "tars"
+        what = f"{damaged} of {record.shards} {files} damaged, max_damaged_shards is {options.max_damaged_shards}"
         raise TooManyRejects(
             f"{what}. {_examples(record)} Fetch them again, or raise max_damaged_shards to go on without"
         )

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
@@ -28,6 +29,7 @@ from tasks.artefacts import digest, file_digest, publish_json, publishing
 from tasks.pool_joins import is_large, join_parts
 from tasks.pool_metadata import find_metadata, join_metadata
 from tasks.pool_records import BuildOptions, PoolRecord, check_budget, load_pool
+from tasks.progress import say
 from tasks.remote_files import Reader
 from tasks.scratch import scratch
 from tasks.sheets import TABLE, open_sheet
@@ -108,6 +110,8 @@ def finish_pool(plan: PoolPlan) -> PoolRecord:
     naming counts by reason and the first three examples; the rejects table is there to look at in both cases.
     """
     record = load_pool(plan.directory) or _join(plan)
+    for note in record.notes:
+        say(f"pool {record.pool_id}: {note}")
     shutil.rmtree(plan.directory / "parts", ignore_errors=True)
     check_budget(plan.options, record)
     return record
@@ -176,7 +180,9 @@ def _join(plan: PoolPlan) -> PoolRecord:
     rejects += nameless + duplicates
     with publishing(plan.directory / "rejects.parquet") as file:
         write_parquet(file, conform("rejects", _rejects_table(rejects)))
-    return _publish_record(plan, samples, [row["reason"] for row in rejects], missing)
+    notes = Counter(note for marker in markers for note in marker.get("notes", ()))
+    told = tuple(f"{note} (in {n:,} of {len(markers):,} files)" for note, n in notes.items())
+    return _publish_record(plan, samples, [row["reason"] for row in rejects], missing, told)
 
 
 def _join_at_once(plan: PoolPlan, tables: Iterator[pa.Table], file: BinaryIO) -> Joined:
@@ -238,7 +244,9 @@ def _rejects_table(rejects: list[dict[str, Any]]) -> pa.Table:
     return pa.table({**arrays, "uid": uid_array([row["uid"] for row in rejects])})
 
 
-def _publish_record(plan: PoolPlan, samples: int, reasons: list[str], without_metadata: int | None) -> PoolRecord:
+def _publish_record(
+    plan: PoolPlan, samples: int, reasons: list[str], without_metadata: int | None, notes: tuple[str, ...]
+) -> PoolRecord:
     directory = plan.directory
     record = PoolRecord(
         pool_id=plan.pool_id,
@@ -249,6 +257,9 @@ def _publish_record(plan: PoolPlan, samples: int, reasons: list[str], without_me
         rejects=len(reasons),
         reasons={reason: reasons.count(reason) for reason in sorted(set(reasons))},
         without_metadata=without_metadata,
+        kind="pairs" if plan.options.text is None else "texts",
+        columns=plan.options.text,
+        notes=notes,
         samples_digest=file_digest(directory / "samples.parquet"),
         rejects_digest=file_digest(directory / "rejects.parquet"),
     )

@@ -6,16 +6,15 @@ file with the checks of `subset_files.read_subset`. Memory is that of a piece, 2
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from tasks.subset_files import MAGIC, RECORDS_AT_ONCE, Counts, SubsetError, mapped_records
-from tasks.uids import DATACOMP, Bytes16, from_words, to_words, uid_array, uid_bytes, uid_hex
+from tasks.subset_files import MAGIC, RECORDS_AT_ONCE, Counts, SubsetError, mapped_records, parquet_rows, slices
+from tasks.uids import DATACOMP, Bytes16, from_words, to_words, uid_array, uid_hex
 
 SCHEMA = pa.schema([pa.field("uid", pa.uuid()), pa.field("count", pa.int64())])
 
@@ -41,8 +40,7 @@ class RecordWriter:
         if counts.min() < 1:
             raise SubsetError(f"uid {uid_hex(uids[counts < 1][:1])[0]} is chosen {counts.min()} times; leave it out")
         words = to_words(uids)
-        for at in range(0, len(words), RECORDS_AT_ONCE):
-            piece = slice(at, at + RECORDS_AT_ONCE)
+        for piece in slices(counts):
             self._file.write(np.repeat(words[piece], counts[piece]).tobytes())
         self.records += int(counts.sum())
         self.distinct += len(uids)
@@ -81,11 +79,22 @@ def record_pieces(path: Path) -> Iterator[tuple[Bytes16, Counts]]:
     yield held, copies
 
 
-def subset_batches(path: Path) -> pa.RecordBatchReader:
-    """A subset file as Arrow batches of `uid` and `count` (above 0), in the file's order; Parquet too."""
+def subset_batches(path: Path, failed: Callable[[Exception], object] = lambda _: None) -> pa.RecordBatchReader:
+    """A subset file as Arrow batches of `uid` and `count` (above 0), in the file's order; Parquet too.
+
+    `failed` is called with what reading raises, since whoever takes the batches shows it as something else.
+    """
     with open(path, "rb") as file:
         parquet = file.read(len(MAGIC)).startswith(b"PAR1")
-    return pa.RecordBatchReader.from_batches(SCHEMA, _parquet_batches(path) if parquet else _record_batches(path))
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        try:
+            yield from _parquet_batches(path) if parquet else _record_batches(path)
+        except Exception as error:
+            failed(error)
+            raise
+
+    return pa.RecordBatchReader.from_batches(SCHEMA, batches())
 
 
 def _record_batches(path: Path) -> Iterator[pa.RecordBatch]:
@@ -94,13 +103,5 @@ def _record_batches(path: Path) -> Iterator[pa.RecordBatch]:
 
 
 def _parquet_batches(path: Path) -> Iterator[pa.RecordBatch]:
-    with pq.ParquetFile(path) as file:
-        if not {"uid", "count"} <= set(file.schema_arrow.names):
-            raise SubsetError(f"{path}: columns {file.schema_arrow.names}; a subset in Parquet has uid and count")
-        for batch in file.iter_batches(1 << 17, columns=["uid", "count"]):
-            counts = batch["count"].to_numpy(zero_copy_only=False)
-            if not np.issubdtype(counts.dtype, np.integer) or (counts < 0).any():
-                raise SubsetError(f"{path}: counts are whole numbers from 0 on; got {counts.dtype}")
-            kept = np.flatnonzero(counts > 0)
-            uids = uid_bytes(uid_array(batch["uid"]))[kept]
-            yield pa.record_batch([uid_array(uids), pa.array(counts[kept].astype(np.int64))], schema=SCHEMA)
+    for uids, counts in parquet_rows(path):
+        yield pa.record_batch([uid_array(uids), pa.array(counts)], schema=SCHEMA)

@@ -29,6 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegative
 
 from tasks.artefacts import DiskFull, publish_json, publishing, read_json
 from tasks.export_directories import ExportError, finished, put_in_place, refuse_stale, working
+from tasks.export_files import check_place
 from tasks.lost_samples import LostSamples, allowance, check_lost, copies_lost, lost_table, write_lost
 from tasks.pool_records import PoolRecord, load_pool
 from tasks.processes import cores, mapped
@@ -78,6 +79,7 @@ def reshard(
     """
     options, out = options or ReshardOptions(), Path(out_dir).absolute()
     source = _finished_pool(Path(pool))
+    check_place(out)
     wanted = everything(source.samples_path) if subset is None else read_subset(subset)
     key = plan_key(wanted, source, options.shard_size, options.seed)
     with working(out) as work:
@@ -174,6 +176,11 @@ def _finished_pool(directory: Path) -> PoolRecord:
     if record is None:
         raise ExportError(
             f"{directory}: no finished pool (it has no pool.json); name the directory of one, or its tars"
+        )
+    if record.is_text:
+        raise ExportError(
+            f"{directory}: pool {record.pool_id} is of texts, and shards are made of pictures and captions. The "
+            "samples of a run's subset are written by `mgd export --format jsonl`"
         )
     return record
 

@@ -43,10 +43,11 @@ class Sample:
 @dataclass(frozen=True)
 class ShardIndex:
     """One shard's samples (columns of the samples table, uid as hex, `upstream` a dict) and rejects, in tar
-    order."""
+    order; and what else is to be told of it."""
 
     rows: list[dict[str, Any]]
     rejects: list[dict[str, Any]]
+    notes: tuple[str, ...] = ()
 
 
 def write_shard(path: str | Path, samples: Iterable[Sample]) -> None:

@@ -7,7 +7,11 @@ import numpy as np
 from tasks.candidates import pool_candidates
 from tasks.progress import say
 from tasks.subset_algebra import chosen_counts
+from tasks.subset_files import SubsetError
 from tasks.workbench import Counts, Workbench
+
+MOST = 2**31 - 1
+"""Samples of a training multiset."""
 
 
 def starting_counts(bench: Workbench) -> Counts:
@@ -20,6 +24,8 @@ def starting_counts(bench: Workbench) -> Counts:
         return np.ones(n, np.int64)
     with pool_candidates(bench.run.home, bench.pool) as candidates:
         counts, asked = chosen_counts(candidates, start, bench.uids)
+    if int(counts.sum()) > MOST:
+        raise SubsetError(f"descent.start: {start}: {int(counts.sum()):,} samples with copies, {MOST:,} are the most")
     for missing in asked.missing:
         say(f"descent.start: {missing}")
     say(f"descent.start: {int((counts > 0).sum()):,} of {n:,} samples, {int(counts.sum()):,} with copies")

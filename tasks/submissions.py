@@ -17,9 +17,10 @@ from __future__ import annotations
 import shlex
 import shutil
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
@@ -27,10 +28,12 @@ from mgd_core.errors import UserError
 from tasks.artefacts import file_digest, publish_bytes, publish_json, read_json
 from tasks.datacomp import Scale, scale_config
 from tasks.eval_results import Results, read_results, refuse
+from tasks.export_files import check_place, told_writing
 from tasks.pool_records import load_pool
 from tasks.subset_files import MAGIC, Subset, everything, foreign_uids, read_subset
 from tasks.train_info import read_train_info, scale_problems
 
+T = TypeVar("T")
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 SUBMITTED = ("README.md", "command.txt", "submission.json")
 
@@ -83,27 +86,52 @@ class Submission:
 def write_submission(options: SubmissionOptions, out: str | Path) -> Submission:
     """Check everything and write the folder; raises SubmissionError with all contradictions, and the readers'
     errors."""
-    out, method = Path(out), read_method(options.method)
-    subset, results = _read_npy(options.subset), read_results(options.results)
-    size, problems = _sizes(options, subset)
-    problems += _pool_problems(options, subset, method)
+    out = Path(out)
+    problems: list[str] = []
+    method = _tried(problems, lambda: read_method(options.method))
+    subset = _tried(problems, lambda: _read_npy(options.subset))
+    results = _tried(problems, lambda: read_results(options.results))
+    size = subset.total if subset else 0
+    if subset is not None:
+        size = _checked_size(options, subset, problems)
+        problems += _tried(problems, lambda: _pool_problems(options, subset, method)) or []
     if options.info is not None:
-        problems += scale_problems(read_train_info(options.info), options.scale)
+        info = options.info
+        problems += _tried(problems, lambda: scale_problems(read_train_info(info), options.scale)) or []
+    _tried(problems, lambda: _refuse_foreign(out, options))
     refuse(f"{out}: not written", problems, SubmissionError)
+    assert method and subset and results, "what could not be read was refused"
     record = _record(options, method, subset, results, size)
-    _refuse_foreign(out, options)
+    with told_writing(out):
+        _replace(out.absolute(), lambda staging: _write(staging, options, method, results, record))
+    return Submission(out, record)
+
+
+def _tried(problems: list[str], read: Callable[[], T]) -> T | None:
+    """What `read` gives, or None and its complaint added to the problems: all of them are to be told at once."""
+    try:
+        return read()
+    except (UserError, OSError, ValueError) as error:  # ValueError: a record that is none
+        problems.append(str(error))
+        return None
+
+
+def _replace(out: Path, write: Callable[[Path], None]) -> None:
+    """Make `out` anew by writing a directory beside it, whole or not at all."""
     staging = out.parent / f".{out.name}.submission"
     shutil.rmtree(staging, ignore_errors=True)
-    _write(staging, options, method, results, record)
-    shutil.rmtree(out, ignore_errors=True)
-    staging.rename(out)
-    return Submission(out, record)
+    try:
+        write(staging)
+        shutil.rmtree(out, ignore_errors=True)
+        staging.rename(out)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def read_method(path: Path) -> Method:
     """The method in a TOML file; raises SubmissionError naming every key that is wrong."""
     try:
-        return Method.model_validate(tomllib.loads(path.read_text("utf-8")))
+        return Method.model_validate(tomllib.loads(path.read_text("utf-8-sig")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SubmissionError(f"{path}: not TOML: {error}") from error
     except ValidationError as error:
@@ -119,13 +147,15 @@ def _read_npy(path: Path) -> Subset:
     return read_subset(path)
 
 
-def _sizes(options: SubmissionOptions, subset: Subset) -> tuple[int, list[str]]:
-    """Samples that were trained on, and what contradicts it."""
-    size, problems = subset.total, []
+def _checked_size(options: SubmissionOptions, subset: Subset, problems: list[str]) -> int:
+    """Samples that were trained on; what contradicts it is added to the problems."""
+    size = subset.total
     if options.shards is not None:
-        meta = read_json(options.shards / "meta.json")
-        trained = read_subset(options.shards / "sample_ids.npy")
-        size = int(meta["output_count"])
+        shards = options.shards
+        size = _tried(problems, lambda: _trained_size(shards)) or size
+        trained = _tried(problems, lambda: read_subset(shards / "sample_ids.npy"))
+        if trained is None:
+            return size
         if trained.digest != subset.digest:
             problems.append(
                 f"{options.shards} was made from another subset ({trained.total:,} samples, {len(trained.uids):,} "
@@ -136,18 +166,28 @@ def _sizes(options: SubmissionOptions, subset: Subset) -> tuple[int, list[str]]:
     if options.dataset_size not in (None, size):
         where = f"in {options.shards}" if options.shards else f"in {options.subset}"
         problems.append(f"the stated dataset size is {options.dataset_size:,}, there are {size:,} samples {where}")
-    return size, problems
+    return size
 
 
-def _pool_problems(options: SubmissionOptions, subset: Subset, method: Method) -> list[str]:
+def _trained_size(shards: Path) -> int:
+    """Samples in shards that were trained on, as they say themselves."""
+    meta = read_json(shards / "meta.json")
+    count = meta.get("output_count") if isinstance(meta, dict) else None
+    if not isinstance(count, int):
+        raise SubmissionError(f"{shards / 'meta.json'}: no output_count, so these are no shards of a resharder")
+    return count
+
+
+def _pool_problems(options: SubmissionOptions, subset: Subset, method: Method | None) -> list[str]:
     problems, largest = [], scale_config(options.scale).pool
-    if method.track == "filtering" and len(subset.uids) > largest:
+    filtering = method is None or method.track == "filtering"
+    if filtering and len(subset.uids) > largest:
         problems.append(f"{len(subset.uids):,} distinct samples; the {options.scale} pool has {largest:,}")
     if options.pool is not None:
         record = load_pool(options.pool)
         if record is None:
             problems.append(f"{options.pool} is no finished pool (it has no pool.json)")
-        elif method.track == "filtering":
+        elif filtering:
             foreign = int(foreign_uids(subset.uids, everything(record.samples_path).uids).sum())
             problems += [f"{foreign:,} of {len(subset.uids):,} uids are not in {options.pool}"] * (foreign > 0)
     return problems
@@ -212,7 +252,10 @@ def _command(options: SubmissionOptions, method: Method, record: dict[str, Any])
 
 
 def _refuse_foreign(out: Path, options: SubmissionOptions) -> None:
-    """Raise SubmissionError unless `out` is absent or empty, or may be replaced."""
+    """Raise SubmissionError, or ExportError, unless `out` is absent or empty, or may be replaced."""
+    check_place(out)
+    if out.exists() and not out.is_dir():
+        raise SubmissionError(f"{out}: is a file; a submission is a directory: name another")
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     known = {*SUBMITTED, *(f"{scale}_scale" for scale in ("small", "medium", "large", "xlarge"))}

@@ -15,13 +15,15 @@ from typing import Any
 import duckdb
 import numpy as np
 
-from tasks.artefacts import publish_json, publishing
+from tasks.artefacts import publish_json, read_json
 from tasks.candidates import Candidates
+from tasks.export_directories import ExportError
+from tasks.export_files import publishing_over
 from tasks.filter_files import FILTERS, FilterError, columns_of, query_text
 from tasks.languages import add_language
 from tasks.record_streams import RecordWriter, subset_batches
 from tasks.subset_expressions import Combination, Expression
-from tasks.subset_files import Counts, SubsetError
+from tasks.subset_files import MOST_COPIES, Counts, SubsetError
 from tasks.subset_sources import FileSource, FilterSource, Source, resolved
 from tasks.uids import Bytes16, uid_bytes, uid_hex
 from tasks.views import quoted
@@ -82,12 +84,13 @@ def write_choice(candidates: Candidates, text: str, out: Path) -> Choice:
     Raises ExpressionError, FilterError, or SubsetError where nothing, or what is not in the pool, is chosen.
     """
     asked = ask(candidates, text)
-    with publishing(out) as file:
+    _check_record(provenance_path(out))
+    with publishing_over(out, "datacomp") as file:
         writer = RecordWriter(file)
         for uids, counts in pieces(candidates, asked):
             writer.add(uids, counts)
         if not writer.records:
-            raise SubsetError(f"{asked.expression}: chooses none of the samples of {candidates.name}")
+            raise _chose_none(candidates, asked)
         writer.finish()
     total = _number(candidates.connection, "SELECT count(*) FROM samples")
     found = (writer.records, writer.distinct, writer.most_copies, asked.operands, asked.missing)
@@ -101,6 +104,16 @@ def provenance_path(out: Path) -> Path:
     return out.with_name(f"{out.name}.json")
 
 
+def _check_record(path: Path) -> None:
+    """Raise ExportError where something else lies in the place of a subset's provenance."""
+    try:
+        ours = not path.exists() or "expression" in read_json(path)
+    except (OSError, ValueError, TypeError):
+        ours = False
+    if not ours:
+        raise ExportError(f"{path}: is there, and does not say where a subset came from; name another --out")
+
+
 def chosen_counts(candidates: Candidates, text: str, uids: Bytes16, base: Path | None = None) -> tuple[Counts, Asked]:
     """How often each of `uids` (n,), sorted, is chosen: counts (n,), 0 where it is not; and how that came about."""
     asked, counts = ask(candidates, text, base), np.zeros(len(uids), np.int64)
@@ -108,12 +121,19 @@ def chosen_counts(candidates: Candidates, text: str, uids: Bytes16, base: Path |
         at = np.searchsorted(uids, found)
         counts[at] = numbers
     if not counts.any():
-        raise SubsetError(f"{asked.expression}: chooses none of the samples of {candidates.name}")
+        raise _chose_none(candidates, asked)
     return counts, asked
 
 
 def ask(candidates: Candidates, text: str, base: Path | None = None) -> Asked:
     """Ask each operand of an expression; raises FilterError with DuckDB's words where a filter cannot be asked."""
+    try:
+        return _asked(candidates, text, base)
+    except duckdb.Error as error:
+        raise FilterError(f"{text}: DuckDB cannot answer it: {error}") from error
+
+
+def _asked(candidates: Candidates, text: str, base: Path | None) -> Asked:
     tree, sources = resolved(text, candidates.home, base)
     told, missing = [], []
     if any(isinstance(source, FilterSource) and source.needs_language for source in sources):
@@ -127,7 +147,7 @@ def ask(candidates: Candidates, text: str, base: Path | None = None) -> Asked:
     tables = iter(f"SELECT uid, count FROM operand_{number}" for number in range(len(sources)))
     query = _joined(tree, tables)
     if any(isinstance(source, FileSource) for source in sources):
-        _refuse_foreign(candidates, str(tree), query)
+        _refuse_foreign(candidates, str(tree), query, sources)
     return Asked(str(tree), f"{query} ORDER BY uid", told, missing)
 
 
@@ -144,9 +164,12 @@ def _ask_filter(candidates: Candidates, source: FilterSource, table: str) -> lis
     query = query_text(one, source.values, columns)
     values = {name: value for name, value in source.values.items() if re.search(rf"[$]{name}\b", query)}
     try:
-        names = [row[0] for row in connection.execute(f"DESCRIBE {query}", values).fetchall()]
+        kinds = {row[0]: str(row[1]) for row in connection.execute(f"DESCRIBE {query}", values).fetchall()}
+        names = list(kinds)
         if names not in (["uid"], ["uid", "count"]):
             raise FilterError(f"{one.path}: gives {', '.join(names)}; a filter gives uid, or uid and count")
+        if not kinds.get("count", "INT").endswith("INT") and "INTEGER" not in kinds["count"]:
+            raise FilterError(f"{one.path}: its count is {kinds['count']}; counts are whole numbers: cast it")
         count = "count::BIGINT" if "count" in names else "1::BIGINT"
         connection.execute(
             f"CREATE OR REPLACE TEMP TABLE {table} AS SELECT uid::UUID AS uid, {count} AS count FROM ({query})", values
@@ -167,21 +190,35 @@ def _missing(candidates: Candidates, name: str, column: str) -> Missing | None:
 
 
 def _load_file(connection: duckdb.DuckDBPyConnection, source: FileSource, table: str) -> None:
-    connection.register("incoming", subset_batches(source.path))
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE {table} AS SELECT uid, count FROM incoming")
-    connection.unregister("incoming")
+    """Make a table of a subset file; raises SubsetError, or OSError, as its reader does."""
+    failed: list[Exception] = []
+    connection.register("incoming", subset_batches(source.path, failed.append))
+    try:
+        connection.execute(f"CREATE OR REPLACE TEMP TABLE {table} AS SELECT uid, count FROM incoming")
+    except Exception as error:  # DuckDB and Arrow wrap what the file's reader raises
+        raise (failed[0] if failed else error) from None
+    finally:
+        connection.unregister("incoming")
 
 
 def _sizes(connection: duckdb.DuckDBPyConnection, source: Source, table: str) -> dict[str, int]:
-    """Samples of an operand and their copies; raises SubsetError where a count is below 1 or a sample comes twice."""
+    """Samples of an operand and their copies; raises SubsetError where a count is below 1 or missing, or a sample comes
+    twice or without its uid."""
     # What comes with mgd gives each uid once, and to see so takes a table of all uids.
     trusted = isinstance(source, FilterSource) and source.filter.path.parent == FILTERS
     twice = "0" if trusted else "count(*) - count(DISTINCT uid)"
-    rows = f"SELECT count(*), coalesce(sum(count), 0)::BIGINT, coalesce(min(count), 1), {twice} FROM {table}"
-    distinct, records, least, repeats = connection.execute(rows).fetchall()[0]
-    if least < 1 or repeats:
-        what = f"gives {repeats:,} uids twice" if repeats else f"gives a count of {least}"
-        raise SubsetError(f"{source.told}: {what}; each uid stands once, with a count above 0 or none")
+    counted = "coalesce(sum(count), 0)::BIGINT, coalesce(min(count), 1), coalesce(max(count), 1)"
+    rows = f"SELECT count(*), {counted}, {twice}, count(*) - count(uid), count(*) - count(count) FROM {table}"
+    distinct, records, least, most, repeats, nameless, uncounted = connection.execute(rows).fetchall()[0]
+    wrong = {
+        f"gives {nameless:,} rows without a uid": nameless,
+        f"gives {uncounted:,} rows without a count": uncounted,
+        f"gives {repeats:,} uids twice": repeats,
+        f"gives a count of {least:,}": least < 1,
+        f"gives a count of {most:,}, and {MOST_COPIES:,} are the most": most > MOST_COPIES,
+    }
+    for what in (what for what, is_so in wrong.items() if is_so):
+        raise SubsetError(f"{source.place}: {what}; each uid stands once, with a count above 0 or none")
     return {"distinct": distinct, "records": records}
 
 
@@ -192,16 +229,33 @@ def _joined(tree: Expression, tables: Iterator[str]) -> str:
     return JOINED[tree.sign].format(left=left, right=_joined(tree.right, tables))
 
 
-def _refuse_foreign(candidates: Candidates, expression: str, query: str) -> None:
+def _chose_none(candidates: Candidates, asked: Asked) -> SubsetError:
+    """What is told where nothing is left: how many samples each operand chose."""
+    parts = [f"{told.get('filter') or told['file']} {told['distinct']:,}" for told in asked.operands]
+    empty = any(not told["distinct"] for told in asked.operands)
+    joined = "" if empty or len(parts) < 2 else ": together, nothing"
+    return SubsetError(
+        f"{asked.expression}: chooses none of the samples of {candidates.name}. Samples that each operand chose: "
+        f"{', '.join(parts)}{joined}"
+    )
+
+
+def _refuse_foreign(candidates: Candidates, expression: str, query: str, sources: list[Source]) -> None:
     foreign = f"SELECT uid FROM ({query}) ANTI JOIN samples USING (uid)"
     n = _number(candidates.connection, f"SELECT count(*) FROM ({foreign})")
     if n:
         first = uid_hex(
             row[0].bytes for row in candidates.connection.execute(f"{foreign} ORDER BY uid LIMIT 3").fetchall()
         )
+        where = []
+        for number, source in enumerate(sources):
+            of = f"SELECT count(*) FROM (SELECT uid FROM operand_{number} ANTI JOIN samples USING (uid))"
+            own = _number(candidates.connection, of) if isinstance(source, FileSource) else 0
+            where += [f"{own:,} of {source.place}"] if own else []
         raise SubsetError(
-            f"{expression}: {n:,} of its samples are not in {candidates.name}: {', '.join(first)}, ... They are of "
-            "another pool, or could not be used here: `(...) & no_filter` leaves them out"
+            f"{expression}: {n:,} of its samples are not in {candidates.name}: {', '.join(first)}, ... "
+            f"({'; '.join(where)}). They are of another pool, or could not be used here: `(...) & no_filter` leaves "
+            "them out"
         )
 
 

@@ -25,6 +25,10 @@ from mgd_core.errors import UserError
 TOKEN = re.compile(r"""\s*(?:(?P<quoted>"[^"]*"|'[^']*')|(?P<word>[\w./~]+)|(?P<sign>[-&|+()=,]))""")
 NUMBER = re.compile(r"\s*(-?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)(?=\s*[,)])")
 LOOSE = "|+-"
+SHOWN = 60
+"""Characters of an expression that an error shows on either side of a place."""
+MOST_OPERANDS = 100
+"""As many as DuckDB answers within each other."""
 FILES = {".npy", ".parquet", ".sql"}
 
 
@@ -33,7 +37,8 @@ class ExpressionError(UserError, ValueError):
 
     def __init__(self, text: str, at: int, problem: str) -> None:
         line_start = text.rfind("\n", 0, at) + 1
-        line = text[line_start:].split("\n", 1)[0]
+        line_start = max(line_start, at - SHOWN)
+        line = text[line_start:].split("\n", 1)[0][: 2 * SHOWN]
         super().__init__(f"{problem}\n  {line}\n  {' ' * (at - line_start)}^")
 
 
@@ -67,6 +72,8 @@ Expression = Operand | Combination
 
 def parse(text: str) -> Expression:
     """The tree of an expression; raises ExpressionError with a caret where it cannot be read."""
+    if "\0" in text:
+        raise ExpressionError(text.replace("\0", "?"), text.index("\0"), "a NUL has no place in an expression")
     try:
         return _Parser(text).whole()
     except RecursionError:
@@ -86,9 +93,17 @@ def rebased(tree: Expression, base: Path) -> Expression:
     """The same tree with relative paths (what has a `/`, or ends like a subset's or filter's file) below `base`."""
     if isinstance(tree, Combination):
         return Combination(tree.sign, rebased(tree.left, base), rebased(tree.right, base))
-    path = Path(tree.name).expanduser()
+    path = expanded(tree.name)
     is_path = "/" in tree.name or path.suffix in FILES
     return replace(tree, name=str((base / path).resolve())) if is_path else tree
+
+
+def expanded(name: str) -> Path:
+    """A name as a path, with `~` for its home; as it stands where there is no such home."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        return Path(name)
 
 
 class _Token(NamedTuple):
@@ -101,7 +116,7 @@ class _Parser:
     """Recursive descent over the text; `at` is the position of what comes next."""
 
     def __init__(self, text: str) -> None:
-        self.text, self.at = text, 0
+        self.text, self.at, self.operands = text, 0, 0
 
     def whole(self) -> Expression:
         tree = self._sum()
@@ -129,6 +144,9 @@ class _Parser:
     def _atom(self) -> Expression:
         token = self._take()
         if not token.is_sign:
+            self.operands += 1
+            if self.operands > MOST_OPERANDS:
+                self._fail(token.at, f"{MOST_OPERANDS} subsets are the most in one expression; --save a part of it")
             return Operand(token.text, tuple(self._arguments()), token.at)
         if token.text != "(":
             self._fail(

@@ -27,10 +27,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mgd_core.errors import UserError
-from tasks.uids import DATACOMP, Bytes16, Words, from_words, to_words, uid_array, uid_bytes, uid_hex
+from tasks.file_forms import ZEROS, form_of_file
+from tasks.foreign_parquet import Unreadable, parquet_batches, parquet_columns
+from tasks.remote_files import Reader
+from tasks.uids import DATACOMP, UID, Bytes16, Words, from_words, to_words, uid_array, uid_bytes, uid_hex
 
 MAGIC = b"\x93NUMPY"
 RECORDS_AT_ONCE = 1 << 20
+MOST_COPIES = 1 << 20
+"""Of one sample: more are a mistake, and would fill any disk."""
 
 Counts = npt.NDArray[np.int64]
 
@@ -110,7 +115,13 @@ def mapped_records(path: Path, bare: bool = False) -> Words:
     except OSError:
         raise
     except Exception as error:  # numpy parses the header as Python, and raises whatever the tokenizer does
-        raise SubsetError(f"{path}: not a numpy file ({error}); write it with numpy.save") from error
+        if "mmap length" in str(error):
+            raise SubsetError(
+                f"{path}: cut, its header says more records than its {path.stat().st_size:,} bytes can hold; fetch or "
+                "write it again"
+            ) from error
+        looks = "" if headed else _looks(path)
+        raise SubsetError(f"{path}: not a numpy file ({error}){looks}; write it with numpy.save") from error
     if not isinstance(records, np.ndarray) or records.dtype != DATACOMP or records.ndim != 1:
         kind = getattr(records, "dtype", type(records).__name__)
         raise SubsetError(
@@ -125,6 +136,22 @@ def mapped_records(path: Path, bare: bool = False) -> Words:
     return records
 
 
+def parquet_rows(path: Path) -> Iterator[tuple[Bytes16, Counts]]:
+    """uids and counts (above 0) of a subset in Parquet, in the file's order, a piece at a time; raises SubsetError."""
+    try:
+        columns = parquet_columns(str(path), Reader())
+        if not {"uid", "count"} <= columns.keys():
+            raise SubsetError(f"{path}: columns {list(columns)}; a subset in Parquet has uid and count")
+        if not _may_be_uid(columns["uid"]):
+            raise SubsetError(f"{path}: its uids are {columns['uid']}; a uid is up to 32 hex digits, or 16 bytes")
+        if not pa.types.is_integer(columns["count"]):
+            raise SubsetError(f"{path}: counts are whole numbers from 0 on; got {columns['count']}")
+        for batch in parquet_batches(str(path), Reader(), ["uid", "count"]):
+            yield _counted_rows(path, batch)
+    except Unreadable as error:
+        raise SubsetError(f"{path}: not a readable Parquet file ({error})") from error
+
+
 def counted(path: Path, uids: Bytes16) -> Subset:
     """Sorted uids with repeats as a subset."""
     starts = np.flatnonzero(np.concatenate([[True], uids[1:] != uids[:-1]]))
@@ -136,7 +163,7 @@ def write_records(file: BinaryIO, uids: Bytes16, counts: Counts) -> None:
     header = np.lib.format.header_data_from_array_1_0(np.empty(0, DATACOMP))
     # Not np.save: it writes past the file object and loses the reason when the disk is full.
     np.lib.format.write_array_header_1_0(file, {**header, "shape": (int(counts.sum()),)})
-    for part in _slices(counts):
+    for part in slices(counts):
         file.write(np.repeat(to_words(uids[part]), counts[part]).tobytes())
 
 
@@ -149,7 +176,7 @@ def foreign_uids(uids: Bytes16, pool: Bytes16) -> npt.NDArray[np.bool_]:
     return ordered[places] != uids
 
 
-def _slices(counts: Counts) -> Iterator[slice]:
+def slices(counts: Counts) -> Iterator[slice]:
     """Consecutive positions that hold about RECORDS_AT_ONCE records together."""
     ends = np.cumsum(counts)
     cuts = np.searchsorted(ends, np.arange(RECORDS_AT_ONCE, int(ends[-1]), RECORDS_AT_ONCE), side="right")
@@ -159,37 +186,64 @@ def _slices(counts: Counts) -> Iterator[slice]:
 
 def _load_bare(path: Path) -> Words:
     size = path.stat().st_size
-    if size % DATACOMP.itemsize:
+    looks = _looks(path)
+    if size % DATACOMP.itemsize or looks:
+        odd = f": {size:,} bytes are no multiple of {DATACOMP.itemsize}" if size % DATACOMP.itemsize else ""
         raise SubsetError(
-            f"{path}: neither a numpy file, nor Parquet, nor bare records: {size:,} bytes are no multiple of "
-            f"{DATACOMP.itemsize}. A subset is a .npy of dtype 'u8,u8', or Parquet with columns uid and count"
+            f"{path}: neither a numpy file, nor Parquet, nor bare records{odd}{looks}. A subset is a .npy of dtype "
+            "'u8,u8', or Parquet with columns uid and count"
         )
     # An empty file cannot be mapped.
     return np.memmap(path, DATACOMP, "r") if size else np.empty(0, DATACOMP)
 
 
+def _looks(path: Path) -> str:
+    """What a file seems to be instead of a subset."""
+    form = form_of_file(path)
+    return f"; it is {form}" if form not in ("", ZEROS) else ""  # 0 is a uid, too
+
+
 def _read_parquet(path: Path) -> Subset:
-    try:
-        with pq.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            table = file.read(columns=["uid", "count"]) if {"uid", "count"} <= set(names) else None
-    except pa.ArrowException as error:
-        raise SubsetError(f"{path}: not a readable Parquet file ({error})") from error
-    if table is None:
-        raise SubsetError(f"{path}: columns {names}; a subset in Parquet has uid and count")
-    uids, counts = _uids(path, table["uid"]), table["count"].to_numpy()
-    if not np.issubdtype(counts.dtype, np.integer) or (counts < 0).any():
-        raise SubsetError(f"{path}: counts are whole numbers from 0 on; got {counts.dtype}")
-    kept = np.flatnonzero(counts > 0)
-    kept = kept[np.argsort(uids[kept], kind="stable")]
-    return _checked(Subset(path, uids[kept], counts[kept].astype(np.int64)))
+    pieces = list(parquet_rows(path))
+    uids = np.concatenate([np.empty(0, "S16"), *(one for one, _ in pieces)])
+    counts = np.concatenate([np.empty(0, np.int64), *(two for _, two in pieces)])
+    order = np.argsort(uids, kind="stable")
+    return _checked(Subset(path, uids[order], counts[order]))
 
 
-def _uids(path: Path, column: pa.ChunkedArray) -> Bytes16:
+def _counted_rows(path: Path, batch: pa.RecordBatch) -> tuple[Bytes16, Counts]:
+    """The rows of a batch with a count above 0."""
+    column = batch["count"]
+    if column.null_count:
+        raise SubsetError(f"{path}: {column.null_count:,} counts are missing; 0 leaves a sample out")
+    counts = column.to_numpy(zero_copy_only=False)
+    low, high = (counts.min(), counts.max()) if len(counts) else (0, 0)
+    if low < 0 or high > MOST_COPIES:
+        raise SubsetError(
+            f"{path}: counts are whole numbers from 0 to {MOST_COPIES:,}; they go from {low:,} to {high:,}"
+        )
     try:
-        return uid_bytes(uid_array(column))
+        uids = uid_bytes(_as_uids(batch["uid"]))
     except ValueError as error:
         raise SubsetError(f"{path}: {error}") from error
+    kept = np.flatnonzero(counts > 0)
+    return uids[kept], counts[kept].astype(np.int64)
+
+
+def _may_be_uid(kind: pa.DataType) -> bool:
+    types = pa.types
+    if types.is_dictionary(kind):
+        return _may_be_uid(kind.value_type)
+    text = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+    octets = types.is_binary(kind) or types.is_large_binary(kind)
+    return bool(kind == UID or text or octets or (types.is_fixed_size_binary(kind) and kind.byte_width == 16))
+
+
+def _as_uids(column: pa.Array) -> pa.Array:
+    column = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+    if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
+        column = column.cast(pa.binary(16))  # refuses other lengths
+    return uid_array(column)
 
 
 def _checked(subset: Subset) -> Subset:

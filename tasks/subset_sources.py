@@ -16,7 +16,7 @@ from tasks.filter_files import Filter, FilterError, Value, load_filter, load_fil
 from tasks.languages import CALL, model_name
 from tasks.listing import NoRun, chosen_round, open_run
 from tasks.manifests import manifest_path
-from tasks.subset_expressions import Combination, Expression, ExpressionError, Operand, operands, parse
+from tasks.subset_expressions import Combination, Expression, ExpressionError, Operand, expanded, operands, parse
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,11 @@ class FilterSource:
 
     filter: Filter
     values: dict[str, Value]
+
+    @property
+    def place(self) -> Path:
+        """The file it is read from."""
+        return self.filter.path
 
     @property
     def needs_language(self) -> bool:
@@ -44,6 +49,11 @@ class FileSource:
 
     path: Path
     of: str
+
+    @property
+    def place(self) -> Path:
+        """The file it is read from."""
+        return self.path
 
     @property
     def told(self) -> dict[str, Any]:
@@ -92,7 +102,8 @@ def identity(text: str, home: Path, base: Path | None = None) -> str:
 
 
 def _source(operand: Operand, home: Path, base: Path, filters: dict[str, Filter]) -> Source:
-    name, given, path = operand.name, dict(operand.arguments), base / Path(operand.name).expanduser()
+    name, given = operand.name, dict(operand.arguments)
+    path = base / expanded(name)
     if name == "run":
         return _run_source(home, given)
     if name in filters:
@@ -101,6 +112,8 @@ def _source(operand: Operand, home: Path, base: Path, filters: dict[str, Filter]
         own = load_filter(path)
         return FilterSource(own, own.bind(given))
     place = saved_subset(home, name) if "/" not in name and saved_subset(home, name).is_file() else path
+    if name and place.is_dir():
+        raise FilterError(f"{place} is a directory; a subset is a file: .npy, or Parquet with uid and count")
     if not place.is_file():
         known = [*filters, "run", *saved_subsets(home)]
         near = get_close_matches(name, known, 1)

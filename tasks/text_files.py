@@ -1,29 +1,51 @@
-"""Files of text samples: JSON lines (plain or gzip), Parquet, or WebDataset tars of json members, record by record.
+"""Files of text samples: JSON lines (plain or compressed), Parquet, or WebDataset tars of json members, record by
+record.
 
 Each record comes with its key (line, row or member name). What cannot be read comes as a fault with a reason of
-`verdicts.REASONS`, in its place; after damage to the file itself, whose faults have no key, nothing more comes.
+`verdicts.REASONS`, in its place; after damage to the file itself, whose faults have no key, nothing more comes. A file
+that is something else altogether is such damage, and its fault says what it is.
 Cost: one sequential read; memory is a line, or a batch of Parquet rows.
 """
 
 from __future__ import annotations
 
+import bz2
 import gzip
-import json
+import io
+import lzma
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatch
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
+import pyarrow as pa
 from braceexpand import braceexpand
 
 from tasks.artefacts import canonical_json
+from tasks.file_forms import BOM, HEAD, form_of, not_lines
 from tasks.foreign_parquet import Unreadable, parquet_batches, parquet_columns
+from tasks.passed_over import passed_over, told_passed_over
+from tasks.plain_values import parsed_json, plain_columns, plain_rows
+from tasks.progress import say
 from tasks.remote_files import Reader
-from tasks.remotes import RemoteOptions
+from tasks.remotes import RemoteFault, RemoteOptions
 from tasks.sources import MAGIC, SourceError, find_files
 from tasks.tars import TarDamage, walk
 
 NAMES = ("*.jsonl", "*.jsonl.gz", "*.parquet", "*.tar")
+LOOKS = (
+    *NAMES, "*.json", "*.json.*", "*.ndjson", "*.ndjson.*", "*.jsonl.*", "*.jsonlines", "*.jl", "*.csv", "*.tsv",
+    "*.txt", "*.gz", "*.zst", "*.bz2", "*.xz", "*.zip", "*.tgz", "*.arrow", "*.feather", "*.parq", "*.pq", "*.pkl",
+)  # fmt: skip
+"""Names of files that may hold texts."""
+SPACE = b" \t\r\n"
+UNPACKED: dict[str, Callable[[BinaryIO], Any]] = {
+    "compressed with gzip": lambda file: gzip.GzipFile(fileobj=file),
+    "compressed with bzip2": bz2.BZ2File,
+    "compressed with xz": lzma.LZMAFile,
+    "compressed with zstd": lambda file: io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd")),
+}
+"""How to read through a form of compression."""
 
 
 class Fault(NamedTuple):
@@ -40,6 +62,13 @@ class Found(NamedTuple):
     record: dict[str, Any] | Fault
 
 
+class Raw(NamedTuple):
+    """A record as it lies in a file: the bytes of its JSON, a row of plain values, or why there is none."""
+
+    key: str
+    data: bytes | dict[str, Any] | Fault
+
+
 def find_texts(source: str | Sequence[str], options: RemoteOptions | None = None) -> list[str]:
     """Addresses of the files of `source` (a file, directory, glob, brace pattern, URL, or a list of them), each once.
 
@@ -49,78 +78,102 @@ def find_texts(source: str | Sequence[str], options: RemoteOptions | None = None
     for pattern in [source] if isinstance(source, str) else source:
         for one in braceexpand(pattern):
             last = one.rstrip("/").rpartition("/")[2]
-            names = tuple(name for name in NAMES if fnmatch(last, name)) or NAMES
-            names = (last,) if set(MAGIC) & set(last) else names
-            urls = [url for name in names for url in find_files(one, name, options)]
+            names = (last,) if set(MAGIC) & set(last) else tuple(name for name in NAMES if fnmatch(last, name))
+            urls = [url for name in names or NAMES for url in find_files(one, name, options)]
+            beside = [] if names else passed_over(one, urls, LOOKS, options)
+            told = told_passed_over(one, beside, NAMES) if beside else ""
             if not urls:
                 raise SourceError(
                     f"no text at {one!r}. A pool of texts is {', '.join(NAMES)}: a file, a directory of them, a glob, "
-                    "a brace pattern, or a URL"
+                    f"a brace pattern, or a URL{told and '. '}{told}"
                 )
+            if told:
+                say(told)
             found |= dict.fromkeys(urls)
     return list(found)
 
 
-def records(url: str, reader: Reader) -> Iterator[Found]:
-    """Every record of a file, in its order; raises OSError when the file cannot be had."""
-    if url.endswith(".parquet"):
-        return _of_parquet(url, reader)
-    return _of_tar(url, reader) if url.endswith(".tar") else _of_lines(url, reader)
+def records(url: str, reader: Reader, tell: Callable[[str], object] = say) -> Iterator[Found]:
+    """Every record of a file, in its order; raises OSError when the file cannot be had. What is left out of all of them
+    is told."""
+    for key, data in raw_records(url, reader, tell):
+        yield Found(key, parsed(data) if isinstance(data, bytes) else data)
 
 
-def _of_lines(url: str, reader: Reader) -> Iterator[Found]:
-    file, _ = reader.open(url)
-    with file:
-        lines = gzip.GzipFile(fileobj=file) if url.endswith(".gz") else file
-        number = 0
-        try:
-            for line in lines:
-                number += 1
-                if line.strip():
-                    yield Found(str(number), _parsed(line))
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            yield Found("", Fault("corrupt_file", f"after line {number:,}: {error}"))
-
-
-def _of_parquet(url: str, reader: Reader) -> Iterator[Found]:
-    row = 0
-    try:
-        for batch in parquet_batches(url, reader, list(parquet_columns(url, reader))):
-            for record in batch.to_pylist():
-                yield Found(str(row), _plain(record))
-                row += 1
-    except Unreadable as error:
-        yield Found("", Fault("corrupt_file", f"after row {row:,}: {error}"))
-
-
-def _of_tar(url: str, reader: Reader) -> Iterator[Found]:
+def raw_records(url: str, reader: Reader, tell: Callable[[str], object] = say) -> Iterator[Raw]:
+    """The same as they lie there, not parsed."""
     file, length = reader.open(url)
     with file:
-        try:
-            for member in walk(file, length):
-                key, _, extension = member.name.rpartition(".")
-                if extension.lower() == "json":
-                    torn = Fault("torn_member", member.name)
-                    yield Found(key, torn if member.torn else _parsed(member.data))
-        except TarDamage as damage:
-            yield Found("", Fault(damage.reason, damage.detail))
+        head = file.read(HEAD)
+        file.seek(0)
+        name, form = url.lower(), form_of(head)
+        if name.endswith(".parquet") or form == "Parquet":
+            yield from _of_parquet(url, reader, form, tell)
+        elif name.endswith(".tar") or form == "a tar":
+            yield from _of_tar(file, length, form)
+        elif form in UNPACKED:
+            yield from _unpacked(UNPACKED[form](file), form)
+        else:
+            yield from _of_lines(file, head)
 
 
-def _parsed(data: bytes) -> dict[str, Any] | Fault:
-    """The object of a JSON text; NaN and infinities, which JSON does not have, become null."""
+def _unpacked(file: Any, form: str) -> Iterator[Raw]:
+    """The lines of a compressed file; what its decoder complains of is damage."""
+    number = 0
     try:
-        record = json.loads(data, parse_constant=lambda _: None)
+        for raw in _of_lines(file, file.peek(HEAD)):
+            number = int(raw.key or number)
+            yield raw
+    except RemoteFault:
+        raise
+    except (EOFError, OSError, zlib.error, lzma.LZMAError, pa.ArrowException) as error:
+        yield Raw("", Fault("corrupt_file", f"{form}; after line {number:,}: {error}"))
+
+
+def _of_lines(file: BinaryIO, head: bytes) -> Iterator[Raw]:
+    wrong = not_lines(head)
+    if wrong:
+        yield Raw("", Fault("wrong_form", wrong))
+        return
+    for number, line in enumerate(file, 1):
+        data = (line.removeprefix(BOM) if number == 1 else line).strip(SPACE)
+        if data:
+            yield Raw(str(number), data)
+
+
+def _of_parquet(url: str, reader: Reader, form: str, tell: Callable[[str], object]) -> Iterator[Raw]:
+    row = 0
+    try:
+        columns, left_out = plain_columns(parquet_columns(url, reader))
+        if left_out:
+            tell(f"left out, since bytes are no text: {', '.join(left_out)}")
+        for batch in parquet_batches(url, reader, list(columns)):
+            for record in plain_rows(batch, columns):
+                yield Raw(str(row), record)
+                row += 1
+    except Unreadable as error:
+        if form not in ("Parquet", ""):
+            yield Raw("", Fault("wrong_form", f"not Parquet but {form}"))
+        else:
+            yield Raw("", Fault("corrupt_file", f"after row {row:,}: {error}"))
+
+
+def _of_tar(file: BinaryIO, length: int, form: str) -> Iterator[Raw]:
+    try:
+        for member in walk(file, length):
+            key, _, extension = member.name.rpartition(".")
+            if extension.lower() == "json":
+                yield Raw(key, Fault("torn_member", member.name) if member.torn else member.data)
+    except TarDamage as damage:
+        told = f" (it is {form})" if form not in ("a tar", "") else ""
+        yield Raw("", Fault(damage.reason, damage.detail + told))
+
+
+def parsed(data: bytes) -> dict[str, Any] | Fault:
+    """The object of a JSON text."""
+    try:
+        record = parsed_json(data)
+        canonical_json(record)
     except (ValueError, RecursionError) as error:
         return Fault("bad_json", str(error))
-    return _plain(record)
-
-
-def _plain(record: Any) -> dict[str, Any] | Fault:
-    """A record that JSON can hold."""
-    if not isinstance(record, dict):
-        return Fault("bad_json", f"a JSON {type(record).__name__}, not an object")
-    try:
-        canonical_json(record)
-    except (TypeError, ValueError, RecursionError) as error:
-        return Fault("bad_json", str(error))
-    return record
+    return record if isinstance(record, dict) else Fault("bad_json", f"a JSON {type(record).__name__}, not an object")

@@ -1,7 +1,9 @@
 """Text samples of a pool: a prompt and what should follow it, from files with columns of any name.
 
 A row of the samples table has its place (file and key), no image, `prompt` and `completion` as columns of their own,
-and `text`, which is both. A sample that names no uid is known by its text, so equal samples are one.
+and `text`, which is both. What else a record has is carried over; columns of its own that are called `prompt` or
+`completion`, and are not what is taken for these, get `upstream_` in front. A sample that names no uid is known by its
+text, so equal samples are one.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from tasks.artefacts import canonical_json
 from tasks.remote_files import Reader
 from tasks.schemas import SAMPLES
 from tasks.shards import ShardIndex, part_nameless
@@ -20,6 +23,9 @@ from tasks.verdicts import printable, reject
 PLACES = ("image_", "text_", "json_", "width", "height")
 EMPTY = dict.fromkeys(name for name in SAMPLES.names if name.startswith(PLACES))
 """Columns that say where an image, a caption and a json member lie: a text has none of them."""
+
+
+OURS = ("prompt", "completion")
 
 
 class TextColumns(BaseModel):
@@ -36,6 +42,13 @@ class TextColumns(BaseModel):
     messages: str | None = None
     """A chat: a list of {role, content}, instead of the others. The last turn is the completion."""
 
+    @property
+    def used(self) -> tuple[str, ...]:
+        """Those of which prompt and completion are made."""
+        if self.messages is not None:
+            return (self.messages,)
+        return (self.prompt, self.completion, *([self.input] if self.input else []))
+
 
 class _Bad(ValueError):
     def __init__(self, reason: str, detail: str) -> None:
@@ -45,8 +58,8 @@ class _Bad(ValueError):
 
 def index_texts(url: str, name: str, columns: TextColumns, reader: Reader) -> ShardIndex:
     """The samples and rejects of a file; `name` is what the `shard` column says instead of the URL."""
-    rows, rejects = list[dict[str, Any]](), list[dict[str, Any]]()
-    for key, record in records(url, reader):
+    rows, rejects, notes = list[dict[str, Any]](), list[dict[str, Any]](), dict[str, None]()
+    for key, record in records(url, reader, lambda note: notes.setdefault(note)):
         if isinstance(record, Fault):
             lost = "" if key else f"; {len(rows)} samples before it were read, all that follows is lost"
             rejects.append(reject(name, key, record.reason, record.detail + lost))
@@ -58,7 +71,7 @@ def index_texts(url: str, name: str, columns: TextColumns, reader: Reader) -> Sh
     if not rows and not rejects:
         rejects.append(reject(name, "", "empty_file"))
     kept, nameless = part_nameless(name, rows) if rows else (rows, [])
-    return ShardIndex(kept, rejects + nameless)
+    return ShardIndex(kept, rejects + nameless, tuple(notes))
 
 
 def prompt_and_completion(record: dict[str, Any], columns: TextColumns) -> tuple[str, str]:
@@ -67,24 +80,48 @@ def prompt_and_completion(record: dict[str, Any], columns: TextColumns) -> tuple
         return _of_chat(record, columns.messages)
     prompt = _text(record, columns.prompt)
     more = record.get(columns.input) if columns.input else None
-    if isinstance(more, str) and more.strip():
+    if more is not None and not isinstance(more, str):  # a number is as good as its digits
+        more = canonical_json(more).decode() if more not in ([], {}) else ""
+    if more and more.strip():
         prompt = f"{prompt}\n\n{more}"
+    if "\0" in prompt:
+        raise _Bad("bad_text", f"a NUL in '{columns.input}'")
     return prompt, _text(record, columns.completion)
 
 
-def _row(shard: str, key: str, record: dict[str, Any], columns: TextColumns) -> dict[str, Any]:
-    prompt, completion = prompt_and_completion(record, columns)
-    others = {name: value for name, value in record.items() if name not in ("uid", *columns.model_dump().values())}
+def identity(record: dict[str, Any], columns: TextColumns) -> tuple[str, bool]:
+    """The uid of a record, and whether it names it itself; raises ValueError where it has none."""
     uid = _uid(record) if "uid" in record else None
+    prompt, completion = prompt_and_completion(record, columns)
+    return uid or content_uid(prompt.encode(), completion.encode()), uid is not None
+
+
+def _row(shard: str, key: str, record: dict[str, Any], columns: TextColumns) -> dict[str, Any]:
+    uid, named = identity(record, columns)
+    prompt, completion = prompt_and_completion(record, columns)
     return {
         **EMPTY,
-        "uid": uid or content_uid(prompt.encode(), completion.encode()),
+        "uid": uid,
         "shard": shard,
         "key": printable(key),
         "text": f"{prompt}\n{completion}",
-        "upstream": others | {"prompt": prompt, "completion": completion},
-        "named_uid": uid is not None,
+        "upstream": _others(record, columns) | {"prompt": prompt, "completion": completion},
+        "named_uid": named,
     }
+
+
+def _others(record: dict[str, Any], columns: TextColumns) -> dict[str, Any]:
+    """What a record has besides, under names that leave `prompt` and `completion`, in any case, to us."""
+    found: dict[str, Any] = {}
+    for name, value in record.items():
+        if name == "uid" or name in columns.used:
+            continue
+        free = name
+        # SQL does not tell Prompt from prompt.
+        while free.lower() in OURS or (free != name and free in record):
+            free = f"upstream_{free}"
+        found[free] = value
+    return found
 
 
 def _of_chat(record: dict[str, Any], column: str) -> tuple[str, str]:

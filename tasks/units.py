@@ -27,6 +27,7 @@ from tasks.upstream import part_table
 
 # Changes whenever equal inputs would give other bytes than before.
 VERSION = 2
+TEXT_VERSION = 3
 
 
 class PoolError(UserError, ValueError):
@@ -56,7 +57,7 @@ class ShardUnit(BaseModel):
         may agree by chance; a sheet's is of its bytes."""
         ignored = {"directory"} if self.start is None else {"directory", "source"}
         ignored |= {"text"} if self.text is None else set()  # pools of pairs keep the keys they had
-        return digest([VERSION, self.model_dump(exclude=ignored)])
+        return digest([VERSION if self.text is None else TEXT_VERSION, self.model_dump(exclude=ignored)])
 
     @property
     def part(self) -> Path:
@@ -88,6 +89,7 @@ def publish_index(unit: ShardUnit, index: ShardIndex) -> None:
         write_parquet(file, part_table(index.rows))
     named = any(row["named_uid"] for row in index.rows)
     record = {"key": unit.key, "part": file_digest(unit.part), "names_uids": named, "rejects": index.rejects}
+    record |= {"notes": index.notes} if index.notes else {}
     publish_json(unit.marker, record)
 
 

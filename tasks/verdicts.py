@@ -26,6 +26,7 @@ REASONS = {
     "empty_tar": "the tar holds no sample",
     "corrupt_file": "the file is damaged; the samples before the damage are kept, the rest is lost",
     "empty_file": "the file holds no sample",
+    "wrong_form": "the file is no JSON lines, Parquet or tar, whatever its name; nothing of it can be read",
     "stray_member": "a member's name has no key and extension, so it belongs to no sample",
     "duplicate_member": "the shard holds two members of one name, so it is unclear which belong together",
     "interleaved_members": "a sample's members are not adjacent; WebDataset readers would see half samples",
@@ -40,7 +41,7 @@ REASONS = {
     "undecodable_image": "the image is not a readable JPEG, PNG or WebP picture",
     "duplicate_uid": "another sample of the pool has this uid and comes first",
 }
-DAMAGE = ("truncated_tar", "corrupt_tar", "corrupt_file")
+DAMAGE = ("truncated_tar", "corrupt_tar", "corrupt_file", "wrong_form")
 
 
 class _Rejected(ValueError):

@@ -216,7 +216,7 @@ def test_what_is_there_stays_unless_told_otherwise(manifest: Path, pool: Path, t
     (tmp_path / "empty").mkdir()
     assert reshard(pool, manifest, tmp_path / "empty", options()).shards == 5
     (tmp_path / "file").write_text("")
-    with pytest.raises(ExportError, match="not empty"):
+    with pytest.raises(ExportError, match="is a file; shards are written into a directory"):
         reshard(pool, manifest, tmp_path / "file", options())
     with pytest.raises(ExportError, match="no finished pool"):
         reshard(tmp_path, manifest, tmp_path / "new", options())

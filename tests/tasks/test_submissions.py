@@ -165,3 +165,30 @@ def test_the_command(given: SubmissionOptions, tmp_path: Path, capsys: pytest.Ca
     assert main(arguments) == 0 and "nothing was uploaded" in capsys.readouterr().out
     assert main([*arguments, "--dataset-size", "8"]) == 1
     assert "the stated dataset size is 8, there are 7 samples" in capsys.readouterr().err
+
+
+def test_every_input_that_cannot_be_used_is_told_with_the_rest(given: SubmissionOptions, tmp_path: Path) -> None:
+    """A spoilt method, results, subset, shards, pool, training record, and a file where the folder goes, at once."""
+    for path in (given.results, given.method, given.info):
+        assert path is not None
+        path.write_bytes(b"" if path is given.results else b"\xff")
+    (tmp_path / "trained" / "meta.json").write_text("[1]")
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(SubmissionError) as refused:
+        write_submission(changed(given, pool=tmp_path, dataset_size=9), tmp_path / "out")
+    for told in (
+        "7 problems",
+        "method.toml: not TOML",
+        "eval_results.jsonl: no result in its 0 bytes; the evaluation did not finish",
+        "meta.json: no",
+        "the stated dataset size is 9, there are 7 samples",
+        "is no finished pool",
+        "info.pkl: not a readable pickle",
+        "out: is a file; a submission is a directory",
+    ):
+        assert told in str(refused.value)
+    with pytest.raises(SubmissionError, match=r"2 problems(.|\n)*elsewhere.npy(.|\n)*gone.jsonl"):
+        missing = {"subset": tmp_path / "elsewhere.npy", "results": tmp_path / "gone.jsonl"}
+        (tmp_path / "method.toml").write_text(METHOD)
+        write_submission(changed(given, **missing, pool=None, shards=None, info=None), tmp_path / "new")
+    assert (tmp_path / "out").read_text() == "mine" and not (tmp_path / "new").exists()

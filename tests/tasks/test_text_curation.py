@@ -26,6 +26,7 @@ from tasks.runs import Run, begin_run
 from tasks.sequences import TextTokenizer
 from tasks.tables import read
 from tasks.text_workbench import TextWorkbench
+from tasks.uids import content_uid
 from tasks.workbench import opened
 from tests.small_catalog import curate_plainly, published
 from tests.small_texts import small_texts, write_model
@@ -64,10 +65,12 @@ def test_the_subset_is_exported_as_the_samples_themselves(curated: Path, tmp_pat
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     counts = read(home, run, "counts", chosen_round(Run.load(curated)))
     assert f"{len(rows):,} samples" in told
-    assert Counter(row["uid"] for row in rows) == {
+    assert Counter(content_uid(row["prompt"].encode(), row["completion"].encode()) for row in rows) == {
         row["uid"].hex: row["count"] for row in counts.to_pylist() if row["count"]
     }
-    assert all({"prompt", "completion", "task", "truth_clean"} <= row.keys() for row in rows)
+    assert {*(tmp_path / "out.jsonl").read_text().splitlines()} <= {
+        *(home.parent / "pool.jsonl").read_text().splitlines()
+    }
     with pytest.raises(NoRun, match="take --format jsonl"):
         export_run(home, run, "webdataset", tmp_path / "out", None, ReshardOptions())
 

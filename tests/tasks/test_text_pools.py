@@ -15,6 +15,7 @@ import pytest
 
 from tasks.pool_records import TooManyRejects
 from tasks.pools import build_pool
+from tasks.progress import watch
 from tasks.recipe_options import SourceOptions
 from tasks.sources import SourceError
 from tasks.text_options import TextPoolOptions
@@ -115,7 +116,7 @@ def test_bad_records_are_rejected_with_a_reason(tmp_path: Path) -> None:
 def test_damaged_files_are_counted_and_never_read_in_silence(tmp_path: Path) -> None:
     whole = write(tmp_path / "a.jsonl.gz", ROWS * 200).read_bytes()
     (tmp_path / "a.jsonl.gz").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(TooManyRejects, match="1 of 1 tars damaged"):
+    with pytest.raises(TooManyRejects, match="1 of 1 files damaged"):
         built(tmp_path / "a.jsonl.gz", tmp_path / "home")
     samples, rejects = built(tmp_path / "a.jsonl.gz", tmp_path / "home", max_damaged_shards=1)
     assert samples and [row["reason"] for row in rejects if row["reason"] != "duplicate_uid"] == ["corrupt_file"]
@@ -130,3 +131,62 @@ def test_damaged_files_are_counted_and_never_read_in_silence(tmp_path: Path) -> 
 def test_pools_of_pairs_are_as_they_were() -> None:
     assert SourceOptions(source="x").build_options().text is None
     assert TextPoolOptions(source="x").build_options().text == TextColumns()
+
+
+GOOD = b'{"prompt": "a", "completion": "b"}'
+ARRAY = b'[{"prompt": "a", "completion": "b"}, {"prompt": "c", "completion": "d"}]'
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (ARRAY, "one JSON array"),
+        (json.dumps(json.loads(ARRAY), indent=2).encode(), "one JSON array"),
+        (b"\xef\xbb\xbf" + ARRAY.replace(b", {", b",\n{"), "one JSON array"),
+        (json.dumps(json.loads(GOOD), indent=2).encode(), "JSON over many lines"),
+        (b"prompt,completion\na,b\n", r"lines of comma-separated values \(CSV\)"),
+        (b"prompt\tcompletion\na\tb\n", "tab-separated"),
+        (b"<!DOCTYPE html>\n<html><body>403 Forbidden</body></html>", "a page of HTML or XML"),
+        (GOOD.decode().encode("utf-16"), "text in UTF-16; JSON lines are UTF-8"),
+        (GOOD.decode().encode("utf-16-le"), "text in UTF-16"),
+        (b"PK\x03\x04" + bytes(60), "a zip archive"),
+        (b"just some words\nand more\n", "other text: it begins with 'just some words'"),
+        (bytes(100), "nothing but zeros"),
+    ],
+)
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.jsonl.gz"])
+def test_a_file_that_is_something_else_says_what_it_is(tmp_path: Path, data: bytes, told: str, name: str) -> None:
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    with pytest.raises(TooManyRejects, match=f"1 of 1 files damaged.*wrong_form not JSON lines but.*{told}"):
+        built(tmp_path / name, tmp_path / "home")
+
+
+def test_line_ends_of_windows_a_bom_and_empty_lines_are_lines_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b"\xef\xbb\xbf\r\n" + GOOD + b"\r\n\r\n" + GOOD.replace(b"a", b"c"))
+    assert len(built(tmp_path / "a.jsonl", tmp_path / "home")[0]) == 2
+
+
+def test_what_json_does_not_have_loses_no_sample(tmp_path: Path) -> None:
+    line = b'{"prompt": "a", "completion": "b", "x": 1e999, "y": "\\ud800", "z": NaN}'
+    (tmp_path / "a.jsonl").write_bytes(line)
+    samples, rejects = built(tmp_path / "a.jsonl", tmp_path / "home")
+    assert not rejects and (samples[0]["x"], samples[0]["y"], samples[0]["z"]) == (None, "\ufffd", None)
+
+
+def test_files_that_are_passed_over_are_counted_and_named(tmp_path: Path) -> None:
+    told: list[str] = []
+    for name in ("b.json", "c.ndjson", "d.jsonl.zst", "E.JSONL"):
+        (tmp_path / name).write_bytes(GOOD)
+    (tmp_path / "README.md").write_text("words")
+    with pytest.raises(SourceError, match=r"no text at .*4 files there passed over: E\.JSONL, b\.json, c\.ndjson"):
+        built(tmp_path, tmp_path / "home")
+    write(tmp_path / "a.jsonl", ROWS)
+    watch(lambda sentence, *_: told.append(sentence))
+    try:
+        assert len(built(tmp_path, tmp_path / "home")[0]) == len(ROWS)
+        assert any("4 files there passed over: E.JSONL, b.json, c.ndjson, d.jsonl.zst" in one for one in told)
+        told.clear()
+        built(tmp_path / "*.jsonl", tmp_path / "home")
+        assert not told, "a pattern passes nothing over that it names"
+    finally:
+        watch(None)
