@@ -23,7 +23,7 @@ from tasks.manifests import PROVENANCE, read_manifest
 from tasks.pool_records import PoolRecord
 from tasks.schemas import SAMPLES
 from tasks.subset_files import Subset, SubsetError, counted, foreign_uids, read_records, write_records
-from tasks.tables import write_parquet
+from tasks.tables import read_parquet, write_parquet
 from tasks.uids import Bytes16, uid_bytes, uid_hex
 
 
@@ -66,7 +66,7 @@ def export_jsonl(manifest: str | Path, pool: PoolRecord, out: str | Path) -> Sub
         raise SubsetError(f"pool {pool.pool_id} is of image-text pairs; jsonl is for texts. Take webdataset")
     subset = read_manifest(manifest)
     own = [name for name in pq.read_schema(pool.samples_path).names if name not in (*SAMPLES.names, "uid")]
-    samples = pq.read_table(pool.samples_path, columns=["uid", *own])
+    samples = read_parquet(pool.samples_path, columns=["uid", *own])
     places = np.searchsorted(uid_bytes(samples["uid"]), subset.uids)
     rows = samples.take(pa.array(places)).select(own).to_pylist()
     with publishing(out) as file:

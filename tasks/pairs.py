@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 from PIL import Image
 from torch import Tensor
@@ -26,6 +25,7 @@ from torch import Tensor
 from tasks.artefacts import publishing
 from tasks.pools import PoolRecord
 from tasks.samples import read_images
+from tasks.tables import read_parquet
 from tasks.uids import Bytes16, uid_bytes
 
 COLUMNS = [
@@ -76,7 +76,7 @@ class Pairs:
 
 def load_pairs(pool: PoolRecord, size: int, decoded_disk: int | None = None) -> Pairs:
     """Pairs of a pool at ``size`` pixels, decoded on the first call if that takes at most ``decoded_disk`` bytes."""
-    samples = pq.read_table(pool.samples_path, columns=COLUMNS)
+    samples = read_parquet(pool.samples_path, columns=COLUMNS)
     path = pool.directory / f"decoded-{size}-{pool.samples_digest[:12]}.npy"
     uids, texts = uid_bytes(samples["uid"]), samples["text"].to_pylist()
     fits = decoded_disk is None or samples.num_rows * 3 * size * size <= decoded_disk
@@ -113,7 +113,7 @@ def resized(image: Image.Image, size: int) -> npt.NDArray[np.uint8]:
 
 
 def _decode(pool: PoolRecord, size: int, file: BinaryIO) -> None:
-    samples = pq.read_table(pool.samples_path, columns=COLUMNS)
+    samples = read_parquet(pool.samples_path, columns=COLUMNS)
     shape = (samples.num_rows, 3, size, size)
     np.lib.format.write_array_header_2_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
     first, row_bytes = file.tell(), 3 * size * size

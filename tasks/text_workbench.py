@@ -8,7 +8,6 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.parquet as pq
 import torch
 
 from mgd_core.causal_lm import CausalLmObjective, Decoder
@@ -28,6 +27,7 @@ from tasks.questions import check_apart, check_options, load_questions
 from tasks.runs import Run
 from tasks.sequences import Sequences, TextTokenizer
 from tasks.sources import reader_of
+from tasks.tables import read_parquet
 from tasks.text_catalog import TextCatalog
 from tasks.uids import uid_bytes
 from tasks.workbench import ROUND_STREAM, Counts, Ids, Task, Workbench, pool_shards
@@ -106,7 +106,7 @@ def open_texts(run: Run, pool: PoolRecord) -> TextWorkbench:
     if catalog.targets.loss != "completion":
         check_options(questions)
     tokenizer = TextTokenizer(catalog.model)
-    samples = pq.read_table(pool.samples_path, columns=["uid", "prompt", "completion"])
+    samples = read_parquet(pool.samples_path, columns=["uid", "prompt", "completion"])
     own = tokenizer.sequences(samples["prompt"].to_pylist(), samples["completion"].to_pylist())
     asked = {name: asked_sequences(tokenizer, found) for name, found in questions.items()}
     _tell_cut({"pool": own, **asked}, catalog.model.max_tokens)

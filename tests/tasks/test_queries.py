@@ -39,12 +39,13 @@ def test_outcomes_follow_the_chosen_round(small_run: Path) -> None:
         (0, 0, 1),
     ]
     assert [(row["g_sum"], row["g_last"], row["probes"]) for row in found] == [
-        (-3, -1, 2),
-        (-1, -2, 2),
-        (2.5, 2, 2),
-        (3, 0, 2),
-    ]
-    assert found[0]["g_by_round"] == [-2, -1] and found[2]["style"] == "b" and "round" not in found[0]
+        (-2, -2, 1),
+        (1, 1, 1),
+        (0.5, 0.5, 1),
+        (3, 3, 1),
+    ], "what decided the counts of round 1"
+    assert [row["g_sum_later"] for row in found] == [-1, -2, 2, 0] and found[0]["g_by_round_later"] == [-1]
+    assert found[0]["g_by_round"] == [-2] and found[2]["style"] == "b" and "round" not in found[0]
 
 
 def test_before_a_choice_the_last_round_stands_in(small_run: Path, rows: Rows) -> None:
@@ -121,7 +122,7 @@ def test_without_a_truth_its_views_are_left_out_and_said_so(small_run: Path, row
     publish(small_run, "plain-1", "samples", 0, rows("samples"))
     missing = ask(small_run, 'SELECT "name", missing FROM views WHERE missing IS NOT NULL', "plain-1")
     assert {row["name"] for row in missing} == {"truth_agreement", "mistakes"}
-    assert missing[0]["missing"] == "left out: the run has no samples.truth_clean"
+    assert missing[0]["missing"] == "left out: the run has no samples.truth_clean (boolean)"
 
 
 def test_rounds_and_comparison(small_run: Path) -> None:
@@ -169,7 +170,7 @@ def test_every_view_answers_on_a_run_that_has_published_next_to_nothing(tmp_path
 def test_columns_are_typed_and_explained(small_run: Path) -> None:
     found = ask(small_run, "SELECT * FROM columns")
     assert all(row["doc"] for row in found), [row for row in found if not row["doc"]]
-    types = {(row["table"], row["column"]): row["type"] for row in found}
+    types = {(row["table_name"], row["column_name"]): row["type"] for row in found}
     assert (
         types["samples", "uid"] == "UUID"
         and types["counts", "round"] == "INTEGER"
@@ -207,10 +208,11 @@ def test_answers_in_every_format(form: str, small_run: Path, uid: Callable[[int]
     assert run_sql(small_run, query, None, out, form, limit=2) in (2, 4)  # type: ignore[arg-type]
     if form == "json":
         first, second = json.loads(out.getvalue())
-        assert second["uid"] == uid(1) and first["gs"] == [-2, -1] and first["nothing"] is None and first["inf"] is None
+        assert second["uid"] == uid(1) and first["gs"] == [-2] and first["nothing"] is None and first["inf"] is None
     elif form == "csv":
         first, second = csv.DictReader(io.StringIO(out.getvalue()))
-        assert second["uid"] == uid(1) and json.loads(first["gs"]) == [-2, -1] and first["nothing"] == ""
+        assert second["uid"] == uid(1) and json.loads(first["gs"]) == [-2] and first["nothing"] == ""
+        assert first["inf"] == "inf"
     else:
         lines = out.getvalue().splitlines()
         assert lines[0].split() == ["uid", "gs", "nothing", "inf", "text"] and uid(1) in lines[3]
