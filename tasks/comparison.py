@@ -75,8 +75,8 @@ def subset_counts(bench: Workbench, subset: str, seed: int, chosen: int) -> Coun
 def _truth(bench: Workbench) -> npt.NDArray[np.bool_]:
     if not knows_truth(pq.read_schema(bench.pool.samples_path), TRUTH_COLUMN):
         raise ComparisonError(
-            f"comparison.subsets asks for 'oracle', but the pool has no column '{TRUTH_COLUMN}' of true and false: nobody "
-            "knows which of its captions are right. Remove 'oracle' from the catalog's comparison.subsets."
+            f"comparison.subsets asks for 'oracle', but the pool has no column '{TRUTH_COLUMN}' of true and false: "
+            "nobody knows which of its captions are right. Remove 'oracle' from the catalog's comparison.subsets."
         )
     column = read_parquet(bench.pool.samples_path, columns=[TRUTH_COLUMN])[TRUTH_COLUMN]
     return np.asarray(column.to_pylist(), bool)

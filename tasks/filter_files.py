@@ -165,8 +165,8 @@ def columns_of(one: Filter, values: Mapping[str, Value], has: Iterable[str]) -> 
             words = {p.name: str(values[p.name]) for p in one.parameters.values() if p.kind == "choice"}
             named = str(values[parameter.name])
             # A column's own name may have a comma in it.
-            listed = [named] if named.lower() in there else named.split(",")
-            names = [_filled(name.strip(), words) for name in listed]
+            whole = named.lower() in there
+            names = [named] if whole else [_filled(name.strip(), words) for name in named.split(",")]
             found = [there[name.lower()] for name in names if name.lower() in there]
             if not found:
                 raise FilterError(

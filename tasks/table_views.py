@@ -157,7 +157,7 @@ def _columns(found: pa.Schema, own: pa.Schema, former: Mapping[str, str], brough
     called = {name.casefold(): stored for stored, name in names_in_sql(found.names).items()} if brought else {}
     there = [field.name if field.name in found.names else former.get(field.name) for field in own]
     columns = [_column(field, found, stored) for field, stored in zip(own, there, strict=True)]
-    return columns + [_column(field, found, called.get(name)) for name, field in brought.items()]
+    return columns + [_column(field, found, called.get(name.casefold())) for name, field in brought.items()]
 
 
 def _column(field: pa.Field, found: pa.Schema, stored: str | None) -> str:

@@ -102,4 +102,5 @@ def _for_column(view: View, called: Mapping[str, str], column: str) -> View:
     name = view.name.replace("$column", called[column])
     sql = view.sql.replace(f"CREATE VIEW {view.name}", f"CREATE VIEW {quoted(name)}", 1)
     sql = sql.replace("$column", quoted(column))
-    return replace(view, name=name, sql=sql, doc=view.doc.replace("$column", shown(column)), per_column=False, column=column)
+    doc = view.doc.replace("$column", shown(column))
+    return replace(view, name=name, sql=sql, doc=doc, per_column=False, column=column)
