@@ -90,7 +90,7 @@ def answer(
 
 def _asked(connection: duckdb.DuckDBPyConnection, statement: duckdb.Statement) -> duckdb.DuckDBPyConnection:
     """Run a statement; columns that Python cannot hold in full come as text."""
-    if statement.type != duckdb.StatementType.SELECT or not (relation := connection.sql(statement.query)):
+    if statement.type != duckdb.StatementType.SELECT or not (relation := connection.sql(statement)):
         return connection.execute(statement)
     kinds = [_held(kind) for kind in relation.types]
     if not any(kinds):
@@ -100,8 +100,15 @@ def _asked(connection: duckdb.DuckDBPyConnection, statement: duckdb.Statement) -
         f"{place}::{kind} AS {quoted(name)}" if kind else f"{place} AS {quoted(name)}"
         for place, kind, name in zip(places, kinds, relation.columns, strict=True)
     ]
-    asked = statement.query.strip().rstrip(";")
+    asked = _without_end(statement.query)
     return connection.execute(f"SELECT {', '.join(told)} FROM (\n{asked}\n) AS answer({', '.join(places)})")
+
+
+def _without_end(query: str) -> str:
+    """A statement without the ';' that ends it, and the comments behind that."""
+    text = query.encode()
+    last = max(place for place, kind in duckdb.tokenize(query) if kind != duckdb.token_type.comment)
+    return text[:last].decode() if text[last : last + 1] == b";" else query
 
 
 def _held(kind: DuckDBPyType) -> str:

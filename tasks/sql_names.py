@@ -9,7 +9,7 @@ set of names only.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import count
 
 PREFIX = "upstream_"
@@ -33,32 +33,17 @@ def literal(text: object) -> str:
 def distinct_names(names: Iterable[str], reserved: Iterable[str], first: Iterable[str] = ()) -> dict[str, str]:
     """What each of `names` is called: no two alike in any case, none like a `reserved` one.
 
-    Who can keep its name keeps it, those in `first` before others and then by name; only then the others get theirs.
+    Who can keep its name keeps it, those in `first` before others and then by name; only then the others get theirs:
+    what they are called, or `upstream_` and that, or that with a number.
     """
     before = {name: place for place, name in enumerate(first)}
     ordered = sorted(set(names), key=lambda name: (before.get(name, len(before)), name))
-    taken = {name.casefold() for name in reserved}
-    found: dict[str, str] = {}
-    for name in ordered:
-        if name and not IMPOSSIBLE.search(name) and name.casefold() not in taken:
-            found[name] = name
-            taken.add(name.casefold())
-    for name in ordered:
-        if name not in found:
-            found[name] = _free(IMPOSSIBLE.sub("\ufffd", name), taken)
-    return found
+    return _given({name: IMPOSSIBLE.sub("\ufffd", name) for name in ordered}, reserved)
 
 
 def word_names(names: Iterable[str], taken: Iterable[str]) -> dict[str, str]:
-    """A word of letters, digits and _ for each of `names`, in their order: none alike in any case, none like a `taken`
-    one; names that are such words already come first."""
-    listed, used = list(dict.fromkeys(names)), {name.casefold() for name in taken}
-    words = {name: re.sub(r"\W", "_", name)[:LONGEST] for name in listed}
-    found = {}
-    for name in sorted(listed, key=lambda name: words[name] != name):
-        word = words[name]
-        found[name] = _free(word, used) if word.casefold() in used else _take(word, used)
-    return found
+    """A word of letters, digits and _ for each of `names`, none alike, given out in the order of the names."""
+    return _given({name: re.sub(r"\W", "_", name)[:LONGEST] for name in names}, taken)
 
 
 def shown(name: str) -> str:
@@ -67,13 +52,20 @@ def shown(name: str) -> str:
     return "".join(letter if letter.isprintable() else "\ufffd" for letter in cut) or "''"
 
 
-def _free(name: str, taken: set[str]) -> str:
-    """`upstream_` and the name, with a number behind it where that is taken too."""
-    plain = f"{PREFIX}{name}"
-    tried = (plain if number == 1 else f"{plain}_{number}" for number in count(1))
-    return _take(next(one for one in tried if one.casefold() not in taken), taken)
+def _given(wished: Mapping[str, str], reserved: Iterable[str]) -> dict[str, str]:
+    """What each name gets: what is wished for it where that is free, those first that are called so already."""
+    taken = {name.casefold() for name in reserved}
+    found: dict[str, str] = {}
+    for own in (True, False):
+        for name, wish in wished.items():
+            if name in found or (own and (wish != name or not wish or wish.casefold() in taken)):
+                continue
+            found[name] = next(one for one in _tried(wish) if one and one.casefold() not in taken)
+            taken.add(found[name].casefold())
+    return found
 
 
-def _take(name: str, taken: set[str]) -> str:
-    taken.add(name.casefold())
-    return name
+def _tried(wish: str) -> Iterator[str]:
+    """The wish, then `upstream_` and the wish, then that with a number behind it."""
+    yield from (wish, f"{PREFIX}{wish}")
+    yield from (f"{PREFIX}{wish}_{number}" for number in count(2))

@@ -90,7 +90,7 @@ def _parse(path: Path) -> View:
     told = [line for indent, line in lines if len(indent) < 3 and not line.startswith(("needs:", "for each:"))]
     return View(
         name=name,
-        sql=text,
+        sql=text[text.index(f"CREATE VIEW {name} AS") :],  # a column's name may end a line, and with it a comment
         doc=" ".join(told),
         needs=tuple(need.strip() for line in needs for need in line.split(",")),
         columns=columns,

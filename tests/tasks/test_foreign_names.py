@@ -18,6 +18,7 @@ from tasks import queries
 from tasks.answers import run_sql
 from tasks.artefacts import publish_json
 from tasks.candidates import pool_candidates
+from tasks.pool_records import BuildOptions
 from tasks.pools import build_pool
 from tasks.queries import connect
 from tasks.reports import write_report
@@ -86,7 +87,7 @@ def test_any_key_is_welcome_and_reachable_under_a_stated_name(
         assert connection.execute("SELECT count, g, g_sum FROM sample_outcomes JOIN metagradients USING (run, uid) "
                                   "WHERE round = 0 ORDER BY uid").fetchall()[1] == (0, -0.5, -0.5)  # fmt: skip
         views = connection.execute("SELECT name, missing FROM views WHERE starts_with(name, 'g_by_')").fetchall()
-        assert len({name.lower() for name, _ in views}) == len(KEYS) + 1 and not any(missing for _, missing in views)
+        assert len({name.lower() for name, _ in views}) == len(KEYS) + 1 and {missing for _, missing in views} == {None}
         for name, _ in views:
             assert name.replace("_", "").isalnum(), "needs no quotes"
             groups = connection.execute(f"SELECT samples FROM {name} WHERE round = 0").fetchall()
@@ -228,6 +229,19 @@ def test_a_census_can_be_asked_with_and_without_a_run(
         ).fetchall():
             file = home / "census" / record.pool_id / f"{name.removeprefix('census_')}.parquet"
             assert ["pool", *pq.read_schema(file).names] == columns, "a sentence for every column that is written"
+
+
+def test_metadata_whose_columns_are_alike_keeps_them_apart(
+    tmp_path: Path, shard: Callable[..., str], good: Callable[..., list], uid: Callable[[int], str]
+) -> None:
+    names = ["uid", "score", "Score", "original-width", "original_width", "Run", "URL", "a.b"]
+    table = pa.table([pa.array([uid(0)]), *(pa.array([number]) for number in range(1, len(names)))], names=names)
+    pq.write_table(table, tmp_path / "metadata.parquet")
+    options = BuildOptions(metadata=str(tmp_path / "metadata.parquet"))
+    samples = read_parquet(build_pool(shard(good(0, run=7)), tmp_path / "home", options).samples_path)
+    found = {name: samples[name][0].as_py() for name in samples.column_names[len(SAMPLES.names) :]}
+    expected = {"Score": 2, "upstream_score": 1, "original_width": 4, "original-width": 3, "a.b": 7, "upstream_run": 7}
+    assert found == expected
 
 
 def test_record_names_are_told_in_json(tmp_path: Path, rows: Rows) -> None:

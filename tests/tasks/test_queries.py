@@ -219,6 +219,56 @@ def test_answers_in_every_format(form: str, small_run: Path, uid: Callable[[int]
         assert lines[-1] == "(4 rows, first 2 shown)"
 
 
+def told(home: Path, query: str, form: str = "json") -> str:
+    out = io.StringIO()
+    run_sql(home, query, None, out, form)  # type: ignore[arg-type]
+    return out.getvalue()
+
+
+def test_columns_of_one_name_all_come_out(small_run: Path) -> None:
+    assert json.loads(told(small_run, "SELECT 1 a, 2 a, 3 a_2, 4 A")) == [{"a": 1, "a_3": 2, "a_2": 3, "A": 4}]
+    assert told(small_run, "SELECT 1 a, 2 a", "csv") == "a,a_2\n1,2\n"
+    assert told(small_run, "SELECT 1 a, 2 a", "table").splitlines()[0] == "a  a"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected", "cell"),
+    [
+        ("INTERVAL '2000000000 days'", "2000000000 days", "2000000000 days"),
+        ("'nan'::DOUBLE", None, "nan"),
+        ("'-inf'::FLOAT", None, "-inf"),
+        ("'\\x00\\xff'::BLOB", "00ff", "00ff"),
+        ("[DATE 'infinity', NULL]", ["infinity", None], '"[""infinity"", null]"'),
+        ("TIMESTAMPTZ '0044-01-01 (BC) 00:00:00+00'", "0044-01-01 (BC) 00:00:00+00", "0044-01-01 (BC) 00:00:00+00"),
+        ("{'at': TIME '10:00', 'é': MAP {DATE '2020-01-01': 1.5}}", {"at": "10:00:00", "é": {"2020-01-01": 1.5}}, None),
+        ("1.5", 1.5, "1.5"),
+        ("12345678901234567890.125::DECIMAL(38, 3)", "12345678901234567890.125", "12345678901234567890.125"),
+        ("170141183460469231731687303715884105727::HUGEINT", 2**127 - 1, str(2**127 - 1)),
+        ("'101'::BIT", "101", "101"),
+    ],
+)
+def test_values_of_every_type_come_out(value: str, expected: object, cell: str | None, small_run: Path) -> None:
+    assert json.loads(told(small_run, f"SELECT {value} AS v, 1 AS one -- said")) == [{"v": expected, "one": 1}]
+    lines = told(small_run, f"SELECT {value} AS v, 1 AS one; -- é;", "csv").splitlines()
+    assert lines[0] == "v,one" and (cell is None or lines[1] == f"{cell},1")
+    assert told(small_run, f"SELECT {value} AS v", "table").endswith("(1 row)\n")
+
+
+def test_several_statements_are_answered_in_turn_and_one_only_where_one_fits(small_run: Path) -> None:
+    assert told(small_run, "SELECT 1 a; SET threads = 1; SELECT 2 b", "table") == "a\n-\n1\n(1 row)\nb\n-\n2\n(1 row)\n"
+    assert json.loads(told(small_run, "SET threads = 1; SELECT 2 b; -- done")) == [{"b": 2}]
+    with pytest.raises(QueryError, match="2 questions in one query: json takes one"):
+        told(small_run, "SELECT 1; SELECT 2")
+
+
+@pytest.mark.parametrize("query", ["", " ;; ", "-- only a comment", "/* nothing */;"])
+def test_no_question_is_said_to_be_none(query: str, small_run: Path) -> None:
+    with pytest.raises(QueryError, match="there is no question"):
+        told(small_run, query)
+    with pytest.raises(QueryError, match="0 or more"):
+        run_sql(small_run, "SELECT 1", None, io.StringIO(), limit=-1)
+
+
 def test_no_rows_are_still_an_answer(small_run: Path) -> None:
     for form, expected in (("table", "(0 rows)\n"), ("csv", "uid\n"), ("json", "[]\n")):
         out = io.StringIO()
@@ -228,7 +278,7 @@ def test_no_rows_are_still_an_answer(small_run: Path) -> None:
 
 @pytest.mark.parametrize(
     "query",
-    ["SELEC 1", "SELECT nope FROM counts", "SELECT * FROM nowhere", "SELECT 'a'::INT"],
+    ["SELEC 1", "SELECT nope FROM counts", "SELECT * FROM nowhere", "SELECT 'a'::INT", "SELECT $1", "SELECT '"],
 )
 def test_a_bad_question_gets_one_clear_message(query: str, small_run: Path) -> None:
     with pytest.raises(QueryError, match="Error"):
