@@ -90,10 +90,9 @@ def answer(
 
 def _asked(connection: duckdb.DuckDBPyConnection, statement: duckdb.Statement) -> duckdb.DuckDBPyConnection:
     """Run a statement; columns that Python cannot hold in full come as text."""
-    if statement.type != duckdb.StatementType.SELECT or not (relation := connection.sql(statement)):
-        return connection.execute(statement)
-    kinds = [_held(kind) for kind in relation.types]
-    if not any(kinds):
+    relation = connection.sql(statement) if statement.type == duckdb.StatementType.SELECT else None
+    kinds = [] if relation is None else [_held(kind) for kind in relation.types]
+    if relation is None or not any(kinds):
         return connection.execute(statement)
     places = [f"c{place}" for place in range(len(kinds))]
     told = [
