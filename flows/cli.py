@@ -120,7 +120,7 @@ def _read_parsers(commands: argparse._SubParsersAction) -> None:
     made.add_argument("query", nargs="?", help='for instance "select * from comparison"')
     made.add_argument("--run", dest="run_id", help="run to ask, or 'all' (default: the latest)")
     made.add_argument("--format", choices=("table", "csv", "json"), default="table")
-    made.add_argument("--limit", type=int, help="most rows shown (default: 50 of a table, all of csv and json)")
+    made.add_argument("--limit", type=whole, help="most rows shown (default: 50 of a table, all of csv and json)")
     made = _command(commands, "runs", _runs, "list the runs of this home, newest first")
     made = _command(commands, "report", _report, "write a run's report again and say where it is")
     made.add_argument("--run", dest="run_id", help="run (default: the latest)")

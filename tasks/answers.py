@@ -1,8 +1,10 @@
 """Answers: the rows of a query as a table for the eye, as CSV, or as JSON.
 
-uids are written as 32 hex digits, as every other tool writes them, not as DuckDB's dashed UUIDs. A table
-shows the first rows and says how many there are beyond; CSV and JSON give every row, as it comes, in constant
-memory.
+uids are written as 32 hex digits, as every other tool writes them, not as DuckDB's dashed UUIDs; bytes as hex. Times
+and spans, which Python holds to a part only, are written as DuckDB writes them. CSV and JSON take one question, and
+columns of one name get numbers in them; what is not finite is `nan` or `inf` in CSV and null in JSON, which has no
+word for it. A table shows the first rows and says how many there are beyond; CSV and JSON give every row, as it comes,
+in constant memory.
 """
 
 from __future__ import annotations
@@ -11,20 +13,29 @@ import csv
 import json
 import math
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from decimal import Decimal
+from itertools import count, islice
 from pathlib import Path
 from typing import Any, Literal, TextIO
 from uuid import UUID
 
 import duckdb
+from duckdb.sqltypes import DuckDBPyType
 
 from tasks.queries import QueryError, connect
+from tasks.sql_names import quoted
 
 Format = Literal["table", "csv", "json"]
 SHOWN_ROWS = 50
 # Letters of a cell that are shown; the last column has the rest of the line to itself.
 WIDEST, WIDEST_LAST = 60, 200
 FETCH = 1024
+NESTED = {"list", "array", "struct", "map"}
+# Types whose every value Python, or what it is written as, holds.
+HELD = {
+    *("boolean", "tinyint", "smallint", "integer", "bigint", "hugeint", "utinyint", "usmallint", "uinteger", "ubigint"),
+    *("uhugeint", "float", "double", "decimal", "varchar", "blob", "uuid", "enum", "null"),
+}
 
 
 def run_sql(
@@ -54,12 +65,61 @@ def answer(
     """As `run_sql`, on a connection that is open; the result is read to its end, so that the connection can
     be used again."""
     writers = {"table": _write_table, "csv": _write_csv, "json": _write_json}
+    if limit is not None and limit < 0:
+        raise QueryError(f"limit {limit}: the most rows to show are 0 or more")
     try:
-        cursor = connection.execute(query)
-        names = [column[0] for column in cursor.description or []]
-        return writers[format](names, _rows(cursor), out, limit)
+        query.encode()
+        statements = connection.extract_statements(query)
+        if not statements:
+            raise QueryError("there is no question: the query is empty, or only a comment. For instance: FROM views")
+        asking = [one for one in statements if duckdb.ExpectedResultType.QUERY_RESULT in one.expected_result_type]
+        if format != "table" and len(asking) > 1:
+            raise QueryError(f"{len(asking)} questions in one query: {format} takes one at a time")
+        total = 0
+        for statement in statements:
+            cursor = _asked(connection, statement)
+            names = [column[0] for column in cursor.description or []]
+            if statement in asking or len(statements) == 1:
+                total = writers[format](names, _rows(cursor), out, limit)
+        return total
     except duckdb.Error as error:
         raise QueryError(_plain(error)) from error
+    except UnicodeError as error:
+        raise QueryError(f"the query is no text: {error}") from error
+
+
+def _asked(connection: duckdb.DuckDBPyConnection, statement: duckdb.Statement) -> duckdb.DuckDBPyConnection:
+    """Run a statement; columns that Python cannot hold in full come as text."""
+    relation = connection.sql(statement) if statement.type == duckdb.StatementType.SELECT else None
+    kinds = [] if relation is None else [_held(kind) for kind in relation.types]
+    if relation is None or not any(kinds):
+        return connection.execute(statement)
+    places = [f"c{place}" for place in range(len(kinds))]
+    told = [
+        f"{place}::{kind} AS {quoted(name)}" if kind else f"{place} AS {quoted(name)}"
+        for place, kind, name in zip(places, kinds, relation.columns, strict=True)
+    ]
+    asked = _without_end(statement.query)
+    return connection.execute(f"SELECT {', '.join(told)} FROM (\n{asked}\n) AS answer({', '.join(places)})")
+
+
+def _without_end(query: str) -> str:
+    """A statement without the ';' that ends it, and the comments behind that."""
+    text = query.encode()
+    last = max(place for place, kind in duckdb.tokenize(query) if kind != duckdb.token_type.comment)
+    return text[:last].decode() if text[last : last + 1] == b";" else query
+
+
+def _held(kind: DuckDBPyType) -> str:
+    """The type to cast to before Python gets a value; empty where it can hold what there is."""
+    if kind.id in NESTED:
+        parts = {name: _held(of) or str(of) for name, of in kind.children if isinstance(of, DuckDBPyType)}
+        if not any(_held(of) for _, of in kind.children if isinstance(of, DuckDBPyType)):
+            return ""
+        if kind.id == "struct":
+            return f"STRUCT({', '.join(f'{quoted(name)} {part}' for name, part in parts.items())})"
+        return f"MAP({parts['key']}, {parts['value']})" if kind.id == "map" else f"{parts['child']}[]"
+    return "" if kind.id in HELD else "VARCHAR"
 
 
 def _rows(cursor: duckdb.DuckDBPyConnection) -> Iterator[Sequence[Any]]:
@@ -72,6 +132,7 @@ def _write_table(names: list[str], rows: Iterator[Sequence[Any]], out: TextIO, l
     beyond = sum(1 for _ in rows)
     numeric = [all(row[i] is None or _is_number(row[i]) for row in shown) for i in range(len(names))]
     cuts = [WIDEST] * (len(names) - 1) + [WIDEST_LAST]
+    names = [" ".join(name.split()) for name in names]
     cells = [[_short(value, cut) for value, cut in zip(row, cuts, strict=True)] for row in shown]
     widths = [max(map(len, column)) for column in zip(names, *cells, strict=True)]
     for line in [names, ["-" * width for width in widths], *cells]:
@@ -84,7 +145,7 @@ def _write_table(names: list[str], rows: Iterator[Sequence[Any]], out: TextIO, l
 
 def _write_csv(names: list[str], rows: Iterator[Sequence[Any]], out: TextIO, limit: int | None) -> int:
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(names)
+    writer.writerow(_distinct(names))
     total = 0
     for row in rows:
         if limit is None or total < limit:
@@ -95,7 +156,7 @@ def _write_csv(names: list[str], rows: Iterator[Sequence[Any]], out: TextIO, lim
 
 def _write_json(names: list[str], rows: Iterator[Sequence[Any]], out: TextIO, limit: int | None) -> int:
     """One array of objects, an object a line."""
-    total = 0
+    total, names = 0, _distinct(names)
     for row in rows:
         if limit is None or total < limit:
             out.write(",\n" if total else "[\n")
@@ -106,10 +167,24 @@ def _write_json(names: list[str], rows: Iterator[Sequence[Any]], out: TextIO, li
     return total
 
 
+def _distinct(names: list[str]) -> list[str]:
+    """Names of columns, those that came before with a number behind them."""
+    found: dict[str, None] = {}
+    for name in names:
+        tried = (name if number == 1 else f"{name}_{number}" for number in count(1))
+        found[next(one for one in tried if one not in found and (one == name or one not in names))] = None
+    return list(found)
+
+
 def _jsonable(value: Any) -> Any:
-    """A value as JSON has it: uids as hex, what is not finite as null, other types as text."""
+    """A value as JSON has it: uids and bytes as hex, what is not finite as null, other types as text."""
     if value is None or isinstance(value, bool | int | str):
         return value
+    if isinstance(value, Decimal):
+        # A number where JSON's readers, which take it for a double, get it back to the digit.
+        return float(value) if Decimal(repr(float(value))) == value else str(value)
+    if isinstance(value, bytes):
+        return value.hex()
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, UUID):
@@ -122,6 +197,8 @@ def _jsonable(value: Any) -> Any:
 
 
 def _csv_cell(value: Any) -> Any:
+    if isinstance(value, float | Decimal):
+        return value
     plain = _jsonable(value)
     return json.dumps(plain, ensure_ascii=False) if isinstance(plain, list | dict) else plain
 
@@ -142,7 +219,7 @@ def _short(value: Any, cut: int = WIDEST) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float | Decimal) and not isinstance(value, bool)
 
 
 def _plain(error: duckdb.Error) -> str:

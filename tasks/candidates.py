@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from os.path import abspath
 from pathlib import Path
 
 import duckdb
@@ -24,6 +25,8 @@ from tasks.pool_records import PoolRecord
 from tasks.queries import connect
 from tasks.remote_files import Reader
 from tasks.scratch import scratch
+from tasks.sql_names import literal
+from tasks.table_views import samples_select
 
 MEMORY = "3GiB"
 SETTINGS: dict[str, str | bool | int | float | list[str]] = {
@@ -51,8 +54,9 @@ class Candidates:
 @contextmanager
 def pool_candidates(home: Path, pool: PoolRecord) -> Iterator[Candidates]:
     """The samples of a finished pool."""
+    columns, source = samples_select(pool.samples_path)
     with closing_connection(duckdb.connect(":memory:", config=SETTINGS), home) as connection:
-        connection.execute(f"CREATE VIEW samples AS SELECT * FROM {_parquet([pool.samples_path])}")
+        connection.execute(f"CREATE VIEW samples AS SELECT {columns} FROM {source}")
         yield _candidates(connection, home, pool.pool_id, pool.samples_digest)
 
 
@@ -96,7 +100,7 @@ def closing_connection(connection: duckdb.DuckDBPyConnection, home: Path) -> Ite
     with scratch(home, "duckdb") as spill:
         try:
             connection.execute(f"SET memory_limit = '{MEMORY}'; SET arrow_lossless_conversion = true")
-            connection.execute("SET temp_directory = " + _literal(spill))
+            connection.execute("SET temp_directory = " + literal(spill))
             yield connection
         finally:
             connection.close()
@@ -111,9 +115,5 @@ def _candidates(connection: duckdb.DuckDBPyConnection, home: Path, name: str, co
 
 
 def _parquet(paths: Sequence[Path]) -> str:
-    listed = ", ".join(_literal(path.resolve()) for path in paths)
+    listed = ", ".join(literal(abspath(path)) for path in paths)
     return f"read_parquet([{listed}], hive_partitioning = false, union_by_name = {str(len(paths) > 1).lower()})"
-
-
-def _literal(text: object) -> str:
-    return "'" + str(text).replace("'", "''") + "'"

@@ -18,6 +18,8 @@ from mgd_core.order import generator
 from tasks.artefacts import digest, is_done, publish_json, read_json
 from tasks.evaluation_records import publish_rows
 from tasks.rounds import counts_of
+from tasks.schemas import knows_truth
+from tasks.tables import read_parquet
 from tasks.trained import trained_parameters
 from tasks.workbench import Counts, Workbench, opened
 
@@ -71,12 +73,12 @@ def subset_counts(bench: Workbench, subset: str, seed: int, chosen: int) -> Coun
 
 
 def _truth(bench: Workbench) -> npt.NDArray[np.bool_]:
-    if TRUTH_COLUMN not in pq.read_schema(bench.pool.samples_path).names:
+    if not knows_truth(pq.read_schema(bench.pool.samples_path), TRUTH_COLUMN):
         raise ComparisonError(
-            f"comparison.subsets asks for 'oracle', but the pool has no column '{TRUTH_COLUMN}': nobody knows which of "
-            "its captions are right. Remove 'oracle' from the catalog's comparison.subsets."
+            f"comparison.subsets asks for 'oracle', but the pool has no column '{TRUTH_COLUMN}' of true and false: "
+            "nobody knows which of its captions are right. Remove 'oracle' from the catalog's comparison.subsets."
         )
-    column = pq.read_table(bench.pool.samples_path, columns=[TRUTH_COLUMN])[TRUTH_COLUMN]
+    column = read_parquet(bench.pool.samples_path, columns=[TRUTH_COLUMN])[TRUTH_COLUMN]
     return np.asarray(column.to_pylist(), bool)
 
 

@@ -40,7 +40,7 @@ class Sheet:
     empty: str
 
 
-PICK = "SELECT uid, text, g_sum, count, outcome FROM sample_outcomes"
+PICK = "SELECT uid, text, g_sum, g_sum_later, count, outcome FROM sample_outcomes"
 SHEETS = (
     Sheet(
         "Kept once",
@@ -50,7 +50,7 @@ SHEETS = (
     ),
     Sheet(
         "Dropped",
-        "Those dropped with the largest g summed over the rounds: those the target wanted least.",
+        "Those dropped with the largest g summed over the rounds before the chosen one: those the target wanted least.",
         f"{PICK} WHERE outcome = 'dropped' ORDER BY g_sum DESC NULLS LAST, uid LIMIT {TILES}",
         "No sample was dropped.",
     ),
@@ -64,8 +64,8 @@ SHEETS = (
         "Moved most",
         "Those whose count changed most over all rounds, the largest |g| at those changes first. "
         "The figures beside × are the counts of the rounds in turn.",
-        "SELECT uid, s.text, s.g_sum, s.count, s.outcome, m.moved FROM sample_outcomes AS s JOIN (SELECT uid, "
-        "sum(abs(change)) AS moved, max(abs(g)) AS force FROM movers GROUP BY uid) AS m USING (uid) "
+        "SELECT uid, s.text, s.g_sum, s.g_sum_later, s.count, s.outcome, m.moved FROM sample_outcomes AS s JOIN "
+        "(SELECT uid, sum(abs(change)) AS moved, max(abs(g)) AS force FROM movers GROUP BY uid) AS m USING (uid) "
         f"ORDER BY m.moved DESC, m.force DESC NULLS LAST, uid LIMIT {TILES}",
         "No count changed between rounds.",
     ),
@@ -82,9 +82,9 @@ def contact_sheet(
     """
     if not rows:
         return f"<h3>{text(sheet.title)}</h3>" + paragraph(sheet.empty, "absent")
-    exponent = scale_exponent(max((abs(row["g_sum"]) for row in rows if row["g_sum"] is not None), default=0.0))
+    exponent = summed_exponent(rows)
     tiles = "\n".join(_tile(row, root, exponent, paths.get(row["uid"])) for row in rows)
-    unit = f" g: summed over the rounds{unit_name(exponent)}." if any(r["g_sum"] is not None for r in rows) else ""
+    unit = summed_words(rows, exponent)
     return "\n".join(
         [
             f"<h3>{text(sheet.title)}</h3>",
@@ -118,7 +118,7 @@ def _tile(row: dict[str, Any], root: Path | None, exponent: int, path: list[int]
     if url:
         picture = f'<img {_drawn(row["width"], row["height"])} src="{url}" alt="{text(words)}">'
     count = f"×{row['count']}" if path is None else f"×{'·'.join(map(str, path))}"
-    g = "not probed" if row["g_sum"] is None else f"g\u00a0{signed(row['g_sum'] / 10**exponent)}"
+    g = summed(row, exponent, "g\u00a0")
     told = f'<span class="truth">really: {caption(truth)}</span>' if truth else ""
     return (
         f'<div class="tile {state}"><span class="pic">{picture}</span>'
@@ -139,6 +139,27 @@ def signed(value: float) -> str:
     """A number with its sign, three digits."""
     shown = round(value, 2) + 0.0  # no "-0.00"
     return (f"{shown:+.2f}" if abs(shown) < 10 else f"{value:+.3g}").replace("-", "−")
+
+
+def summed_exponent(rows: Sequence[dict[str, Any]]) -> int:
+    """The power of ten that the g of a sheet's samples are told in."""
+    found = (row[name] for row in rows for name in ("g_sum", "g_sum_later"))
+    return scale_exponent(max((abs(g) for g in found if g is not None), default=0.0))
+
+
+def summed_words(rows: Sequence[dict[str, Any]], exponent: int) -> str:
+    """What the g of a sheet's samples is, if any has one."""
+    if all(row["g_sum"] is None and row["g_sum_later"] is None for row in rows):
+        return ""
+    later = "; in brackets that of the rounds from then on, which had no part in it"
+    return f" g: summed over the rounds before the chosen one, which decided{later}{unit_name(exponent)}."
+
+
+def summed(row: dict[str, Any], exponent: int, name: str = "") -> str:
+    """A sample's g that decided its count, and in brackets what came later."""
+    g, later = row["g_sum"], row["g_sum_later"]
+    told = "not probed" if g is None else f"{name}{signed(g / 10**exponent)}"
+    return told if later is None else f"{told} ({signed(later / 10**exponent)})"
 
 
 def _truth(row: dict[str, Any]) -> tuple[str, str]:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from mgd_core.actions import Plan
 from mgd_core.planning import Forecast
 from tasks.plans import alternatives, forecast_of, plan_of
 from tasks.progress import say
 from tasks.rounds import first_counts, probe_steps_of
 from tasks.step_costs import measure
-from tasks.tables import files, publish
+from tasks.tables import files, publish, read_parquet
 from tasks.workbench import Workbench, opened
 
 
@@ -60,8 +58,8 @@ def publish_pool(bench: Workbench) -> None:
     """Publish the pool's tables and round 0's counts, once."""
     run = bench.run
     if 0 not in files(run.home, run.id, "counts"):
-        publish(run.home, run.id, "samples", 0, pq.read_table(bench.pool.samples_path))
-        publish(run.home, run.id, "rejects", 0, pq.read_table(bench.pool.rejects_path))
+        publish(run.home, run.id, "samples", 0, read_parquet(bench.pool.samples_path))
+        publish(run.home, run.id, "rejects", 0, read_parquet(bench.pool.rejects_path))
         first_counts(bench)
 
 

@@ -73,7 +73,7 @@ class Evidence:
     @cached_property
     def sample_columns(self) -> set[str]:
         """Columns of the samples table."""
-        return {row["column"] for row in self.ask("""SELECT "column" FROM columns WHERE "table" = 'samples'""")}
+        return {row["column_name"] for row in self.ask("SELECT column_name FROM columns WHERE table_name = 'samples'")}
 
     @cached_property
     def is_text(self) -> bool:
@@ -90,8 +90,9 @@ class Evidence:
 
     @cached_property
     def truths(self) -> tuple[str, ...]:
-        """Those of the truth's columns that the pool has."""
-        return tuple(name for name in TRUTHS if name in self.sample_columns)
+        """Those of the truth's columns that the pool has; none where what it calls so is no true and false."""
+        asked = "SELECT 1 FROM columns WHERE table_name = 'samples' AND column_name = ? AND type = 'BOOLEAN'"
+        return tuple(name for name in TRUTHS if name in self.sample_columns) if self.ask(asked, [TRUTHS[0]]) else ()
 
     @cached_property
     def knows_truth(self) -> bool:

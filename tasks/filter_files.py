@@ -29,7 +29,7 @@ from pathlib import Path
 from mgd_core.errors import UserError
 from tasks.artefacts import digest
 from tasks.catalog import CATALOGS
-from tasks.views import quoted
+from tasks.sql_names import quoted
 
 FILTERS = CATALOGS / "filters"
 HEADER = re.compile(r"--(?P<indent> *)(?P<text>.*)")
@@ -166,7 +166,10 @@ def columns_of(one: Filter, values: Mapping[str, Value], has: Iterable[str]) -> 
     for parameter in one.parameters.values():
         if parameter.kind == "column":
             words = {p.name: str(values[p.name]) for p in one.parameters.values() if p.kind == "choice"}
-            names = [_filled(name.strip(), words) for name in str(values[parameter.name]).split(",")]
+            named = str(values[parameter.name])
+            # A column's own name may have a comma in it.
+            whole = named.lower() in there
+            names = [named] if whole else [_filled(name.strip(), words) for name in named.split(",")]
             found = [there[name.lower()] for name in names if name.lower() in there]
             if not found:
                 raise FilterError(

@@ -154,7 +154,7 @@ def _key_figures(evidence: Evidence) -> list[tuple[str, str]]:
         )
     at = next((row for row in evidence.rounds if row["round"] == evidence.chosen), None)
     if at:
-        figures.append(("distinct samples kept", f"{at['distinct']:,}"))
+        figures.append(("distinct samples kept", f"{at['distinct_samples']:,}"))
     return figures
 
 

@@ -9,12 +9,15 @@ one uid opens one of them. Where the digests of the uids do not agree, or severa
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from os.path import abspath
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from tasks.sql_names import literal
+from tasks.table_views import samples_select
 from tasks.tables import files, uids_of
 
 MOST_ROUNDS = 100
@@ -32,13 +35,13 @@ class Stretch:
     stop: int
     uids: tuple[str, str] | None
 
-    def rows_of(self, path: Path, columns: str) -> str:
-        """A SELECT of columns of these rows of a file."""
-        file = "'" + str(path.resolve()).replace("'", "''") + "'"
+    def rows_of(self, source: Path | str, columns: str) -> str:
+        """A SELECT of columns of these rows of a file, or of the FROM clause that reads one."""
+        if isinstance(source, Path):
+            source = f"read_parquet({literal(abspath(source))}, hive_partitioning = false)"
         if self.uids is None:
-            return f"SELECT {columns} FROM read_parquet({file}, hive_partitioning = false)"
-        rows = f"read_parquet({file}, hive_partitioning = false, file_row_number = true)"
-        return f"SELECT {columns} FROM {rows} WHERE file_row_number >= {self.start} AND file_row_number < {self.stop}"
+            return f"SELECT {columns} FROM {source}"
+        return f"SELECT {columns} FROM {source} WHERE file_row_number >= {self.start} AND file_row_number < {self.stop}"
 
 
 @dataclass(frozen=True)
@@ -47,22 +50,20 @@ class Lineup:
 
     run: str
     samples: Path
-    columns: str
     counts: dict[int, Path]
     metagradients: dict[int, Path]
     chosen: int
 
     @classmethod
-    def of(cls, home: Path, run: str, columns: str) -> Lineup | None:
-        """The line-up of a run, or None where its files are not of the same samples; `columns`: of samples, quoted,
-        without run, round and uid."""
+    def of(cls, home: Path, run: str) -> Lineup | None:
+        """The line-up of a run, or None where its files are not of the same samples."""
         tables = ("samples", "counts", "metagradients")
         samples, counts, gradients = (files(home, run, table) for table in tables)
         found = {digest for table in tables for digest in uids_of(home, run, table).values()}
         if len(found) != 1 or "" in found or not counts or not samples or len(counts) > MOST_ROUNDS:
             return None
         chosen = max(files(home, run, "choices"), default=max(counts))
-        return cls(run, samples[max(samples)], columns, counts, gradients, chosen)
+        return cls(run, samples[max(samples)], counts, gradients, chosen)
 
     def views(self) -> dict[str, str]:
         """The statements of the views that are quicker this way, by name."""
@@ -99,17 +100,19 @@ class Lineup:
         return self._select(told, dict(zip(("now", "was", "now_g", "was_g"), joined, strict=True)), rows)
 
     def _outcomes(self, rows: Stretch) -> str:
-        names = [f"m{number}.g" for number in self.metagradients]
-        probes = " + ".join(f"({name} IS NOT NULL)::BIGINT" for name in names) or "0::BIGINT"
-        total = " + ".join(f"coalesce({name}, 0)" for name in names) or "0::DOUBLE"
-        by_round = f"list_filter([{', '.join(names)}]::DOUBLE[], lambda x: x IS NOT NULL)"
+        before = [f"m{number}.g" for number in self.metagradients if number < self.chosen]
+        later = [f"m{number}.g" for number in self.metagradients if number >= self.chosen]
+        probes, total, by_round = _sums(before)
+        later_probes, later_total, later_by_round = _sums(later)
         told = (
             "samples.uid, CASE WHEN chosen.count = 0 THEN 'dropped' WHEN chosen.count = 1 THEN 'kept' "
             "WHEN chosen.count > 1 THEN 'repeated' END AS outcome, "
             f"chosen.count, last.count AS last_count, {self.chosen}::INTEGER AS chosen_round, "
             f"CASE WHEN {probes} > 0 THEN {total} END AS g_sum, "
-            f"coalesce({', '.join([*reversed(names), 'NULL::DOUBLE'])}) AS g_last, "
-            f"CASE WHEN {probes} > 0 THEN {by_round} END AS g_by_round, {probes} AS probes"
+            f"coalesce({', '.join([*reversed(before), 'NULL::DOUBLE'])}) AS g_last, "
+            f"CASE WHEN {probes} > 0 THEN {by_round} END AS g_by_round, {probes} AS probes, "
+            f"CASE WHEN {later_probes} > 0 THEN {later_total} END AS g_sum_later, "
+            f"CASE WHEN {later_probes} > 0 THEN {later_by_round} END AS g_by_round_later"
         )
         joined = {"chosen": self._counts(self.chosen, rows), "last": self._counts(max(self.counts), rows)}
         return self._select(told, joined | {f"m{r}": self._g(r, rows) for r in self.metagradients}, rows)
@@ -118,8 +121,10 @@ class Lineup:
         aside = "".join(f" POSITIONAL JOIN ({select}) AS {name}" for name, select in joined.items())
         # True of every row: it is for the optimizer, which passes over a stretch that a uid does not lie in.
         within = f" WHERE samples.uid BETWEEN '{rows.uids[0]}'::UUID AND '{rows.uids[1]}'::UUID" if rows.uids else ""
-        samples = rows.rows_of(self.samples, f"uid, {self.columns}")
-        return f"SELECT '{self.run}' AS run, {told}, samples.* EXCLUDE (uid) FROM ({samples}) AS samples{aside}{within}"
+        columns, source = samples_select(self.samples)
+        samples = rows.rows_of(source, columns)
+        shown = f"{literal(self.run)} AS run, {told}, samples.* EXCLUDE (uid)"
+        return f"SELECT {shown} FROM ({samples}) AS samples{aside}{within}"
 
     def _counts(self, number: int, rows: Stretch) -> str:
         """The counts of a round, or nulls."""
@@ -131,6 +136,13 @@ class Lineup:
         if number not in self.metagradients:
             return "SELECT NULL::DOUBLE AS g"
         return rows.rows_of(self.metagradients[number], "CASE WHEN probed THEN g END AS g")
+
+
+def _sums(names: Sequence[str]) -> tuple[str, str, str]:
+    """How many of the named values there are, their sum, and a list of them in order."""
+    probes = " + ".join(f"({name} IS NOT NULL)::BIGINT" for name in names) or "0::BIGINT"
+    total = " + ".join(f"coalesce({name}, 0)" for name in names) or "0::DOUBLE"
+    return probes, total, f"list_filter([{', '.join(names)}]::DOUBLE[], lambda x: x IS NOT NULL)"
 
 
 def _text(uid: object) -> str:

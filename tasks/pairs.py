@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 from PIL import Image
 from torch import Tensor
@@ -26,6 +25,7 @@ from tasks.artefacts import publishing
 from tasks.decoding import VERSION, decode, in_rgb
 from tasks.pools import PoolRecord
 from tasks.samples import read_images
+from tasks.tables import read_parquet
 from tasks.uids import Bytes16, uid_bytes
 
 COLUMNS = [
@@ -79,7 +79,7 @@ class Pairs:
 
 def load_pairs(pool: PoolRecord, size: int, decoded_disk: int | None = None) -> Pairs:
     """Pairs of a pool at ``size`` pixels, decoded on the first call if that takes at most ``decoded_disk`` bytes."""
-    samples = pq.read_table(pool.samples_path, columns=COLUMNS)
+    samples = read_parquet(pool.samples_path, columns=COLUMNS)
     path = pool.directory / f"decoded-{VERSION}-{size}-{pool.samples_digest[:12]}.npy"
     uids, texts = uid_bytes(samples["uid"]), samples["text"].to_pylist()
     digests = path.with_suffix(".digests.npy")
@@ -123,7 +123,7 @@ def resized(image: Image.Image, size: int) -> npt.NDArray[np.uint8]:
 
 def _decode(pool: PoolRecord, size: int, file: BinaryIO) -> Bytes16:
     """Write the pool's images; returns the digests of its pictures, both in uid order."""
-    samples = pq.read_table(pool.samples_path, columns=COLUMNS)
+    samples = read_parquet(pool.samples_path, columns=COLUMNS)
     shape = (samples.num_rows, 3, size, size)
     np.lib.format.write_array_header_2_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
     first, row_bytes = file.tell(), 3 * size * size

@@ -11,7 +11,7 @@ Cost: one pass over the columns added, and memory for them and the uids of the p
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +23,7 @@ from tasks.remote_files import Reader
 from tasks.remotes import RemoteOptions
 from tasks.schemas import PARTITIONS, upstream_field
 from tasks.sources import SourceError, find_files
+from tasks.sql_names import distinct_names
 from tasks.uids import Bytes16, uid_bytes
 
 # dataset2metadata without `use_datacomp_keys`.
@@ -114,8 +115,8 @@ def _matching(url: str, reader: Reader, uids: Bytes16, taken: set[str]) -> Itera
         columns = parquet_columns(url, reader)
         if "uid" not in columns:
             raise Unreadable(f"{url}: has no column uid, only {', '.join(columns)}")
-        renamed = {name: ALIASES.get(name, name) for name in columns}
-        added = [name for name, new in renamed.items() if new not in LEFT_OUT and new.lower() not in taken]
+        renamed = _in_datacomps_names(columns)
+        added = [n for n, new in renamed.items() if new.lower() not in LEFT_OUT and new.lower() not in taken]
         for batch in parquet_batches(url, reader, ["uid", *added]):
             found = metadata_uids(url, batch["uid"])
             at = np.minimum(np.searchsorted(uids, found), max(len(uids) - 1, 0))
@@ -128,6 +129,14 @@ def _matching(url: str, reader: Reader, uids: Bytes16, taken: set[str]) -> Itera
             "directory that exists: fetch the file again (download_upstream.py --overwrite_metadata), or name only "
             "sound files in the catalog's pool.metadata; an empty list leaves metadata out"
         ) from error
+
+
+def _in_datacomps_names(columns: Iterable[str]) -> dict[str, str]:
+    """What each column of a file is called, no two alike in any case."""
+    wished = {name: ALIASES.get(name, name) for name in columns}
+    told = {name: new if new == name or new not in wished else name for name, new in wished.items()}
+    called = distinct_names(told.values(), ())
+    return {name: called[new] for name, new in told.items()}
 
 
 def _first_of_each(rows: pa.Table, at: np.ndarray, order: np.ndarray, uids: Bytes16) -> np.ndarray:

@@ -1,16 +1,16 @@
-"""Queries: a run's tables and views in DuckDB, in memory, over the published Parquet files.
+"""Queries: the tables and views of a home's runs in DuckDB, in memory, over the published Parquet files.
 
-`connect` reads the runs' lists of published files and makes a view of each table (with `run` and `round`
-columns), then the views of `catalogs/views`, then two tables that explain them: `views` (what there is to
-ask) and `columns` (what each column means). There is no database file, no lock, no network and no extension.
-A connection sees what was published when it was opened.
+`connect` reads the runs' lists of published files and makes a view of each table (`table_views`), of the tables of the
+home's censuses (`census_views`), then the views of `catalogs/views`, then two tables that explain them: `views` (what
+there is to ask) and `columns` (what each column means). There is no database file, no lock, no network and no
+extension. A connection sees what was published when it was opened.
 
-Cost: the footers of the samples files are read on opening; queries read only the columns that they name.
+Cost: the footers of all files are read on opening; queries read only the columns that they name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -18,23 +18,20 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mgd_core.errors import UserError
+from tasks.census_views import CENSUS, census_views, censuses
 from tasks.lineups import Lineup
-from tasks.schemas import OPEN, PARTITIONS, SHOWS, TABLES, doc_of
+from tasks.schemas import PARTITIONS, SHOWS, TABLES
+from tasks.sql_names import quoted
+from tasks.table_views import TableView, table_view
 from tasks.tables import files, runs
-from tasks.views import View, expand, load_views, quoted
+from tasks.views import View, expand, load_views
 
 ALL = "all"
-SQL_TYPES = {
-    pa.uuid(): "UUID",
-    pa.string(): "VARCHAR",
-    pa.int32(): "INTEGER",
-    pa.int64(): "BIGINT",
-    pa.float64(): "DOUBLE",
-    pa.bool_(): "BOOLEAN",
-}
+SETTINGS: dict[str, Any] = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
+MOST_COLUMNS = 64
+"""Columns of a pool that get a view each, which costs some 10 milliseconds on opening."""
 
 
 class QueryError(UserError, ValueError):
@@ -48,22 +45,32 @@ def connect(home: str | Path, run: str | None = None) -> duckdb.DuckDBPyConnecti
     `run` is one run, "all", or None for the one that published last. Raises QueryError when there is no such
     run.
     """
-    chosen = _choose(Path(home), run)
-    settings: dict[str, Any] = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
-    connection = duckdb.connect(":memory:", config=settings)
-    docs = {table: _create_table_view(connection, Path(home), chosen, table) for table in TABLES}
-    upstream = [name for name in docs["samples"] if name not in {*TABLES["samples"].names, *PARTITIONS}]
-    own = ", ".join(quoted(name) for name in docs["samples"] if name not in {*PARTITIONS, "uid"})
-    lineup = Lineup.of(Path(home), chosen[0], own) if len(chosen) == 1 else None
+    home = Path(home)
+    chosen = _choose(home, run)
+    tables = {
+        table: table_view(table, [p for one in chosen for p in files(home, one, table).values()]) for table in TABLES
+    }
+    brought = [name for name in tables["samples"].fields if name not in {*TABLES["samples"].names, *PARTITIONS}]
+    lineup = Lineup.of(home, chosen[0]) if len(chosen) == 1 else None
     quicker = lineup.views() if lineup else {}
-    shown = [replace(view, sql=quicker.get(view.name, view.sql)) for view in expand(load_views(), ["text", *upstream])]
-    left_out = _create_views(connection, shown, {f"{table}.{name}" for table in docs for name in docs[table]})
-    _explain(connection, docs, shown, left_out)
+    views = expand(load_views(), ["text", *brought])
+    many = {*brought[MOST_COLUMNS:]}
+    words = f"left out: the pool has {len(brought)} columns, more than {MOST_COLUMNS}; ask sample_rounds"
+    left_out = {view.name: words for view in views if view.column in many}
+    tables |= census_views(home)
+    connection = duckdb.connect(":memory:", config=SETTINGS)
+    for name, table in tables.items():
+        connection.execute(f"CREATE VIEW {quoted(name)} AS {table.sql}")
+    made = [replace(view, sql=quicker.get(view.name, view.sql)) for view in views if view.name not in left_out]
+    left_out |= _create_views(connection, made)
+    _explain(connection, tables, views, left_out)
     return connection
 
 
 def _choose(home: Path, run: str | None) -> list[str]:
     known = runs(home)
+    if not known and run is None and censuses(home):
+        return []
     if not known:
         raise QueryError(f"{home}: no run has published a table yet; start one with `mgd curate CATALOG --home {home}`")
     if run == ALL:
@@ -77,75 +84,68 @@ def _choose(home: Path, run: str | None) -> list[str]:
     return [run]
 
 
-def _create_table_view(
-    connection: duckdb.DuckDBPyConnection, home: Path, chosen: list[str], table: str
-) -> dict[str, str]:
-    """Make the view of one table; returns the sentence on each of its columns."""
-    paths = [path for run in chosen for path in files(home, run, table).values()]
-    fields = [pa.field(name, kind, True, {b"doc": doc.encode()}) for name, (kind, doc) in PARTITIONS.items()]
-    fields += [*TABLES[table], *(_upstream_fields(paths, table) if table in OPEN else [])]
-    if paths:
-        names = ", ".join(quoted(field.name) for field in fields)
-        select = f"SELECT {names} FROM {_read_parquet(paths, table)}"
-    else:
-        typed = ", ".join(f"NULL::{SQL_TYPES[field.type]} AS {quoted(field.name)}" for field in fields)
-        select = f"SELECT {typed} WHERE false"
-    connection.execute(f"CREATE VIEW {quoted(table)} AS {select}")
-    return {field.name: doc_of(field) for field in fields}
-
-
-def _read_parquet(paths: Iterable[Path], table: str) -> str:
-    listed = ", ".join("'" + str(path.resolve()).replace("'", "''") + "'" for path in paths)
-    types = ", ".join(f"{quoted(name)}: {SQL_TYPES[kind]}" for name, (kind, _) in PARTITIONS.items())
-    # Only where files may differ in columns: every footer is read for it.
-    by_name = "true" if table in OPEN else "false"
-    options = f"hive_partitioning = true, hive_types = {{{types}}}, union_by_name = {by_name}"
-    return f"read_parquet([{listed}], {options})"
-
-
-def _upstream_fields(paths: Iterable[Path], table: str) -> list[pa.Field]:
-    """Fields that the files have beyond the table's own, each once."""
-    found: dict[str, pa.Field] = {}
-    for path in paths:
-        for field in pq.read_schema(path):
-            if field.name not in TABLES[table].names:
-                found.setdefault(field.name, field)
-    return list(found.values())
-
-
-def _create_views(connection: duckdb.DuckDBPyConnection, views: list[View], known: set[str]) -> dict[str, str]:
+def _create_views(connection: duckdb.DuckDBPyConnection, views: Sequence[View]) -> dict[str, str]:
     """Make the views whose needs are met, after those they need; returns why each of the others is left
     out."""
-    waiting, known = list(views), set(known)
+    waiting, left_out, known = list(views), dict[str, str](), set[str]()
+    for table, column, kind in _described(connection):
+        known |= {table, f"{table}.{column}", f"{table}.{column} ({kind.lower()})"}
     while ready := [view for view in waiting if not view.unmet(known)]:
         for view in ready:
-            connection.execute(view.sql)
-            known.add(view.name)
+            try:
+                connection.execute(view.sql)
+            except duckdb.Error as error:
+                # One question that this pool's columns do not allow must not take the others along.
+                left_out[view.name] = f"left out: {' '.join(str(error).split())}"
+            else:
+                known.add(view.name)
         waiting = [view for view in waiting if view not in ready]
-    return {view.name: f"left out: the run has no {', '.join(view.unmet(known))}" for view in waiting}
+    return left_out | {view.name: f"left out: the run has no {', '.join(view.unmet(known))}" for view in waiting}
 
 
 def _explain(
     connection: duckdb.DuckDBPyConnection,
-    docs: dict[str, dict[str, str]],
-    views: list[View],
-    left_out: dict[str, str],
+    tables: Mapping[str, TableView],
+    views: Sequence[View],
+    left_out: Mapping[str, str],
 ) -> None:
-    """Make the tables `views` and `columns`. A view's column without a sentence of its own takes the table
-    column's."""
-    connection.execute('CREATE TABLE "views" ("name" VARCHAR, kind VARCHAR, shows VARCHAR, missing VARCHAR)')
-    rows: list[tuple[str, str, str, str | None]] = [(table, "table", SHOWS[table], None) for table in docs]
+    """Make the tables `views` and `columns`."""
+    shows = {**SHOWS, **{name: census.shows for name, census in CENSUS.items()}}
+    rows: list[tuple[str | None, ...]] = [(table, "table", shows[table], None) for table in tables]
     rows += [(view.name, "view", view.doc, left_out.get(view.name)) for view in views]
-    connection.executemany('INSERT INTO "views" VALUES (?, ?, ?, ?)', rows)
-    inherited = {name: doc for table in docs.values() for name, doc in table.items()}
-    told = dict(docs)
-    for view in sorted(views, key=lambda view: len(view.needs)):
-        needed = [told.get(need, {}) for need in view.needs]
-        told[view.name] = {**inherited, **{k: v for one in needed for k, v in one.items()}, **view.columns}
-    described = connection.execute(
+    _create_table(connection, "views", ("name", "kind", "shows", "missing"), rows)
+    told, by_name = {name: table.docs for name, table in tables.items()}, {view.name: view for view in views}
+    entries = [
+        (of, name, kind, _sentence(of, name, told, by_name))
+        for of, name, kind in _described(connection)
+        if of in told or of in by_name
+    ]
+    _create_table(connection, "columns", ("table_name", "column_name", "type", "doc"), entries)
+
+
+def _create_table(
+    connection: duckdb.DuckDBPyConnection, name: str, columns: Sequence[str], rows: Sequence[tuple[str | None, ...]]
+) -> None:
+    """Make a table of texts."""
+    values = zip(*rows, strict=True)
+    connection.register(
+        "incoming", pa.table({c: pa.array(v, pa.string()) for c, v in zip(columns, values, strict=True)})
+    )
+    connection.execute(f"CREATE TABLE {quoted(name)} AS FROM incoming")
+    connection.unregister("incoming")
+
+
+def _described(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, str, str]]:
+    """Table or view, column and type of all there are."""
+    return connection.execute(
         "SELECT table_name, column_name, data_type FROM duckdb_columns() WHERE NOT internal "
         "ORDER BY table_oid, column_index"
     ).fetchall()
-    connection.execute('CREATE TABLE "columns" ("table" VARCHAR, "column" VARCHAR, "type" VARCHAR, doc VARCHAR)')
-    entries = [(table, name, kind, told[table].get(name, "")) for table, name, kind in described if table in told]
-    connection.executemany('INSERT INTO "columns" VALUES (?, ?, ?, ?)', entries)
+
+
+def _sentence(of: str, column: str, told: Mapping[str, Mapping[str, str]], views: Mapping[str, View]) -> str:
+    """What a column means: a view's own sentence on it, or else that of the first of its sources that has one."""
+    if of not in views:
+        return told.get(of, {}).get(column, "")
+    sources = (_sentence(source, column, told, views) for source in views[of].sources)
+    return views[of].columns.get(column) or next(filter(None, sources), "")

@@ -17,14 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tasks.tables import files, read
+from tasks.schemas import TRUTH, knows_truth
+from tasks.tables import files, read, read_parquet
 
 NOT_TESTS = {"target", "heldout"}
-TRUTH = "truth_clean"
 GAP = " gap closed"
 STD = " std"
 LOSS = "loss"
@@ -211,11 +210,9 @@ def _sizes(home: Path, run: str) -> dict[str, tuple[int, int]]:
 def _truth(samples: dict[int, Path]) -> int | None:
     """Number of samples known to be right, or None where nobody knows."""
     path = samples.get(0)
-    if path is None or TRUTH not in pq.read_schema(path).names:
+    if path is None or not knows_truth(pq.read_schema(path)):
         return None
-    with pq.ParquetFile(path) as file:
-        column: pa.ChunkedArray = file.read([TRUTH])[TRUTH]
-    total: int | None = pc.sum(column).as_py()
+    total: int | None = pc.sum(read_parquet(path, [TRUTH])[TRUTH]).as_py()
     return total
 
 

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from safetensors import safe_open
 from safetensors.torch import save as to_safetensors
@@ -33,7 +32,7 @@ from tasks.recipe_options import DescentOptions
 from tasks.smoothness_table import own_score
 from tasks.starting_counts import starting_counts
 from tasks.table_streams import publishing_rows
-from tasks.tables import publish, read
+from tasks.tables import publish, read, read_parquet
 from tasks.uids import uid_array
 from tasks.workbench import Counts, Workbench, opened
 
@@ -127,7 +126,7 @@ def masked(bench: Workbench, round: int) -> npt.NDArray[np.bool_]:
 
 def shards_of(bench: Workbench) -> npt.NDArray[np.str_]:
     """Shard of every sample (n,)."""
-    return np.asarray(pq.read_table(bench.pool.samples_path, columns=["shard"])["shard"].to_pylist())
+    return np.asarray(read_parquet(bench.pool.samples_path, columns=["shard"])["shard"].to_pylist())
 
 
 def shard_names(directory: Path) -> list[str]:
@@ -206,7 +205,7 @@ def _figures(bench: Workbench, result: Metagradient, counts: Counts, round: int)
         "reverse_steps": result.reverse_steps,
         "peak_states": in_memory,
         "peak_bytes": in_memory * result.final.nbytes,
-        "distinct": int((counts > 0).sum()),
+        "distinct_samples": int((counts > 0).sum()),
         "total": int(counts.sum()),
         "probed": 0,
     }

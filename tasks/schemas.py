@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from tasks.sql_names import shown
 from tasks.uids import UID
 
 DOC = b"doc"
 UPSTREAM_DOC = "Carried over from the pool as it was."
 TRUTH_DOC = "Known only because captions were swapped on purpose; the curation never reads it."
+TRUTH = "truth_clean"
 PARTITIONS = {
     "run": (pa.string(), "The run: catalog name and 8 hex digits of the digest of catalog and pool."),
     "round": (pa.int32(), "The round, from 0."),
@@ -94,7 +96,7 @@ ROUNDS = _schema(
         pa.float64(),
         "Metasmoothness of the learner, -1 to 1 (1: smooth); null where it was not measured.",
     ),
-    ("distinct", pa.int64(), "Samples with count > 0."),
+    ("distinct_samples", pa.int64(), "Samples with count > 0."),
     ("total", pa.int64(), "Sum of the counts: size of the training multiset."),
     ("probed", pa.int64(), "Samples whose g was computed."),
     ("raised", pa.int64(), "Samples whose count this round's update raised."),
@@ -298,14 +300,24 @@ SHOWS = {
 GROWN = {"evaluations", "rounds", "choices"}
 # Tables to which a pool adds columns of its own.
 OPEN = {"samples"}
+# What earlier versions called a column, by what it is called now.
+FORMER = {"rounds": {"distinct_samples": "distinct"}}
 # Tables with one row a sample: sorted by uid, no uid twice.
 BY_UID = {"samples", "metagradients", "counts"}
 
 
-def upstream_field(name: str, kind: pa.DataType) -> pa.Field:
-    """The schema's field for a column that the pool brought along."""
-    doc = TRUTH_DOC if name.startswith("truth_") else UPSTREAM_DOC
+def upstream_field(name: str, kind: pa.DataType, original: str | None = None, doc: str = "") -> pa.Field:
+    """The schema's field for a column that the pool brought along, where it is called `original` (None: the same);
+    `doc`: what is known of it already."""
+    doc = doc or (TRUTH_DOC if name.startswith("truth_") else UPSTREAM_DOC)
+    if original not in (None, name):
+        doc = f"{UPSTREAM_DOC[:-1]}; the pool calls it {shown(str(original))}."
     return pa.field(name, kind, True, {DOC: doc.encode()})
+
+
+def knows_truth(samples: pa.Schema, column: str = TRUTH) -> bool:
+    """Whether a samples table tells which samples are right; a pool may mean something else by that name."""
+    return column in samples.names and pa.types.is_boolean(samples.field(column).type)
 
 
 def doc_of(field: pa.Field) -> str:

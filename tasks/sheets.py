@@ -164,7 +164,7 @@ def _picture(pixels: Pixels) -> Image.Image:
 
 def _read_table(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(path, partitioning=None)  # no columns from directories called label=3
     except (pa.ArrowException, OSError) as error:
         raise SheetError(f"{path}: not a readable Parquet file ({error}); cut the sheet again") from error
     missing = [name for name in REQUIRED if name not in table.column_names]

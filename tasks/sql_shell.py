@@ -17,6 +17,7 @@ import duckdb
 
 from tasks.answers import answer
 from tasks.queries import QueryError, connect
+from tasks.sql_names import literal
 
 HELP = """\
 Type SQL, over as many lines as you like, ended by ';'. For instance:
@@ -86,7 +87,7 @@ class _Shell:
             case [".help"]:
                 self.out.write(HELP)
             case [".views"]:
-                self._answer('SELECT "name", kind, coalesce(missing, shows) AS shows FROM views', limit=1000)
+                self._answer("SELECT name, kind, coalesce(missing, shows) AS shows FROM views", limit=1000)
             case [".schema", name]:
                 self._schema(name)
             case [".refresh"]:
@@ -96,9 +97,9 @@ class _Shell:
                 self.out.write(f"no command {' '.join(words)!r}; .help lists them\n")
 
     def _schema(self, name: str) -> None:
-        query = 'SELECT "column", "type", doc FROM columns WHERE "table" = ?'
-        if self.connection.execute(query, [name]).fetchall():
-            self._answer(query.replace("?", "'" + name.replace("'", "''") + "'"), limit=1000)
+        query = f"SELECT column_name, type, doc FROM columns WHERE lower(table_name) = lower({literal(name)})"
+        if self.connection.execute(query).fetchall():
+            self._answer(query, limit=1000)
         else:
             self.out.write(f"no table or view {name!r}; .views lists them\n")
 

@@ -22,11 +22,11 @@ from tasks.export_files import publishing_over
 from tasks.filter_files import FILTERS, FilterError, columns_of, query_text
 from tasks.languages import add_language
 from tasks.record_streams import RecordWriter, subset_batches
+from tasks.sql_names import quoted
 from tasks.subset_expressions import Combination, Expression
 from tasks.subset_files import MOST_COPIES, Counts, SubsetError
 from tasks.subset_sources import FileSource, FilterSource, Source, resolved
 from tasks.uids import Bytes16, uid_bytes, uid_hex
-from tasks.views import quoted
 
 PIECE = 1 << 20
 JOINED = {
@@ -162,7 +162,7 @@ def _ask_filter(candidates: Candidates, source: FilterSource, table: str) -> lis
     connection, one = candidates.connection, source.filter
     columns = columns_of(one, source.values, candidates.columns)
     query = query_text(one, source.values, columns)
-    values = {name: value for name, value in source.values.items() if re.search(rf"[$]{name}\b", query)}
+    values = {name: value for name, value in source.values.items() if re.search(rf"[$]{name}\b", one.query)}
     try:
         kinds = {row[0]: str(row[1]) for row in connection.execute(f"DESCRIBE {query}", values).fetchall()}
         names = list(kinds)

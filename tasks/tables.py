@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import fcntl
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 
 from mgd_core.errors import UserError
 from tasks.artefacts import file_digest, move_in, publish_json, read_json, staged
-from tasks.schemas import BY_UID, GROWN, OPEN, PARTITIONS, TABLES, upstream_field
+from tasks.schemas import BY_UID, FORMER, GROWN, OPEN, PARTITIONS, TABLES, doc_of, upstream_field
 from tasks.uids import first_repeat, uid_array, uid_bytes, uid_hex
 
 VERSION = 1
@@ -120,10 +120,10 @@ def read(home: str | Path, run: str, table: str, round: int | None = None) -> pa
     if round is not None:
         if round not in found:
             raise TableError(f"{home}: run {run!r} has no {table} for round {round}; published rounds: {list(found)}")
-        return _read_file(found[round])
+        return _in_present_names(table, read_parquet(found[round]))
     if not found:
         raise TableError(f"{home}: run {run!r} has published no {table} yet")
-    parts = [_with_round(_read_file(path), number) for number, path in found.items()]
+    parts = [_with_round(_in_present_names(table, read_parquet(path)), number) for number, path in found.items()]
     return pa.concat_tables(parts, promote_options="default")
 
 
@@ -143,6 +143,7 @@ def conform(table: str, rows: pa.Table) -> pa.Table:
 def typed(table: str, rows: pa.Table) -> pa.Table:
     """Rows in the table's columns and types, in the order they have; raises TableError if they do not fit."""
     schema = _known(table)
+    rows = _in_present_names(table, rows)
     extra = [name for name in rows.column_names if name not in schema.names]
     for field in schema:
         if table in GROWN and field.nullable and field.name not in rows.column_names:
@@ -151,7 +152,8 @@ def typed(table: str, rows: pa.Table) -> pa.Table:
     if missing or (extra and table not in OPEN):
         raise TableError(f"{table}: missing columns {missing}, unknown columns {extra}; the table has {schema.names}")
     columns = [_column(table, field, rows[field.name]) for field in schema]
-    fields = list(schema) + [upstream_field(name, rows.schema.field(name).type) for name in extra]
+    brought = [rows.schema.field(name) for name in extra]
+    fields = list(schema) + [upstream_field(field.name, field.type, doc=doc_of(field)) for field in brought]
     result = pa.table(columns + [rows[name] for name in extra], schema=pa.schema(fields))
     _refuse_non_finite(table, result.select(schema.names))
     return result
@@ -161,6 +163,16 @@ def write_parquet(file: BinaryIO, rows: pa.Table) -> None:
     """Write a table as zstd Parquet; equal tables give equal bytes under one version of pyarrow."""
     # One chunk a column: how the rows were put together must not show in the file.
     pq.write_table(rows.combine_chunks(), file, row_group_size=ROW_GROUP, **PARQUET)
+
+
+def read_parquet(path: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """The columns of a Parquet file, all or those named, and nothing else.
+
+    Not `pq.read_table`, which makes a column of every directory on the way that is called like `seed=9`.
+    """
+    with pq.ParquetFile(path) as file:
+        # Asked for `text`, Parquet gives `text.en` as well.
+        return file.read() if columns is None else file.read(list(columns)).select(list(columns))
 
 
 def _column(table: str, field: pa.Field, column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
@@ -207,10 +219,11 @@ def _known(table: str) -> pa.Schema:
     return TABLES[table]
 
 
-def _read_file(path: Path) -> pa.Table:
-    # Not pq.read_table: it would read run= and round= from the path as columns.
-    with pq.ParquetFile(path) as file:
-        return file.read()
+
+
+def _in_present_names(table: str, rows: pa.Table) -> pa.Table:
+    present = {former: name for name, former in FORMER.get(table, {}).items()}
+    return rows.rename_columns([present.get(name, name) for name in rows.column_names]) if present else rows
 
 
 def _with_round(rows: pa.Table, number: int) -> pa.Table:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tasks.charts import scale_exponent, unit_name
-from tasks.contact_sheets import Sheet, signed
+from tasks.contact_sheets import Sheet, signed, summed, summed_exponent, summed_words
 from tasks.evidence import Evidence
 from tasks.markup import absent, command, data_table, paragraph, section, text
 
@@ -21,11 +21,11 @@ def text_sheet(sheet: Sheet, rows: Sequence[dict[str, Any]], run: str, paths: di
     """One sheet as HTML; arguments as those of `contact_sheets.contact_sheet`."""
     if not rows:
         return f"<h3>{text(sheet.title)}</h3>" + paragraph(sheet.empty, "absent")
-    exponent = scale_exponent(max((abs(row["g_sum"]) for row in rows if row["g_sum"] is not None), default=0.0))
+    exponent = summed_exponent(rows)
     known = any(row.get("truth_clean") is not None for row in rows)
     cells = [_cells(row, exponent, paths.get(row["uid"]), known) for row in rows]
     header = ["sample", "g", "count", *(["right"] if known else [])]
-    unit = f" g: summed over the rounds{unit_name(exponent)}." if any(r["g_sum"] is not None for r in rows) else ""
+    unit = summed_words(rows, exponent)
     return "\n".join(
         [
             f"<h3>{text(sheet.title)}</h3>",
@@ -54,7 +54,8 @@ def groups_section(evidence: Evidence) -> str:
         ]
         for row in rows
     ]
-    words = f"What the chosen counts make of each task; g: mean of the sums over the rounds{unit_name(exponent)}."
+    unit = f"g: mean of the sums over the rounds before the chosen one{unit_name(exponent)}"
+    words = f"What the chosen counts make of each task; {unit}."
     table = data_table([GROUP, "samples", "kept", "mean count", "mean g"], cells, {1, 2, 3, 4})
     return section("groups", "By task", paragraph(words), table, command(evidence.run, GROUPS_SQL))
 
@@ -63,6 +64,6 @@ def _cells(row: dict[str, Any], exponent: int, path: list[int] | None, known: bo
     words = str(row["text"])
     shown = words if len(words) <= LONGEST else f"… {words[-LONGEST:]}"
     count = f"×{row['count']}" if path is None else f"×{'·'.join(map(str, path))}"
-    g = "not probed" if row["g_sum"] is None else signed(row["g_sum"] / 10**exponent)
+    g = summed(row, exponent)
     right = {True: "yes", False: "no", None: ""}[row.get("truth_clean")]
     return [shown, g, count, *([right] if known else [])]

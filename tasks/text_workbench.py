@@ -8,7 +8,6 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.parquet as pq
 import torch
 
 from mgd_core.causal_lm import CausalLmObjective, Decoder
@@ -27,6 +26,7 @@ from tasks.roles import Roles
 from tasks.runs import Run
 from tasks.sequences import Sequences, TextTokenizer
 from tasks.sources import reader_of
+from tasks.tables import read_parquet
 from tasks.text_catalog import TextCatalog
 from tasks.uids import uid_bytes
 from tasks.workbench import ROUND_STREAM, Counts, Ids, Task, Workbench, data_order
@@ -98,7 +98,7 @@ def open_texts(run: Run, pool: PoolRecord) -> TextWorkbench:
     if catalog.targets.loss != "completion":
         check_options(questions)
     tokenizer = TextTokenizer(catalog.model)
-    samples = pq.read_table(pool.samples_path, columns=["uid", "prompt", "completion"])
+    samples = read_parquet(pool.samples_path, columns=["uid", "prompt", "completion"])
     own = tokenizer.sequences(samples["prompt"].to_pylist(), samples["completion"].to_pylist())
     _tell_cut("pool", own, catalog.model.max_tokens)
 

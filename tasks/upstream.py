@@ -2,7 +2,8 @@
 
 JSON has no schema, so a column's type is read off all of its values: bool, int64, double (whole and broken
 numbers mixed), string; lists, objects and mixtures become their JSON text. A name that the samples table uses
-itself, in any case, gets `upstream_` in front. Everything is kept; nothing is interpreted.
+itself, or another key has, in any case, gets `upstream_` in front, and the column's sentence says so. Everything is
+kept; nothing is interpreted.
 
 Cost: the json texts of the table in memory, each parsed twice.
 """
@@ -17,9 +18,12 @@ import pyarrow as pa
 
 from tasks.artefacts import canonical_json
 from tasks.schemas import PARTITIONS, SAMPLES, upstream_field
+from tasks.sql_names import distinct_names
 from tasks.uids import uid_array
 
 RESERVED = {*SAMPLES.names, *PARTITIONS}
+# What a pool of texts calls its two parts, whatever else its records hold.
+FIRST = ("prompt", "completion")
 INT64 = range(-(1 << 63), 1 << 63)
 # A part of a pool before all its columns are known: the samples table's own columns and the json object's
 # text.
@@ -84,20 +88,11 @@ def spread(parts: pa.Table, kinds: Kinds | None = None) -> pa.Table:
         kinds.see(parts)
     records = [json.loads(text) for text in parts["upstream"].to_pylist()]
     result = parts.drop_columns(["upstream"])
-    taken = {name.lower() for name in RESERVED}
+    called = distinct_names(kinds.names, RESERVED, FIRST)
     for name in kinds.names:
         column = kinds.column(name, [record.get(name) for record in records])
-        free = _free_name(name, taken)
-        result = result.append_column(upstream_field(free, column.type), column)
+        result = result.append_column(upstream_field(called[name], column.type, name), column)
     return result
-
-
-def _free_name(name: str, taken: set[str]) -> str:
-    # SQL does not tell Text from text.
-    while name.lower() in taken or not name:
-        name = f"upstream_{name}"
-    taken.add(name.lower())
-    return name
 
 
 def _value(row: dict[str, Any], name: str) -> Any:

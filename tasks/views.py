@@ -7,8 +7,10 @@ A view's file is one CREATE VIEW named after the file, under a header of comment
     --   precision: One sentence on a column of the view.
 
 `needs` names columns of tables, or other views; a view whose needs are not met is left out, and `views` says
-why. A file with `-- for each: samples` stands for one view per column that the pool brought along and for the
-caption, with $column in its text.
+why. A need may say of what type a column has to be: `samples.truth_clean (boolean)`. A file with
+`-- for each: samples` stands for one view per column that the pool brought along and for the caption, with $column in
+its text. Such a view is called after the column, in letters, digits and _; where two columns would give one name, the
+caption or who is called so exactly gets it, the other `upstream_` before it.
 
 Adding a question is adding a file; no Python changes.
 """
@@ -16,16 +18,18 @@ Adding a question is adding a file; no Python changes.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mgd_core.errors import UserError
 from tasks.catalog import CATALOGS
+from tasks.sql_names import quoted, shown, word_names
 
 VIEWS = CATALOGS / "views"
 HEADER = re.compile(r"--(?P<indent> *)(?P<text>.*)")
 COLUMN = re.compile(r"(\w+): (.+)")
+SOURCE = re.compile(r"\b(?:FROM|JOIN)\s+(\w+)")
 # What a column's view is called where the column's own name would say less.
 NICKNAMES = {"text": "caption"}
 
@@ -44,6 +48,13 @@ class View:
     needs: tuple[str, ...]
     columns: dict[str, str]
     per_column: bool = False
+    column: str | None = None
+    """The column that a view `for each` of them is for."""
+
+    @property
+    def sources(self) -> list[str]:
+        """Tables and views that it reads, in the order in which its statement names them."""
+        return list(dict.fromkeys(SOURCE.findall(self.sql)))
 
     def unmet(self, known: set[str]) -> list[str]:
         """The needs that are not among the known `view` and `table.column` names."""
@@ -57,14 +68,13 @@ def load_views(directory: Path = VIEWS) -> list[View]:
 
 
 def expand(views: Iterable[View], columns: Iterable[str]) -> list[View]:
-    """Every view as it is, but those `for each` column once for each of `columns`."""
-    names = list(columns)
-    return [one for view in views for one in ([_for_column(view, n) for n in names] if view.per_column else [view])]
-
-
-def quoted(name: str) -> str:
-    """A name as SQL takes it whatever letters it has."""
-    return '"' + name.replace('"', '""') + '"'
+    """Every view as it is, but those `for each` column once for each of `columns`, of which the first come first."""
+    listed = list(columns)
+    own = {name: NICKNAMES[name] for name in listed if name in NICKNAMES}
+    called = {**own, **word_names([name for name in listed if name not in own], own.values())}
+    return [
+        one for view in views for one in ([_for_column(view, called, n) for n in listed] if view.per_column else [view])
+    ]
 
 
 def _parse(path: Path) -> View:
@@ -80,7 +90,7 @@ def _parse(path: Path) -> View:
     told = [line for indent, line in lines if len(indent) < 3 and not line.startswith(("needs:", "for each:"))]
     return View(
         name=name,
-        sql=text,
+        sql=text[text.index(f"CREATE VIEW {name} AS") :],  # a column's name may end a line, and with it a comment
         doc=" ".join(told),
         needs=tuple(need.strip() for line in needs for need in line.split(",")),
         columns=columns,
@@ -88,8 +98,9 @@ def _parse(path: Path) -> View:
     )
 
 
-def _for_column(view: View, column: str) -> View:
-    name = view.name.replace("$column", re.sub(r"\W", "_", NICKNAMES.get(column, column)))
+def _for_column(view: View, called: Mapping[str, str], column: str) -> View:
+    name = view.name.replace("$column", called[column])
     sql = view.sql.replace(f"CREATE VIEW {view.name}", f"CREATE VIEW {quoted(name)}", 1)
     sql = sql.replace("$column", quoted(column))
-    return replace(view, name=name, sql=sql, doc=view.doc.replace("$column", column), per_column=False)
+    doc = view.doc.replace("$column", shown(column))
+    return replace(view, name=name, sql=sql, doc=doc, per_column=False, column=column)

@@ -16,7 +16,6 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.parquet as pq
 import torch
 
 from mgd_core.determinism import deterministic
@@ -32,6 +31,7 @@ from tasks.catalog import BaseCatalog
 from tasks.pools import PoolRecord, load_pool
 from tasks.roles import Roles
 from tasks.runs import Run
+from tasks.tables import read_parquet
 from tasks.uids import Bytes16
 
 Counts = npt.NDArray[np.int64]
@@ -171,7 +171,7 @@ def _workbench(directory: Path) -> Workbench:
 @lru_cache(maxsize=2)
 def pool_shards(samples: Path) -> Ids:
     """Number of each sample's shard (n,), in the order of their names."""
-    column = pq.read_table(samples, columns=["shard"])["shard"]
+    column = read_parquet(samples, columns=["shard"])["shard"]
     encoded = column.combine_chunks().dictionary_encode()
     rank = np.argsort(np.argsort(encoded.dictionary.to_pylist()))
     return rank[encoded.indices.to_numpy()].astype(np.int64)

@@ -1,6 +1,6 @@
 -- How well each round's counts, and its metagradients, agree with the truth where captions were swapped on
 -- purpose.
--- needs: samples.truth_clean
+-- needs: samples.truth_clean (boolean)
 --   kept: Samples with count > 0.
 --   clean: Samples of the pool whose caption is their own.
 --   precision: Share of the kept samples that are clean, 0 to 1.

@@ -66,9 +66,9 @@ def test_side_by_side_the_rows_are_those_of_the_joins(
 
 
 def test_rows_that_do_not_belong_together_are_joined(home: Path, rows: Callable[..., pa.Table]) -> None:
-    assert Lineup.of(home, "r-1", "") is not None
+    assert Lineup.of(home, "r-1") is not None
     publish(home, "r-1", "counts", 3, rows("counts", 39, count=[1] * 39))
-    assert Lineup.of(home, "r-1", "") is None
+    assert Lineup.of(home, "r-1") is None
     with connect(home, "r-1") as connection:
         assert connection.execute("SELECT count(*) FROM sample_rounds WHERE round = 3").fetchall() == [(39,)]
 

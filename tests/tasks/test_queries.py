@@ -39,12 +39,13 @@ def test_outcomes_follow_the_chosen_round(small_run: Path) -> None:
         (0, 0, 1),
     ]
     assert [(row["g_sum"], row["g_last"], row["probes"]) for row in found] == [
-        (-3, -1, 2),
-        (-1, -2, 2),
-        (2.5, 2, 2),
-        (3, 0, 2),
-    ]
-    assert found[0]["g_by_round"] == [-2, -1] and found[2]["style"] == "b" and "round" not in found[0]
+        (-2, -2, 1),
+        (1, 1, 1),
+        (0.5, 0.5, 1),
+        (3, 3, 1),
+    ], "what decided the counts of round 1"
+    assert [row["g_sum_later"] for row in found] == [-1, -2, 2, 0] and found[0]["g_by_round_later"] == [-1]
+    assert found[0]["g_by_round"] == [-2] and found[2]["style"] == "b" and "round" not in found[0]
 
 
 def test_before_a_choice_the_last_round_stands_in(small_run: Path, rows: Rows) -> None:
@@ -121,7 +122,7 @@ def test_without_a_truth_its_views_are_left_out_and_said_so(small_run: Path, row
     publish(small_run, "plain-1", "samples", 0, rows("samples"))
     missing = ask(small_run, 'SELECT "name", missing FROM views WHERE missing IS NOT NULL', "plain-1")
     assert {row["name"] for row in missing} == {"truth_agreement", "mistakes"}
-    assert missing[0]["missing"] == "left out: the run has no samples.truth_clean"
+    assert missing[0]["missing"] == "left out: the run has no samples.truth_clean (boolean)"
 
 
 def test_rounds_and_comparison(small_run: Path) -> None:
@@ -169,7 +170,7 @@ def test_every_view_answers_on_a_run_that_has_published_next_to_nothing(tmp_path
 def test_columns_are_typed_and_explained(small_run: Path) -> None:
     found = ask(small_run, "SELECT * FROM columns")
     assert all(row["doc"] for row in found), [row for row in found if not row["doc"]]
-    types = {(row["table"], row["column"]): row["type"] for row in found}
+    types = {(row["table_name"], row["column_name"]): row["type"] for row in found}
     assert (
         types["samples", "uid"] == "UUID"
         and types["counts", "round"] == "INTEGER"
@@ -207,14 +208,65 @@ def test_answers_in_every_format(form: str, small_run: Path, uid: Callable[[int]
     assert run_sql(small_run, query, None, out, form, limit=2) in (2, 4)  # type: ignore[arg-type]
     if form == "json":
         first, second = json.loads(out.getvalue())
-        assert second["uid"] == uid(1) and first["gs"] == [-2, -1] and first["nothing"] is None and first["inf"] is None
+        assert second["uid"] == uid(1) and first["gs"] == [-2] and first["nothing"] is None and first["inf"] is None
     elif form == "csv":
         first, second = csv.DictReader(io.StringIO(out.getvalue()))
-        assert second["uid"] == uid(1) and json.loads(first["gs"]) == [-2, -1] and first["nothing"] == ""
+        assert second["uid"] == uid(1) and json.loads(first["gs"]) == [-2] and first["nothing"] == ""
+        assert first["inf"] == "inf"
     else:
         lines = out.getvalue().splitlines()
         assert lines[0].split() == ["uid", "gs", "nothing", "inf", "text"] and uid(1) in lines[3]
         assert lines[-1] == "(4 rows, first 2 shown)"
+
+
+def told(home: Path, query: str, form: str = "json") -> str:
+    out = io.StringIO()
+    run_sql(home, query, None, out, form)  # type: ignore[arg-type]
+    return out.getvalue()
+
+
+def test_columns_of_one_name_all_come_out(small_run: Path) -> None:
+    assert json.loads(told(small_run, "SELECT 1 a, 2 a, 3 a_2, 4 A")) == [{"a": 1, "a_3": 2, "a_2": 3, "A": 4}]
+    assert told(small_run, "SELECT 1 a, 2 a", "csv") == "a,a_2\n1,2\n"
+    assert told(small_run, "SELECT 1 a, 2 a", "table").splitlines()[0] == "a  a"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected", "cell"),
+    [
+        ("INTERVAL '2000000000 days'", "2000000000 days", "2000000000 days"),
+        ("'nan'::DOUBLE", None, "nan"),
+        ("'-inf'::FLOAT", None, "-inf"),
+        ("'\\x00\\xff'::BLOB", "00ff", "00ff"),
+        ("[DATE 'infinity', NULL]", ["infinity", None], '"[""infinity"", null]"'),
+        ("TIMESTAMPTZ '0044-01-01 (BC) 00:00:00+00'", "0044-01-01 (BC) 00:00:00+00", "0044-01-01 (BC) 00:00:00+00"),
+        ("{'at': TIME '10:00', 'é': MAP {DATE '2020-01-01': 1.5}}", {"at": "10:00:00", "é": {"2020-01-01": 1.5}}, None),
+        ("1.5", 1.5, "1.5"),
+        ("12345678901234567890.125::DECIMAL(38, 3)", "12345678901234567890.125", "12345678901234567890.125"),
+        ("170141183460469231731687303715884105727::HUGEINT", 2**127 - 1, str(2**127 - 1)),
+        ("'101'::BIT", "101", "101"),
+    ],
+)
+def test_values_of_every_type_come_out(value: str, expected: object, cell: str | None, small_run: Path) -> None:
+    assert json.loads(told(small_run, f"SELECT {value} AS v, 1 AS one -- said")) == [{"v": expected, "one": 1}]
+    lines = told(small_run, f"SELECT {value} AS v, 1 AS one; -- é;", "csv").splitlines()
+    assert lines[0] == "v,one" and (cell is None or lines[1] == f"{cell},1")
+    assert told(small_run, f"SELECT {value} AS v", "table").endswith("(1 row)\n")
+
+
+def test_several_statements_are_answered_in_turn_and_one_only_where_one_fits(small_run: Path) -> None:
+    assert told(small_run, "SELECT 1 a; SET threads = 1; SELECT 2 b", "table") == "a\n-\n1\n(1 row)\nb\n-\n2\n(1 row)\n"
+    assert json.loads(told(small_run, "SET threads = 1; SELECT 2 b; -- done")) == [{"b": 2}]
+    with pytest.raises(QueryError, match="2 questions in one query: json takes one"):
+        told(small_run, "SELECT 1; SELECT 2")
+
+
+@pytest.mark.parametrize("query", ["", " ;; ", "-- only a comment", "/* nothing */;"])
+def test_no_question_is_said_to_be_none(query: str, small_run: Path) -> None:
+    with pytest.raises(QueryError, match="there is no question"):
+        told(small_run, query)
+    with pytest.raises(QueryError, match="0 or more"):
+        run_sql(small_run, "SELECT 1", None, io.StringIO(), limit=-1)
 
 
 def test_no_rows_are_still_an_answer(small_run: Path) -> None:
@@ -226,7 +278,7 @@ def test_no_rows_are_still_an_answer(small_run: Path) -> None:
 
 @pytest.mark.parametrize(
     "query",
-    ["SELEC 1", "SELECT nope FROM counts", "SELECT * FROM nowhere", "SELECT 'a'::INT"],
+    ["SELEC 1", "SELECT nope FROM counts", "SELECT * FROM nowhere", "SELECT 'a'::INT", "SELECT $1", "SELECT '"],
 )
 def test_a_bad_question_gets_one_clear_message(query: str, small_run: Path) -> None:
     with pytest.raises(QueryError, match="Error"):
