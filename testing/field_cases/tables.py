@@ -33,8 +33,8 @@ def every_column_of_the_samples(p: Place) -> list[str]:
 
 @case("A", works(also=gives({"n": 3})))
 def a_key_of_the_pool_that_is_a_column_of_ours(p: Place) -> list[str]:
-    """The pool's `count` is 0, 1 or 2, its `g` a number of its own; both are under a stated name."""
-    return sql(p, "select count(distinct pool_count) n from sample_outcomes", "--format", "json")
+    """The pool's `count` is 0, 1 or 2; it is `upstream_count` beside ours."""
+    return sql(p, "select count(distinct upstream_count) n from sample_outcomes", "--format", "json")
 
 
 @case("A", works(also=gives({"whole": True})))
@@ -111,7 +111,7 @@ def _of_samples(place: Place, ended: Ended) -> str:
 
 @case("3.4", works(also=_of_samples))
 def sentences_are_of_their_own_columns(p: Place) -> list[str]:
-    return sql(p, "select meaning from columns where view = 'samples' and name = 'shard'", "--format", "csv")
+    return sql(p, "select doc from columns where table_name = 'samples' and column_name = 'shard'", "--format", "csv")
 
 
 @case("3.10", told(r"no run"))
