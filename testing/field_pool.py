@@ -166,7 +166,6 @@ def write_set(directory: Path, pictures: npt.NDArray[np.uint8], labels: list[str
         (directory / folder / "nshards.txt").write_text(f"{shards}\n")
     (directory / "classnames.txt").write_text("".join(f"{name}\n" for name in names))
     (directory / "zeroshot_classification_templates.txt").write_text("a photo of a {c}\na picture of a {c}\n")
-    (directory / "dataset_type.txt").write_text("zeroshot_classification\n")
     return directory
 
 
