@@ -97,9 +97,9 @@ def open_eval_set(url: str, folder: str = "test", reader: Reader | None = None, 
     reader, base = reader or Reader(), resolved(url)
     number, others = text_of(f"{base}/{folder}/nshards.txt", reader), folders_of(base, folder, reader)
     if number is None:
-        named = f"; it has {' and '.join(others)}, which `folder` can name" if others else ""
+        instead = f"; it has {' and '.join(others)}, which `folder` can name" if others else ""
         raise EvalSetError(
-            f"{url}: no {folder}/nshards.txt, so this is no set in clip_benchmark's form{named}. Name a folder with "
+            f"{url}: no {folder}/nshards.txt, so this is no set in clip_benchmark's form{instead}. Name a folder with "
             f"{folder}/0.tar, ..., {folder}/nshards.txt and classnames.txt (clip_benchmark_export_wds makes them), or "
             "one that holds such folders (for a target, a single one, or a sheet: tiles.png and table.parquet)"
         )

@@ -145,8 +145,8 @@ def _retrieval(found: EvalSet, samples: Iterable[EvalSample], encoder: Encoder, 
     errors = {name: (len(found), metrics.standard_error(found)) for name, found in asked.items()}
     ways = [asked[f"{way}_retrieval_recall@1"] for way in ("text", "image")]
     # By picture: its own hit, and the mean of its texts' hits. Those of one picture are not independent.
-    texts = np.bincount(owner, ways[1]) / np.bincount(owner)
-    errors["mean_recall@1"] = count, metrics.standard_error(0.5 * (ways[0] + texts))
+    by_picture = np.bincount(owner, ways[1]) / np.bincount(owner)
+    errors["mean_recall@1"] = count, metrics.standard_error(0.5 * (ways[0] + by_picture))
     return {**values, "mean_recall@1": 0.5 * sum(float(way.mean()) for way in ways)}, count, errors
 
 
