@@ -8,7 +8,7 @@ in its order: what else stood there would count in its averages. Own sets' metri
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,9 @@ from tasks.encoders import Encoder
 from tasks.eval_samples import EvalSetError
 from tasks.eval_sets import EvalSet, find_eval_sets, open_eval_set
 from tasks.evaluation import Evaluation, evaluate_set
+from tasks.measures import metric
 from tasks.remote_files import Reader
+from tasks.schemas import TABLES
 from tasks.tables import files, publish, read
 
 VERSION = 1  # changes whenever equal models and sets would give other metrics than before
@@ -77,13 +79,19 @@ def write_results(path: Path, done: Sequence[Evaluation]) -> None:
     publish_bytes(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
 
 
-def evaluation_rows(done: Sequence[Evaluation], subset: str, seed: int, seen: int | None) -> list[dict[str, Any]]:
-    """Rows of the evaluations table; metrics without a meaning (null) have none."""
-    shared = {"subset": subset, "seed": seed, "samples_seen": seen}
+def evaluation_rows(
+    done: Sequence[Evaluation], subset: str, seed: int, seen: int | None, sizes: tuple[int, int] | None = None
+) -> list[dict[str, Any]]:
+    """Rows of the evaluations table; metrics without a meaning (null) have none. ``sizes``: samples that the model was
+    trained on, with copies, and distinct ones."""
+    samples, distinct = sizes or (None, None)
+    shared = {"subset": subset, "seed": seed, "samples_seen": seen, "samples": samples}
+    shared |= {"distinct_samples": distinct}
     return [
-        {**shared, "task": one.key, "metric": metric, "value": value}
+        {**shared, "task": one.key, "metric": name, "value": value, "n": one.samples}
+        | {"standard_error": metric(name).standard_error(value, one.samples)}
         for one in done
-        for metric, value in one.metrics.items()
+        for name, value in one.metrics.items()
         if value is not None
     ]
 
@@ -91,11 +99,18 @@ def evaluation_rows(done: Sequence[Evaluation], subset: str, seed: int, seen: in
 def publish_rows(home: Path, run: str, round: int, rows: Sequence[dict[str, Any]]) -> None:
     """Publish rows of a round's evaluations beside those that are there, in place of those of the same training and
     task."""
-    there = read(home, run, "evaluations", round).to_pylist() if round in files(home, run, "evaluations") else []
     new = {(row["subset"], row["seed"], row["task"]) for row in rows}
-    kept = [row for row in there if (row["subset"], row["seed"], row["task"]) not in new]
+    replace_rows(home, run, round, rows, lambda row: (row["subset"], row["seed"], row["task"]) in new)
+
+
+def replace_rows(
+    home: Path, run: str, round: int, rows: Sequence[dict[str, Any]], stale: Callable[[dict[str, Any]], bool]
+) -> None:
+    """Publish rows of a round's evaluations beside those that are there, but for those that are ``stale``."""
+    there = read(home, run, "evaluations", round).to_pylist() if round in files(home, run, "evaluations") else []
+    kept = [row for row in there if not stale(row)]
     both = sorted([*kept, *rows], key=lambda row: (row["subset"], row["seed"], row["task"], row["metric"]))
-    publish(home, run, "evaluations", round, pa.Table.from_pylist(both))
+    publish(home, run, "evaluations", round, pa.Table.from_pylist(both, TABLES["evaluations"]))
 
 
 def format_evaluations(done: Sequence[Evaluation]) -> str:

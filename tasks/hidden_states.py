@@ -16,7 +16,7 @@ import torch
 
 from mgd_core.causal_lm import Stem
 from mgd_core.model_folders import LanguageModelError, build_stem
-from tasks.artefacts import publishing
+from tasks.artefacts import digest, publishing
 from tasks.progress import announce
 from tasks.recipe_options import RuntimeOptions
 from tasks.runs import Run
@@ -32,11 +32,16 @@ def with_states(run: Run, found: Mapping[str, Sequences]) -> dict[str, Sequences
     assert isinstance(catalog, TextCatalog)
     if catalog.model.trained_layers is None:
         return dict(found)
-    paths = {name: run.work("hidden-states", f"{name}.npy") for name in found}
+    # By their tokens, not by name: tests may change within a run, and are called what the catalog's author likes.
+    paths = {name: run.work("hidden-states", f"{_tokens_digest(one)}.npy") for name, one in found.items()}
     missing = {name: path for name, path in paths.items() if not path.exists()}
     if missing:
         _compute(catalog, {name: (found[name], path) for name, path in missing.items()})
     return {name: one.with_states(np.load(paths[name], mmap_mode="r")) for name, one in found.items()}
+
+
+def _tokens_digest(sequences: Sequences) -> str:
+    return digest([digest(np.ascontiguousarray(x).data) for x in (sequences.tokens, sequences.starts)])
 
 
 def _compute(catalog: TextCatalog, missing: Mapping[str, tuple[Sequences, Path]]) -> None:

@@ -65,10 +65,13 @@ def format_runs(home: Path) -> str:
     for directory in run_directories(home):
         run = Run.load(directory)
         done, chosen = len(files(run.home, run.id, "rounds")), chosen_round(run)
-        value = "" if chosen is None else f"{read(run.home, run.id, 'choices')['value'][0].as_py():.3f}"
+        measured = None if chosen is None else read(run.home, run.id, "choices", chosen)["value"][0].as_py()
+        value, planned = "" if measured is None else f"{measured:.3f}", run.catalog.descent.rounds + 1
+        if not run.catalog.descent.rounds:
+            planned = done  # comparison only
         page = directory / "report.html"
         lines.append(
-            f"{run.id:<28} {f'{done}/{run.catalog.descent.rounds + 1}':>8} {'' if chosen is None else chosen:>7} "
+            f"{run.id:<28} {f'{done}/{planned}':>8} {'' if chosen is None else chosen:>7} "
             f"{value:>9}  {page if page.exists() else '(not finished)'}"
         )
     return "\n".join(lines) if len(lines) > 1 else f"no runs in {home}; begin one with `mgd curate fashion`"

@@ -74,7 +74,7 @@ class PairWorkbench(Workbench):
         return {name: data.bind(*bound) for name, data in self.task_data.items()}
 
     def ranking(self, subset: str) -> npt.NDArray[np.float64]:
-        """Losses (`loss_filter`), or CLIP scores with their sign turned (`clip_filter`)."""
+        """Losses (`loss_filter`), or cosines with their sign turned (`own_clip_filter`), by round 0's model."""
         from tasks.pair_rivals import pool_scores
 
         losses, cosines = pool_scores(self)
@@ -133,7 +133,8 @@ def open_pairs(run: Run, pool: PoolRecord) -> PairWorkbench:
     length = int(config["text_cfg"]["context_length"])  # type: ignore[call-overload]
     pairs = load_pairs(pool, size, catalog.runtime.decoded_disk)
     data = load_targets(catalog.targets, size, reader_of(pool.directory))
-    texts = [*pairs.texts, *(text for task in data.values() for text in task.texts)]
+    # Not of the tests: the model would depend on them, and another test would be another run.
+    texts = [*pairs.texts, *(text for name in ("target", "heldout") for text in data[name].texts)]
     used = catalog.model.vocabulary == "used"
     vocabulary = used_vocabulary(texts, length) if used else full_vocabulary(length)
     return PairWorkbench(run, catalog, pool, pairs.uids, pairs, data, vocabulary, config)

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from mgd_core.errors import UserError
 from tasks.lineups import Lineup
-from tasks.schemas import OPEN, PARTITIONS, SHOWS, TABLES, doc_of
+from tasks.schemas import GROWN, OPEN, PARTITIONS, SHOWS, TABLES, doc_of
 from tasks.tables import files, runs
 from tasks.views import View, expand, load_views, quoted
 
@@ -85,20 +85,29 @@ def _create_table_view(
     fields = [pa.field(name, kind, True, {b"doc": doc.encode()}) for name, (kind, doc) in PARTITIONS.items()]
     fields += [*TABLES[table], *(_upstream_fields(paths, table) if table in OPEN else [])]
     if paths:
-        names = ", ".join(quoted(field.name) for field in fields)
-        select = f"SELECT {names} FROM {_read_parquet(paths, table)}"
+        there = {name for path in paths for name in pq.read_schema(path).names} if table in GROWN else None
+        named = [
+            quoted(field.name) if there is None or field.name in {*there, *PARTITIONS} else _null(field)
+            for field in fields
+        ]
+        select = f"SELECT {', '.join(named)} FROM {_read_parquet(paths, table)}"
     else:
-        typed = ", ".join(f"NULL::{SQL_TYPES[field.type]} AS {quoted(field.name)}" for field in fields)
+        typed = ", ".join(map(_null, fields))
         select = f"SELECT {typed} WHERE false"
     connection.execute(f"CREATE VIEW {quoted(table)} AS {select}")
     return {field.name: doc_of(field) for field in fields}
+
+
+def _null(field: pa.Field) -> str:
+    """A column that no file has."""
+    return f"NULL::{SQL_TYPES[field.type]} AS {quoted(field.name)}"
 
 
 def _read_parquet(paths: Iterable[Path], table: str) -> str:
     listed = ", ".join("'" + str(path.resolve()).replace("'", "''") + "'" for path in paths)
     types = ", ".join(f"{quoted(name)}: {SQL_TYPES[kind]}" for name, (kind, _) in PARTITIONS.items())
     # Only where files may differ in columns: every footer is read for it.
-    by_name = "true" if table in OPEN else "false"
+    by_name = "true" if table in OPEN | GROWN else "false"
     options = f"hive_partitioning = true, hive_types = {{{types}}}, union_by_name = {by_name}"
     return f"read_parquet([{listed}], {options})"
 

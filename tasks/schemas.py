@@ -75,12 +75,14 @@ ROUNDS = _schema(
         "phi: loss on the target tasks, nats; what the metagradient differentiates; lower is better.",
     ),
     ("target_accuracy", pa.float64(), "Accuracy on the target tasks, 0 to 1: zero-shot, or of answers."),
+    ("target_n", pa.int64(), "Pictures or questions of the target; null in tables of earlier versions."),
     (
         "heldout_loss",
         pa.float64(),
         "Loss on the held-out target, nats; chooses the round; never differentiated.",
     ),
     ("heldout_accuracy", pa.float64(), "Accuracy on the held-out target, 0 to 1."),
+    ("heldout_n", pa.int64(), "Pictures or questions of the held-out target; null in tables of earlier versions."),
     ("temperature", pa.float64(), "What similarities are multiplied by before the softmax; null for a language model."),
     ("train_loss", pa.float64(), "Mean training loss over the last steps, nats."),
     ("advances", pa.int64(), "Training steps run, replays included."),
@@ -97,27 +99,36 @@ ROUNDS = _schema(
     ("probed", pa.int64(), "Samples whose g was computed."),
     ("raised", pa.int64(), "Samples whose count this round's update raised."),
     ("lowered", pa.int64(), "Samples whose count this round's update lowered."),
-    nullable=("smoothness", "temperature"),
+    nullable=("smoothness", "temperature", "target_n", "heldout_n"),
 )
 
 EVALUATIONS = _schema(
     (
         "subset",
         pa.string(),
-        "What was trained on: everything, mgd, random, oracle, or what a filter chose; checkpoint: a model from "
-        "elsewhere (`mgd evaluate`).",
+        "What was trained on: everything, mgd, random, oracle, what a filter chose, or a rival by the catalog's name; "
+        "checkpoint: a model from elsewhere (`mgd evaluate`).",
     ),
     ("seed", pa.int32(), "Seed of the training."),
     ("task", pa.string(), "What was tested."),
     ("metric", pa.string(), "How the result is measured, e.g. acc1 (share of right answers, 0 to 1)."),
     ("value", pa.float64(), "The result, in the metric's unit."),
+    ("n", pa.int64(), "Pictures or questions that it was measured on; null in tables of earlier versions."),
+    (
+        "standard_error",
+        pa.float64(),
+        "Of the value by the choice of the n, in its unit: sqrt(value (1 - value) / n); null where it is no accuracy.",
+    ),
     ("samples_seen", pa.int64(), "Samples the training went through, repeats included; null where nobody knows."),
-    nullable=("samples_seen",),
+    ("samples", pa.int64(), "Size of the training multiset, copies counted; null where nobody knows."),
+    ("distinct_samples", pa.int64(), "Different samples of the training multiset; null where nobody knows."),
+    nullable=("n", "standard_error", "samples_seen", "samples", "distinct_samples"),
 )
 
 CHOICES = _schema(
     ("rule", pa.string(), "How the round was chosen."),
-    ("value", pa.float64(), "What the rule measured at the chosen round (its `round`), in the rule's unit."),
+    ("value", pa.float64(), "What the rule measured at the chosen round (its `round`), in its unit; null: no rounds."),
+    nullable=("value",),
 )
 
 SMOOTHNESS = _schema(
@@ -283,6 +294,8 @@ SHOWS = {
     "rejects": "One row a sample or tar that could not be used, with the reason.",
     "timings": "One row a phase of a round: wall seconds.",
 }
+# Tables of which earlier versions knew fewer columns: those are null in their files.
+GROWN = {"evaluations", "rounds", "choices"}
 # Tables to which a pool adds columns of its own.
 OPEN = {"samples"}
 # Tables with one row a sample: sorted by uid, no uid twice.

@@ -25,6 +25,7 @@ from mgd_core.learner import Batch, Learner
 from mgd_core.optimizers import Adam, Optimizer, Sgd, State
 from mgd_core.precision import PRECISIONS
 from mgd_core.schedules import constant, one_cycle, warmup_cosine
+from tasks.artefacts import digest
 from tasks.catalog import BaseCatalog
 from tasks.pools import PoolRecord, load_pool
 from tasks.runs import Run
@@ -120,13 +121,15 @@ class Workbench(ABC):
 @contextmanager
 def opened(directory: Path) -> Iterator[Workbench]:
     """The workbench of a run directory, under its catalog's threads, determinism and precision; restored on exit."""
-    runtime = Run.load(directory).catalog.runtime
+    run = Run.load(directory)
+    runtime = run.catalog.runtime
     with deterministic(runtime.threads), PRECISIONS[runtime.precision].switched():
-        yield _workbench(Path(directory))
+        yield _workbench(Path(directory), digest(run.record))
 
 
 @lru_cache(maxsize=2)
-def _workbench(directory: Path) -> Workbench:
+def _workbench(directory: Path, record: str) -> Workbench:
+    """The workbench of a run, by the digest of its record: tests and comparison of a run may change."""
     from tasks.catalog import Catalog
     from tasks.pair_workbench import open_pairs
     from tasks.text_workbench import open_texts

@@ -50,7 +50,7 @@ p = 0.5
 share = 0.2
 memory = 1.0
 [comparison]
-subsets = ["everything", "random", "loss_filter", "clip_filter", "mgd", "oracle"]
+subsets = ["everything", "random", "loss_filter", "own_clip_filter", "mgd", "oracle"]
 seeds = [1]
 [runtime]
 threads = 1
