@@ -13,12 +13,14 @@ from math import sqrt
 
 @dataclass(frozen=True)
 class Metric:
-    """``spoken``: its name in a sentence. ``of_samples``: it is the share of the n samples that are right."""
+    """``spoken``: its name in a sentence. ``of_samples``: it is the share of the n samples that are right.
+    ``in_percent``: it is a share, 0 to 1."""
 
     name: str
     higher_is_better: bool = True
     spoken: str = ""
     of_samples: bool = False
+    in_percent: bool = True
 
     @property
     def words(self) -> str:
@@ -41,7 +43,7 @@ class Metric:
 METRICS = {
     one.name: one
     for one in (
-        Metric("loss", higher_is_better=False),
+        Metric("loss", higher_is_better=False, in_percent=False),
         Metric("acc1", spoken="accuracy", of_samples=True),
         Metric("acc5", spoken="top-5 accuracy", of_samples=True),
         Metric("accuracy", of_samples=True),
@@ -58,3 +60,9 @@ def metric(name: str) -> Metric:
 def share_error(share: float, n: int) -> float:
     """Standard error of a share of n samples."""
     return sqrt(max(0.0, share * (1 - share)) / n)
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """A share for the eye, in percent; a dash for None."""
+    # + 0.0 after rounding: no "-0 %".
+    return "–" if share is None else f"{round(100 * share, digits) + 0.0:.{digits}f} %".replace("-", "−")

@@ -14,7 +14,7 @@ from tasks.charts import Series, bars, line_chart, stacked_columns, two_way_colu
 from tasks.contact_sheets import SHEETS, Sheet, contact_sheet
 from tasks.evidence import Evidence
 from tasks.markup import absent, command, data_table, figure, figures, folded, paragraph, section
-from tasks.results import percent
+from tasks.measures import percent
 from tasks.text_sheets import text_sheet
 
 ROUNDS_SQL = "SELECT round, chosen, target_loss, heldout_loss, target_accuracy, heldout_accuracy FROM rounds_summary"

@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 
 from mgd_core.errors import UserError
 from tasks.artefacts import file_digest, move_in, publish_json, read_json, staged
-from tasks.schemas import BY_UID, OPEN, PARTITIONS, TABLES, upstream_field
+from tasks.schemas import BY_UID, GROWN, OPEN, PARTITIONS, TABLES, upstream_field
 from tasks.uids import first_repeat, uid_array, uid_bytes, uid_hex
 
 VERSION = 1
@@ -144,6 +144,9 @@ def typed(table: str, rows: pa.Table) -> pa.Table:
     """Rows in the table's columns and types, in the order they have; raises TableError if they do not fit."""
     schema = _known(table)
     extra = [name for name in rows.column_names if name not in schema.names]
+    for field in schema:
+        if table in GROWN and field.nullable and field.name not in rows.column_names:
+            rows = rows.append_column(field.name, pa.nulls(rows.num_rows, field.type))
     missing = [name for name in schema.names if name not in rows.column_names]
     if missing or (extra and table not in OPEN):
         raise TableError(f"{table}: missing columns {missing}, unknown columns {extra}; the table has {schema.names}")

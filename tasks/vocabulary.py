@@ -1,8 +1,8 @@
 """The used part of open_clip's vocabulary.
 
 open_clip's 49,408 token embeddings would be nine tenths of a small model. With `used`, only the tokens that occur in
-the pool's captions and the texts of target and held-out get an embedding, not those of tests, which no training reads; ids
-keep their order, so the end token stays the largest, which is how CLIP finds the text's last position.
+the pool's captions and the texts of target and held-out get an embedding, not those of tests, which no training reads;
+ids keep their order, so the end token stays the largest, which is how CLIP finds the text's last position.
 """
 
 from __future__ import annotations
