@@ -15,6 +15,7 @@ from tasks.markup import absent, command, paragraph, section, text
 from tasks.measures import Metric, metric, percent
 from tasks.overfitting import parting
 from tasks.plurals import counted
+from tasks.result_words import precision, rivals_told
 from tasks.results import (
     ERROR,
     GAP,
@@ -24,8 +25,6 @@ from tasks.results import (
     STD,
     effort,
     first_measure,
-    precision,
-    rivals_told,
     spoken,
     spread,
 )
@@ -63,7 +62,11 @@ def comparison_section(evidence: Evidence) -> str:
         words = "The subsets have not been compared yet: the run has published no evaluations."
         return section("result", "Comparison", absent(words))
     told = [paragraph(f"Each subset is trained afresh with the plain recipe. {effort(rows)}")]
-    told += [paragraph(" ".join(sentences)) for sentences in (precision(rows), _rivals(evidence)) if sentences]
+    told += [
+        paragraph(" ".join(sentences))
+        for sentences in (precision(rows), rivals_told(evidence.home, evidence.run))
+        if sentences
+    ]
     if not any(row["subset"] == "oracle" for row in rows):
         told.append(absent("There is no oracle among the subsets, so the gap closed is not known."))
     measures = evidence.measures
@@ -71,10 +74,6 @@ def comparison_section(evidence: Evidence) -> str:
     tables = [_table(evidence, task, metric, task in losses) for task, metric in measures if metric != LOSS]
     tables = tables or [_table(evidence, task, metric, False) for task, metric in measures]
     return section("result", "Comparison", *told, *tables, command(evidence.run, COMPARISON_SQL))
-
-
-def _rivals(evidence: Evidence) -> list[str]:
-    return rivals_told(evidence.home, evidence.run)
 
 
 def _measure(evidence: Evidence) -> str:

@@ -14,7 +14,8 @@ PLACE = ("source", "split", "folder")
 
 
 def means_over_tests(rows: Sequence[dict[str, Any]], tests: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Evaluation rows of the mean over all tests (``tests``: the catalog's), of each training and metric that every test has and of which more is better."""
+    """Evaluation rows of the mean over all tests, of each training and metric that every test has and of which more is
+    better. ``tests``: the catalog's sections, by name."""
     names = sorted({row["task"] for row in rows})
     if len(names) < 2:
         return []

@@ -27,7 +27,6 @@ import pyarrow.parquet as pq
 
 from tasks.mean_of_tests import means_over_tests
 from tasks.measures import metric, percent
-from tasks.overfitting import parting
 from tasks.plurals import counted
 from tasks.selection import NO_ROUNDS
 from tasks.tables import files, read
@@ -115,39 +114,6 @@ def effort(rows: Sequence[dict[str, Any]]) -> str:
     return f"Not a fair comparison: trainings saw between {seen[0]:,} and {seen[-1]:,} samples; {shown} each."
 
 
-def summary(home: str | Path, run: str) -> str:
-    """What a run found, for a terminal: the result table, how far its figures can be trusted, and what to beware of."""
-    rows = result_table(home, run)
-    found = files(home, run, "rounds")
-    told = [*precision(rows), *rivals_told(home, run)]
-    if found:
-        told.append(parting(read(home, run, "rounds").to_pylist(), chosen_round(home, run)))
-    return "\n".join([format_result_table(rows), *filter(None, told)])
-
-
-def precision(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """A sentence on each test: its samples, and what their choice does to an accuracy."""
-    measures = [key.removesuffix(ERROR) for key in (rows[0] if rows else {}) if key.endswith(ERROR)]
-    told = []
-    for measure in measures:
-        errors = [row[measure + ERROR] for row in rows if row[measure + ERROR] is not None]
-        n = max((row[measure + SIZE] for row in rows if row[measure + SIZE] is not None), default=None)
-        if errors and n:
-            most = f"{100 * max(errors):.1f}"
-            told.append(
-                f"{spoken(measure)}: {counted(n, 'sample')}, standard error up to {most} points by their choice."
-            )
-    return told
-
-
-def rivals_told(home: str | Path, run: str) -> list[str]:
-    """What each rival of the catalog is, and that it keeps its own size."""
-    rivals = _catalog(home, run).get("comparison", {}).get("rivals", {})
-    return [
-        f"{name}: {expression}; its own samples, trained as long as the others." for name, expression in rivals.items()
-    ]
-
-
 def is_comparison_only(home: str | Path, run: str) -> bool:
     """Whether the run has no rounds: nothing descended."""
     found = files(home, run, "choices")
@@ -185,10 +151,10 @@ def measured(evaluations: Sequence[dict[str, Any]], home: str | Path, run: str) 
 
 def _catalog_tests(home: str | Path, run: str) -> dict[str, Any]:
     """Test tasks of the run's catalog, in its order; none where there is no catalog."""
-    return dict(_catalog(home, run).get("targets", {}).get("tests", {}))
+    return dict(catalog_of(home, run).get("targets", {}).get("tests", {}))
 
 
-def _catalog(home: str | Path, run: str) -> dict[str, Any]:
+def catalog_of(home: str | Path, run: str) -> dict[str, Any]:
     """The run's catalog as it was written; empty where there is none."""
     path = Path(home) / "runs" / run / "catalog.toml"
     return tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
