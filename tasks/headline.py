@@ -94,7 +94,7 @@ def _by_subset(evidence: Evidence) -> dict[str, dict[str, Any]]:
 def _result(evidence: Evidence) -> str:
     rows = _by_subset(evidence)
     if not _is_told(evidence):
-        return "" if rows else "The chosen subset has not been compared with others yet."
+        return _best(evidence) if rows else "The chosen subset has not been compared with others yet."
     mgd, measure = rows["mgd"], _measure(evidence)
     of = ""
     if mgd["distinct"] is not None:
@@ -120,6 +120,16 @@ def _result(evidence: Evidence) -> str:
     elif gap is not None:
         words += f"; that closes {percent(gap, 0)} of the gap to the oracle, which knows the right {evidence.judged}s"
     return words + "."
+
+
+def _best(evidence: Evidence) -> str:
+    """Where the chosen subset is not among those compared: the best that is."""
+    best, measure = evidence.results[0], _measure(evidence)
+    task, _, name = measure.rpartition(" ")
+    if best[measure] is None or not metric(name).in_percent:
+        return ""
+    words = f"Of the subsets compared, {best['name']} is the best: trained on it, the recipe reaches "
+    return words + f"{spread(best[measure], best[measure + STD])} {metric(name).words} on the test task “{task}”."
 
 
 def _versus(evidence: Evidence) -> str:
@@ -180,7 +190,7 @@ def _key_figures(evidence: Evidence) -> list[tuple[str, str]]:
             figures.append((f"{spoken(measure)}, everything", percent(rows["everything"][measure])))
         if rows["mgd"][measure + GAP] is not None:
             figures.append(("gap to the oracle closed", percent(rows["mgd"][measure + GAP], 0)))
-    if evidence.chosen is not None:
+    if evidence.chosen is not None and evidence.rounds:
         figures.append(
             ("chosen round", f"{evidence.chosen} of {max([evidence.chosen, *(r['round'] for r in evidence.rounds)])}")
         )

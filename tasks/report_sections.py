@@ -29,7 +29,9 @@ def rounds_section(evidence: Evidence) -> str:
     """Loss and accuracy by round, and every figure of the rounds table to open."""
     rows = evidence.rounds
     if not rows:
-        return section("rounds", "Round by round", absent("No round has finished yet."))
+        only = evidence.descent.get("rounds") == 0
+        words = "The catalog asks for no round: it compares only." if only else "No round has finished yet."
+        return section("rounds", "Round by round", absent(words))
     words = (
         "Each round trains afresh on its counts. The descent lowers the target loss; the held-out target, which it "
         f"never differentiates, chooses the round.{_choice(evidence)}{_error(evidence)}"

@@ -250,7 +250,8 @@ def test_without_rounds_the_recipe_is_trained_and_tested_once(tmp_path: Path, mo
     assert (row["subset"], row["samples"]) == ("everything", 240) and 0 <= row["fashion acc1"] <= 1
     assert "everything" in summary(tmp_path / "home", directory.name)
     assert directory.name in format_runs(tmp_path / "home")
-    assert "has not been compared" in write_report(tmp_path / "home", directory.name).read_text()
+    page = write_report(tmp_path / "home", directory.name).read_text()
+    assert "everything is the best" in page and "asks for no round" in page and "metagradient descent chose" not in page
 
 
 def test_a_catalogs_own_list_is_compared_without_rounds_too(tmp_path: Path) -> None:
