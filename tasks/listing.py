@@ -8,6 +8,7 @@ from typing import Literal
 from mgd_core.errors import UserError
 from tasks.exports import SubsetReport, export_datacomp, export_jsonl, export_parquet
 from tasks.manifests import manifest_path
+from tasks.plurals import counted
 from tasks.pool_records import load_pool
 from tasks.reshard import ReshardOptions, reshard
 from tasks.runs import Run
@@ -98,10 +99,11 @@ def export_run(
         if isinstance(run.catalog, TextCatalog):
             raise NoRun(f"run {run.id} is of texts, which have no pictures to make shards of: take --format jsonl")
         shards = reshard(run.pool_directory, manifest, target, how)
-        what = f"{shards.samples:,} samples ({shards.distinct:,} distinct) in {shards.shards} shards"
+        what = f"{counted(shards.samples, 'sample')} ({shards.distinct:,} distinct) in {counted(shards.shards, 'shard')}"
     else:
         report = _write(run, format, manifest, target)
-        what = f"{report.records:,} samples ({report.distinct:,} distinct, at most {report.most_copies} copies of one)"
+        copies = counted(report.most_copies, "copy", "copies")
+        what = f"{counted(report.records, 'sample')} ({report.distinct:,} distinct, at most {copies} of one)"
     return f"{target}: round {number}, {what}"
 
 
