@@ -99,7 +99,8 @@ def export_run(
         if isinstance(run.catalog, TextCatalog):
             raise NoRun(f"run {run.id} is of texts, which have no pictures to make shards of: take --format jsonl")
         shards = reshard(run.pool_directory, manifest, target, how)
-        what = f"{counted(shards.samples, 'sample')} ({shards.distinct:,} distinct) in {counted(shards.shards, 'shard')}"
+        made = counted(shards.shards, "shard")
+        what = f"{counted(shards.samples, 'sample')} ({shards.distinct:,} distinct) in {made}"
     else:
         report = _write(run, format, manifest, target)
         copies = counted(report.most_copies, "copy", "copies")
