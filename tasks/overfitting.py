@@ -15,6 +15,8 @@ from tasks.plurals import counted
 
 FALL = 0.1
 """Share of the target loss's fall that the held-out loss must rise by to be told; accuracies have a standard error."""
+LEAST = 0.01
+"""Nats below which a change of either loss is not worth a word."""
 
 
 def parting(rounds: Sequence[dict[str, Any]], chosen: int | None) -> str:
@@ -44,7 +46,7 @@ def _by_accuracy(at: dict[str, Any], last: dict[str, Any]) -> bool:
 
 def _by_loss(at: dict[str, Any], last: dict[str, Any]) -> bool:
     gain = at["target_loss"] - last["target_loss"]
-    return bool(gain > 0 and last["heldout_loss"] - at["heldout_loss"] > FALL * gain)
+    return bool(gain > LEAST and last["heldout_loss"] - at["heldout_loss"] > max(LEAST, FALL * gain))
 
 
 def _size(n: int | None) -> str:

@@ -62,6 +62,7 @@ def test_losses_part_ways_too() -> None:
     fell = [row(0, 0.4, 0.4, losses=(2.0, 2.0)), row(1, 0.4, 0.4, losses=(1.5, 2.2))]
     assert "loss (100 samples) goes on from 2.000 nats to 1.500 nats" in parting(fell, 0)
     assert parting([fell[0], row(1, 0.4, 0.4, losses=(1.5, 2.01))], 0) == ""
+    assert parting([fell[0], row(1, 0.4, 0.4, losses=(1.9999, 2.0002))], 0) == "", "next to nothing"
 
 
 def test_a_mean_over_tests_of_other_pictures_has_the_smaller_error() -> None:
