@@ -43,7 +43,7 @@ QUICK = (
     ("window_start = 4", "window_start = 2"),
     ("probe_steps = [4, 6]", "probe_steps = [2]"),
     ("rounds = 2", "rounds = 1"),
-    ('"everything", "random", "loss_filter", "clip_filter", "mgd", "oracle"', '"everything", "mgd"'),
+    ('"everything", "random", "loss_filter", "own_clip_filter", "mgd", "oracle"', '"everything", "mgd"'),
 )
 STREAMED = (("batch = 32", "batch = 32\nwindow = 64"), ("threads = 1", 'threads = 1\ndecoded_disk = "0B"'))
 BUCKET = "pool"

@@ -167,12 +167,12 @@ def _curate(options: argparse.Namespace) -> int:
     with prefect_session(home) as url:
         from flows.console import shown_progress
         from flows.curate import run_curate
-        from tasks.reports import format_result_table, result_table
+        from tasks.reports import summary
 
         print(f"Prefect: {url.removesuffix('/api')}", file=sys.stderr)
         with shown_progress():
             directory = run_curate(options.catalog, home)
-    print(format_result_table(result_table(home, directory.name)))
+    print(summary(home, directory.name))
     print(f"\nreport  {directory / 'report.html'}\nsubset  {directory / 'subset.npy'}")
     print(f"ask     mgd sql --home {options.home}")
     return 0

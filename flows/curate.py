@@ -71,16 +71,20 @@ def curate(catalog: str, home: str = "runs") -> str:
     run = begin_run(base, path, pool)
     directory = run.directory
     estimate.prepare(directory)
-    gate(directory, options)
+    if options.descent.rounds:
+        gate(directory, options)
     _descend(directory, options)
     chosen = selection.choose_round(directory)
     subsets.write_subset(directory, chosen)
     compared = [
         train_subset.submit(directory, subset, seed, chosen)
-        for seed in options.comparison.seeds
-        for subset in options.comparison.subsets
+        for seed in dict.fromkeys(options.comparison.seeds)
+        for subset in options.comparison.compared
     ]
-    comparison.publish_evaluations(directory, [future.result() for future in compared], chosen)
+    done: list[Path] = []
+    for future in compared:
+        done.append(future.result())
+        comparison.publish_evaluations(directory, done, chosen)  # to be asked while the others train
     report(directory)
     return str(directory)
 
@@ -92,8 +96,11 @@ def run_curate(catalog: str, home: Path) -> Path:
 
 
 def _descend(directory: Path, options: BaseCatalog) -> None:
-    """Rounds 0 .. R-1 differentiate and step the counts; round R only trains, to evaluate the last counts."""
+    """Rounds 0 .. R-1 differentiate and step the counts; round R only trains, to evaluate the last counts. With R = 0
+    there is no round, unless the comparison ranks by its model."""
     last = options.descent.rounds
+    if not last and not comparison.needs_round_0(options):
+        return  # comparison only
     shards = rounds.shard_names(directory) if rounds.probe_steps_of(options.descent) else []
     for number in range(last + 1):
         train_round(directory, number, differentiate=number < last)

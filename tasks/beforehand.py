@@ -19,6 +19,7 @@ import torch
 from mgd_core.errors import UserError
 from tasks.catalog import BaseCatalog, Catalog, CatalogError, check_sources
 from tasks.comparison import TRUTH_COLUMN
+from tasks.expression_rivals import check_rivals
 from tasks.pools import PoolRecord
 from tasks.progress import say
 from tasks.recipe_options import DescentOptions
@@ -40,6 +41,7 @@ def check_beforehand(catalog: BaseCatalog, home: Path) -> None:
         EvalSetError: an evaluation set cannot be used as it is.
     """
     check_sources(catalog)
+    check_rivals(catalog, home)
     check_home(home)
     check_device(catalog.runtime.device)
     _check_budgets(catalog, home)

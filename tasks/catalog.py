@@ -62,13 +62,16 @@ class ModelOptions(Section):
 class ComparisonOptions(TrialOptions):
     """Rivals of a subset of pairs."""
 
-    subsets: tuple[Literal["everything", "mgd", "random", "loss_filter", "clip_filter", "oracle"], ...] = (
+    subsets: tuple[Literal["everything", "mgd", "random", "loss_filter", "own_clip_filter", "oracle"], ...] = (
         "everything",
         "random",
         "loss_filter",
-        "clip_filter",
+        "own_clip_filter",
         "mgd",
     )
+    """`loss_filter`: lowest loss, `own_clip_filter`: highest cosine of picture and caption, both by the model that
+    round 0 trained, not by scores that the pool brought along (for these see `rivals`); `oracle`: what the truth calls
+    right."""
 
 
 class BaseCatalog(Section):
@@ -127,7 +130,14 @@ class BaseCatalog(Section):
         """The same catalog with paths made absolute, relative ones being below ``base``."""
         start = self.descent.start
         descent = self.descent.model_copy(update={"start": start and str(rebased(parse(start), base))})
-        return self.model_copy(update={"pool": self.pool.resolved(base), "descent": descent})
+        trials: dict[str, Any] = {
+            "rivals": {name: str(rebased(parse(text), base)) for name, text in self.comparison.rivals.items()}
+        }
+        if not descent.rounds and "subsets" not in self.comparison.model_fields_set:
+            # Nothing was chosen that others would have to be of the size of.
+            trials["subsets"] = ("everything", "mgd") if start else ("everything",)
+        comparison = self.comparison.model_copy(update=trials)
+        return self.model_copy(update={"pool": self.pool.resolved(base), "descent": descent, "comparison": comparison})
 
 
 class Catalog(BaseCatalog):

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from mgd_core.actions import Plan
 from mgd_core.planning import Forecast
+from tasks.comparison import needs_round_0, prepare_comparison
 from tasks.plans import alternatives, forecast_of, plan_of
+from tasks.plurals import counted
 from tasks.progress import say
 from tasks.rounds import first_counts, probe_steps_of
 from tasks.step_costs import measure
@@ -21,7 +23,11 @@ def prepare(directory: Path) -> None:
         NondeterminismError: the same step, run twice, gave different bits.
     """
     with opened(directory) as bench:
+        prepare_comparison(bench)
         publish_pool(bench)
+        if not bench.catalog.descent.rounds:
+            say(_comparison_only(bench))
+            return
         plan = plan_of(bench)
         for note in bench.notes():
             say(note)
@@ -63,20 +69,34 @@ def publish_pool(bench: Workbench) -> None:
         first_counts(bench)
 
 
+def _trainings(bench: Workbench) -> int:
+    """Trainings of the comparison."""
+    trials = bench.catalog.comparison
+    return len(trials.compared) * len(set(trials.seeds))
+
+
+def _comparison_only(bench: Workbench) -> str:
+    """One sentence on what a run without rounds will do."""
+    steps = counted(bench.catalog.learner.steps, "step")
+    trainings = _trainings(bench) + needs_round_0(bench.catalog)
+    size = counted(len(bench), "sample")
+    return f"{size}; no round: comparison only, at most {counted(trainings, 'training')} of {steps}"
+
+
 def _forecast(bench: Workbench, plan: Plan) -> str:
     """One sentence on what the run will cost, in steps and minutes."""
     catalog, costs = bench.catalog, measure(bench)
     descent, learner, step, reverse = catalog.descent, catalog.learner, costs.step, costs.reverse
     candidates = descent.p * len(bench) * len(probe_steps_of(descent)) * descent.rounds
-    trainings = descent.rounds + 1 + len(catalog.comparison.subsets) * len(catalog.comparison.seeds)
+    trainings = descent.rounds + 1 + _trainings(bench)
     again = descent.rounds * (plan.advances - plan.steps + 1)
     reversed_steps = descent.rounds * plan.steps
     steps = trainings * learner.steps + again
     # A probe is a forward-mode pass: about the matrix products of a training step for the same rows.
     seconds = steps * step + reversed_steps * reverse + candidates / learner.batch * step
+    what = f"{counted(descent.rounds, 'round')}: {counted(trainings, 'training')} of {counted(learner.steps, 'step')}"
     return (
-        f"{len(bench):,} samples; {descent.rounds} rounds: {trainings} trainings of {learner.steps} steps "
-        f"({step:.3f} s each), {again} replayed, {reversed_steps} reverse steps ({reverse:.3f} s each), "
-        f"{candidates:,.0f} probes. About {seconds / 60:.1f} "
-        "minutes from nothing; finished parts are not run again."
+        f"{counted(len(bench), 'sample')}; {what} ({step:.3f} s each), {again:,} replayed, "
+        f"{counted(reversed_steps, 'reverse step')} ({reverse:.3f} s each), {candidates:,.0f} probes. About "
+        f"{seconds / 60:.1f} minutes from nothing; finished parts are not run again."
     )

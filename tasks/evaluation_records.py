@@ -8,7 +8,7 @@ in its order: what else stood there would count in its averages. Own sets' metri
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -84,14 +84,19 @@ def write_results(path: Path, done: Sequence[Evaluation]) -> None:
         path.unlink(missing_ok=True)
 
 
-def evaluation_rows(done: Sequence[Evaluation], subset: str, seed: int, seen: int | None) -> list[dict[str, Any]]:
-    """Rows of the evaluations table; metrics without a meaning (null) have none."""
-    shared = {"subset": subset, "seed": seed, "samples_seen": seen}
+def evaluation_rows(
+    done: Sequence[Evaluation], subset: str, seed: int, seen: int | None, sizes: tuple[int, int] | None = None
+) -> list[dict[str, Any]]:
+    """Rows of the evaluations table; metrics without a meaning (null) have none. ``sizes``: samples that the model was
+    trained on, with copies, and distinct ones."""
+    samples, distinct = sizes or (None, None)
+    shared = {"subset": subset, "seed": seed, "samples_seen": seen, "samples": samples}
+    shared |= {"distinct_samples": distinct}
     return [
-        {**shared, "task": one.key, "metric": metric, "value": value}
-        | dict(zip(("n", "standard_error"), one.errors.get(metric, (one.samples, None)), strict=True))
+        {**shared, "task": one.key, "metric": name, "value": value}
+        | dict(zip(("n", "standard_error"), one.errors.get(name, (one.samples, None)), strict=True))
         for one in done
-        for metric, value in one.metrics.items()
+        for name, value in one.metrics.items()
         if value is not None
     ]
 
@@ -99,9 +104,16 @@ def evaluation_rows(done: Sequence[Evaluation], subset: str, seed: int, seen: in
 def publish_rows(home: Path, run: str, round: int, rows: Sequence[dict[str, Any]]) -> None:
     """Publish rows of a round's evaluations beside those that are there, in place of those of the same training and
     task."""
-    there = read(home, run, "evaluations", round).to_pylist() if round in files(home, run, "evaluations") else []
     new = {(row["subset"], row["seed"], row["task"]) for row in rows}
-    kept = [row for row in there if (row["subset"], row["seed"], row["task"]) not in new]
+    replace_rows(home, run, round, rows, lambda row: (row["subset"], row["seed"], row["task"]) in new)
+
+
+def replace_rows(
+    home: Path, run: str, round: int, rows: Sequence[dict[str, Any]], stale: Callable[[dict[str, Any]], bool]
+) -> None:
+    """Publish rows of a round's evaluations beside those that are there, but for those that are ``stale``."""
+    there = read(home, run, "evaluations", round).to_pylist() if round in files(home, run, "evaluations") else []
+    kept = [row for row in there if not stale(row)]
     both = sorted([*kept, *rows], key=lambda row: (row["subset"], row["seed"], row["task"], row["metric"]))
     publish(home, run, "evaluations", round, pa.Table.from_pylist(both, TABLES["evaluations"]))
 

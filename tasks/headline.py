@@ -12,9 +12,27 @@ from typing import Any
 from tasks.charts import ticks
 from tasks.evidence import Evidence
 from tasks.markup import absent, command, paragraph, section, text
-from tasks.results import GAP, LOSS, METRICS, NAMES, STD, effort, percent, spoken, spread
+from tasks.measures import Metric, metric, percent
+from tasks.overfitting import parting
+from tasks.plurals import counted
+from tasks.result_words import precision, rivals_told
+from tasks.results import (
+    ERROR,
+    GAP,
+    NAMES,
+    SIZE,
+    STARTED,
+    STD,
+    effort,
+    first_measure,
+    spoken,
+    spread,
+)
 
-COMPARISON_SQL = """SELECT task, metric, subset, mean, std, n, lowest, highest, samples_seen FROM comparison
+LOSS = "loss"
+"""The metric that stands in a column beside a test's other metrics."""
+COMPARISON_SQL = """SELECT task, metric, subset, mean, std, seeds, n, standard_error, lowest, highest, samples,
+    samples_seen FROM comparison
     ORDER BY task, metric, mean DESC"""
 
 
@@ -33,7 +51,8 @@ def headline(evidence: Evidence) -> str:
 
 def lead(evidence: Evidence) -> str:
     """The result in words."""
-    return " ".join(s for s in (_result(evidence), _versus(evidence), _truth(evidence), _progress(evidence)) if s)
+    told = (_result(evidence), _versus(evidence), _truth(evidence), _progress(evidence))
+    return " ".join(s for s in (*told, parting(evidence.rounds, evidence.chosen)) if s)
 
 
 def comparison_section(evidence: Evidence) -> str:
@@ -43,6 +62,11 @@ def comparison_section(evidence: Evidence) -> str:
         words = "The subsets have not been compared yet: the run has published no evaluations."
         return section("result", "Comparison", absent(words))
     told = [paragraph(f"Each subset is trained afresh with the plain recipe. {effort(rows)}")]
+    told += [
+        paragraph(" ".join(sentences))
+        for sentences in (precision(rows), rivals_told(evidence.home, evidence.run))
+        if sentences
+    ]
     if not any(row["subset"] == "oracle" for row in rows):
         told.append(absent("There is no oracle among the subsets, so the gap closed is not known."))
     measures = evidence.measures
@@ -54,8 +78,7 @@ def comparison_section(evidence: Evidence) -> str:
 
 def _measure(evidence: Evidence) -> str:
     """The column of the result table that the headline speaks of."""
-    measures = evidence.measures
-    return " ".join(next((m for m in measures if m[1] != LOSS), measures[0]))
+    return " ".join(first_measure(evidence.measures))
 
 
 def _is_told(evidence: Evidence) -> bool:
@@ -71,15 +94,23 @@ def _by_subset(evidence: Evidence) -> dict[str, dict[str, Any]]:
 def _result(evidence: Evidence) -> str:
     rows = _by_subset(evidence)
     if not _is_told(evidence):
-        return "" if rows else "The chosen subset has not been compared with others yet."
+        return _best(evidence) if rows else "The chosen subset has not been compared with others yet."
     mgd, measure = rows["mgd"], _measure(evidence)
     of = ""
     if mgd["distinct"] is not None:
         of = f" the {mgd['distinct']:,} of {rows.get('everything', mgd)['distinct']:,} samples"
-    task, _, metric = spoken(measure).rpartition(" ")
-    over = f" (mean ± standard deviation of {mgd['seeds']} seeds)" if mgd["seeds"] > 1 else " (one seed)"
+    task, _, name = measure.rpartition(" ")
+    kind = metric(name).words
+    over = f"mean ± standard deviation of {mgd['seeds']} seeds" if mgd["seeds"] > 1 else "one seed"
+    if mgd.get(measure + SIZE) and mgd.get(measure + ERROR) is not None:
+        over += (
+            f"; {counted(mgd[measure + SIZE], 'test sample')}, standard error {100 * mgd[measure + ERROR]:.1f} points"
+        )
+    over = f" ({over})"
     words = f"Trained on{of or ' what'} that metagradient descent chose, the recipe reaches "
-    words += f"{spread(mgd[measure], mgd[measure + STD])} {metric} on the test task “{task}”{over}"
+    if mgd["name"] == STARTED:
+        words = f"Nothing descended (no round). Trained on{of or ' what'} that it starts with, the recipe reaches "
+    words += f"{spread(mgd[measure], mgd[measure + STD])} {kind} on the test task “{task}”{over}"
     if "everything" in rows:
         everything = rows["everything"]
         words += f", against {spread(everything[measure], everything[measure + STD])} on everything"
@@ -91,6 +122,16 @@ def _result(evidence: Evidence) -> str:
     return words + "."
 
 
+def _best(evidence: Evidence) -> str:
+    """Where the chosen subset is not among those compared: the best that is."""
+    best, measure = evidence.results[0], _measure(evidence)
+    task, _, name = measure.rpartition(" ")
+    if best[measure] is None or not metric(name).in_percent:
+        return ""
+    words = f"Of the subsets compared, {best['name']} is the best: trained on it, the recipe reaches "
+    return words + f"{spread(best[measure], best[measure + STD])} {metric(name).words} on the test task “{task}”."
+
+
 def _versus(evidence: Evidence) -> str:
     """How descent stands to the best subset that anyone could have made without the truth."""
     rows = _by_subset(evidence)
@@ -100,12 +141,13 @@ def _versus(evidence: Evidence) -> str:
     rivals = [r for r in rows.values() if r["subset"] not in ("mgd", "oracle", "everything") and r[measure] is not None]
     if not rivals:
         return ""
-    best = max(rivals, key=lambda row: row[measure])
-    name = {"random": "a random subset of equal size"}.get(
-        best["subset"], f"the {NAMES.get(best['subset'], best['subset'])}"
-    )
+    kind = metric(measure.rpartition(" ")[2])
+    best = min(rivals, key=lambda row: kind.ascending(row[measure]))
+    name = "a random subset of equal size" if best["subset"] == "random" else f"the {best['name']}"
+    if best["name"] == best["subset"]:
+        name = f"“{best['name']}”"  # the catalog's own name
     figure = spread(best[measure], best[measure + STD])
-    if best[measure] > rows["mgd"][measure]:
+    if kind.better(best[measure], rows["mgd"][measure]):
         return f"It is not the best: {name} reaches {figure}."
     return f"The best rival, {name}, reaches {figure}."
 
@@ -148,7 +190,7 @@ def _key_figures(evidence: Evidence) -> list[tuple[str, str]]:
             figures.append((f"{spoken(measure)}, everything", percent(rows["everything"][measure])))
         if rows["mgd"][measure + GAP] is not None:
             figures.append(("gap to the oracle closed", percent(rows["mgd"][measure + GAP], 0)))
-    if evidence.chosen is not None:
+    if evidence.chosen is not None and evidence.rounds:
         figures.append(
             ("chosen round", f"{evidence.chosen} of {max([evidence.chosen, *(r['round'] for r in evidence.rounds)])}")
         )
@@ -158,27 +200,28 @@ def _key_figures(evidence: Evidence) -> list[tuple[str, str]]:
     return figures
 
 
-def _table(evidence: Evidence, task: str, metric: str, losses: bool) -> str:
+def _table(evidence: Evidence, task: str, name: str, losses: bool) -> str:
     """One task's table, best first, with the seeds on a common axis."""
-    measure = f"{task} {metric}"
-    own = [row for row in evidence.evaluations if (row["task"], row["metric"]) == (task, metric)]
+    measure = f"{task} {name}"
+    own = [row for row in evidence.evaluations if (row["task"], row["metric"]) == (task, name)]
     rows = [row for row in evidence.results if row[measure] is not None]
-    rows.sort(key=lambda row: (row[measure] if metric == LOSS else -row[measure], row["subset"]))
+    kind = metric(name)
+    rows.sort(key=lambda row: (kind.ascending(row[measure]), row["subset"]))
     values = [row["value"] for row in own]
     marks = ticks(min(values), max(values), 4)
     low, high = min(marks[0], *values), max(marks[-1], *values)
     gaps = any(row.get(measure + GAP) is not None for row in rows)
-    header = ["subset", "samples", "distinct", METRICS.get(metric, metric), *(["gap closed"] if gaps else [])]
+    header = ["subset", "samples", "distinct", kind.words, *(["gap closed"] if gaps else [])]
     head = _cells("th", header) + "<th class=strip>each seed, and the mean</th>"
     head += '<th class="num loss">loss</th>' if losses else ""
     body = []
     for row in rows:
         seeds = [(r["seed"], r["value"]) for r in own if r["subset"] == row["subset"]]
         made = _cells("td", _figures(row, measure, gaps))
-        made += f"<td class=strip>{_strip(seeds, row[measure], low, high, metric)}</td>"
+        made += f"<td class=strip>{_strip(seeds, row[measure], low, high, kind)}</td>"
         made += f'<td class="num loss">{_loss(row.get(f"{task} {LOSS}"))}</td>' if losses else ""
-        body.append(f'<tr class="{text(row["subset"])}">{made}</tr>')
-    axis = "".join(f'<i style="left:{_at(m, low, high)}">{text(_show(m, metric))}</i>' for m in marks)
+        body.append(f'<tr class="{row["subset"] if row["subset"] in NAMES else ""}">{made}</tr>')
+    axis = "".join(f'<i style="left:{_at(m, low, high)}">{text(_show(m, kind))}</i>' for m in marks)
     foot = f"<td colspan={len(header)}></td><td class=strip><span class=axis>{axis}</span></td>"
     foot += "<td class=loss></td>" if losses else ""
     return (
@@ -189,7 +232,7 @@ def _table(evidence: Evidence, task: str, metric: str, losses: bool) -> str:
 
 def _figures(row: dict[str, Any], measure: str, gaps: bool) -> list[str]:
     shown = spread(row[measure], row[measure + STD]) if measure + GAP in row else _loss(row[measure])
-    cells = [NAMES.get(row["subset"], row["subset"]), _whole(row["samples"]), _whole(row["distinct"]), shown]
+    cells = [row["name"], _whole(row["samples"]), _whole(row["distinct"]), shown]
     return [*cells, percent(row.get(measure + GAP), 0)] if gaps else cells
 
 
@@ -202,9 +245,9 @@ def _loss(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def _strip(seeds: Sequence[tuple[int, float]], mean: float, low: float, high: float, metric: str) -> str:
+def _strip(seeds: Sequence[tuple[int, float]], mean: float, low: float, high: float, kind: Metric) -> str:
     dots = "".join(
-        f'<i class=dot style="left:{_at(value, low, high)}" title="seed {seed}: {_show(value, metric, 1)}"></i>'
+        f'<i class=dot style="left:{_at(value, low, high)}" title="seed {seed}: {_show(value, kind, 1)}"></i>'
         for seed, value in seeds
     )
     return f'<span class=plot>{dots}<i class=mean style="left:{_at(mean, low, high)}"></i></span>'
@@ -214,8 +257,8 @@ def _at(value: float, low: float, high: float) -> str:
     return f"{100 * (value - low) / ((high - low) or 1):.2f}%"
 
 
-def _show(value: float, metric: str, digits: int = 0) -> str:
-    return f"{value:.2f}" if metric == LOSS else percent(value, digits)
+def _show(value: float, kind: Metric, digits: int = 0) -> str:
+    return percent(value, digits) if kind.in_percent else f"{value:.2f}"
 
 
 def _whole(value: int | None) -> str:

@@ -8,6 +8,7 @@ from typing import Literal
 from mgd_core.errors import UserError
 from tasks.exports import SubsetReport, export_datacomp, export_jsonl, export_parquet
 from tasks.manifests import manifest_path
+from tasks.plurals import counted
 from tasks.pool_records import load_pool
 from tasks.reshard import ReshardOptions, reshard
 from tasks.runs import Run
@@ -65,10 +66,13 @@ def format_runs(home: Path) -> str:
     for directory in run_directories(home):
         run = Run.load(directory)
         done, chosen = len(files(run.home, run.id, "rounds")), chosen_round(run)
-        value = "" if chosen is None else f"{read(run.home, run.id, 'choices')['value'][0].as_py():.3f}"
+        measured = None if chosen is None else read(run.home, run.id, "choices", chosen)["value"][0].as_py()
+        value, planned = "" if measured is None else f"{measured:.3f}", run.catalog.descent.rounds + 1
+        if not run.catalog.descent.rounds:
+            planned = done  # comparison only
         page = directory / "report.html"
         lines.append(
-            f"{run.id:<28} {f'{done}/{run.catalog.descent.rounds + 1}':>8} {'' if chosen is None else chosen:>7} "
+            f"{run.id:<28} {f'{done}/{planned}':>8} {'' if chosen is None else chosen:>7} "
             f"{value:>9}  {page if page.exists() else '(not finished)'}"
         )
     return "\n".join(lines) if len(lines) > 1 else f"no runs in {home}; begin one with `mgd curate fashion`"
@@ -95,10 +99,12 @@ def export_run(
         if isinstance(run.catalog, TextCatalog):
             raise NoRun(f"run {run.id} is of texts, which have no pictures to make shards of: take --format jsonl")
         shards = reshard(run.pool_directory, manifest, target, how)
-        what = f"{shards.samples:,} samples ({shards.distinct:,} distinct) in {shards.shards} shards"
+        made = counted(shards.shards, "shard")
+        what = f"{counted(shards.samples, 'sample')} ({shards.distinct:,} distinct) in {made}"
     else:
         report = _write(run, format, manifest, target)
-        what = f"{report.records:,} samples ({report.distinct:,} distinct, at most {report.most_copies} copies of one)"
+        copies = counted(report.most_copies, "copy", "copies")
+        what = f"{counted(report.records, 'sample')} ({report.distinct:,} distinct, at most {copies} of one)"
     return f"{target}: round {number}, {what}"
 
 

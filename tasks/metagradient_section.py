@@ -12,7 +12,7 @@ from typing import Any
 from tasks.charts import Series, histogram, line_chart
 from tasks.evidence import Evidence
 from tasks.markup import absent, figure, figures, paragraph, section
-from tasks.results import percent
+from tasks.measures import percent
 
 BINS = 24  # on each side of 0
 AGREEMENT_SQL = "SELECT round, precision, weighted_precision, recall, auc, auc_sum FROM truth_agreement"

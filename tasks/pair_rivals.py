@@ -1,6 +1,7 @@
-"""Filters that anyone could have used on pairs, without the truth: lowest loss, highest CLIP score.
+"""Filters that anyone could have used on pairs, without the truth: lowest loss, highest cosine of picture and caption.
 
-Both are by the model that round 0 trained on the whole pool.
+Both are by the model that round 0 trained, on the whole pool unless the catalog has a start. A CLIP score that the pool
+brought along, by a better model, is another rival: the catalog names it (`expression_rivals`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from tasks.workbench import Workbench
 
 
 def pool_scores(bench: Workbench) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Contrastive loss (nats) and CLIP score (cosine) of every pair (n,), by the model of round 0.
+    """Contrastive loss (nats) and cosine of every pair (n,), by the model of round 0.
 
     The losses are taken in batches of a fixed permutation, since each needs negatives.
     """

@@ -69,7 +69,7 @@ class PairWorkbench(Workbench):
         return self.task_data.map(lambda _, data: data.bind(*bound))
 
     def ranking(self, subset: str) -> npt.NDArray[np.float64]:
-        """Losses (`loss_filter`), or CLIP scores with their sign turned (`clip_filter`)."""
+        """Losses (`loss_filter`), or cosines with their sign turned (`own_clip_filter`), by round 0's model."""
         from tasks.pair_rivals import pool_scores
 
         losses, cosines = pool_scores(self)
@@ -140,7 +140,8 @@ def open_pairs(run: Run, pool: PoolRecord) -> PairWorkbench:
     size, length = config["vision_cfg"]["image_size"], config["text_cfg"]["context_length"]
     pairs = load_pairs(pool, size, catalog.runtime.decoded_disk)
     data = load_targets(catalog.targets, size, reader_of(pool.directory))
-    texts = [*pairs.texts, *(text for _, _, task in data for text in task.texts)]
+    # Not of the tests: the model would depend on them, and another test would be another run.
+    texts = [*pairs.texts, *data.target.texts, *data.heldout.texts]
     used = catalog.model.vocabulary == "used"
     vocabulary = used_vocabulary(texts, length) if used else full_vocabulary(length)
     return PairWorkbench(run, catalog, pool, pairs.uids, pairs, data, vocabulary, config)

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ByteSize, Field, field_validator, model_validator
+from pydantic import BaseModel, ByteSize, Field, field_validator, model_validator
 
 from tasks import pools
 from tasks.option_types import (
@@ -27,7 +27,7 @@ from tasks.option_types import (
     distinct,
 )
 from tasks.remotes import RemoteOptions
-from tasks.subset_expressions import parse
+from tasks.subset_expressions import ExpressionError, parse
 
 
 class SourceOptions(Section):
@@ -130,8 +130,9 @@ MAY_HAVE = {"auto": {"host_memory", "disk_space"}}
 class DescentOptions(Section):
     """How counts are moved from round to round."""
 
-    rounds: Annotated[int, Field(ge=1, le=10_000)]
-    """Rounds of training, differentiating and moving the counts; one training more evaluates the last counts."""
+    rounds: Annotated[int, Field(ge=0, le=10_000)]
+    """Rounds of training, differentiating and moving the counts; one training more evaluates the last counts. 0:
+    comparison only, the recipe trained and tested on what `comparison` names."""
     start: str | None = None
     """The counts of round 0, as `mgd subset` takes them (`clip_score(fraction=0.3) & basic`, or the path of a subset);
     None: every sample once. Samples that it leaves out stand at 0, and may be raised in a later round."""
@@ -197,21 +198,75 @@ class DescentOptions(Section):
         return self
 
 
+RENAMED = {"clip_filter": "own_clip_filter"}
+"""Built-in rivals under the names of earlier versions."""
+BUILT_IN = (
+    *("everything", "mgd", "random", "loss_filter", "own_clip_filter", "gradient_filter", "embedding_filter"),
+    *("oracle", "checkpoint", "target", "heldout", *RENAMED),
+)
+"""Names that a rival of the catalog cannot have."""
+RIVAL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
 class TrialOptions(Section):
     """The trainings that put the chosen subset beside its rivals, at equal samples seen."""
 
     subsets: tuple[str, ...]
-    """Subsets that are trained and tested: `everything`, as many samples at random, filters' choices, what descent
-    chose (`mgd`), and the right samples where the pool has a column `truth_clean` (`oracle`)."""
+    """Built-in subsets: `everything`, as many samples at random, filters' choices, what descent chose (`mgd`), and the
+    right samples where the pool has a column `truth_clean` (`oracle`). Those but `everything`, `mgd` and `oracle` have
+    as many distinct samples as the chosen one."""
+    rivals: dict[str, str] = Field(default_factory=dict)
+    """Further rivals, by names of your own, as `mgd subset` takes them (`clip_score(fraction=0.3)`, or the path of a
+    subset, relative to the catalog). Each keeps its own samples and copies, and sees as many in training as all do."""
     seeds: Annotated[tuple[Seed, ...], Filled, Distinct] = (101, 102, 103)
     """Seeds of their trainings: initial weights and order of the data."""
 
-    @field_validator("subsets")
+    @model_validator(mode="after")
+    def _subsets_are_told_apart(self) -> TrialOptions:
+        if not self.compared:
+            raise ValueError("no subset is to be trained, so there would be no result: name one in subsets, say 'mgd'")
+        distinct(self.subsets)
+        return self
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """Every subset that is trained, once each: the built-in ones, then the catalog's rivals."""
+        return tuple(dict.fromkeys((*self.subsets, *self.rivals)))
+
+    @field_validator("subsets", mode="before")
     @classmethod
-    def _subsets_are_told_apart(cls, subsets: tuple[str, ...]) -> tuple[str, ...]:
-        if not subsets:
-            raise ValueError("no subset is to be trained, so there would be no result; name one, say 'mgd'")
-        return distinct(subsets)
+    def _no_old_names(cls, named: Any) -> Any:
+        for name in named if isinstance(named, list | tuple) else ():
+            if isinstance(name, str) and name in RENAMED:
+                raise ValueError(
+                    f"'{name}' is now '{RENAMED[name]}', since it ranks by the cosine of round 0's own model; for the "
+                    'scores that the pool brought along, add rivals = { clip = "clip_score(fraction=0.3)" }'
+                )
+        return named
+
+    @field_validator("rivals")
+    @classmethod
+    def _rivals_can_be_read(cls, rivals: dict[str, str]) -> dict[str, str]:
+        for name in rivals:
+            if name in BUILT_IN:
+                raise ValueError(f"a rival cannot be called '{name}', which has a meaning here; give it another name")
+            if not RIVAL_NAME.fullmatch(name):
+                raise ValueError(f"a rival's name is up to 64 letters, digits, and _ . - after the first; got {name!r}")
+        return {name: _parsed(name, text) for name, text in rivals.items()}
+
+
+def _parsed(rival: str, text: str) -> str:
+    try:
+        return str(parse(text))
+    except ExpressionError as error:
+        raise ValueError(f"rival '{rival}': {error}") from None
+
+
+def as_now(catalog: dict[str, Any]) -> dict[str, Any]:
+    """A catalog as an earlier version recorded it, in the words of this one."""
+    trials = catalog.get("comparison", {})
+    subsets = [RENAMED.get(name, name) for name in trials.get("subsets", ())]
+    return {**catalog, "comparison": {**trials, "subsets": subsets}} if subsets else catalog
 
 
 def _device_name(name: str) -> str:

@@ -14,7 +14,8 @@ from tasks.charts import Series, bars, line_chart, stacked_columns, two_way_colu
 from tasks.contact_sheets import SHEETS, Sheet, contact_sheet
 from tasks.evidence import Evidence
 from tasks.markup import absent, command, data_table, figure, figures, folded, paragraph, section
-from tasks.results import percent
+from tasks.measures import percent, share_error
+from tasks.plurals import counted
 from tasks.text_sheets import text_sheet
 
 ROUNDS_SQL = "SELECT round, chosen, target_loss, heldout_loss, target_accuracy, heldout_accuracy FROM rounds_summary"
@@ -28,10 +29,12 @@ def rounds_section(evidence: Evidence) -> str:
     """Loss and accuracy by round, and every figure of the rounds table to open."""
     rows = evidence.rounds
     if not rows:
-        return section("rounds", "Round by round", absent("No round has finished yet."))
+        only = evidence.descent.get("rounds") == 0
+        words = "The catalog asks for no round: it compares only." if only else "No round has finished yet."
+        return section("rounds", "Round by round", absent(words))
     words = (
         "Each round trains afresh on its counts. The descent lowers the target loss; the held-out target, which it "
-        f"never differentiates, chooses the round.{_choice(evidence)}"
+        f"never differentiates, chooses the round.{_choice(evidence)}{_error(evidence)}"
     )
     if len(rows) == 1:
         alone = paragraph("The run has a single round, so there is no course to draw.")
@@ -158,6 +161,15 @@ def _choice(evidence: Evidence) -> str:
         return " No round is chosen yet."
     rule = evidence.ask("SELECT rule FROM choices LIMIT 1")[0]["rule"]
     return f" Round {evidence.chosen} was chosen: {CHOICES.get(rule, rule)}."
+
+
+def _error(evidence: Evidence) -> str:
+    """How far a held-out accuracy can be trusted; nothing where its size is not known."""
+    rows = [row for row in evidence.rounds if row["heldout_n"]]
+    if not rows:
+        return ""
+    n, most = rows[-1]["heldout_n"], max(share_error(row["heldout_accuracy"], row["heldout_n"]) for row in rows)
+    return f" It has {counted(n, 'sample')}: standard error of its accuracy up to {100 * most:.1f} points."
 
 
 def _rounds_table(rows: Sequence[dict[str, Any]]) -> str:

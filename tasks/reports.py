@@ -28,10 +28,11 @@ from tasks.report_sections import (
     rounds_section,
     seconds_section,
 )
+from tasks.result_words import summary
 from tasks.results import format_result_table, result_table
 from tasks.text_sheets import groups_section
 
-__all__ = ["format_result_table", "result_table", "write_report"]
+__all__ = ["format_result_table", "result_table", "summary", "write_report"]
 
 LOOKS = CATALOGS / "report"
 SECTIONS = (

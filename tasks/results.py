@@ -6,7 +6,11 @@ One row a subset. The gap closed by a subset s on a task, with means over the se
 
 0 for training on everything and 1 for the oracle that knows which samples are right; there is none without an
 oracle, or where the oracle is no better than everything. The held-out task chose the round, so it is no test and
-stays out. Reads evaluations, and of counts and samples the columns that sizes need; trains nothing.
+stays out. Where there are several tests, their mean stands beside them.
+
+Two things blur a figure: the seeds, whose spread is shown, and the choice of the test's n samples, which all seeds
+share: its standard error does not fall with more seeds. Reads evaluations, and of counts and samples the columns that
+sizes need; trains nothing.
 """
 
 from __future__ import annotations
@@ -20,34 +24,41 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from tasks.mean_of_tests import means_over_tests
+from tasks.measures import metric, percent
+from tasks.plurals import counted
 from tasks.schemas import TRUTH, knows_truth
+from tasks.selection import NO_ROUNDS
 from tasks.tables import files, read, read_parquet
 
 NOT_TESTS = {"target", "heldout"}
 GAP = " gap closed"
 STD = " std"
-LOSS = "loss"
+SIZE = " n"
+ERROR = " standard error"
 NAMES = {
     "everything": "everything",
     "random": "random, equal size",
     "loss_filter": "loss filter",
-    "clip_filter": "CLIP-score filter",
+    "own_clip_filter": "own-model CLIP filter",
+    "clip_filter": "own-model CLIP filter",
     "gradient_filter": "gradient filter (LESS)",
     "embedding_filter": "embedding filter",
     "mgd": "metagradient descent",
     "oracle": "oracle (knows the truth)",
 }
-"""What a person calls each subset."""
-METRICS = {"acc1": "accuracy"}
-"""What a person calls each metric, where that differs from its name."""
+"""What a person calls each subset; `clip_filter` in tables of earlier versions."""
+STARTED = "starting counts (no round)"
+"""What a person calls `mgd` where nothing descended."""
 
 
 def result_table(home: str | Path, run: str) -> list[dict[str, Any]]:
     """One row a subset, the best first; empty before the comparison is published.
 
-    Keys: subset, samples (size of the training multiset), distinct, samples_seen (by each training), seeds (number of
-    them), and for each test task and metric `<task> <metric>` (mean over seeds), `<task> <metric> std` (n - 1; None
-    with one seed) and, but for losses, `<task> <metric> gap closed` (1: all of it; None: no oracle to compare with).
+    Keys: subset, name (what a person calls it), samples (size of the training multiset), distinct, samples_seen (by
+    each training), seeds (number of them), and for each test task and metric `<task> <metric>` (mean over seeds),
+    `... std` (n - 1; None with one seed), `... n` (samples of the test), `... standard error` (by the choice of these;
+    None: not known) and, where more is better, `... gap closed` (1: all of it; None: no oracle to compare with).
     Sizes are None where the run's tables do not tell them.
     """
     evaluations = chosen_evaluations(home, run)
@@ -57,10 +68,16 @@ def result_table(home: str | Path, run: str) -> list[dict[str, Any]]:
     subsets = sorted({row["subset"] for row in evaluations})
     values = {subset: _values(evaluations, subset) for subset in subsets}
     sizes = _sizes(Path(home), run)
-    rows = [_row(subset, values, measures, sizes) for subset in subsets]
-    first = " ".join(next((m for m in measures if m[1] != LOSS), measures[0]))
-    sign = 1 if first.endswith(f" {LOSS}") else -1
-    return sorted(rows, key=lambda row: (sign * (row[first] if row[first] is not None else np.inf), row["subset"]))
+    names = NAMES | ({"mgd": STARTED} if is_comparison_only(home, run) else {})
+    rows = [_row(subset, names.get(subset, subset), values, measures, sizes) for subset in subsets]
+    first = first_measure(measures)
+    name, order = " ".join(first), metric(first[1]).ascending
+    return sorted(rows, key=lambda row: (np.inf if row[name] is None else order(row[name]), row["subset"]))
+
+
+def first_measure(measures: Sequence[tuple[str, str]]) -> tuple[str, str]:
+    """The (task, metric) that subsets are ordered by: the first of which more is better."""
+    return next((m for m in measures if metric(m[1]).higher_is_better), measures[0])
 
 
 def format_result_table(rows: Sequence[dict[str, Any]]) -> str:
@@ -73,7 +90,7 @@ def format_result_table(rows: Sequence[dict[str, Any]]) -> str:
         header += [spoken(measure), "gap closed"]
     lines = [header]
     for row in rows:
-        line = [NAMES.get(row["subset"], row["subset"]), _whole(row["samples"]), _whole(row["distinct"])]
+        line = [row["name"], _whole(row["samples"]), _whole(row["distinct"])]
         for measure in measures:
             line += [spread(row[measure], row[measure + STD]), percent(row[measure + GAP], 0)]
         lines.append(line)
@@ -92,8 +109,14 @@ def effort(rows: Sequence[dict[str, Any]]) -> str:
     seeds = sorted({row["seeds"] for row in rows})
     shown = " or ".join(str(n) for n in seeds) + (" seed" if seeds == [1] else " seeds")
     if len(seen) == 1:
-        return f"Every training saw {seen[0]:,} samples; {shown} each."
+        return f"Every training saw {counted(seen[0], 'sample')}; {shown} each."
     return f"Not a fair comparison: trainings saw between {seen[0]:,} and {seen[-1]:,} samples; {shown} each."
+
+
+def is_comparison_only(home: str | Path, run: str) -> bool:
+    """Whether the run has no rounds: nothing descended."""
+    found = files(home, run, "choices")
+    return bool(found) and read(home, run, "choices", max(found))["rule"][0].as_py() == NO_ROUNDS
 
 
 def chosen_evaluations(home: str | Path, run: str) -> list[dict[str, Any]]:
@@ -105,6 +128,7 @@ def chosen_evaluations(home: str | Path, run: str) -> list[dict[str, Any]]:
     rows = read(home, run, "evaluations", chosen if chosen in found else max(found)).to_pylist()
     own = _catalog_tests(home, run)  # not what `mgd evaluate` added for one subset alone
     tests = [row for row in rows if (row["task"] in own if own else row["task"] not in NOT_TESTS)]
+    tests += means_over_tests(tests, own)
     return sorted(tests, key=lambda row: (row["task"], row["metric"], row["subset"], row["seed"]))
 
 
@@ -115,17 +139,24 @@ def chosen_round(home: str | Path, run: str) -> int | None:
 
 
 def measured(evaluations: Sequence[dict[str, Any]], home: str | Path, run: str) -> list[tuple[str, str]]:
-    """(task, metric) pairs that were measured: tasks as the run's catalog orders them, else by name; losses last."""
+    """(task, metric) pairs that were measured: tasks as the run's catalog orders them, else by name; what is
+    better low comes last."""
     place = {task: i for i, task in enumerate(_catalog_tests(home, run))}
     found = {(row["task"], row["metric"]) for row in evaluations}
-    return sorted(found, key=lambda pair: (place.get(pair[0], len(place)), pair[0], pair[1] == LOSS, pair[1]))
+    return sorted(
+        found, key=lambda pair: (place.get(pair[0], len(place)), pair[0], not metric(pair[1]).higher_is_better, pair[1])
+    )
 
 
-def _catalog_tests(home: str | Path, run: str) -> list[str]:
+def _catalog_tests(home: str | Path, run: str) -> dict[str, Any]:
     """Test tasks of the run's catalog, in its order; none where there is no catalog."""
+    return dict(catalog_of(home, run).get("targets", {}).get("tests", {}))
+
+
+def catalog_of(home: str | Path, run: str) -> dict[str, Any]:
+    """The run's catalog as it was written; empty where there is none."""
     path = Path(home) / "runs" / run / "catalog.toml"
-    catalog = tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return list(catalog.get("targets", {}).get("tests", {}))
+    return tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def gap_closed(value: float | None, everything: float | None, oracle: float | None) -> float | None:
@@ -133,12 +164,6 @@ def gap_closed(value: float | None, everything: float | None, oracle: float | No
     if value is None or everything is None or oracle is None or oracle <= everything:
         return None
     return (value - everything) / (oracle - everything)
-
-
-def percent(share: float | None, digits: int = 1) -> str:
-    """A share for the eye, in percent; a dash for None."""
-    # + 0.0 after rounding: no "-0 %".
-    return "–" if share is None else f"{round(100 * share, digits) + 0.0:.{digits}f} %".replace("-", "−")
 
 
 def spread(mean: float | None, std: float | None) -> str:
@@ -150,8 +175,8 @@ def spread(mean: float | None, std: float | None) -> str:
 
 def spoken(measure: str) -> str:
     """`<task> <metric>` with the metric as a person calls it."""
-    task, _, metric = measure.rpartition(" ")
-    return f"{task} {METRICS.get(metric, metric)}"
+    task, _, name = measure.rpartition(" ")
+    return f"{task} {metric(name).words}"
 
 
 def _values(evaluations: Sequence[dict[str, Any]], subset: str) -> dict[tuple[str, str], list[dict[str, Any]]]:
@@ -164,14 +189,19 @@ def _values(evaluations: Sequence[dict[str, Any]], subset: str) -> dict[tuple[st
 
 def _row(
     subset: str,
+    called: str,
     values: dict[str, dict[tuple[str, str], list[dict[str, Any]]]],
     measures: list[tuple[str, str]],
     sizes: dict[str, tuple[int, int]],
 ) -> dict[str, Any]:
     own = [row for rows in values[subset].values() for row in rows]
     samples, distinct = sizes.get(subset, (None, None))
+    told = [row for row in own if row.get("samples") is not None]
+    if told:  # of the first seed; earlier versions left it to be worked out
+        samples, distinct = told[0]["samples"], told[0]["distinct_samples"]
     row: dict[str, Any] = {
         "subset": subset,
+        "name": called,
         "samples": samples,
         "distinct": distinct,
         "samples_seen": max(row["samples_seen"] for row in own),
@@ -181,13 +211,16 @@ def _row(
         name = " ".join(pair)
         means = {one: _mean(values.get(one, {}).get(pair)) for one in (subset, "everything", "oracle")}
         row[name], row[name + STD] = means[subset], _std(values[subset].get(pair))
-        if pair[1] != LOSS:
+        row[name + SIZE] = max((r["n"] for r in values[subset].get(pair, ()) if r.get("n") is not None), default=None)
+        row[name + ERROR] = _mean(values[subset].get(pair), "standard_error")
+        if metric(pair[1]).higher_is_better:
             row[name + GAP] = gap_closed(means[subset], means["everything"], means["oracle"])
     return row
 
 
-def _mean(rows: list[dict[str, Any]] | None) -> float | None:
-    return float(np.mean([row["value"] for row in rows])) if rows else None
+def _mean(rows: list[dict[str, Any]] | None, key: str = "value") -> float | None:
+    known = [row[key] for row in rows or () if row.get(key) is not None]
+    return float(np.mean(known)) if known else None
 
 
 def _std(rows: list[dict[str, Any]] | None) -> float | None:

@@ -1,4 +1,9 @@
-"""What a run is a function of: its catalog without what cannot change a result, and the contents of what it names."""
+"""What a run's rounds are a function of: its catalog without what cannot change them, and what the files it names hold.
+
+The comparison and the tests come after the rounds and change none of them, so they are no part of it: a run whose
+rivals, seeds or tests change keeps its name and its rounds. Their own units are keyed by what they are
+(`tasks.comparison`).
+"""
 
 from __future__ import annotations
 
@@ -19,12 +24,15 @@ from tasks.zero_shot import is_set
 
 
 def identity(catalog: BaseCatalog, home: Path) -> dict[str, Any]:
-    """The catalog without descriptions, where files lie, and how work is spread; with digests of what it names."""
+    """The catalog without descriptions, comparison and tests, where files lie, and how work is spread; with digests of
+    what it names."""
     places = {"source", "how_to_get", "metadata", "remote"}
     idle: Any = {
         "description": True,
         "census": True,
         "smoothness": True,
+        "comparison": True,
+        "targets": {"tests": True, "parts": {"test"}},  # a test's share lies behind those of target and held-out
         "pool": places,
         "descent": {"checkpoint_seconds", "checkpoint_steps"},
         "runtime": {"runner", "workers", "readers", "decoded_disk", "batch_cache"},
@@ -49,6 +57,21 @@ def identity(catalog: BaseCatalog, home: Path) -> dict[str, Any]:
     return content
 
 
+def identity_of_test(catalog: BaseCatalog, name: str) -> str:
+    """What a test's result is a function of, beside the model: its options and the contents of its files, and how it is
+    measured; equal for equal ones, whatever the test is called."""
+    if isinstance(catalog, TextCatalog):
+        questions, asked = catalog.targets.tests[name], catalog.targets
+        content = _digest_of_texts(questions.source, Reader(catalog.pool.remote))
+        how: dict[str, Any] = {"loss": asked.loss, "likelihood": asked.likelihood}
+        return digest([questions.model_dump(mode="json", exclude={"source"}), content, how])
+    assert isinstance(catalog, Catalog)
+    task, shown = catalog.targets.tests[name], catalog.targets
+    how = {"temperature": shown.temperature, "parts": shown.parts.model_dump(mode="json")}
+    content = digest_of_task(task, catalog.pool.remote)
+    return digest([task.model_dump(mode="json", exclude={"source"}), content, how])
+
+
 def digest_of_task(task: TaskOptions, remote: RemoteOptions) -> str:
     """Digest of the bytes of a task's sheet or evaluation set, wherever they lie."""
     if is_set(task):
@@ -59,7 +82,7 @@ def digest_of_task(task: TaskOptions, remote: RemoteOptions) -> str:
 
 def _task_dicts(content: dict[str, Any]) -> list[dict[str, Any]]:
     targets: dict[str, Any] = content["targets"]
-    return [targets["target"], targets["heldout"], *targets["tests"].values()]
+    return [targets["target"], targets["heldout"]]
 
 
 def _digest_of_folder(folder: Path) -> str:

@@ -1,8 +1,9 @@
 """Run directories: one curation's catalog, record and work, found again by the digest of what it is a function of.
 
-The run's id is the catalog's name and a digest of the catalog and the pool's contents, so the same command finds its
-own run and goes on with it. What the bits depend on besides (torch version, threads, device) is kept in the record, and
-a run begun under other settings is not continued.
+The run's id is the catalog's name and a digest of what its rounds are a function of (`run_identity`) and the pool's
+contents, so the same command finds its own run and goes on with it, and so does one whose tests or comparison have
+changed: the run then holds the catalog as it is now. What the bits depend on besides (torch version, threads, device)
+is kept in the record, and a run begun under other settings is not continued.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from tasks.artefacts import digest, publish_bytes, publish_json, read_json
 from tasks.catalog import BaseCatalog, kind_of, load_catalog
 from tasks.catalog_files import checked
 from tasks.pools import PoolRecord
-from tasks.run_identity import identity
+from tasks.recipe_options import as_now
+from tasks.run_identity import identity, identity_of_test
 from tasks.text_catalog import TextCatalog
 
 VERSIONS = ("torch", "torchvision", "open_clip_torch", "timm", "numpy", "pyarrow", "pillow")
@@ -64,8 +66,8 @@ class Run:
         """Open a run that was begun."""
         path = Path(directory) / "run.json"
         record = read_json(path)
-        catalog = checked(path, kind_of(record["catalog"]["model"]), record["catalog"])
-        return cls(Path(directory), catalog, record)
+        content = as_now(record["catalog"])
+        return cls(Path(directory), checked(path, kind_of(content["model"]), content), record)
 
     def work(self, *parts: str) -> Path:
         """A path below the run's work directory."""
@@ -94,17 +96,24 @@ def begin_run(home: Path, catalog_path: Path, pool: PoolRecord) -> Run:
         "pool_digest": pool.samples_digest,
         "catalog_digest": digest(content),
         "catalog": catalog.model_dump(mode="json"),
+        "tests": {test: identity_of_test(catalog, test) for test in catalog.tests},
         "environment": environment(catalog.runtime.device, catalog.runtime.threads),
         "versions": {package: version(package) for package in _packages(catalog)},
     }
+    directory.mkdir(parents=True, exist_ok=True)
     if (directory / "run.json").exists():
         run = Run.load(directory)
         _check_same(run, record)
-        return run
-    directory.mkdir(parents=True, exist_ok=True)
-    publish_bytes(directory / "catalog.toml", catalog_path.read_bytes())
-    publish_json(directory / "run.json", record)
+        record = {**run.record, **{key: record[key] for key in ("catalog", "tests")}}
+    _publish_changed(directory / "catalog.toml", catalog_path.read_bytes())
+    if not (directory / "run.json").exists() or read_json(directory / "run.json") != record:
+        publish_json(directory / "run.json", record)
     return Run(directory, catalog, record)
+
+
+def _publish_changed(path: Path, content: bytes) -> None:
+    if not path.exists() or path.read_bytes() != content:
+        publish_bytes(path, content)
 
 
 def _packages(catalog: BaseCatalog) -> tuple[str, ...]:

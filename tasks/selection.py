@@ -18,10 +18,17 @@ from tasks.recipe_options import Selection
 from tasks.tables import publish, read
 from tasks.workbench import opened
 
+NO_ROUNDS = "no rounds"
+"""The rule of a run that only compares."""
+
 
 def choose_round(directory: Path) -> int:
-    """The round that the catalog's rule chooses; publishes ``choices`` and returns it."""
+    """The round that the catalog's rule chooses; publishes ``choices`` and returns it. Without rounds that is 0, the
+    counts that it starts with."""
     with opened(directory) as bench:
+        if not bench.catalog.descent.rounds:
+            publish(bench.run.home, bench.run.id, "choices", 0, pa.table({"rule": [NO_ROUNDS], "value": [None]}))
+            return 0
         rule = bench.catalog.descent.select
         rounds = read(bench.run.home, bench.run.id, "rounds").sort_by("round")
         column = "heldout_loss" if rule == "heldout_loss" else "heldout_accuracy"

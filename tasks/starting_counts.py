@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tasks.candidates import pool_candidates
+from tasks.plurals import counted
 from tasks.progress import say
 from tasks.subset_algebra import chosen_counts
 from tasks.subset_files import SubsetError
@@ -28,5 +29,5 @@ def starting_counts(bench: Workbench) -> Counts:
         raise SubsetError(f"descent.start: {start}: {int(counts.sum()):,} samples with copies, {MOST:,} are the most")
     for missing in asked.missing:
         say(f"descent.start: {missing}")
-    say(f"descent.start: {int((counts > 0).sum()):,} of {n:,} samples, {int(counts.sum()):,} with copies")
+    say(f"descent.start: {int((counts > 0).sum()):,} of {counted(n, 'sample')}, {int(counts.sum()):,} with copies")
     return counts

@@ -14,6 +14,7 @@ An error is told with the expression and a caret below the place.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -95,7 +96,8 @@ def rebased(tree: Expression, base: Path) -> Expression:
         return Combination(tree.sign, rebased(tree.left, base), rebased(tree.right, base))
     path = expanded(tree.name)
     is_path = "/" in tree.name or path.suffix in FILES
-    return replace(tree, name=str((base / path).resolve())) if is_path else tree
+    # Not resolved: what a link points to may have another ending, and the ending tells a filter from a subset.
+    return replace(tree, name=os.path.abspath(base / path)) if is_path else tree
 
 
 def expanded(name: str) -> Path:

@@ -117,5 +117,5 @@ class TextTrialOptions(TrialOptions):
     subsets: tuple[
         Literal["everything", "mgd", "random", "loss_filter", "gradient_filter", "embedding_filter", "oracle"], ...
     ] = ("everything", "random", "loss_filter", "gradient_filter", "embedding_filter", "mgd")
-    """`loss_filter`: lowest loss by round 0's model; `gradient_filter`: LESS, the gradients most like the target's at
-    points of a short training (Xia et al. 2024); `embedding_filter`: hidden states most like the target's."""
+    """`loss_filter`: lowest loss by round 0's own model; `gradient_filter`: LESS, the gradients most like the target's
+    at points of a short training (Xia et al. 2024); `embedding_filter`: hidden states most like the target's."""

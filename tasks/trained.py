@@ -1,29 +1,33 @@
 """Models of subsets, trained afresh with the plain recipe: kept where somebody will ask for them again.
 
-A training is a function of (catalog, pool, counts, seed). The chosen subset's final parameters are kept as
-`work/trained/<subset>-<seed>.safetensors`, 4 bytes a parameter, so that evaluating it on more tasks trains nothing;
-a rival's are not, unless it is asked for by name.
+A training is a function of (recipe, pool, counts, seed), whatever the subset is called. The chosen subset's final
+parameters are kept in `work/trained`, 4 bytes a parameter, so that testing it on more tasks trains nothing; a rival's
+are where they are few (KEPT), or where it is asked for by name.
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save as to_safetensors
 
 from mgd_core.replay import train
-from tasks.artefacts import digest, is_done, publish_bytes, publish_json, read_json
+from tasks.artefacts import digest, is_done, publish_bytes, publish_json
 from tasks.catalog_files import CatalogError
 from tasks.encoders import RunEncoder
 from tasks.pair_workbench import PairWorkbench, clip_of
 from tasks.progress import announce
 from tasks.workbench import Counts, Workbench
 
+KEPT = 64 << 20
+"""Bytes of parameters that are kept of every training."""
+
 
 def trained_parameters(bench: Workbench, counts: Counts, subset: str, seed: int, keep: bool = True) -> torch.Tensor:
     """Final parameters (P,) of the recipe on ``counts``, named ``subset``; trained unless they are kept from before."""
-    record = bench.run.work("trained", f"{subset}-{seed}.json")
-    key = bench.run.key("trained", subset, seed, digest(counts.tolist()))
+    record, key = _record(bench, counts, seed)
     if is_done(record, key):
         with safe_open(record.with_suffix(".safetensors"), "pt", device=bench.catalog.runtime.device) as file:
             return file.get_tensor("theta")
@@ -33,7 +37,7 @@ def trained_parameters(bench: Workbench, counts: Counts, subset: str, seed: int,
         announce(f"compare: {subset}, seed {seed}", t + 1, learner.steps)
 
     final, _ = train(learner, state, on=on)
-    if keep:
+    if keep or final.theta.nbytes <= KEPT:
         publish_bytes(record.with_suffix(".safetensors"), to_safetensors({"theta": final.theta.cpu().contiguous()}))
         publish_json(record, {"key": key})
     return final.theta
@@ -47,6 +51,12 @@ def run_encoder(bench: Workbench, counts: Counts, subset: str, seed: int) -> Run
     learner, _ = bench.learner(counts, seed)
     objective = clip_of(learner)
     size = int(bench.model_config["vision_cfg"]["image_size"])
-    key = read_json(bench.run.work("trained", f"{subset}-{seed}.json"))["key"]
+    _, key = _record(bench, counts, seed)
     identity = digest([key, bench.run.record["environment"], bench.run.record["versions"]])
     return RunEncoder(objective, learner.layout.unflatten(theta), bench.vocabulary, size, identity)
+
+
+def _record(bench: Workbench, counts: Counts, seed: int) -> tuple[Path, str]:
+    """Where a training is kept, and its key."""
+    content = digest(counts.tolist())
+    return bench.run.work("trained", f"{content[:16]}-{seed}.json"), bench.run.key("trained", seed, content)

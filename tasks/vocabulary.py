@@ -1,8 +1,8 @@
 """The used part of open_clip's vocabulary.
 
-open_clip's 49,408 token embeddings would be nine tenths of a small model. With `used`, only the tokens that
-occur in the pool's captions and the tasks' texts get an embedding; ids keep their order, so the end token
-stays the largest, which is how CLIP finds the text's last position.
+open_clip's 49,408 token embeddings would be nine tenths of a small model. With `used`, only the tokens that occur in
+the pool's captions and the texts of target and held-out get an embedding, not those of tests, which no training reads;
+ids keep their order, so the end token stays the largest, which is how CLIP finds the text's last position.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Vocabulary:
         strange = (self.ids[compact] != raw).any(1)
         if strange.any():
             text = texts[int(strange.argmax())]
-            raise ValueError(f"the text {text!r} has tokens that neither the pool nor the tasks had when the run began")
+            raise ValueError(f"the text {text!r} has tokens that the pool and the target did not when the run began")
         return torch.from_numpy(compact)
 
     def known_tokens(self, texts: Sequence[str]) -> tuple[Tensor, int]:

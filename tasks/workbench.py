@@ -27,6 +27,7 @@ from mgd_core.order import DataOrder
 from mgd_core.precision import PRECISIONS
 from mgd_core.schedules import constant, one_cycle, warmup_cosine
 from mgd_core.windows import WindowedOrder
+from tasks.artefacts import digest
 from tasks.catalog import BaseCatalog
 from tasks.pools import PoolRecord, load_pool
 from tasks.roles import Roles
@@ -150,13 +151,15 @@ def data_order(bench: Workbench, counts: Counts, seed: int, round: int) -> DataO
 @contextmanager
 def opened(directory: Path) -> Iterator[Workbench]:
     """The workbench of a run directory, under its catalog's threads, determinism and precision; restored on exit."""
-    runtime = Run.load(directory).catalog.runtime
+    run = Run.load(directory)
+    runtime = run.catalog.runtime
     with deterministic(runtime.threads), PRECISIONS[runtime.precision].switched():
-        yield _workbench(Path(directory))
+        yield _workbench(Path(directory), digest(run.record))
 
 
 @lru_cache(maxsize=2)
-def _workbench(directory: Path) -> Workbench:
+def _workbench(directory: Path, record: str) -> Workbench:
+    """The workbench of a run, by the digest of its record: tests and comparison of a run may change."""
     from tasks.catalog import Catalog
     from tasks.pair_workbench import open_pairs
     from tasks.text_workbench import open_texts

@@ -68,7 +68,8 @@ class TaskData:
     ) -> ZeroShotTask:
         """The task for a model, on the model's device."""
         device = next(objective.model.parameters()).device
-        tokens = vocabulary.tokens(self.texts).view(len(self.classes), len(self.class_texts[0]), -1)
+        # Tokens of a test that pool and target do not have, have no embedding: left out, as in evaluations.
+        tokens = vocabulary.known_tokens(self.texts)[0].view(len(self.classes), len(self.class_texts[0]), -1)
         images, labels, tokens = (x.to(device) for x in (self.images, self.labels, tokens))
         return ZeroShotTask(objective, layout, images, labels, tokens, temperature)
 

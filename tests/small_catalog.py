@@ -50,7 +50,7 @@ p = 0.5
 share = 0.2
 memory = 1.0
 [comparison]
-subsets = ["everything", "random", "loss_filter", "clip_filter", "mgd", "oracle"]
+subsets = ["everything", "random", "loss_filter", "own_clip_filter", "mgd", "oracle"]
 seeds = [1]
 [runtime]
 threads = 1
@@ -82,13 +82,16 @@ def curate_plainly(catalog: Path, home: Path) -> Path:
     directory = begin_run(home, catalog, pool).directory
     estimate.prepare(directory)
     last = options.descent.rounds
-    for number in range(last + 1):
+    for number in range(last + 1) if last or comparison.needs_round_0(options) else ():
         rounds.train_round(directory, number, number < last)
         shards = rounds.shard_names(directory) if number < last and options.descent.surrogate == "probe" else []
         rounds.finish_round(directory, number, [rounds.probe_shard(directory, number, shard) for shard in shards])
     chosen = selection.choose_round(directory)
     subsets.write_subset(directory, chosen)
-    records = [comparison.train_subset(directory, subset, 1, chosen) for subset in options.comparison.subsets]
+    trials = options.comparison
+    records = [
+        comparison.train_subset(directory, one, seed, chosen) for seed in trials.seeds for one in trials.compared
+    ]
     comparison.publish_evaluations(directory, records, chosen)
     return directory
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from flows.commands import Make, whole
 
-SUBSETS = ("mgd", "everything", "random", "loss_filter", "clip_filter", "oracle")
 TEXT = """evaluate a model, zero-shot, on sets in clip_benchmark's WebDataset form
 
 The model is a run's subset, trained with the catalog's recipe (default: the latest run's chosen subset), or an
@@ -22,8 +21,8 @@ def add_evaluate(make: Make) -> None:
     made = make("evaluate", _run, TEXT)
     made.add_argument("sets", nargs="+", help="a set, or a folder of sets; a path or any fsspec URL")
     made.add_argument("--run", dest="run_id", help="run whose subset is evaluated (default: the latest)")
-    text = "which subset of the run (default: mgd, the chosen one)"
-    made.add_argument("--subset", choices=SUBSETS, default="mgd", help=text)
+    text = "which subset of the run: built-in or a rival of its catalog (default: mgd, the chosen one)"
+    made.add_argument("--subset", default="mgd", help=text)
     text = "seed of the training (default: the first of the catalog's comparison.seeds)"
     made.add_argument("--seed", type=int, help=text)
     made.add_argument("--checkpoint", type=Path, help="a state dict of open_clip instead of a run, say epoch_latest.pt")
@@ -54,7 +53,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _subset(options: argparse.Namespace):  # type: ignore[no-untyped-def]  # torch is imported late: --help stays quick
     from flows.runtime.device import device_lock
-    from tasks.comparison import subset_counts
+    from tasks.comparison import known_subset, subset_counts
     from tasks.evaluation_records import evaluate_sets, evaluation_rows, publish_rows
     from tasks.listing import NoRun, chosen_round, latest_run, open_run
     from tasks.remote_files import Reader
@@ -65,15 +64,18 @@ def _subset(options: argparse.Namespace):  # type: ignore[no-untyped-def]  # tor
     chosen = chosen_round(run)
     if chosen is None:
         raise NoRun(f"run {run.id} has chosen no round yet; finish it with `mgd curate`")
+    known_subset(run.catalog, options.subset)
     own = {"target", "heldout", *run.catalog.tests}
     seed = run.catalog.comparison.seeds[0] if options.seed is None else options.seed
     out = options.out or run.directory / "evaluation" / f"{options.subset}-{seed}"
     with device_lock(run.home, run.catalog.runtime.device), opened(run.directory) as bench:
-        encoder = run_encoder(bench, subset_counts(bench, options.subset, seed, chosen), options.subset, seed)
+        counts = subset_counts(bench, options.subset, seed, chosen)
+        encoder = run_encoder(bench, counts, options.subset, seed)
         reader = Reader(run.catalog.pool.remote)
         done = evaluate_sets(options.sets, encoder, out, options.batch, reader, options.any_size, own)
     seen = run.catalog.learner.steps * run.catalog.learner.batch
-    publish_rows(run.home, run.id, chosen, evaluation_rows(done, options.subset, seed, seen))
+    sizes = (int(counts.sum()), int((counts > 0).sum()))
+    publish_rows(run.home, run.id, chosen, evaluation_rows(done, options.subset, seed, seen, sizes))
     return done, out, run.id
 
 

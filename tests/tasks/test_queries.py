@@ -156,8 +156,8 @@ def test_rounds_and_comparison(small_run: Path) -> None:
         1,
         pa.table({**results, "value": [0.5, 0.6, 0.7, 0.4], "samples_seen": [9] * 4}),
     )
-    best, worst = ask(small_run, "SELECT subset, mean, std, n FROM comparison")
-    assert (best["subset"], best["n"], worst["std"]) == ("mgd", 3, None)
+    best, worst = ask(small_run, "SELECT subset, mean, std, seeds FROM comparison")
+    assert (best["subset"], best["seeds"], worst["std"]) == ("mgd", 3, None)
     assert best["mean"] == pytest.approx(0.6) and best["std"] == pytest.approx(0.1)
 
 

@@ -194,7 +194,7 @@ def test_the_words_are_those_of_the_tables(full_run: Path) -> None:
     words = Page(write_report(full_run, RUN)).text
     assert "Trained on the 2 of 4 samples that metagradient descent chose, the recipe reaches 60.0 ± 0.0 %" in words
     assert "against 45.0 ± 7.1 % on everything; that closes 75 % of the gap to the oracle" in words
-    assert "The best rival, the CLIP-score filter, reaches 51.0 ± 1.4 %." in words
+    assert "The best rival, the own-model CLIP filter, reaches 51.0 ± 1.4 %." in words
     assert "Of the pool's captions 50 % are right, of those kept 50 %; 50 % of the right ones were kept" in words
     assert "The sign decides: of all samples" in words and "undecodable image" in words
 
