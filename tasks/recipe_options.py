@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ByteSize, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ByteSize, Field, field_validator, model_validator
 
 from tasks import pools
 from tasks.option_types import (

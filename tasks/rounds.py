@@ -113,7 +113,7 @@ def finish_round(directory: Path, round: int, probes: list[Path]) -> None:
             figures["probed"] = int(probed.sum())
         figures |= {"raised": update.raised if update else 0, "lowered": update.lowered if update else 0}
         figures["smoothness"] = own_score(home, run) if round == 0 else None
-        figures |= {f"{name}_n": bench.task_size(name) for name in ("target", "heldout")}
+        figures |= {"target_n": bench.task_sizes().target, "heldout_n": bench.task_sizes().heldout}
         publish(home, run, "rounds", round, pa.Table.from_pylist([figures]))
         rows = [{"phase": phase, "seconds": value} for phase, value in seconds.items()]
         publish(home, run, "timings", round, pa.Table.from_pylist(rows))
