@@ -74,8 +74,8 @@ def read_attempts(url: str, shard: str, reader: Reader) -> pa.Table:
     return pa.concat_tables(parts) if parts else ATTEMPTS.empty_table()
 
 
-def metadata_parts(url: str, reader: Reader) -> Iterator[pa.Table]:
-    """A metadata file's rows, columns METADATA, a batch at a time; raises Unreadable."""
+def metadata_parts(url: str, name: str, reader: Reader) -> Iterator[pa.Table]:
+    """A metadata file's rows, columns METADATA (`file` being its `name`), a batch at a time; raises Unreadable."""
     columns = {ALIASES.get(name, name): name for name in parquet_columns(url, reader)}
     if "uid" not in columns:
         raise Unreadable(f"{url}: has no column uid, only {', '.join(columns)}")
@@ -88,7 +88,7 @@ def metadata_parts(url: str, reader: Reader) -> Iterator[pa.Table]:
         except (MetadataError, pa.ArrowException) as error:
             raise Unreadable(str(error)) from error
         hashes = [hash_bytes(text) for text in rows["sha256"].to_pylist()] if "sha256" in rows else [None] * len(uids)
-        made = [uids, pa.array([url.rpartition("/")[2]] * len(uids), pa.string()), pa.array(hashes, pa.binary(32))]
+        made = [uids, pa.array([name] * len(uids), pa.string()), pa.array(hashes, pa.binary(32))]
         made += [pa.nulls(len(uids), pa.float32()) if score is None else score for score in scores]
         yield pa.table(made, schema=METADATA)
 

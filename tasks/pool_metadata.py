@@ -19,10 +19,11 @@ import pyarrow.compute as pc
 
 from mgd_core.errors import UserError
 from tasks.foreign_parquet import Unreadable, parquet_batches, parquet_columns
+from tasks.progress import say
 from tasks.remote_files import Reader
 from tasks.remotes import RemoteOptions
 from tasks.schemas import PARTITIONS, upstream_field
-from tasks.sources import SourceError, find_files
+from tasks.source_patterns import find_files, find_sources
 from tasks.uids import Bytes16, uid_bytes
 
 # dataset2metadata without `use_datacomp_keys`.
@@ -52,13 +53,13 @@ def find_metadata(
     if named is None:
         folder, _, last = base.rpartition("/")
         return tuple(find_files(f"{folder}/metadata", "*.parquet", options)) if last == "shards" else ()
-    found: dict[str, None] = {}
-    for pattern in [named] if isinstance(named, str) else named:
-        urls = find_files(pattern, "*.parquet", options)
-        if not urls:
-            raise SourceError(f"no *.parquet at {pattern!r}, which the catalog names as the pool's metadata")
-        found |= dict.fromkeys(urls)
-    return tuple(found)
+    if not named:
+        return ()
+    hint = "The catalog names it as the pool's metadata; leave pool.metadata out, or give where the files are"
+    found = find_sources(named, ["*.parquet"], options, "*.parquet", hint)
+    if found.passed_over:
+        say(found.told(["*.parquet"]))
+    return found.urls
 
 
 def join_metadata(samples: pa.Table, urls: Sequence[str], reader: Reader) -> tuple[pa.Table, int]:

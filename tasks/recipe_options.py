@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, field_validator, model_validator
 
 from tasks import pools
+from tasks.local_files import absolute
 from tasks.remotes import RemoteOptions
 from tasks.subset_expressions import parse
 
@@ -199,11 +200,6 @@ class RuntimeOptions(Section):
     batch_cache: ByteSize = ByteSize(0)
     """Bytes of decoded batches kept in main memory for replays, those needed soonest; for pools that are not kept
     decoded. None of these four changes a result."""
-
-
-def absolute(source: str, base: Path) -> str:
-    """A path made absolute, relative ones being below ``base``; URLs stay."""
-    return source if "://" in source else str((base / source).resolve())
 
 
 Targets = TypeVar("Targets", bound=BaseModel)

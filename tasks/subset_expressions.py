@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from mgd_core.errors import UserError
+from tasks.local_files import absolute
 
 TOKEN = re.compile(r"""\s*(?:(?P<quoted>"[^"]*"|'[^']*')|(?P<word>[\w./~]+)|(?P<sign>[-&|+()=,]))""")
 NUMBER = re.compile(r"\s*(-?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)(?=\s*[,)])")
@@ -88,7 +89,7 @@ def rebased(tree: Expression, base: Path) -> Expression:
         return Combination(tree.sign, rebased(tree.left, base), rebased(tree.right, base))
     path = Path(tree.name).expanduser()
     is_path = "/" in tree.name or path.suffix in FILES
-    return replace(tree, name=str((base / path).resolve())) if is_path else tree
+    return replace(tree, name=absolute(tree.name, base)) if is_path else tree
 
 
 class _Token(NamedTuple):

@@ -11,16 +11,14 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterator, Sequence
-from fnmatch import fnmatch
+from pathlib import Path
 from typing import Any, NamedTuple
-
-from braceexpand import braceexpand
 
 from tasks.artefacts import canonical_json
 from tasks.foreign_parquet import Unreadable, parquet_batches, parquet_columns
 from tasks.remote_files import Reader
 from tasks.remotes import RemoteOptions
-from tasks.sources import MAGIC, SourceError, find_files
+from tasks.source_patterns import Files, find_sources
 from tasks.tars import TarDamage, walk
 
 NAMES = ("*.jsonl", "*.jsonl.gz", "*.parquet", "*.tar")
@@ -40,25 +38,16 @@ class Found(NamedTuple):
     record: dict[str, Any] | Fault
 
 
-def find_texts(source: str | Sequence[str], options: RemoteOptions | None = None) -> list[str]:
-    """Addresses of the files of `source` (a file, directory, glob, brace pattern, URL, or a list of them), each once.
+def find_texts(source: str | Path | Sequence[str], options: RemoteOptions | None = None) -> Files:
+    """The files of `source` (a file, directory, glob, brace pattern, URL, or several of them), each once.
 
     Raises SourceError when one names nothing.
     """
-    found: dict[str, None] = {}
-    for pattern in [source] if isinstance(source, str) else source:
-        for one in braceexpand(pattern):
-            last = one.rstrip("/").rpartition("/")[2]
-            names = tuple(name for name in NAMES if fnmatch(last, name)) or NAMES
-            names = (last,) if set(MAGIC) & set(last) else names
-            urls = [url for name in names for url in find_files(one, name, options)]
-            if not urls:
-                raise SourceError(
-                    f"no text at {one!r}. A pool of texts is {', '.join(NAMES)}: a file, a directory of them, a glob, "
-                    "a brace pattern, or a URL"
-                )
-            found |= dict.fromkeys(urls)
-    return list(found)
+    hint = (
+        f"A pool of texts is {', '.join(NAMES)}: a file, a directory of them, a glob, a brace pattern, or a URL. Other "
+        "formats have to be turned into one of these first"
+    )
+    return find_sources(source, NAMES, options, "text", hint)
 
 
 def records(url: str, reader: Reader) -> Iterator[Found]:
