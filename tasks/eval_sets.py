@@ -108,6 +108,7 @@ def open_eval_set(url: str, folder: str = "test", reader: Reader | None = None) 
     if without:
         raise EvalSetError(f"{base}: template {without[0]!r} has no {{c}} where the class goes, so all classes are one")
     shards = tuple(f"{base}/{folder}/{i}.tar" for i in range(int(number)))
+    _check_number(f"{base}/{folder}", len(shards), reader)
     return EvalSet(url, key, cast(Kind, kind), classes, templates, shards)
 
 
@@ -153,6 +154,31 @@ def resolved(url: str) -> str:
 def name_of(base: str) -> str:
     """Name of a set's folder."""
     return base.partition("/resolve/")[0].rsplit("/", 1)[-1] if base.startswith("https://") else base.rsplit("/", 1)[-1]
+
+
+def _check_number(folder: str, number: int, reader: Reader) -> None:
+    """Raise EvalSetError unless the tars that are there are those that nshards.txt counts: a part of a test set gives a
+    wrong number."""
+    names = [f"{i}.tar" for i in range(number)]
+    if folder.startswith(("http://", "https://")):  # no listing to rely on: only the next one is asked for
+        try:
+            reader.version(f"{folder}/{number}.tar")
+        except FileNotFoundError:
+            return
+        there = {*names, f"{number}.tar"}
+    else:
+        entries = [entry for entry in list_files(folder, reader.options) if entry["type"] == "file"]
+        there = {name for entry in entries if (name := str(entry["name"]).rpartition("/")[2]).endswith(".tar")}
+    if missing := [name for name in names if name not in there]:
+        raise EvalSetError(
+            f"{folder}: lacks a tar that nshards.txt counts: {missing[0]}, of {number:,}; {len(there):,} are there. "
+            "Fetch the set again"
+        )
+    if extra := sorted(there - set(names)):
+        raise EvalSetError(
+            f"{folder}: nshards.txt counts {number:,} tars, and {extra[0]} is there besides ({len(there):,} in all), "
+            "so a part of the set would be left out. Correct nshards.txt, or move what is no part of the set elsewhere"
+        )
 
 
 def _text(url: str, reader: Reader) -> str | None:
