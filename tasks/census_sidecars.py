@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from tasks.foreign_parquet import Unreadable, parquet_batches, parquet_columns
-from tasks.pool_metadata import ALIASES, MetadataError, metadata_uids
+from tasks.pool_metadata import ALIASES, MetadataError, check_uid_type, metadata_uids
 from tasks.remote_files import Reader
 from tasks.remotes import RemoteFault
 from tasks.uids import UID, uid_array
@@ -61,7 +61,11 @@ def read_attempts(url: str, shard: str, reader: Reader) -> pa.Table:
     parts = []
     for batch in parquet_batches(url, reader, asked):
         n = batch.num_rows
-        texts = {name: batch[name].cast(pa.string()).to_pylist() for name in asked}
+        try:
+            check_uid_type(url, batch["uid"].type if "uid" in asked else UID)
+            texts = {name: batch[name].cast(pa.string()).to_pylist() for name in asked}
+        except (MetadataError, pa.ArrowException) as error:
+            raise Unreadable(str(error) if isinstance(error, MetadataError) else f"{url}: {error}") from error
         errors = [None if text is None else text[:LONGEST_ERROR] for text in texts.get("error_message", [None] * n)]
         named: dict[str, Any] = {
             "uid": _uids_or_null(url, texts["uid"]) if "uid" in texts else pa.nulls(n, UID),

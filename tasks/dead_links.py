@@ -43,7 +43,7 @@ def dead_links(missing: Bytes16, sources: Sequence[str], root: str | Path) -> di
                 continue
             try:
                 found |= dict(_failures(url, url.removeprefix(f"{base}/"), missing, reader))
-            except (Unreadable, MetadataError):
+            except (Unreadable, MetadataError, pa.ArrowException):
                 continue
     return found
 
