@@ -10,11 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from tasks.pool_records import Budget
 from tasks.verdicts import DAMAGE, REASONS
 
-Limit = NonNegativeInt | NonNegativeFloat
+Limit = Budget
 
 
 @dataclass(frozen=True)

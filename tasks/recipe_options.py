@@ -9,6 +9,7 @@ from pydantic import BaseModel, ByteSize, ConfigDict, Field, field_validator, mo
 
 from tasks import pools
 from tasks.local_files import absolute
+from tasks.pool_records import Budget
 from tasks.remotes import RemoteOptions
 from tasks.subset_expressions import parse
 
@@ -31,7 +32,7 @@ class SourceOptions(Section):
     """Files, by paths, globs or fsspec URLs; relative to the catalog file."""
     how_to_get: str = ""
     """What to do if the source is not there; told to whoever starts the catalog without it."""
-    max_rejects: Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0)] = 0.01
+    max_rejects: Budget = 0.01
     """Bad samples that are recorded and left out before the flow stops: a share (0.01) or a whole number."""
     max_damaged_shards: Annotated[int, Field(ge=0)] = 0
     """Truncated or corrupt files that are gone through as far as they can be read before the flow stops."""

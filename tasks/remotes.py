@@ -52,7 +52,7 @@ class RemoteFault(UserError, OSError):
 class RemoteOptions(BaseModel):
     """How patiently remote stores are read, and how much of them is kept here. None of it changes a result."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     attempts: int = Field(default=8, ge=1, description="times a request is made before it has failed")
     timeout_s: float = Field(default=60.0, gt=0, description="seconds in which one request must have answered")
@@ -163,7 +163,7 @@ def patiently(url: str, what: str, options: RemoteOptions | None, call: Callable
                     "command again: finished work is kept. Slow stores want a larger pool.remote.timeout_s"
                 ) from error
         # Jitter, so that many readers that failed together do not come back together.
-        wait = min(options.longest_wait_s, options.first_wait_s * 2 ** (attempt - 1))
+        wait = min(options.longest_wait_s, options.first_wait_s * 2.0 ** min(attempt - 1, 60))
         time.sleep(wait * (0.5 + random.random() / 2))
     raise AssertionError("attempts are at least 1")
 
