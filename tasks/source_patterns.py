@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from braceexpand import UnbalancedBracesError, braceexpand
+from braceexpand import braceexpand
 from fsspec import available_protocols
 
 from mgd_core.errors import UserError
@@ -224,7 +224,7 @@ def _expanded(part: str) -> list[str]:
         return [part]
     try:
         return [(f"{fixed}/{one}" if is_local(part) else one) + query for one in braceexpand(pattern)]
-    except UnbalancedBracesError as error:
+    except ValueError as error:
         raise SourceError(
             f"{part!r}: nothing has this name, and as a pattern its braces do not match ({error}). Write {{a,b}} or "
             "{00000..00009}, or check the spelling"
