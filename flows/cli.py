@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from flows.commands import CATALOGS, names_in, plain_output, whole
+from flows.commands import CATALOGS, from_zero, names_in, plain_output, whole
 from flows.commands.attributing import add_attribute
 from flows.commands.census import add_census
 from flows.commands.evaluating import add_evaluate
@@ -140,9 +140,9 @@ def _export_parser(commands: argparse._SubParsersAction) -> None:
     made.add_argument("--format", choices=("datacomp", "parquet", "jsonl", "webdataset"), required=True)
     made.add_argument("--out", type=Path, help="file or directory to write (default: in the run's directory)")
     made.add_argument("--run", dest="run_id", help="run (default: the latest)")
-    made.add_argument("--round", type=int, help="round whose counts to take (default: the chosen one)")
+    made.add_argument("--round", type=from_zero, help="round whose counts to take (default: the chosen one)")
     made.add_argument("--shard-size", type=whole, default=10_000, help="samples a shard (webdataset)")
-    made.add_argument("--seed", type=int, default=0, help="seed of the shuffle (webdataset)")
+    made.add_argument("--seed", type=from_zero, default=0, help="seed of the shuffle (webdataset)")
     made.add_argument("--overwrite", action="store_true", help="replace another export in --out (webdataset)")
 
 

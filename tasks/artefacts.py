@@ -16,6 +16,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -30,6 +31,10 @@ from mgd_core.errors import UserError
 # EFBIG is what a file-size limit (ulimit -f) answers; to the user it is the same end with the same remedy.
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 CHUNK = 1 << 20
+
+
+class DamagedRecord(UserError, ValueError):
+    """A file of ours that is not the record it was written as."""
 
 
 class DiskFull(UserError, OSError):
@@ -116,22 +121,33 @@ def publish_json(path: str | Path, record: object) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """The record in `path`; raises ValueError naming the file when it is not JSON."""
+    """The record in `path`; raises DamagedRecord naming the file when it is not a JSON object."""
     try:
-        return json.loads(Path(path).read_bytes())
-    except ValueError as error:
-        raise ValueError(
+        found = json.loads(Path(path).read_bytes())
+        if not isinstance(found, dict):
+            raise ValueError(f"a JSON {type(found).__name__}, not an object")
+        return found
+    except (ValueError, RecursionError) as error:
+        raise DamagedRecord(
             f"{path}: not a JSON record ({error}). Records are renamed in whole, so something else changed "
             "this file; delete it and run the same command again."
         ) from error
 
 
 def is_done(record: Path, key: str) -> bool:
-    """Whether a unit's record exists for these very inputs."""
+    """Whether a unit's record exists for these very inputs. One that is damaged, or none at all, is not done: the unit
+    writes it anew."""
     try:
-        return bool(read_json(record)["key"] == key)
-    except (FileNotFoundError, json.JSONDecodeError, KeyError):
+        found = read_json(record)
+    except (FileNotFoundError, DamagedRecord):
         return False
+    return bool(found.get("key") == key)
+
+
+def unit_name(identity: str) -> str:
+    """A file name for the unit of work that `identity` names in full: readable, and no two identities share one."""
+    readable = re.sub(r"[^A-Za-z0-9]+", "-", identity)[-40:].strip("-")
+    return f"{readable}-{digest(identity.encode('utf-8', 'surrogateescape'))[:16]}"
 
 
 def sweep(directory: Path, name: str) -> None:

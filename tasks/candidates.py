@@ -21,6 +21,7 @@ from mgd_core.errors import UserError
 from tasks.artefacts import digest, file_digest
 from tasks.file_forms import form_of_file
 from tasks.foreign_parquet import Unreadable, parquet_columns
+from tasks.pool_metadata import check_uid_type
 from tasks.pool_records import PoolRecord
 from tasks.queries import connect
 from tasks.remote_files import Reader
@@ -77,10 +78,13 @@ def metadata_candidates(home: Path, paths: Sequence[Path]) -> Iterator[Candidate
     if not files:
         raise CandidatesError(f"no *.parquet in {', '.join(map(str, paths))}")
     for file in files:
-        if "uid" not in (names := list(_columns(file))):
-            raise CandidatesError(f"{file}: no column uid, only {', '.join(names)}; this is not DataComp's metadata")
+        columns = _columns(file)
+        if "uid" not in columns:
+            raise CandidatesError(f"{file}: no column uid, only {', '.join(columns)}; this is not DataComp's metadata")
+        check_uid_type(str(file), columns["uid"])
     with closing_connection(duckdb.connect(":memory:", config=SETTINGS), home) as connection:
         uid = "lpad(lower(replace(uid::VARCHAR, '-', '')), 32, '0')::UUID AS uid"
+        _check_uids(connection, files)
         connection.execute(f"CREATE VIEW samples AS SELECT {uid}, * EXCLUDE (uid) FROM {_parquet(files)}")
         content = digest([file_digest(file) for file in files])
         yield _candidates(connection, home, ", ".join(map(str, paths)), content)
@@ -112,6 +116,21 @@ def _candidates(connection: duckdb.DuckDBPyConnection, home: Path, name: str, co
     except duckdb.Error as error:
         raise CandidatesError(f"{name}: its samples cannot be read: {error}") from error
     return Candidates(connection, home, name, content, columns)
+
+
+def _check_uids(connection: duckdb.DuckDBPyConnection, files: Sequence[Path]) -> None:
+    """Raise CandidatesError, naming file and row, where a row has no uid or what is none."""
+    text = "lower(replace(uid::VARCHAR, '-', ''))"
+    for file in files:
+        sql = f"""SELECT count(*), any_value(uid) FROM (SELECT uid::VARCHAR AS uid
+            FROM {_parquet([file])} WHERE uid IS NULL OR NOT regexp_full_match({text}, '[0-9a-f]{{1,32}}'))"""
+        try:
+            number, example = connection.execute(sql).fetchone() or (0, None)
+        except duckdb.Error as error:
+            raise CandidatesError(f"{file}: cannot be read ({' '.join(str(error).split())[:300]})") from error
+        if number:
+            seen = "nothing" if example is None else repr(example)
+            raise CandidatesError(f"{file}: {number:,} rows have no uid of up to 32 hex digits, but {seen}, say")
 
 
 def _parquet(paths: Sequence[Path]) -> str:

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from tasks.catalog_files import CATALOGS, CatalogError, find_file, read_file, read_toml
 from tasks.census_kinds import CensusOptions
+from tasks.local_files import MAGIC, absolute, literal_prefix
 from tasks.option_types import Place, Section, Whole
 from tasks.recipe_options import (
     DescentOptions,
@@ -20,10 +21,10 @@ from tasks.recipe_options import (
     RuntimeOptions,
     SourceOptions,
     TrialOptions,
-    absolute,
     with_absolute_sources,
 )
 from tasks.smoothness_options import SmoothnessOptions
+from tasks.source_patterns import each_source
 from tasks.subset_expressions import parse, rebased
 from tasks.target_options import TargetOptions
 
@@ -211,6 +212,7 @@ def check_sources(catalog: BaseCatalog) -> None:
         CatalogError: naming the first that is missing, and how to get it if the catalog says so.
     """
     for key, place in catalog.places():
-        if "://" not in place and not set(place) & set("*?[{") and not Path(place).exists():
-            told = f"catalog '{catalog.name}': {key} {place} is not there. {catalog.pool.how_to_get}"
-            raise CatalogError(told.rstrip())
+        for one in each_source(place):
+            if "://" not in one and not MAGIC & set(literal_prefix(one)[1]) and not Path(one).exists():
+                told = f"catalog '{catalog.name}': {key} {one} is not there. {catalog.pool.how_to_get}"
+                raise CatalogError(told.rstrip())

@@ -20,13 +20,15 @@ from tasks.artefacts import digest, publish_json, read_json
 from tasks.census_files import FileUnit, census_file
 from tasks.census_kinds import CensusOptions
 from tasks.census_page import write_census_page
-from tasks.census_shards import CensusUnit, census_shard
+from tasks.census_shards import CensusUnit, census_shard, finding
 from tasks.census_tables import write_census_tables
 from tasks.census_verdict import Line, verdict
+from tasks.local_files import DANGLING
 from tasks.pool_records import BuildOptions
 from tasks.pools import PoolPlan, plan_pool
 from tasks.remote_files import STAMPS
-from tasks.remotes import list_files
+from tasks.remotes import list_files, split_query
+from tasks.sources import common_base, load_source
 
 TABLES = ("shards", "samples", "attempts", "metadata", "findings")
 
@@ -48,7 +50,8 @@ class CensusPlan(BaseModel):
     def key(self) -> str:
         """Digest of all that decides what the census finds."""
         pictures = [self.pictures.stem] if self.pictures else []
-        return digest([[unit.key for unit in self.shards], [unit.key for unit in self.files], *pictures])
+        passed = [sorted(self.pool.passed_over)] if self.pool.passed_over else []
+        return digest([[unit.key for unit in self.shards], [unit.key for unit in self.files], *pictures, *passed])
 
 
 class CensusRecord(BaseModel):
@@ -114,7 +117,9 @@ def finish_census(plan: CensusPlan) -> CensusRecord:
     path = plan.directory / "census.json"
     found = _record(path)
     if found is None or found.key != plan.key or not all((plan.directory / f"{t}.parquet").exists() for t in TABLES):
-        totals, findings = write_census_tables(plan.directory, plan.shards, plan.files, plan.pictures)
+        base = load_source(plan.pool.directory).base
+        passed = [finding("passed_over", url.removeprefix(f"{base}/")) for url in plan.pool.passed_over]
+        totals, findings = write_census_tables(plan.directory, plan.shards, plan.files, plan.pictures, passed)
     else:
         totals, findings = found.totals, found.findings
     record = CensusRecord(
@@ -165,11 +170,12 @@ def _tar_units(directory: Path, pool: PoolPlan) -> list[CensusUnit]:
 def _file_units(directory: Path, pool: PoolPlan) -> list[FileUnit]:
     beside = _Listing(pool, [*pool.metadata])
     units = []
-    for url in pool.metadata:
+    for url, name in zip(pool.metadata, common_base(pool.metadata)[1] if pool.metadata else (), strict=True):
         npz = url.removesuffix(".parquet") + ".npz"
         prints = (beside.fingerprint(url), beside.fingerprint(npz))
         found = npz if beside.fingerprint(npz) else ""
-        units.append(FileUnit(directory=directory, pool=pool.directory, url=url, npz=found, fingerprints=prints))
+        named = {"url": url, "name": name, "npz": found}
+        units.append(FileUnit(directory=directory, pool=pool.directory, fingerprints=prints, **named))
     return units
 
 
@@ -179,8 +185,10 @@ class _Listing:
     def __init__(self, pool: PoolPlan, urls: Sequence[str] | None = None) -> None:
         sources = [unit.source for unit in pool.units] if urls is None else urls
         self._entries: dict[str, Mapping[str, Any]] = {}
-        for folder in dict.fromkeys(url.rpartition("/")[0] for url in sources):
+        for folder in dict.fromkeys(split_query(url)[0].rpartition("/")[0] for url in sources):
             for entry in list_files(folder, pool.options.remote):
+                if entry["type"] == DANGLING:
+                    continue  # as good as not there
                 self._entries[f"{folder}/{str(entry['name']).rstrip('/').rpartition('/')[2]}"] = entry
 
     def fingerprint(self, url: str) -> str:

@@ -30,6 +30,8 @@ class FileUnit(BaseModel):
     directory: Path
     pool: Path
     url: str
+    name: str
+    """The file's path below the directory that holds all metadata files."""
     npz: str = ""
     fingerprints: tuple[str, str] = ("", "")
 
@@ -53,10 +55,10 @@ def census_file(unit: FileUnit) -> Path:
     """Do one unit, unless its marker says it is done; returns the marker's path."""
     if not unit.marker.exists():
         reader, findings, rows = reader_of(unit.pool), list[dict[str, Any]](), 0
-        name = unit.url.rpartition("/")[2]
+        name = unit.name
         with publishing(unit.part) as file, pq.ParquetWriter(file, METADATA, compression="zstd") as writer:
             try:
-                for part in metadata_parts(unit.url, reader):
+                for part in metadata_parts(unit.url, name, reader):
                     writer.write_table(part)
                     rows += part.num_rows
             except Unreadable as error:
@@ -70,7 +72,7 @@ def census_file(unit: FileUnit) -> Path:
 
 def _npz_findings(unit: FileUnit, rows: int | None) -> Iterable[dict[str, Any]]:
     """What is wrong with the npz, of a file of `rows` rows (None: not known)."""
-    name = unit.npz.rpartition("/")[2]
+    name = unit.name.removesuffix(".parquet") + ".npz"
     try:
         found = npz_rows(unit.npz, reader_of(unit.pool))
     except Unreadable as error:

@@ -12,10 +12,11 @@ from difflib import get_close_matches
 
 from pydantic import Field, field_validator
 
-from tasks.option_types import FromZero, Section, Share
+from tasks.option_types import Section
+from tasks.pool_records import Budget
 from tasks.verdicts import DAMAGE, REASONS
 
-Limit = FromZero | Share
+Limit = Budget
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ KINDS: dict[str, Kind] = {
     "not_in_table": Kind("the tar has it, the shard's table does not say that it was downloaded", "samples", 0),
     "gap": Kind("no tar of this number; the official tools look for shards from 0 on without gaps", "shards", 0),
     "missing_tar": Kind("the shard's table or stats are there, its tar is not", "shards", 0),
+    "passed_over": Kind("a file beside the tars that looks like data, and is no *.tar: nothing reads it", "shards", 0),
     "missing_stats": Kind("no stats file, though other shards have one: the download did not finish", "shards", 0),
     "missing_table": Kind("no table of what was tried, though other shards have one", "shards", 0),
     "unreadable_stats": Kind("the stats file is not what img2dataset writes", "shards", 0),

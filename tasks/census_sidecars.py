@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from tasks.foreign_parquet import Unreadable, parquet_batches, parquet_columns
-from tasks.pool_metadata import ALIASES, MetadataError, metadata_uids
+from tasks.pool_metadata import ALIASES, MetadataError, check_uid_type, metadata_uids
 from tasks.remote_files import Reader
 from tasks.remotes import RemoteFault
 from tasks.uids import UID, uid_array
@@ -61,7 +61,11 @@ def read_attempts(url: str, shard: str, reader: Reader) -> pa.Table:
     parts = []
     for batch in parquet_batches(url, reader, asked):
         n = batch.num_rows
-        texts = {name: batch[name].cast(pa.string()).to_pylist() for name in asked}
+        try:
+            check_uid_type(url, batch["uid"].type if "uid" in asked else UID)
+            texts = {name: batch[name].cast(pa.string()).to_pylist() for name in asked}
+        except (MetadataError, pa.ArrowException) as error:
+            raise Unreadable(str(error) if isinstance(error, MetadataError) else f"{url}: {error}") from error
         errors = [None if text is None else text[:LONGEST_ERROR] for text in texts.get("error_message", [None] * n)]
         named: dict[str, Any] = {
             "uid": _uids_or_null(url, texts["uid"]) if "uid" in texts else pa.nulls(n, UID),
@@ -74,8 +78,8 @@ def read_attempts(url: str, shard: str, reader: Reader) -> pa.Table:
     return pa.concat_tables(parts) if parts else ATTEMPTS.empty_table()
 
 
-def metadata_parts(url: str, reader: Reader) -> Iterator[pa.Table]:
-    """A metadata file's rows, columns METADATA, a batch at a time; raises Unreadable."""
+def metadata_parts(url: str, name: str, reader: Reader) -> Iterator[pa.Table]:
+    """A metadata file's rows, columns METADATA (`file` being its `name`), a batch at a time; raises Unreadable."""
     columns = {ALIASES.get(name, name): name for name in parquet_columns(url, reader)}
     if "uid" not in columns:
         raise Unreadable(f"{url}: has no column uid, only {', '.join(columns)}")
@@ -88,7 +92,7 @@ def metadata_parts(url: str, reader: Reader) -> Iterator[pa.Table]:
         except (MetadataError, pa.ArrowException) as error:
             raise Unreadable(str(error)) from error
         hashes = [hash_bytes(text) for text in rows["sha256"].to_pylist()] if "sha256" in rows else [None] * len(uids)
-        made = [uids, pa.array([url.rpartition("/")[2]] * len(uids), pa.string()), pa.array(hashes, pa.binary(32))]
+        made = [uids, pa.array([name] * len(uids), pa.string()), pa.array(hashes, pa.binary(32))]
         made += [pa.nulls(len(uids), pa.float32()) if score is None else score for score in scores]
         yield pa.table(made, schema=METADATA)
 

@@ -93,16 +93,21 @@ UNTOLD = """SELECT '', '', uid, 'no sample, and no table of the shard that says 
 
 
 def write_census_tables(
-    directory: Path, shards: Sequence[CensusUnit], files: Sequence[FileUnit], pictures: Path | None = None
+    directory: Path,
+    shards: Sequence[CensusUnit],
+    files: Sequence[FileUnit],
+    pictures: Path | None = None,
+    beside: Sequence[dict[str, Any]] = (),
 ) -> tuple[dict[str, int], dict[str, int]]:
     """Write the tables; returns totals (rows of each sort) and the number of findings by kind.
 
-    ``pictures``: those of the catalog's target and tests (`target_check`).
+    ``pictures``: those of the catalog's target and tests (`target_check`). ``beside``: findings on what no unit reads.
     """
     markers = [read_json(unit.path("marker")) for unit in shards]
     file_markers = [read_json(unit.marker) for unit in files]
     shard_rows = [marker["shard"] for marker in markers]
-    found = [row for marker in (*markers, *file_markers) for row in marker["findings"]] + _gaps(shard_rows)
+    found = [row for marker in (*markers, *file_markers) for row in marker["findings"]]
+    found += [*beside, *_gaps(shard_rows)]
     with duckdb.connect(":memory:", config=SETTINGS) as connection:
         connection.execute(f"SET temp_directory = '{_sql(directory / 'spill')}'")
         connection.register("shards", pa.Table.from_pylist(shard_rows, SHARDS))

@@ -19,8 +19,10 @@ import pyarrow.compute as pc
 from tasks.foreign_parquet import Unreadable, parquet_batches, parquet_columns
 from tasks.pool_metadata import MetadataError, metadata_uids
 from tasks.remote_files import Reader
+from tasks.remotes import split_query
 from tasks.samples import resolve
-from tasks.sources import find_files, reader_of
+from tasks.source_patterns import find_files
+from tasks.sources import load_source, reader_of
 from tasks.subset_files import foreign_uids
 from tasks.uids import Bytes16
 
@@ -33,21 +35,21 @@ def dead_links(missing: Bytes16, sources: Sequence[str], root: str | Path) -> di
 
     `sources` are `shard` values of the samples table of the pool in the directory `root`.
     """
-    reader, found = reader_of(root), dict[bytes, Why]()
-    folders = dict.fromkeys(resolve(source, root).rpartition("/")[0] for source in sources)
+    reader, found, base = reader_of(root), dict[bytes, Why](), load_source(root).base
+    folders = dict.fromkeys(split_query(resolve(source, root))[0].rpartition("/")[0] for source in sources)
     for folder in folders:
         for url in find_files(folder, "*.parquet", reader.options):
             if not url.rpartition("/")[2].removesuffix(".parquet").isdigit():
                 continue
             try:
-                found |= dict(_failures(url, missing, reader))
-            except (Unreadable, MetadataError):
+                found |= dict(_failures(url, url.removeprefix(f"{base}/"), missing, reader))
+            except (Unreadable, MetadataError, pa.ArrowException):
                 continue
     return found
 
 
-def _failures(url: str, missing: Bytes16, reader: Reader) -> Iterator[tuple[bytes, Why]]:
-    """The failed rows of one table whose uid is wanted."""
+def _failures(url: str, name: str, missing: Bytes16, reader: Reader) -> Iterator[tuple[bytes, Why]]:
+    """The failed rows of one table (called `name`) whose uid is wanted."""
     columns = parquet_columns(url, reader)
     if not {"uid", "status"} <= set(columns):
         return
@@ -59,4 +61,4 @@ def _failures(url: str, missing: Bytes16, reader: Reader) -> Iterator[tuple[byte
         wanted = np.flatnonzero(~foreign_uids(uids, missing))
         for row, i in zip(failed.take(pa.array(wanted)).to_pylist(), wanted.tolist(), strict=True):
             said = ": ".join(str(row[name]) for name in asked[1:] if row[name] is not None)
-            yield bytes(uids[i]).ljust(16, b"\0"), (url.rpartition("/")[2], "dead_link", said)
+            yield bytes(uids[i]).ljust(16, b"\0"), (name, "dead_link", said)

@@ -31,8 +31,8 @@ from tasks.datacomp import tasks
 from tasks.eval_files import check_count, folders_of, lines_of, tell_passed_over, text_of
 from tasks.eval_samples import EvalSample, EvalSetError, Kind, keyed, made_sample
 from tasks.remote_files import Reader
-from tasks.remotes import list_files
-from tasks.sources import address, fingerprint
+from tasks.remotes import address, list_files
+from tasks.sources import fingerprint
 
 FACES = ("fairness/fairface", "fairness/utkface")
 UNPREFIXED = ("fairness/", "retrieval/", "misc/")

@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from tasks.artefacts import digest, publish_bytes, publish_json, read_json
+from tasks.artefacts import digest, is_done, publish_bytes, publish_json, read_json
 from tasks.datacomp import aggregates, tasks
 from tasks.encoders import Encoder
 from tasks.eval_samples import EvalSetError
@@ -141,6 +141,6 @@ def _evaluate(found: EvalSet, encoder: Encoder, out: Path, batch: int, reader: R
     """Evaluate a set, unless its record says that it is done."""
     path = out / "tasks" / f"{found.key.replace('/', '-')}.json"
     key = digest([VERSION, encoder.identity, batch, found.identity(reader)])
-    if not (path.exists() and read_json(path).get("key") == key):
+    if not is_done(path, key):
         done = evaluate_set(found, encoder, batch, reader, any_size)
         publish_json(path, {"key": key, "model": encoder.identity, "evaluation": asdict(done)})

@@ -7,9 +7,6 @@ plain form: a column of them is left out, as is a field of them inside a struct.
 
 from __future__ import annotations
 
-import json
-import math
-import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
@@ -21,19 +18,7 @@ EXACT_DIGITS = 15
 """Decimal digits that a double holds exactly."""
 PARTS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 EPOCH = datetime(1970, 1, 1)
-SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 Plain = Callable[[Any], Any]
-
-
-def parsed_json(data: bytes) -> Any:
-    """The value of a JSON text. What JSON has not becomes null (NaN, infinities, numbers past the range of a double),
-    and half a surrogate pair a replacement sign: none of these is a reason to lose a sample.
-
-    Raises ValueError or RecursionError where it is no JSON.
-    """
-    text = data.decode(json.detect_encoding(data))
-    value = json.loads(text, parse_constant=lambda _: None, parse_float=_number)
-    return _paired(value) if SURROGATE.search(text) else value
 
 
 def plain_columns(columns: Mapping[str, pa.DataType]) -> tuple[dict[str, Plain], list[str]]:
@@ -178,24 +163,3 @@ def _fraction(nanoseconds: int) -> str:
     """A second's fraction in six digits, or nine where it takes them; nothing where there is none."""
     digits = f"{nanoseconds:09d}"
     return f".{digits[:6] if digits.endswith('000') else digits}" if nanoseconds else ""
-
-
-def _number(text: str) -> float | None:
-    return _finite(float(text))
-
-
-def _finite(number: float) -> float | None:
-    return number if math.isfinite(number) else None
-
-
-def _paired(value: Any) -> Any:
-    """The value with every half of a surrogate pair replaced."""
-    if isinstance(value, str):
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    if isinstance(value, list):
-        return [_paired(one) for one in value]
-    return {_paired(name): _paired(one) for name, one in value.items()} if isinstance(value, dict) else value
-
-
-def _is_view(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind))

@@ -7,16 +7,19 @@ because how many samples each of them lost cannot be known.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
 from tasks.artefacts import read_json
 from tasks.remotes import RemoteOptions
 from tasks.text_records import TextColumns
 from tasks.units import PoolError
 from tasks.verdicts import DAMAGE
+
+Budget = NonNegativeInt | Annotated[float, Field(ge=0, le=1)]
+"""How many may be bad: a whole number counts, a fraction is a share."""
 
 
 class EmptyPool(PoolError):
@@ -33,7 +36,7 @@ class BuildOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     shard_size: int = Field(default=1000, ge=1, le=100_000, description="samples in each shard that is written")
-    max_rejects: NonNegativeInt | NonNegativeFloat = Field(
+    max_rejects: Budget = Field(
         default=0.01,
         description="most samples that may be rejected: a whole number counts, a fraction is a share of them",
     )

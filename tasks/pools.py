@@ -26,15 +26,19 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from tasks.artefacts import digest, file_digest, publish_json, publishing
+from tasks.local_files import absolute
 from tasks.pool_joins import is_large, join_parts
 from tasks.pool_metadata import find_metadata, join_metadata
 from tasks.pool_records import BuildOptions, PoolRecord, check_budget, load_pool
 from tasks.progress import say
 from tasks.remote_files import Reader
+from tasks.remotes import split_query
 from tasks.scratch import scratch
 from tasks.sheets import TABLE, open_sheet
-from tasks.sources import PoolSource, common_base, find_tars, fingerprint, reader_of, record_source
+from tasks.source_patterns import TARS, find_tars
+from tasks.sources import PoolSource, common_base, fingerprint, reader_of, record_source
 from tasks.tables import conform, write_parquet
+from tasks.text_files import NAMES as TEXTS
 from tasks.text_files import find_texts
 from tasks.uids import Bytes16, uid_array, uid_bytes
 from tasks.units import (
@@ -66,6 +70,8 @@ class PoolPlan(BaseModel):
     units: tuple[ShardUnit, ...]
     options: BuildOptions
     metadata: tuple[str, ...] = ()
+    passed_over: tuple[str, ...] = ()
+    """Files beside the pool's that look like data, and are none of it."""
 
 
 def build_pool(
@@ -121,11 +127,14 @@ def _plan_sheet(sheet: Path, home: Path, options: BuildOptions, split: str) -> P
     rows, size = open_sheet(sheet).rows(split).num_rows, options.shard_size
     shared = {"source": str(sheet), "fingerprint": sheet_fingerprint(sheet), "split": split}
     units = [{**shared, "start": at, "stop": min(at + size, rows)} for at in range(0, rows, size)]
-    return _plan(sheet.resolve().name, str(sheet), home, options, units)
+    return _plan(Path(absolute(str(sheet), Path.cwd())).name, str(sheet), home, options, units)
 
 
 def _plan_tars(source: str | Path | Sequence[str], home: Path, options: BuildOptions) -> PoolPlan:
-    urls = find_tars(source, options.remote) if options.text is None else find_texts(source, options.remote)  # type: ignore[arg-type]
+    found = (find_tars if options.text is None else find_texts)(source, options.remote)
+    urls, passed_over = found.urls, found.passed_over
+    if passed_over:
+        say(found.told(TARS if options.text is None else TEXTS))
     base, names = common_base(urls)
     metadata = find_metadata(options.metadata, base, options.remote) if options.text is None else []
     reader = Reader(options.remote)
@@ -136,7 +145,8 @@ def _plan_tars(source: str | Path | Sequence[str], home: Path, options: BuildOpt
     ]
     inputs = dict(zip(metadata, stamps[len(urls) :], strict=True))
     told = source if isinstance(source, str) else str(source)
-    plan = _plan(_name_of(Path(urls[0]).parent), told, home, options, units, inputs)
+    plan = _plan(_name_of(Path(split_query(urls[0])[0]).parent), told, home, options, units, inputs)
+    plan = plan.model_copy(update={"passed_over": passed_over})
     record_source(plan.directory, PoolSource(base=base, remote=options.remote))
     return plan
 

@@ -37,7 +37,7 @@ def load_questions(name: str, options: QuestionOptions, reader: Reader) -> list[
         CatalogError: the source holds none, or a record of it is no question; says which and why.
     """
     found = []
-    for url in find_texts(options.source, reader.options):
+    for url in find_texts(options.source, reader.options).urls:
         for key, record in records(url, reader):
             where = f"task '{name}': {url}, record {key or 'file'}"
             if isinstance(record, Fault):

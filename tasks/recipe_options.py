@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import AfterValidator, BaseModel, ByteSize, Field, field_validator, model_validator
 
 from tasks import pools
+from tasks.local_files import absolute
 from tasks.option_types import (
     Bytes,
     Decay,
@@ -26,6 +27,7 @@ from tasks.option_types import (
     Workers,
     distinct,
 )
+from tasks.pool_records import Budget
 from tasks.remotes import RemoteOptions
 from tasks.subset_expressions import ExpressionError, parse
 
@@ -37,7 +39,7 @@ class SourceOptions(Section):
     """Files, by paths, globs or fsspec URLs; relative to the catalog file."""
     how_to_get: str = ""
     """What to do if the source is not there; told to whoever starts the catalog without it."""
-    max_rejects: FromZero | Share = 0.01
+    max_rejects: Budget = 0.01
     """Bad samples that are recorded and left out before the flow stops: a share (0.01) or a whole number."""
     max_damaged_shards: FromZero = 0
     """Truncated or corrupt files that are gone through as far as they can be read before the flow stops."""
@@ -300,11 +302,6 @@ class RuntimeOptions(Section):
     batch_cache: Annotated[ByteSize, Field(ge=0)] = ByteSize(0)
     """Bytes of decoded batches kept in main memory for replays, those needed soonest; for pools that are not kept
     decoded. None of these four changes a result."""
-
-
-def absolute(source: str, base: Path) -> str:
-    """A path made absolute, relative ones being below ``base``; URLs stay."""
-    return source if "://" in source else str((base / source).resolve())
 
 
 Targets = TypeVar("Targets", bound=BaseModel)

@@ -26,6 +26,7 @@ from fsspec.implementations.local import LocalFileSystem
 from pydantic import Field
 
 from mgd_core.errors import UserError
+from tasks.local_files import followed
 from tasks.option_types import Section
 
 T = TypeVar("T")
@@ -67,6 +68,8 @@ class RemoteOptions(Section):
 
 def store_of(url: str) -> tuple[AbstractFileSystem, str]:
     """File system and path of a URL or local path; raises ImportError naming what to install for its protocol."""
+    if "://" not in url:  # `::` in it is no chain of stores, but part of a name
+        return LocalFileSystem(), str(LocalFileSystem._strip_protocol(url))
     try:
         fs, path = url_to_fs(url)
     except ImportError as error:
@@ -81,6 +84,13 @@ def is_local(url: str) -> bool:
     return "://" not in url or url.startswith(("file://", "local://"))
 
 
+def split_query(url: str) -> tuple[str, str]:
+    """A web address without its query (a signed one carries its key there), and the query with its `?`; what another
+    address, or a `?` among file names, is: nothing."""
+    head, mark, query = url.partition("?") if url.startswith(("http://", "https://")) else (url, "", "")
+    return (head, mark + query) if "=" in query or "." not in query else (url, "")
+
+
 def file_info(url: str, options: RemoteOptions | None = None, fresh: bool = True) -> dict[str, Any]:
     """What the store says of a file (`size`, stamps): now, or, not `fresh`, when its directory was last listed.
 
@@ -89,18 +99,23 @@ def file_info(url: str, options: RemoteOptions | None = None, fresh: bool = True
     fs, path = store_of(url)
     if fresh:
         fs.invalidate_cache(path)
-    return dict(patiently(url, "look it up", options, lambda: fs.info(path, **_deadline(fs, options))))
+    return followed(dict(patiently(url, "look it up", options, lambda: fs.info(path, **_deadline(fs, options)))))
 
 
 def list_files(url: str, options: RemoteOptions | None = None) -> list[dict[str, Any]]:
-    """What lies directly in a directory, `name` in full; empty when there is no such directory."""
+    """What lies directly in a directory, `name` in full, links followed; empty when there is no such directory, or the
+    web server lists none."""
     fs, path = store_of(url)
     fs.invalidate_cache(path)
     try:
         entries = patiently(url, "list it", options, lambda: fs.ls(path, detail=True, **_deadline(fs, options)))
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return sorted((dict(entry) for entry in entries), key=lambda entry: str(entry["name"]))
+    except Exception as error:
+        if url.startswith(("http://", "https://")) and is_lasting(error):
+            return []  # a signed address is good for its file only
+        raise
+    return sorted((followed(dict(entry)) for entry in entries), key=lambda entry: str(entry["name"]))
 
 
 def address(url: str, name: str) -> str:
@@ -147,7 +162,7 @@ def patiently(url: str, what: str, options: RemoteOptions | None, call: Callable
                     "command again: finished work is kept. Slow stores want a larger pool.remote.timeout_s"
                 ) from error
         # Jitter, so that many readers that failed together do not come back together.
-        wait = min(options.longest_wait_s, options.first_wait_s * 2 ** (attempt - 1))
+        wait = min(options.longest_wait_s, options.first_wait_s * 2.0 ** min(attempt - 1, 60))
         time.sleep(wait * (0.5 + random.random() / 2))
     raise AssertionError("attempts are at least 1")
 

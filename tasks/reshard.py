@@ -25,13 +25,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt
+from pydantic import BaseModel, ConfigDict, Field
 
 from tasks.artefacts import DiskFull, publish_json, publishing, read_json
 from tasks.export_directories import ExportError, finished, put_in_place, refuse_stale, working
 from tasks.export_files import check_place
 from tasks.lost_samples import LostSamples, allowance, check_lost, copies_lost, lost_table, write_lost
-from tasks.pool_records import PoolRecord, load_pool
+from tasks.pool_records import Budget, PoolRecord, load_pool
 from tasks.processes import cores, mapped
 from tasks.progress import announce
 from tasks.reshard_plans import Plan, make_plan, open_plan, plan_key, planned_key
@@ -47,7 +47,7 @@ class ReshardOptions(BaseModel):
 
     shard_size: int = Field(default=10_000, ge=1, description="most samples in a shard")
     seed: int = Field(default=0, description="seed of the shuffle")
-    max_lost: NonNegativeInt | NonNegativeFloat = Field(
+    max_lost: Budget = Field(
         default=0,
         description="most samples that may be missing: a whole number counts, a fraction is a share of the subset",
     )

@@ -24,7 +24,7 @@ from mgd_core.descent import mask
 from mgd_core.journal import Interval, durable
 from mgd_core.probe import Probe
 from mgd_core.replay import Metagradient, ProbePoint, replay, train
-from tasks.artefacts import digest, is_done, publish_bytes, publish_json, read_json
+from tasks.artefacts import digest, is_done, publish_bytes, publish_json, read_json, unit_name
 from tasks.count_updates import publish_counts, publish_update
 from tasks.plans import plan_of
 from tasks.progress import announce
@@ -79,14 +79,12 @@ def probe_shard(directory: Path, round: int, shard: str) -> Path:
     """Metagradients of the round's masked samples that lie in ``shard``, one column for each probe step."""
     with opened(directory) as bench:
         replayed = bench.run.work(f"round-{round:03d}", "replayed.json")
-        members = masked(bench, round) & (shards_of(bench) == shard)
-        name = Path(shard).name.replace(".", "-")
-        record = bench.run.work(f"round-{round:03d}", f"probe-{name}.json")
+        record = bench.run.work(f"round-{round:03d}", f"probe-{unit_name(shard)}.json")
         replay_key = read_json(replayed)["key"]
         key = bench.run.key("probe", replay_key, shard)
         if not is_done(record, key):
             began = time.monotonic()
-            ids = np.flatnonzero(members)
+            ids = _members(directory, round).get(shard, np.zeros(0, np.int64))
             g = _probe(bench, round, ids, replay_key)
             publish_bytes(record.with_suffix(".safetensors"), to_safetensors({"g": g, "ids": torch.from_numpy(ids)}))
             publish_json(record, {"key": key, "seconds": {"probe": time.monotonic() - began}})
@@ -125,15 +123,13 @@ def masked(bench: Workbench, round: int) -> npt.NDArray[np.bool_]:
     return mask(bench.uids, options.seed, round, options.p)
 
 
-def shards_of(bench: Workbench) -> npt.NDArray[np.str_]:
-    """Shard of every sample (n,)."""
-    return np.asarray(read_parquet(bench.pool.samples_path, columns=["shard"])["shard"].to_pylist())
-
-
 def shard_names(directory: Path) -> list[str]:
     """The pool's shards, in order."""
     with opened(directory) as bench:
-        return sorted(set(shards_of(bench).tolist()))
+        names: list[str] = sorted(_shards(bench).dictionary.to_pylist())
+    records = {unit_name(name) for name in names}
+    assert len(records) == len(names), "two shards would share a record"
+    return names
 
 
 def provenance_of(bench: Workbench, parent: int | None) -> dict[str, Any]:
@@ -219,6 +215,24 @@ def _packed(result: Metagradient) -> bytes:
     return bytes(to_safetensors({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}))
 
 
+def _shards(bench: Workbench) -> pa.DictionaryArray:
+    """Shard of every sample (n,)."""
+    column = read_parquet(bench.pool.samples_path, columns=["shard"])["shard"]
+    return column.combine_chunks().dictionary_encode()
+
+
+@lru_cache(maxsize=1)
+def _members(directory: Path, round: int) -> dict[str, npt.NDArray[np.int64]]:
+    """The round's masked samples of each shard, ascending: found once a round for all of its shards' units."""
+    with opened(directory) as bench:
+        ids, shards = np.flatnonzero(masked(bench, round)), _shards(bench)
+    codes = shards.indices.to_numpy()[ids]
+    order = np.argsort(codes, kind="stable")
+    bounds = np.searchsorted(codes[order], np.arange(len(shards.dictionary) + 1))
+    names = shards.dictionary.to_pylist()
+    return {name: ids[order[bounds[i] : bounds[i + 1]]] for i, name in enumerate(names)}
+
+
 def _probe(bench: Workbench, round: int, ids: npt.NDArray[np.int64], key: str) -> torch.Tensor:
     """g of samples ``ids``, (n, probe steps)."""
     columns = []
@@ -257,6 +271,8 @@ def _metagradient(bench: Workbench, round: int, probes: list[Path]) -> tuple[Vec
             ids.append(file.get_tensor("ids"))
             columns.append(file.get_tensor("g"))
     members, matrix = np.concatenate(ids), np.concatenate(columns)
+    wanted = np.flatnonzero(masked(bench, round))
+    assert np.array_equal(np.sort(members), wanted), "the shards' units have not probed each masked sample once"
     g, probed = np.zeros(n), np.zeros(n, bool)
     probed[members] = True
     g[members] = matrix.sum(1)

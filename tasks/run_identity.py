@@ -92,5 +92,5 @@ def _digest_of_folder(folder: Path) -> str:
 
 def _digest_of_texts(source: str, reader: Reader) -> str:
     """Of the bytes of local files; of the stores' stamps of others."""
-    urls = find_texts(source, reader.options)
+    urls = find_texts(source, reader.options).urls
     return digest([file_digest(Path(url)) if is_local(url) else fingerprint(url, reader) for url in urls])

@@ -20,14 +20,25 @@ def scratch(home: str | Path, name: str) -> Iterator[Path]:
     place = Path(home) / ".staging"
     place.mkdir(parents=True, exist_ok=True)
     _sweep(place)
-    directory = Path(tempfile.mkdtemp(prefix=f"scratch-{name}-", dir=place))
-    descriptor = os.open(directory, os.O_RDONLY)
+    directory, descriptor = _created(place, f"scratch-{name}-")
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield directory
     finally:
         shutil.rmtree(directory, ignore_errors=True)
         os.close(descriptor)
+
+
+def _created(place: Path, prefix: str) -> tuple[Path, int]:
+    """A new directory and the descriptor that holds its lock; another one, should a sweep have taken the first before
+    it was locked."""
+    while True:
+        directory = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
+        with suppress(FileNotFoundError):
+            descriptor = os.open(directory, os.O_RDONLY)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)  # a sweep that holds it is about to remove the directory
+            if directory.exists():
+                return directory, descriptor
+            os.close(descriptor)
 
 
 def _sweep(place: Path) -> None:

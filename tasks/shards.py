@@ -16,7 +16,7 @@ import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from tasks.artefacts import canonical_json, publishing
 from tasks.remote_files import Reader
@@ -26,6 +26,8 @@ from tasks.verdicts import IMAGE_EXTENSIONS, judge, reject
 # How webdataset splits a member's name, and the names it passes over.
 NAME = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]*)$", re.DOTALL)
 META = re.compile(r"__[^/]*__($|/)")
+Parts: TypeAlias = list[tuple[str, Member]]
+"""Extension and member of what belongs together."""
 
 
 @dataclass(frozen=True)
@@ -72,22 +74,28 @@ def index_shard(url: str, name: str | None = None, reader: Reader | None = None)
     shard = name or url
     rejects: list[dict[str, Any]] = []
     found: dict[str, list[tuple[set[str], dict[str, Any]]]] = {}
+    dotted: dict[str, dict[str, Any]] = {}
     file, length = (reader or Reader()).open(url)
     with file:
         try:
-            for key, parts in _runs(_named(walk(file, length), shard, rejects)):
-                found.setdefault(key, []).append(({extension for extension, _ in parts}, judge(shard, key, parts)))
+            for key, run in _runs(_named(walk(file, length), shard, rejects)):
+                parts, hidden = _part_dotted(run)
+                for stem, own in hidden.items():
+                    detail = f"webdataset's key of it is {key!r}"
+                    dotted[stem] = reject(shard, stem, "dotted_key", detail, judge(shard, stem, own)["uid"])
+                if parts:
+                    found.setdefault(key, []).append(({extension for extension, _ in parts}, judge(shard, key, parts)))
         except TarDamage as damage:
             detail = f"{damage.detail}; {len(found)} samples before it were read, all that follows is lost"
             rejects.append(reject(shard, "", damage.reason, detail))
-    results = [_settle(shard, key, runs) for key, runs in found.items()]
+    results = [_settle(shard, key, runs) for key, runs in found.items()] + list(dotted.values())
     if not results and not rejects:
         rejects.append(reject(shard, "", "empty_tar"))
     rows, nameless = part_nameless(shard, [result for result in results if "reason" not in result])
     return ShardIndex(rows, [result for result in results if "reason" in result] + nameless + rejects)
 
 
-def _runs(members: Iterable[tuple[str, str, Member]]) -> Iterator[tuple[str, list[tuple[str, Member]]]]:
+def _runs(members: Iterable[tuple[str, str, Member]]) -> Iterator[tuple[str, Parts]]:
     """Key, and (extension, member) of adjacent members of that key. At damage, what came last is a sample only if
     nothing of it can be missing."""
     key, parts = "", list[tuple[str, Member]]()
@@ -102,9 +110,30 @@ def _runs(members: Iterable[tuple[str, str, Member]]) -> Iterator[tuple[str, lis
         names = {extension for extension, _ in parts}
         if {"json", "txt"} <= names and names & {*IMAGE_EXTENSIONS}:
             yield key, parts
+        elif parts and "." in parts[-1][0]:  # many dotted samples in one run: all but the last are whole
+            last = parts[-1][1].name.rpartition(".")[0]
+            yield key, [part for part in parts if part[1].name.rpartition(".")[0] != last]
         raise
     if parts:
         yield key, parts
+
+
+def _part_dotted(
+    parts: list[tuple[str, Member]],
+) -> tuple[list[tuple[str, Member]], dict[str, list[tuple[str, Member]]]]:
+    """The members of one key that are its own, and those of samples with a dot in their names, which begin like it
+    (`a.1.jpg`, `a.1.txt`: of `a.1`). A sample's own may have dots too (`a.jpg`, `a.txt`, `a.seg.png`): only what could
+    be a sample is taken for one."""
+    stems: dict[str, Parts] = {}
+    for extension, member in parts:
+        last = extension.rpartition(".")[2]
+        if last != extension and last in (*IMAGE_EXTENSIONS, "json", "txt"):
+            stems.setdefault(member.name.rpartition(".")[0], []).append((last, member))
+    own = {extension for extension, _ in parts} & {*IMAGE_EXTENSIONS, "txt"}
+    whole = {stem: {name for name, _ in members} for stem, members in stems.items()}
+    hidden = {s: m for s, m in stems.items() if not own or ("txt" in whole[s] and whole[s] & {*IMAGE_EXTENSIONS})}
+    taken = {id(member) for members in hidden.values() for _, member in members}
+    return [part for part in parts if id(part[1]) not in taken], hidden
 
 
 def part_nameless(shard: str, rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

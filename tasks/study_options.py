@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from tasks.catalog_files import CATALOGS, CatalogError, find_file, read_file
+from tasks.local_files import absolute
 from tasks.option_types import Decay, Distinct, Filled, Place, Positive, Section, Seed, Share, Steps, Whole, Workers
 from tasks.recipe_options import Device, LearnerOptions
 
@@ -205,7 +206,7 @@ def load_study(path: Path) -> Study:
         CatalogError: with every problem found, and the nearest valid key for a typo; or the source is not there.
     """
     study = read_file(path, Study)
-    source = (path.parent / study.data.source).resolve()
+    source = Path(absolute(study.data.source, path.parent))
     if not source.exists():
         told = f"study '{study.name}': data.source {source} is not there. {study.data.how_to_get}"
         raise CatalogError(told.rstrip())

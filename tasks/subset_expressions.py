@@ -14,7 +14,6 @@ An error is told with the expression and a caret below the place.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from mgd_core.errors import UserError
+from tasks.local_files import absolute
 
 TOKEN = re.compile(r"""\s*(?:(?P<quoted>"[^"]*"|'[^']*')|(?P<word>[\w./~]+)|(?P<sign>[-&|+()=,]))""")
 NUMBER = re.compile(r"\s*(-?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)(?=\s*[,)])")
@@ -97,7 +97,7 @@ def rebased(tree: Expression, base: Path) -> Expression:
     path = expanded(tree.name)
     is_path = "/" in tree.name or path.suffix in FILES
     # Not resolved: what a link points to may have another ending, and the ending tells a filter from a subset.
-    return replace(tree, name=os.path.abspath(base / path)) if is_path else tree
+    return replace(tree, name=absolute(tree.name, base)) if is_path else tree
 
 
 def expanded(name: str) -> Path:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Self
 
 from tasks.catalog import BaseCatalog
-from tasks.recipe_options import absolute, with_absolute_sources
+from tasks.local_files import absolute
+from tasks.recipe_options import with_absolute_sources
 from tasks.text_options import TextModelOptions, TextPoolOptions, TextTargetOptions, TextTrialOptions
 
 

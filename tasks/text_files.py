@@ -15,21 +15,19 @@ import io
 import lzma
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from fnmatch import fnmatch
+from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow as pa
-from braceexpand import braceexpand
 
-from tasks.artefacts import canonical_json
 from tasks.file_forms import BOM, HEAD, form_of, not_lines
+from tasks.foreign_json import json_object
 from tasks.foreign_parquet import Unreadable, parquet_batches, parquet_columns
-from tasks.passed_over import passed_over, told_passed_over
-from tasks.plain_values import parsed_json, plain_columns, plain_rows
+from tasks.plain_values import plain_columns, plain_rows
 from tasks.progress import say
 from tasks.remote_files import Reader
 from tasks.remotes import RemoteFault, RemoteOptions
-from tasks.sources import MAGIC, SourceError, find_files
+from tasks.source_patterns import Files, find_sources
 from tasks.tars import TarDamage, walk
 
 NAMES = ("*.jsonl", "*.jsonl.gz", "*.parquet", "*.tar")
@@ -69,28 +67,16 @@ class Raw(NamedTuple):
     data: bytes | dict[str, Any] | Fault
 
 
-def find_texts(source: str | Sequence[str], options: RemoteOptions | None = None) -> list[str]:
-    """Addresses of the files of `source` (a file, directory, glob, brace pattern, URL, or a list of them), each once.
+def find_texts(source: str | Path | Sequence[str], options: RemoteOptions | None = None) -> Files:
+    """The files of `source` (a file, directory, glob, brace pattern, URL, or several of them), each once.
 
     Raises SourceError when one names nothing.
     """
-    found: dict[str, None] = {}
-    for pattern in [source] if isinstance(source, str) else source:
-        for one in braceexpand(pattern):
-            last = one.rstrip("/").rpartition("/")[2]
-            names = (last,) if set(MAGIC) & set(last) else tuple(name for name in NAMES if fnmatch(last, name))
-            urls = [url for name in names or NAMES for url in find_files(one, name, options)]
-            beside = [] if names else passed_over(one, urls, LOOKS, options)
-            told = told_passed_over(one, beside, NAMES) if beside else ""
-            if not urls:
-                raise SourceError(
-                    f"no text at {one!r}. A pool of texts is {', '.join(NAMES)}: a file, a directory of them, a glob, "
-                    f"a brace pattern, or a URL{told and '. '}{told}"
-                )
-            if told:
-                say(told)
-            found |= dict.fromkeys(urls)
-    return list(found)
+    hint = (
+        f"A pool of texts is {', '.join(NAMES)}: a file, a directory of them, a glob, a brace pattern, or a URL. Other "
+        "formats have to be turned into one of these first"
+    )
+    return find_sources(source, NAMES, options, "text", hint)
 
 
 def records(url: str, reader: Reader, tell: Callable[[str], object] = say) -> Iterator[Found]:
@@ -172,8 +158,6 @@ def _of_tar(file: BinaryIO, length: int, form: str) -> Iterator[Raw]:
 def parsed(data: bytes) -> dict[str, Any] | Fault:
     """The object of a JSON text."""
     try:
-        record = parsed_json(data)
-        canonical_json(record)
-    except (ValueError, RecursionError) as error:
+        return json_object(data)
+    except ValueError as error:
         return Fault("bad_json", str(error))
-    return record if isinstance(record, dict) else Fault("bad_json", f"a JSON {type(record).__name__}, not an object")

@@ -1,9 +1,9 @@
 """Upstream columns: what a pool's json members say besides the uid, as typed columns of the samples table.
 
-JSON has no schema, so a column's type is read off all of its values: bool, int64, double (whole and broken
-numbers mixed), string; lists, objects and mixtures become their JSON text. A name that the samples table uses
-itself, or another key has, in any case, gets `upstream_` in front, and the column's sentence says so. Everything is
-kept; nothing is interpreted.
+JSON has no schema, so a column's type is read off all of its values: bool, int64, double (whole and broken numbers
+mixed), string; lists, objects, mixtures and whole numbers that would be rounded become their JSON text. A name that the
+samples table uses itself, or another key has, in any case, gets `upstream_` in front, and the column's sentence says
+so. Everything is kept; nothing is interpreted.
 
 Cost: the json texts of the table in memory, each parsed twice.
 """
@@ -25,6 +25,8 @@ RESERVED = {*SAMPLES.names, *PARTITIONS}
 # What a pool of texts calls its two parts, whatever else its records hold.
 FIRST = ("prompt", "completion")
 INT64 = range(-(1 << 63), 1 << 63)
+EXACT = range(-(1 << 53), (1 << 53) + 1)
+"""Whole numbers that a double holds exactly."""
 # A part of a pool before all its columns are known: the samples table's own columns and the json object's
 # text.
 PART = SAMPLES.append(pa.field("upstream", pa.string()))
@@ -48,6 +50,7 @@ class Kinds:
     def __init__(self) -> None:
         self._seen: dict[str, set[type]] = {}
         self._too_large: set[str] = set()
+        self._inexact: set[str] = set()
 
     def see(self, parts: pa.Table) -> None:
         """Take note of the json texts of a table of schema PART."""
@@ -56,8 +59,10 @@ class Kinds:
                 seen = self._seen.setdefault(name, set())
                 if value is not None:
                     seen.add(type(value))
-                    if type(value) is int and value not in INT64:
-                        self._too_large.add(name)
+                    if type(value) is int and value not in EXACT:
+                        self._inexact.add(name)
+                        if value not in INT64:
+                            self._too_large.add(name)
 
     @property
     def names(self) -> list[str]:
@@ -73,7 +78,7 @@ class Kinds:
             return pa.array(values, pa.bool_())
         if kinds == {int} and name not in self._too_large:
             return pa.array(values, pa.int64())
-        if kinds <= {int, float} and float in kinds:
+        if kinds <= {int, float} and float in kinds and name not in self._inexact:
             return pa.array([None if value is None else float(value) for value in values], pa.float64())
         return pa.array([None if value is None else canonical_json(value).decode() for value in values], pa.string())
 

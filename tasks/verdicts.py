@@ -7,13 +7,12 @@ here, so that what training meets is known to be readable. Costs one decode and 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Any
 
-from tasks.artefacts import canonical_json
 from tasks.decoding import Picture, PictureError, decode
+from tasks.foreign_json import json_object
 from tasks.tars import Member
 from tasks.uids import content_uid, normalise
 
@@ -31,6 +30,8 @@ REASONS = {
     "duplicate_member": "the shard holds two members of one name, so it is unclear which belong together",
     "interleaved_members": "a sample's members are not adjacent; WebDataset readers would see half samples",
     "torn_member": "a member is shorter than it was: the rest of its last block is not empty",
+    "dotted_key": "the key has a dot in it: webdataset ends keys at the first dot, so its readers would take many such "
+    "samples for one; name the members with one dot each",
     "missing_image": "the sample has no jpg, png or webp member",
     "missing_text": "the sample has no txt member; of a text sample: no prompt or completion",
     "bad_text": "the text is not UTF-8, or has a NUL in it",
@@ -90,17 +91,12 @@ def judge(shard: str, key: str, parts: list[tuple[str, Member]]) -> dict[str, An
 
 
 def _record(member: Member | None) -> dict[str, Any]:
-    """The json member's object; NaN and infinities, which JSON does not have, become null."""
     if member is None:
         return {}
     try:
-        record = json.loads(member.data, parse_constant=lambda _: None)
-        canonical_json(record)  # refuses text that is not Unicode, and numbers past the range of a double
-    except (ValueError, RecursionError) as error:
+        return json_object(member.data)
+    except ValueError as error:
         raise _Rejected("bad_json", str(error)) from error
-    if not isinstance(record, dict):
-        raise _Rejected("bad_json", f"a JSON {type(record).__name__}, not an object")
-    return record
 
 
 def _uid(value: object) -> str:

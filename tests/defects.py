@@ -462,7 +462,7 @@ def _json(data: bytes) -> Callable[[DatacompPool], Uids]:
 for _name, _data, _reason in [
     ("json_cut", b'{"uid": "00", "ca', "bad_json"),
     ("json_is_a_list", b'[{"uid": "00"}]', "bad_json"),
-    ("json_beyond_numbers", b'{"uid": "00", "x": 1e400}', "bad_json"),
+    ("json_too_deep", b'{"uid": "00", "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "bad_json"),
     ("json_of_no_bytes", b"", "bad_json"),
     ("uid_not_hex", b'{"uid": "not a uid"}', "bad_uid"),
     ("uid_too_long", b'{"uid": "%s"}' % (b"a" * 33), "bad_uid"),

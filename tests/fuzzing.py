@@ -35,7 +35,7 @@ from tasks.pool_records import BuildOptions, PoolError
 from tasks.pools import build_pool
 from tasks.remote_files import Reader
 from tasks.shards import index_shard
-from tasks.sources import SourceError
+from tasks.source_patterns import SourceError
 from tasks.subset_files import SubsetError
 from tasks.uids import to_words, uid_array
 from tests.datacomp_pool import DatacompPool, attempt, key_of, make_pool

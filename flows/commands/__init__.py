@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,6 +28,10 @@ def flow_session(home: Path) -> Iterator[str]:
             yield url
 
 
+LARGEST = 2**31 - 1
+"""The largest number that an option takes: none of them means more by a larger one."""
+
+
 def names_in(folder: Path) -> str:
     """The catalogs of a folder by name, for a line of help."""
     return ", ".join(sorted(path.stem for path in folder.glob("*.toml"))).replace("%", "%%")
@@ -41,19 +46,32 @@ def plain_output() -> None:
 
 def whole(text: str) -> int:
     """An argument that is a whole number from 1 on."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+    return _between(text, 1)
+
+
+def from_zero(text: str) -> int:
+    """An argument that is a whole number from 0 on."""
+    return _between(text, 0)
+
+
+def _between(text: str, least: int) -> int:
+    if not (text.isdecimal() and len(text) <= len(str(LARGEST)) and least <= int(text) <= LARGEST):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} to {LARGEST:,}")
     return int(text)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def budget(text: str) -> int | float:
     """An argument that is a number of samples (12), or a share of them (0.1)."""
     if text.isdecimal():
-        return int(text)
-    try:
-        share = float(text)
-    except ValueError:
-        share = -1.0
+        return from_zero(text)
+    share = _number(text)
     if not 0 <= share <= 1:
         raise argparse.ArgumentTypeError(f"{text!r} is neither a whole number nor a share from 0 to 1")
     return share

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from flows.commands import Make, whole
+from flows.commands import Make, from_zero, whole
 
 TEXT = """evaluate a model, zero-shot, on sets in clip_benchmark's WebDataset form
 
@@ -24,7 +24,7 @@ def add_evaluate(make: Make) -> None:
     text = "which subset of the run: built-in or a rival of its catalog (default: mgd, the chosen one)"
     made.add_argument("--subset", default="mgd", help=text)
     text = "seed of the training (default: the first of the catalog's comparison.seeds)"
-    made.add_argument("--seed", type=int, help=text)
+    made.add_argument("--seed", type=from_zero, help=text)
     made.add_argument("--checkpoint", type=Path, help="a state dict of open_clip instead of a run, say epoch_latest.pt")
     text = "the checkpoint's model: a name that open_clip knows (ViT-B-32) or a model config (JSON)"
     made.add_argument("--model", help=text)

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from flows.commands import CATALOGS, Make, flow_session, names_in
+from flows.commands import CATALOGS, Make, flow_session, from_zero, names_in
 
 BELOW = 3
 """Exit status where the recipe is below the catalog's bar; 1 is any failure to measure it."""
@@ -34,10 +34,10 @@ def add_smoothness(make: Make) -> None:
     made = make("smoothness", _run, TEXT)
     made.add_argument("catalog", help=f"a TOML file, or a catalog that comes with mgd: {names_in(CATALOGS)}")
     text = "random directions, at least 2 (default: the catalog's smoothness.directions)"
-    made.add_argument("--directions", type=int, help=text)
+    made.add_argument("--directions", type=from_zero, help=text)
     made.add_argument("--h", type=float, help="step along a direction (default: the catalog's smoothness.h)")
     text = "also train each recipe without N random subsets, 3 or more (default: smoothness.lds_subsets)"
-    made.add_argument("--lds", type=int, metavar="N", dest="lds_subsets", help=text)
+    made.add_argument("--lds", type=from_zero, metavar="N", dest="lds_subsets", help=text)
     made.add_argument("--sweep", action="store_true", help="also measure each recipe of the catalog's smoothness.menu")
 
 
@@ -63,8 +63,8 @@ def _check(measure: dict[str, float], nothing_to_sweep: bool) -> None:
 
     if measure.get("directions", 2) < 2:
         raise CatalogError("--directions: one direction says nothing of the spread; take at least 2")
-    if measure.get("h", 1.0) <= 0:
-        raise CatalogError(f"--h {measure['h']:g}: the step along a direction must be above 0, say 0.1")
+    if not 0 < measure.get("h", 1.0) < float("inf"):
+        raise CatalogError(f"--h {measure['h']:g}: the step along a direction must be above 0 and finite, say 0.1")
     if measure.get("lds_subsets", 3) < 3:
         raise CatalogError(f"--lds {measure['lds_subsets']:g}: a rank correlation needs 3 subsets or more, say 20")
     if nothing_to_sweep:

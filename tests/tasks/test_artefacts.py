@@ -8,8 +8,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -20,11 +22,14 @@ from tasks.artefacts import (
     canonical_json,
     digest,
     file_digest,
+    is_done,
     publish_bytes,
     publish_json,
     publishing,
     read_json,
+    unit_name,
 )
+from tasks.scratch import scratch
 
 ROOT = Path(__file__).parents[2]
 Json = st.recursive(
@@ -126,3 +131,44 @@ def _start_writer(target: Path) -> subprocess.Popen[str]:
     writer = subprocess.Popen([sys.executable, "-c", script, str(target)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert writer.stdout is not None and writer.stdout.readline() == "written\n"
     return writer
+
+
+@pytest.mark.parametrize("damage", ["", "[]", "null", "3", '{"key"', "[" * 100_000, '{"key": [1]}', "\udcff"])
+def test_a_unit_whose_record_is_damaged_is_not_done(damage: str, tmp_path: Path) -> None:
+    record = tmp_path / "record.json"
+    record.write_bytes(damage.encode("utf-8", "surrogateescape"))
+    assert not is_done(record, "k")
+    publish_json(record, {"key": "k"})
+    assert is_done(record, "k") and not is_done(record, "other")
+
+
+@given(st.text(), st.text())
+def test_two_units_never_share_a_name(one: str, two: str) -> None:
+    for name in (unit_name(one), unit_name(two)):
+        assert name.replace("-", "").isalnum() and name.isascii() and len(name) < 60
+    assert (unit_name(one) == unit_name(two)) == (one == two)
+
+
+def test_names_that_differ_in_a_part_only_are_different_names() -> None:
+    near = ["a/00000.tar", "b/00000.tar", "a-00000.tar", "a/00000-tar", "A/00000.tar", "x" * 90 + "/0.tar", "/0.tar"]
+    assert len({unit_name(name) for name in near}) == len(near)
+
+
+def test_a_sweep_between_making_and_locking_takes_no_scratch_from_its_owner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, swept = tempfile.mkdtemp, list[str]()
+
+    def made_and_swept(**where: Any) -> str:
+        made = make(**where)
+        if len(swept) < 2:  # as another process' sweep may come in at this very instant
+            swept.append(made)
+            os.rmdir(made)
+        return made
+
+    monkeypatch.setattr("tasks.scratch.tempfile.mkdtemp", made_and_swept)
+    with scratch(tmp_path, "test") as directory:
+        (directory / "file").write_text("kept")
+        with scratch(tmp_path, "other"):
+            assert (directory / "file").read_text() == "kept"
+    assert len(swept) == 2 and not list((tmp_path / ".staging").iterdir())

@@ -374,6 +374,8 @@ Change = Callable[[Path], Any]
         ([{**GOOD, "npy": npy([0.5])}], None, "one row of whole numbers"),
         ([GOOD], lambda d: (d / "test/nshards.txt").unlink(), "neither a set in clip_benchmark's form"),
         ([GOOD], lambda d: (d / "test/nshards.txt").write_text("2"), "lacks a tar that nshards.txt counts"),
+        ([GOOD], lambda d: (d / "test/1.tar").write_bytes(b""), "counts 1 tars, and 1.tar is there besides"),
+        ([GOOD], lambda d: (d / "test/00000.tar").write_bytes(b""), "counts 1 tars, and 00000.tar is there besides"),
         ([GOOD], lambda d: (d / "test/nshards.txt").write_text("many"), "says 'many', not a number"),
         ([GOOD], lambda d: (d / "classnames.txt").unlink(), "classnames.txt: not there"),
         ([GOOD], lambda d: (d / "zeroshot_classification_templates.txt").write_text(""), "templates.txt: empty"),

@@ -24,7 +24,8 @@ from tasks.pool_records import BuildOptions, EmptyPool, PoolError, PoolRecord, T
 from tasks.pools import build_pool, finish_pool, pending_units, plan_pool, write_or_index_unit
 from tasks.samples import read_images
 from tasks.sheets import lay_out, open_sheet, write_sheet
-from tasks.sources import SourceError, load_source
+from tasks.source_patterns import SourceError
+from tasks.sources import load_source
 
 ROOT = Path(__file__).parents[2]
 ANY = BuildOptions(max_rejects=1.0, max_damaged_shards=9)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,16 +13,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mgd_core.descent import summed
+from mgd_core.descent import mask, summed
 from mgd_core.reverse import NonFiniteError
-from tasks import comparison, rounds
+from tasks import comparison, estimate, rounds
 from tasks.catalog import CatalogError, load_catalog
 from tasks.comparison import ComparisonError
 from tasks.exports import verify_datacomp
-from tasks.pool_records import EmptyPool
+from tasks.pool_records import BuildOptions, EmptyPool
 from tasks.pools import build_pool
 from tasks.runs import RunMismatch, begin_run
 from tasks.tables import read
+from tasks.uids import uid_bytes
 from tests.small_catalog import curate_plainly, published, small_catalog
 
 SCRIPT = Path(__file__).parents[1] / "small_catalog.py"
@@ -70,7 +72,7 @@ def test_killed_at_any_instant_the_same_command_ends_with_the_same_bytes(finishe
     catalog, home = small_catalog(tmp_path, ("rounds = 2", "checkpoint_steps = 1\nrounds = 2")), tmp_path / "home"
     command = [sys.executable, str(SCRIPT), str(catalog), str(home)]
     environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parents[1])}
-    for milestone in ("work/round-000/states/reverse.safetensors", "work/round-001/probe-00001-tar.json"):
+    for milestone in ("work/round-000/states/reverse.safetensors", "work/round-001/probe-shards-00001-tar-*.json"):
         process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 120
         while not list(home.glob(f"runs/*/{milestone}")):
@@ -150,7 +152,7 @@ def test_a_target_without_classes_is_refused(tmp_path: Path, old: str, new: str,
 
 
 def test_an_empty_pool_is_refused(tmp_path: Path) -> None:
-    from tasks.sources import SourceError
+    from tasks.source_patterns import SourceError
 
     empty = tmp_path / "tars"
     empty.mkdir()
@@ -172,6 +174,27 @@ def test_finished_units_are_not_run_again(finished: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(rounds, "_probe", fail)
     rounds.train_round(finished, 0, True)
     rounds.probe_shard(finished, 0, rounds.shard_names(finished)[0])
+
+
+def test_shards_of_equal_names_in_two_folders_are_each_probed(tmp_path: Path) -> None:
+    made = build_pool(str(small_catalog(tmp_path).parent / "sheet"), tmp_path / "made", BuildOptions(shard_size=120))
+    for folder, shard in zip(("a", "b"), sorted((made.directory / "shards").iterdir()), strict=True):
+        (tmp_path / folder).mkdir()
+        shutil.copy(shard, tmp_path / folder / "00000.tar")
+    catalog = small_catalog(tmp_path, ('source = "sheet"\nshard_size = 100', 'source = ["a", "b"]'))
+    home, options = tmp_path / "home", load_catalog(catalog)
+    pool = build_pool(options.pool.sources, home, options.pool.build_options())
+    directory = begin_run(home, catalog, pool).directory
+    estimate.prepare(directory)
+    rounds.train_round(directory, 0, True)
+    names = rounds.shard_names(directory)
+    assert names == ["a/00000.tar", "b/00000.tar"], "they are told apart in every table"
+    records = [rounds.probe_shard(directory, 0, name) for name in names]
+    rounds.finish_round(directory, 0, records)
+    uids, probed = (read(home, directory.name, "metagradients", 0)[name] for name in ("uid", "probed"))
+    assert probed.to_numpy().tolist() == mask(uid_bytes(uids), 0, 0, 0.5).tolist()
+    with pytest.raises(AssertionError, match="each masked sample once"):
+        rounds.finish_round(directory, 0, [records[0], records[0]])
 
 
 def test_summed_gradients_by_hand() -> None:

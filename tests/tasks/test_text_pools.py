@@ -17,7 +17,7 @@ from tasks.pool_records import TooManyRejects
 from tasks.pools import build_pool
 from tasks.progress import watch
 from tasks.recipe_options import SourceOptions
-from tasks.sources import SourceError
+from tasks.source_patterns import SourceError
 from tasks.text_options import TextPoolOptions
 from tasks.text_records import TextColumns
 
