@@ -163,3 +163,11 @@ def _fraction(nanoseconds: int) -> str:
     """A second's fraction in six digits, or nine where it takes them; nothing where there is none."""
     digits = f"{nanoseconds:09d}"
     return f".{digits[:6] if digits.endswith('000') else digits}" if nanoseconds else ""
+
+
+def _finite(number: float) -> float | None:
+    return number if math.isfinite(number) else None
+
+
+def _is_view(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind))
