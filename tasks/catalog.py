@@ -93,9 +93,14 @@ class BaseCatalog(Section):
     @model_validator(mode="after")
     def _window_lies_in_training(self) -> Self:
         steps, first = self.learner.steps, self.descent.window_start
-        outside = [k for k in (first, *self.descent.probe_steps) if not first <= k < steps]
+        if first >= steps:
+            raise ValueError(f"descent.window_start = {first} lies behind the training, whose last step is {steps - 1}")
+        outside = [k for k in self.descent.probe_steps if not first <= k < steps]
         if outside:
-            raise ValueError(f"steps {outside} lie outside the differentiated window [{first}, {steps})")
+            raise ValueError(
+                f"descent.probe_steps {outside} lie outside the differentiated window, steps {first} to {steps - 1} "
+                "(descent.window_start to learner.steps)"
+            )
         if (self.descent.disk_states or 0) > steps - first:
             raise ValueError(f"disk_states = {self.descent.disk_states}: the window has {steps - first} states only")
         return self

@@ -7,6 +7,7 @@ plain form: a column of them is left out, as is a field of them inside a struct.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any

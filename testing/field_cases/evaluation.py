@@ -47,7 +47,7 @@ def a_test_picture_in_the_target(p: Place) -> list[str]:
     return ["curate", p.catalog(changes)]
 
 
-@case("3.3", told(r"nothing|no set|tar"))
+@case("3.3", told(r"shoes"))
 def a_set_that_is_not_there(p: Place) -> list[str]:
     return ["evaluate", str(p.field.directory / "sets" / "shoes"), "--home", str(p.finished)]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from testing.field_case import Place, case, told
+from testing.field_case import Place, case, told, works
 
 VISION, TEXT = "vision_cfg", "text_cfg"
 
@@ -22,7 +22,7 @@ def with_model(p: Place, change: dict[str, Any], remove: tuple[tuple[str, str], 
     return ["curate", p.catalog()]
 
 
-@case("Q", told(r"model\.json", r"image_size"))
+@case("Q", told(r"model\.json", r"image_size"), works())
 def no_image_size(p: Place) -> list[str]:
     return with_model(p, {}, ((VISION, "image_size"),))
 
