@@ -16,6 +16,7 @@ from os.path import abspath
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 
 from mgd_core.errors import UserError
 from tasks.artefacts import digest, file_digest
@@ -90,9 +91,9 @@ def metadata_candidates(home: Path, paths: Sequence[Path]) -> Iterator[Candidate
         yield _candidates(connection, home, ", ".join(map(str, paths)), content)
 
 
-def _columns(file: Path) -> list[str]:
+def _columns(file: Path) -> dict[str, pa.DataType]:
     try:
-        return list(parquet_columns(str(file), Reader()))
+        return parquet_columns(str(file), Reader())
     except Unreadable as error:
         looks = form_of_file(file)
         raise CandidatesError(f"{error}{looks and '; it is '}{looks}. Metadata is Parquet with a column uid") from error
