@@ -1,8 +1,9 @@
-"""Pool sources: a pool by whatever name a user has for it, its directory or its tars."""
+"""Pool sources: a pool by whatever name a user has for it, its directory, its tars or its files of texts."""
 
 from __future__ import annotations
 
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 from tasks.catalog import check_sources, find_catalog, load_catalog
@@ -10,6 +11,10 @@ from tasks.pool_records import BuildOptions, load_pool
 from tasks.pools import PoolPlan, finish_pool, pending_units, plan_pool
 from tasks.processes import cores, mapped
 from tasks.progress import announce
+from tasks.sheets import TABLE
+from tasks.source_patterns import SourceError
+from tasks.text_files import NAMES, find_texts
+from tasks.text_records import TextColumns
 from tasks.units import write_or_index_unit
 
 
@@ -28,7 +33,21 @@ def indexed(
     if load_pool(source) is not None:
         return Path(source)
     lenient = BuildOptions(max_rejects=1.0, max_damaged_shards=sys.maxsize)
-    return _finished(plan_pool(source, home, (budget or BuildOptions()) if every else lenient), workers)
+    options = (budget or BuildOptions()) if every else lenient
+    if _names_texts(source):
+        options = options.model_copy(update={"text": TextColumns()})
+    return _finished(plan_pool(source, home, options), workers)
+
+
+def _names_texts(source: str) -> bool:
+    """Whether a source's files are texts, by their names: tars may hold either, and are taken for pairs."""
+    if (Path(source) / TABLE).is_file():  # a sheet
+        return False
+    texts = [name for name in NAMES if name != "*.tar"]
+    try:
+        return all(any(fnmatch(url, name) for name in texts) for url in find_texts(source).urls)
+    except SourceError:
+        return False
 
 
 def built(catalog: str, home: str | Path, workers: int | None = None) -> Path:

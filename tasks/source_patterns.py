@@ -29,7 +29,7 @@ SHOWN = 5
 # Formats of data and archives; in front of them may stand another, and behind a tar's what a download left.
 DATA = re.compile(r"\.(tar([.~-].*)?|tgz|tbz2?|txz|tzst|zip|rar|7z|parquet|jsonl?|ndjson|csv|tsv|arrow|feather)$")
 PACKED = re.compile(r"\.(jsonl?|ndjson|csv|tsv|txt|parquet)\.\w+$")
-# Beside tars, tables and stats are theirs; only other archives could hold samples.
+# Beside tars, tables and stats are theirs; only other archives could hold samples. Where no tar is, all data is told.
 ARCHIVES = re.compile(r"\.(tar([.~-].*)?|tgz|tbz2?|txz|tzst|zip|rar|7z)$")
 
 
@@ -150,7 +150,7 @@ def _sorted(urls: Iterable[str], names: Sequence[str], any_name: bool = False) -
     fitting = sorted((place, url) for url, place in places.items() if place is not None)
     if any_name and not fitting:
         return Files(tuple(places))
-    looks = ARCHIVES.search if tuple(names) == TARS else DATA.search
+    looks = ARCHIVES.search if tuple(names) == TARS and fitting else DATA.search
     others = [url for url, place in places.items() if place is None]
     passed = [url for url in others if looks(url.lower()) or (looks == DATA.search and PACKED.search(url.lower()))]
     return Files(tuple(url for _, url in fitting), tuple(others if any_name else passed))

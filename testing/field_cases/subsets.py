@@ -83,7 +83,7 @@ def an_unknown_filter(p: Place) -> list[str]:
     return choose(p, "clip_scor(fraction=0.3)")
 
 
-@case("M", told(r"paren|\)|end"))
+@case("M", told(r"\(no_filter & no_filter"))
 def parentheses_that_do_not_close(p: Place) -> list[str]:
     return choose(p, "(no_filter & no_filter")
 
