@@ -10,6 +10,7 @@ under Adam and SGD:
   example weights; learning rates; weight decays; inputs of floating point, which are pixels or vectors, the soft
   labels of ResNet-9 and ViT, and the GPT's weight of each token;
 * a probe's g_i with naive autograd and central differences of phi with eps l_i added to the loss of step k;
+* a zoo of layers and models (`benchmarks.exactness_zoo`): exact, or refused before the first step by the true reason;
 * plans, tiers and resume points with `keep_all` in memory, bit for bit, in float32 and float64 (`benchmarks.bitwise`).
 
 Errors are Euclidean: |found - expected| / |expected|. **floor** is what rounding alone does: the same naive autograd
@@ -29,7 +30,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from benchmarks import bitwise, problems
+from benchmarks import bitwise, exactness_zoo, problems, zoo_layers, zoo_models
 from benchmarks._envelope import emit
 from benchmarks.oracles import (
     Joining,
@@ -143,8 +144,13 @@ def main() -> None:
     """Print a table and the worst figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer configurations: under 45 s")
-    quick = parser.parse_args().quick
+    parser.add_argument("--zoo", action="store_true", help="the zoo alone")
+    arguments = parser.parse_args()
+    quick = arguments.quick
     torch.set_num_threads(1)  # the problems are too small for more
+    if arguments.zoo:
+        emit("exactness", zoo(quick))
+        return
     print(
         f"{'problem':<21}{'optimizer':<21}{'window':<9}{'ways':>4}{'floor':>9}{'weights':>9}{'rates':>9}{'decays':>9}"
         f"{'inputs':>9}{'central':>9}{'probe':>9}{'central':>9}{'s':>6}"
@@ -161,7 +167,14 @@ def main() -> None:
     print(
         f"plans, tiers and resume points against keep_all in memory: {compared} compared, {differing} with other bits"
     )
-    emit("exactness", figures(rows, hard) | {"bitwise_comparisons": compared, "bitwise_mismatches": differing})
+    bits = {"bitwise_comparisons": compared, "bitwise_mismatches": differing}
+    emit("exactness", figures(rows, hard) | bits | zoo(quick))
+
+
+def zoo(quick: bool) -> dict[str, object]:
+    """Run the zoo, or the part of it that was wrong once."""
+    cases = zoo_layers.DEFECTS if quick else [*zoo_layers.cases(), *zoo_models.cases()]
+    return exactness_zoo.zoo_figures(exactness_zoo.run_zoo(cases))
 
 
 def figures(rows: list[Row], hard: Row) -> dict[str, object]:

@@ -3,7 +3,7 @@
 Every case is a training of four steps in float64, whose metagradient (example weights, learning rates, weight decays,
 inputs of floating point) is compared with plain autograd through the whole run (benchmarks.oracles.NaiveRun). The
 engine runs it in three ways: as so small a problem is run (double backward), as a large one is (reverse over forward),
-and in chunks of three rows. Of each it must either agree to 1e-9 or refuse before a step is trained, for the reason that the
+and in chunks of three rows. It must either agree to 1e-9 or refuse before a step is trained, for the reason that the
 case names. ``wrong``: other numbers, another reason, or an error that is not meant for a user. ``refused_late``: an
 error after a step was trained.
 
@@ -41,7 +41,8 @@ from mgd_core.schedules import warmup_cosine
 STEPS, POOL, BATCH, TARGET = 4, 10, 5, 4
 BAR = 1e-9
 PEAK = 0.01
-WAYS: tuple[tuple[str, int | None, bool], ...] = (("small", None, True), ("large", None, False), ("chunks", 3, False))
+Ways = tuple[tuple[str, int | None, bool], ...]
+WAYS: Ways = (("small", None, True), ("large", None, False), ("chunks", 3, False))
 Losses = Callable[[Params, Rows], Tensor]
 
 
@@ -67,14 +68,14 @@ class Outcome:
     seconds: float
 
 
-def examine(case: Case) -> Outcome:
+def examine(case: Case, ways: Ways = WAYS, steps: int = STEPS) -> Outcome:
     """Run one case."""
     began = time.perf_counter()
     trained: list[int] = []
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            error, told = _worst_error(case, trained)
+            error, told = _worst_error(case, trained, ways, steps)
     except Exception as raised:  # whatever it is, the table says it
         what, told, error = _refusal(case, raised, bool(trained)), f"{type(raised).__name__}: {raised}", float("nan")
     else:
@@ -88,10 +89,11 @@ def _refusal(case: Case, raised: Exception, late: bool) -> str:
     return "refused_late" if late else "refused"
 
 
-def _worst_error(case: Case, trained: list[int]) -> tuple[float, str]:
+def _worst_error(case: Case, trained: list[int], ways: Ways, steps: int) -> tuple[float, str]:
     problem = case.build()
+    problem = with_learner(problem, learning_rates=problem.learner.learning_rates[:steps])
     found = {}
-    for way, chunk, small in WAYS:
+    for way, chunk, small in ways:
         with as_if(small):
             found[way] = run(with_learner(problem, chunk=chunk), trained)
     naive = NaiveRun(problem).gradient()

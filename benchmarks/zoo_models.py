@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from mgd_core.objective import Rows
 NORM, DROP = "couples the rows", "drops activations at random"
 SIDE = 32
 SMALL = {"img_size": SIDE, "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}
-PYRAMID = {"embed_dims": (8, 16, 24, 32), "depths": (1, 1, 1, 1)}
+MIXER = {"img_size": SIDE, "patch_size": 8, "embed_dim": 16, "num_blocks": 2}
 
 TIMM: list[tuple[str, str, dict[str, Any], str | None]] = [
     ("ViT", "vit_tiny_patch16_224", SMALL, None),
@@ -34,35 +35,37 @@ TIMM: list[tuple[str, str, dict[str, Any], str | None]] = [
     ("EVA-02", "eva02_tiny_patch14_224", SMALL | {"mlp_ratio": 2}, None),
     ("CaiT", "cait_xxs24_224", SMALL | {"depth_token_only": 1}, None),
     ("XCiT", "xcit_nano_12_p16_224", SMALL, NORM),
-    ("Mixer", "mixer_s32_224", {"img_size": SIDE, "patch_size": 8, "embed_dim": 16, "num_blocks": 2}, None),
-    ("gMLP", "gmlp_ti16_224", {"img_size": SIDE, "patch_size": 8, "embed_dim": 16, "num_blocks": 2}, None),
-    ("ResMLP", "resmlp_12_224", {"img_size": SIDE, "patch_size": 8, "embed_dim": 16, "num_blocks": 2}, None),
+    ("Mixer", "mlp_mixer.MlpMixer", MIXER, None),
+    ("gMLP", "mlp_mixer.MlpMixer",
+     MIXER | {"block_layer": "SpatialGatingBlock", "mlp_layer": "GatedMlp", "mlp_ratio": 4}, None),
+    ("ResMLP", "mlp_mixer.MlpMixer", MIXER | {"block_layer": "ResBlock", "norm_layer": "Affine", "mlp_ratio": 4}, None),
     ("Swin", "swin_tiny_patch4_window7_224",
-     {"img_size": SIDE, "window_size": 4, "embed_dim": 8, "depths": (2, 1), "num_heads": (1, 2)}, None),
+     {"img_size": SIDE, "window_size": 4, "embed_dim": 8, "depths": (2, 1), "num_heads": (1, 2),
+      "drop_path_rate": 0.0}, None),
     ("Swin V2", "swinv2_tiny_window8_256",
-     {"img_size": SIDE, "window_size": 4, "embed_dim": 8, "depths": (2, 1), "num_heads": (1, 2)}, None),
+     {"img_size": SIDE, "window_size": 4, "embed_dim": 8, "depths": (2, 1), "num_heads": (1, 2),
+      "drop_path_rate": 0.0}, None),
     ("ConvNeXt", "convnext_atto", {"dims": (8, 12, 16, 16), "depths": (1, 1, 1, 1)}, None),
     ("ConvNeXt V2", "convnextv2_atto", {"dims": (8, 12, 16, 16), "depths": (1, 1, 1, 1)}, None),
     ("MambaOut", "test_mambaout", {"dims": (8, 8, 16, 16), "depths": (1, 1, 1, 1)}, None),
-    ("PoolFormer", "poolformer_s12", {"layers": (1, 1, 1, 1), "embed_dims": (8, 8, 16, 16)}, None),
-    ("FocalNet", "focalnet_tiny_srf", {"embed_dim": 8, "depths": (1, 1), "focal_levels": (2, 2),
-                                       "focal_windows": (3, 3)}, None),
+    ("PoolFormer", "metaformer.MetaFormer",
+     {"depths": (1, 1, 1, 1), "dims": (8, 8, 16, 16), "token_mixers": "Pooling", "mlp_act": nn.GELU}, None),
+    ("FocalNet", "focalnet.FocalNet", {"embed_dim": 8, "depths": (1, 1), "focal_levels": (2, 2),
+                                       "focal_windows": (3, 3), "drop_path_rate": 0.0}, None),
     ("Twins-SVT", "twins_svt_small", {"img_size": SIDE, "embed_dims": (8, 8, 16, 16), "num_heads": (1, 1, 2, 2),
                                       "depths": (1, 1, 1, 1), "wss": (4, 4, 4, 4)}, None),
     ("CrossViT", "crossvit_tiny_240", {"img_size": 48, "embed_dim": (8, 16), "depth": ((1, 1, 0),),
                                        "num_heads": (2, 2), "img_scale": (1.0, 1.0), "patch_size": (12, 16),
                                        "mlp_ratio": (2, 2, 1)}, None),
     ("NFNet", "test_nfnet", {}, None),
-    ("BiT ResNet v2", "resnetv2_50x1_bit", {"layers": (1, 1, 1, 1), "channels": (32, 32, 32, 32), "stem_chs": 32}, None),
     ("EfficientNet, group norm", "test_efficientnet_gn", {}, None),
     ("EfficientNet, EvoNorm", "test_efficientnet_evos", {}, None),
     ("EfficientNet", "test_efficientnet", {}, NORM),
     ("ResNet", "test_resnet", {}, NORM),
     ("ByobNet", "test_byobnet", {}, NORM),
     ("MaxViT", "test_maxvit", {}, NORM),
-    ("ViT, relative positions", "test_vit_relpos", {"img_size": SIDE, "embed_dim": 16, "depth": 2, "num_heads": 2}, None),
-    ("Hiera", "hiera_tiny_224", {"img_size": SIDE, "embed_dim": 8, "num_heads": 1, "stages": (1, 1, 1, 1),
-                                 "q_pool": 2, "mask_unit_size": (2, 2)}, None),
+    ("ViT, relative positions", "test_vit_relpos",
+     {"img_size": SIDE, "embed_dim": 16, "depth": 2, "num_heads": 2}, DROP),
     ("Sequencer", "sequencer2d_s", {"img_size": SIDE, "embed_dims": (8, 8, 8, 8), "layers": (1, 1, 1, 1),
                                     "hidden_sizes": (2, 2, 2, 2)}, None),
 ]  # fmt: skip
@@ -86,14 +89,13 @@ CLIPS: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any], str | Non
     ("custom text", {}, {}, {"custom": True}, None),
     ("SigLIP", TOWER | {"timm_model_name": "test_vit", "timm_pool": "map", "timm_proj": "none"},
      {"no_causal_mask": True, "proj_bias": True, "pool_type": "last", "norm_kwargs": {"eps": 1e-6}},
-     {"custom": True, "init_logit_bias": -10, "embed": 64}, None),
+     {"custom": True, "embed": 64}, None),
     ("ConvNeXt", TOWER | {"timm_model_name": "test_convnext"}, {}, {}, None),
     ("ConvNeXt with drop path", TOWER | {"timm_model_name": "test_convnext", "timm_drop_path": 0.1}, {}, {}, DROP),
-    ("relative positions", TOWER | {"timm_model_name": "test_vit_relpos"}, {}, {}, None),
+    ("relative positions", TOWER | {"timm_model_name": "test_vit_relpos"}, {}, {}, DROP),
     ("NFNet", TOWER | {"timm_model_name": "test_nfnet"}, {}, {}, None),
     ("EfficientNet", TOWER | {"timm_model_name": "test_efficientnet"}, {}, {}, NORM),
     ("RN50", {"layers": [1, 1, 1, 1], "width": 8, "patch_size": None, "image_size": SIDE}, {}, {}, NORM),
-    ("cosine attention", {}, {}, {"custom": True, "scaled_cosine": True}, None),
 ]  # fmt: skip
 
 SIZES = {"vocab_size": 13, "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -124,7 +126,13 @@ def timm_case(name: str, model: str, options: dict[str, Any], reason: str | None
     def build() -> nn.Module:
         import timm
 
-        return timm.create_model(model, pretrained=False, num_classes=3, **options)
+        if "." not in model:
+            return timm.create_model(model, pretrained=False, num_classes=3, **options)
+        file, kind = model.split(".")
+        home = importlib.import_module(f"timm.models.{file}")
+        named = {key: getattr(home, x) if isinstance(x, str) else x for key, x in options.items()}
+        made: nn.Module = getattr(home, kind)(num_classes=3, **named)
+        return made
 
     side = options.get("img_size", SIDE)
     return Case("timm", name, lambda: classified(name, lambda: Logits(build()), (3, side, side)), reason)
@@ -159,8 +167,7 @@ def _clip(name: str, vision: dict[str, Any], text: dict[str, Any], options: dict
             return build_clip(width, vision, text, seed=5, **options)
         from open_clip.model import CustomTextCLIP
 
-        more = {"scale_attn_inner": True} if options.pop("scaled_cosine", False) else {}
-        return CustomTextCLIP(width, dict(vision), dict(text) | more, **options) if not more else _cosine(width)
+        return CustomTextCLIP(width, dict(vision), dict(text), **options)
 
     model = seeded(build)
     draw = torch.Generator().manual_seed(3)
@@ -179,19 +186,6 @@ def _clip(name: str, vision: dict[str, Any], text: dict[str, Any], options: dict
     return assembled(name, ClipObjective(model), model, (images, tokens), losses)
 
 
-def _cosine(width: int) -> nn.Module:
-    """A CLIP whose blocks are open_clip's own, with cosine attention."""
-    from open_clip.model import CLIP
-    from open_clip.transformer import CustomResidualAttentionBlock
-
-    model = CLIP(width, dict(VIT), dict(TEXT))
-    for tower in (model.transformer, model.visual.transformer):
-        for i in range(len(tower.resblocks)):
-            how = {"mlp_ratio": 2.0, "scale_cosine_attn": True, "scale_heads": True, "scale_attn": True}
-            tower.resblocks[i] = CustomResidualAttentionBlock(16, 2, **how, batch_first=True)
-    return model
-
-
 def language_case(name: str, family: str, sizes: dict[str, Any], reason: str | None) -> Case:
     """A causal language model of transformers."""
     return Case("language", name, lambda: _language(name, family, sizes), reason)
@@ -204,7 +198,8 @@ def _language(name: str, family: str, sizes: dict[str, Any]) -> Problem:
         ends = {"bos_token_id": 1, "eos_token_id": 2}
         config = getattr(transformers, f"{family}Config")(**sizes, **ends, initializer_range=0.3)
         config._attn_implementation = "sdpa"
-        whole = getattr(transformers, f"{family}ForCausalLM")(config).train()
+        whole = transformers.AutoModelForCausalLM.from_config(config).train()
+        _in_float64(whole)
         return Decoder(whole.base_model, whole.get_output_embeddings())
 
     model = seeded(build)
@@ -225,6 +220,16 @@ def _language(name: str, family: str, sizes: dict[str, Any]) -> Problem:
     return assembled(name, CausalLmObjective(model), model, (tokens, labels), losses)
 
 
+def _in_float64(model: nn.Module) -> None:
+    """RMS norms of transformers compute in float32 whatever they get, whose rounding would hide all errors below 1e-7:
+    torch's in their place, which are the same function (Gemma's gain is one more than its weight)."""
+    for parent in list(model.modules()):
+        for name, module in list(parent.named_children()):
+            if type(module).__name__.endswith("RMSNorm") and not isinstance(module, nn.RMSNorm):
+                eps = getattr(module, "variance_epsilon", getattr(module, "eps", 1e-6))
+                setattr(parent, name, nn.RMSNorm(len(module.weight), eps=float(eps)))
+
+
 def cases() -> list[Case]:
     """All models."""
     return [
@@ -236,5 +241,5 @@ def cases() -> list[Case]:
 
 def few() -> list[Case]:
     """A subset for the test suite."""
-    wanted = {"CoCa's text (embed_cls)", "NFNet", "ResNet", "Llama, tied, padded", "GPT-2, tied, padded"}
-    return [case for case in cases() if case.name in wanted and (case.kind, case.name) != ("open_clip", "NFNet")]
+    wanted = {"CoCa's text (embed_cls)", "ResNet", "DeiT III", "Llama, tied, padded", "GPT-2, tied, padded"}
+    return [case for case in cases() if case.name in wanted]

@@ -106,7 +106,8 @@ class _Sample(NamedTuple):
 
 
 def _sample(learner: Learner, theta: Tensor, batch: Batch) -> _Sample:
-    count = min(FEW, len(batch.weights), max(2, learner.chunk or FEW))
+    fits = FEW if learner.chunk is None or learner.chunk > 2 else 2  # in memory; and halves are of two rows if possible
+    count = min(fits, len(batch.weights))
     rows = tuple(x[:count].clone() for x in batch.rows)
     weights = torch.linspace(0.75, 1.25, count).to(batch.weights)
     moved, v = _directions(learner.layout, theta)

@@ -19,7 +19,13 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from mgd_core.errors import UserError
+
 CLIP_EPS = 1e-6  # added to the norm, as in torch.nn.utils.clip_grad_norm_
+
+
+class OptimizerError(UserError, ValueError):
+    """Settings that no optimizer has."""
 
 
 class State(NamedTuple):
@@ -96,6 +102,24 @@ class Adam:
     decoupled: bool = True
     clip_norm: float | None = None
     decay_mask: Tensor | None = None  # (P,), 1 where weight decay applies; None: everywhere
+
+    def __post_init__(self) -> None:
+        """Refuse settings that are no Adam."""
+        if not (0 <= self.b1 < 1 and 0 <= self.b2 < 1 and self.eps >= 0 and self.eps_root >= 0):
+            raise OptimizerError(
+                f"Adam needs b1 and b2 in [0, 1), and eps and eps_root of at least 0; got b1={self.b1}, b2={self.b2}, "
+                f"eps={self.eps}, eps_root={self.eps_root}."
+            )
+
+    @property
+    def caution(self) -> str | None:
+        """What a metagradient of these settings is worth, where it is worth little."""
+        if self.b2 > 0:
+            return None
+        return (
+            "Adam with b2 = 0 divides each gradient by its own size, so a step follows little but its signs and the "
+            "training is chaotic: the metagradient is exact, and says nothing about a change of any size. Raise b2."
+        )
 
     def init(self, theta: Tensor) -> State:
         """Zero moments."""

@@ -8,6 +8,7 @@ model on a few rows before a training.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
 from torch import nn
@@ -23,15 +24,24 @@ class RefusedModel(UserError, ValueError):
     """A model, or a loss, of which the engine would not give the exact metagradient; says why and what to do."""
 
 
-def modules_of(value: Any, depth: int = 3) -> Iterator[nn.Module]:
+def modules_of(value: Any, seen: set[int] | None = None) -> Iterator[nn.Module]:
     """Modules that an objective holds: as attributes, in lists and mappings of them, or in an objective within it."""
+    seen = set() if seen is None else seen
+    if id(value) in seen:
+        return
+    seen.add(id(value))
     if isinstance(value, nn.Module):
         yield value
-    elif depth and isinstance(value, list | tuple | dict):
+    elif isinstance(value, list | tuple | dict):
         for item in value.values() if isinstance(value, dict) else value:
-            yield from modules_of(item, depth - 1)
-    elif depth and type(value).__module__ not in ("builtins", "torch") and hasattr(value, "__dict__"):
-        yield from modules_of(vars(value), depth - 1)
+            yield from modules_of(item, seen)
+    elif type(value).__module__ not in ("builtins", "torch", "numpy") and isinstance(vars_of(value), dict):
+        yield from modules_of(vars_of(value), seen)
+
+
+def vars_of(value: Any) -> dict[str, Any] | None:
+    """Attributes of an object that is neither a class nor a module of Python."""
+    return None if isinstance(value, type | ModuleType) else getattr(value, "__dict__", None)
 
 
 def check_rowwise(model: nn.Module) -> None:

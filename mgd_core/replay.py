@@ -48,7 +48,13 @@ def replay(
     example weights and learning rates; ``learner`` reads their z already (``kind.placed``). Plan, tiers and where it
     was cut off change no bit of the result.
 
+    Before the first step the model is looked at on a few rows (mgd_core.examination): whether it can be differentiated
+    exactly, and by which way.
+
     Raises:
+        RefusedModel: the model couples rows, leaves to chance, keeps state, or has no second derivative; told before
+            the first step.
+        InexactError: the derivative of a reverse step is not that of the step that was trained.
         NonFiniteError: a loss or cotangent became NaN or infinite (step and parameter named).
         NondeterminismError: a replayed state differs from the first one.
         NoRoom: the states do not fit on the disk; told before the first step where it can be known.

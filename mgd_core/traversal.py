@@ -6,6 +6,7 @@ after the record of a position that needs them no more. Loads from slower tiers 
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice, tee
@@ -156,6 +157,9 @@ class Traversal:
 
         Whatever the number of steps: a window of two steps is as wrong as a long one.
         """
+        caution = getattr(self.learner.optimizer, "caution", None)
+        if caution:
+            warnings.warn(caution, stacklevel=2)
         batch = self.learner.batches(t)
         self.finding = examined(self.learner, state.theta, batch, self.inputs)
         if self.probe_steps:

@@ -11,7 +11,6 @@ from mgd_core.learner import Batch
 from mgd_core.optimizers import State
 from mgd_core.plans import binomial, keep_all
 from mgd_core.replay import replay
-from mgd_core.traversal import LONG
 from tests.mgd_core.samples import first_rows_target, small
 
 PROBLEM = small()
@@ -100,13 +99,28 @@ def test_the_self_check_compares_a_step_with_itself():
         check_step(flickering(3).learner, states(3)[3], 3)
 
 
-def test_a_long_run_checks_itself_first():
-    long = small(steps=LONG)
+@pytest.mark.parametrize("steps", [2, 12])
+def test_a_run_of_any_length_checks_itself_first(steps: int):
+    short = small(steps=steps)
     asked: list[int] = []
-    plain = long.learner.batches
-    learner = with_learner(long, batches=lambda t: asked.append(t) or plain(t)).learner
-    replay(learner, long.initial, first_rows_target(long), keep_all(LONG - 2, LONG), long.pool_size)
+    plain = short.learner.batches
+    learner = with_learner(short, batches=lambda t: asked.append(t) or plain(t)).learner
+    replay(learner, short.initial, first_rows_target(short), keep_all(steps - 2, steps), short.pool_size)
     assert asked[:4] == [0, 0, 0, 1]
+
+
+def test_a_short_run_whose_steps_do_not_repeat_is_stopped_before_it_trains():
+    problem, trained = flickering(0), []
+    with pytest.raises(NondeterminismError, match="step 0, run twice from the same state"):
+        replay(
+            problem.learner,
+            problem.initial,
+            first_rows_target(problem),
+            keep_all(0, 12),
+            problem.pool_size,
+            on=lambda what, t: trained.append(t),
+        )
+    assert not trained
 
 
 def test_a_traversal_that_differs_every_time_is_stopped():
