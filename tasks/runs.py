@@ -13,12 +13,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from mgd_core.determinism import environment
 from mgd_core.errors import UserError
 from tasks.artefacts import digest, publish_bytes, publish_json, read_json
 from tasks.catalog import BaseCatalog, kind_of, load_catalog
 from tasks.pools import PoolRecord
-from tasks.run_identity import identity
 from tasks.text_catalog import TextCatalog
 
 VERSIONS = ("torch", "torchvision", "open_clip_torch", "timm", "numpy", "pyarrow", "pillow")
@@ -81,6 +79,10 @@ def begin_run(home: Path, catalog_path: Path, pool: PoolRecord) -> Run:
     Raises:
         RunMismatch: it was begun with other versions, threads or device; names each with both values.
     """
+    # With torch, which takes seconds; who only reads a run does without.
+    from mgd_core.determinism import environment
+    from tasks.run_identity import identity
+
     catalog = load_catalog(catalog_path)
     content = identity(catalog, Path(home))
     name = f"{catalog.name}-{digest([content, pool.samples_digest])[:8]}"
