@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from flows.commands import whole
+from flows.commands import count, home, whole
 from flows.commands.attributing import add_attribute
 from flows.commands.census import add_census
 from flows.commands.evaluating import add_evaluate
@@ -20,7 +20,7 @@ from flows.commands.scheduling import add_schedule
 from flows.commands.smoothness import add_smoothness
 from flows.commands.submitting import add_submit_folder
 from flows.commands.subset import add_subset
-from mgd_core.errors import UserError
+from flows.explanations import explanation
 
 DESCRIPTION = """\
 Curate image-text training data by metagradient descent: train, take the exact gradient of a target loss with
@@ -48,14 +48,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 0
-    except (UserError, OSError, ImportError) as error:
-        if os.environ.get("MGD_TRACEBACK"):
+    except Exception as error:
+        told = explanation(error)
+        if told is None:
+            print(BUG, file=sys.stderr)
+        if told is None or os.environ.get("MGD_TRACEBACK"):
             raise
-        print(f"mgd: {error}", file=sys.stderr)
+        print(f"mgd: {told}", file=sys.stderr)
         return 1
-    except Exception:
-        print(BUG, file=sys.stderr)
-        raise
 
 
 def parser() -> argparse.ArgumentParser:
@@ -89,9 +89,8 @@ def _command(
     made: argparse.ArgumentParser = commands.add_parser(
         name, help=text.split("\n")[0], description=text, formatter_class=_Raw
     )
-    home = Path(os.environ.get("MGD_HOME", "runs"))
     text = "directory of all runs, pools and tables (default: %(default)s)"
-    made.add_argument("--home", type=Path, default=home, help=text)
+    made.add_argument("--home", type=home, default=os.environ.get("MGD_HOME") or "runs", help=text)
     made.set_defaults(run=run)
     return made
 
@@ -119,7 +118,7 @@ def _read_parsers(commands: argparse._SubParsersAction) -> None:
     made.add_argument("query", nargs="?", help='for instance "select * from comparison"')
     made.add_argument("--run", dest="run_id", help="run to ask, or 'all' (default: the latest)")
     made.add_argument("--format", choices=("table", "csv", "json"), default="table")
-    made.add_argument("--limit", type=int, help="most rows shown (default: 50 of a table, all of csv and json)")
+    made.add_argument("--limit", type=count, help="most rows shown (default: 50 of a table, all of csv and json)")
     made = _command(commands, "runs", _runs, "list the runs of this home, newest first")
     made = _command(commands, "report", _report, "write a run's report again and say where it is")
     made.add_argument("--run", dest="run_id", help="run (default: the latest)")
@@ -139,9 +138,9 @@ def _export_parser(commands: argparse._SubParsersAction) -> None:
     made.add_argument("--format", choices=("datacomp", "parquet", "jsonl", "webdataset"), required=True)
     made.add_argument("--out", type=Path, help="file or directory to write (default: in the run's directory)")
     made.add_argument("--run", dest="run_id", help="run (default: the latest)")
-    made.add_argument("--round", type=int, help="round whose counts to take (default: the chosen one)")
+    made.add_argument("--round", type=count, help="round whose counts to take (default: the chosen one)")
     made.add_argument("--shard-size", type=whole, default=10_000, help="samples a shard (webdataset)")
-    made.add_argument("--seed", type=int, default=0, help="seed of the shuffle (webdataset)")
+    made.add_argument("--seed", type=count, default=0, help="seed of the shuffle (webdataset)")
     made.add_argument("--overwrite", action="store_true", help="replace another export in --out (webdataset)")
 
 

@@ -55,7 +55,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     """A TOML file as it is; raises CatalogError where it is none."""
     try:
         return tomllib.loads(path.read_text())
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise CatalogError(f"{path}: not valid TOML: {error}") from None
 
 

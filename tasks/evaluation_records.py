@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from tasks.artefacts import digest, publish_bytes, publish_json, read_json
+from tasks.artefacts import digest, publish_bytes, publish_json, read_json, reading
 from tasks.datacomp import aggregates, tasks
 from tasks.encoders import Encoder
 from tasks.eval_samples import EvalSetError
@@ -55,8 +55,8 @@ def evaluate_sets(
             raise EvalSetError(f"{one.url} and {twin.url} are both of task {one.key!r}; name one of them")
     for one in found:
         _evaluate(one, encoder, out, batch, reader, any_size)
-    records = [read_json(path) for path in sorted((out / "tasks").glob("*.json"))]
-    done = [Evaluation(**record["evaluation"]) for record in records if record["model"] == encoder.identity]
+    read = [_evaluation(path, encoder.identity) for path in sorted((out / "tasks").glob("*.json"))]
+    done = [one for one in read if one is not None]
     place = {key: number for number, key in enumerate(tasks())}
     done.sort(key=lambda one: (place.get(one.key, len(place)), one.key))
     write_results(out / RESULTS, done)
@@ -113,6 +113,13 @@ def format_evaluations(done: Sequence[Evaluation]) -> str:
     else:
         lines += ["", f"{len(scores)} of DataComp's {len(wanted)} tasks: its averages need all of them"]
     return "\n".join(lines)
+
+
+def _evaluation(path: Path, model: str) -> Evaluation | None:
+    """What a record says of a model; None where it is of another."""
+    with reading(path):
+        record = read_json(path)
+        return Evaluation(**record["evaluation"]) if record["model"] == model else None
 
 
 def _evaluate(found: EvalSet, encoder: Encoder, out: Path, batch: int, reader: Reader, any_size: bool) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mgd_core.errors import UserError
-from tasks.artefacts import digest, publish_bytes, publish_json, read_json
+from tasks.artefacts import digest, publish_bytes, publish_json, read_json, reading
 from tasks.catalog import BaseCatalog, kind_of, load_catalog
 from tasks.pools import PoolRecord
 from tasks.text_catalog import TextCatalog
@@ -59,8 +59,10 @@ class Run:
     @classmethod
     def load(cls, directory: Path) -> Run:
         """Open a run that was begun."""
-        record = read_json(Path(directory) / "run.json")
-        return cls(Path(directory), kind_of(record["catalog"]["model"]).model_validate(record["catalog"]), record)
+        record = read_json(path := Path(directory) / "run.json")
+        with reading(path):
+            catalog = kind_of(record["catalog"]["model"]).model_validate(record["catalog"])
+        return cls(Path(directory), catalog, record)
 
     def work(self, *parts: str) -> Path:
         """A path below the run's work directory."""

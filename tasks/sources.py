@@ -16,7 +16,7 @@ from braceexpand import braceexpand
 from pydantic import BaseModel, ConfigDict
 
 from mgd_core.errors import UserError
-from tasks.artefacts import publish_json, read_json
+from tasks.artefacts import publish_json, read_json, reading
 from tasks.remote_cache import ShardCache
 from tasks.remote_files import Reader
 from tasks.remotes import RemoteOptions, address, file_info, list_files, patiently, store_of
@@ -146,7 +146,8 @@ def reader_of(directory: str | Path) -> Reader:
 @lru_cache(maxsize=64)
 def _read_source(path: Path, stamp: int) -> PoolSource:
     del stamp  # makes a changed file another entry
-    return PoolSource.model_validate(read_json(path))
+    with reading(path):
+        return PoolSource.model_validate(read_json(path))
 
 
 def _the_file(pattern: str, path: str, options: RemoteOptions | None) -> list[str]:

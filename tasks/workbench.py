@@ -29,6 +29,7 @@ from tasks.catalog import BaseCatalog
 from tasks.pools import PoolRecord, load_pool
 from tasks.runs import Run
 from tasks.uids import Bytes16
+from tasks.units import PoolError
 
 Counts = npt.NDArray[np.int64]
 Ids = npt.NDArray[np.int64]
@@ -134,7 +135,7 @@ def _workbench(directory: Path) -> Workbench:
     run = Run.load(directory)
     pool = load_pool(run.pool_directory)
     if pool is None:
-        raise FileNotFoundError(f"the pool of run {run.id} is gone from {run.pool_directory}; run `mgd curate` again")
+        raise PoolError(f"the pool of run {run.id} is gone from {run.pool_directory}; run `mgd curate` again")
     return open_pairs(run, pool) if isinstance(run.catalog, Catalog) else open_texts(run, pool)
 
 

@@ -23,17 +23,54 @@ def flow_session(home: Path) -> Iterator[str]:
             yield url
 
 
-def whole(text: str) -> int:
-    """An argument that is a whole number from 1 on."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
-    return int(text)
+LARGEST = 2**31 - 1
+"""Of whole numbers: what any machine, table and generator takes."""
+
+
+def whole_from(first: int, why: str = "") -> Callable[[str], int]:
+    """The type of an argument that is a whole number from ``first`` on; ``why`` follows when it is not."""
+
+    def read(text: str) -> int:
+        value = int(text) if text.isascii() and text.isdecimal() and len(text) <= 10 else -1
+        if not first <= value <= LARGEST:
+            told = f"{text!r} is not a whole number from {first} to {LARGEST}{f': {why}' if why else ''}"
+            raise argparse.ArgumentTypeError(told)
+        return value
+
+    return read
+
+
+whole, count = whole_from(1), whole_from(0)
+
+
+def home(text: str) -> Path:
+    """An argument that is a home: a directory, or a place where one can be made."""
+    path = Path(text)
+    try:
+        path.resolve()  # RuntimeError where links lead in a circle
+        there = next(place for place in (path, *path.absolute().parents) if place.exists() or place.is_symlink())
+    except (OSError, RuntimeError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no place for a home: {error}") from None
+    if not there.is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is no place for a home: {there} is not a directory")
+    return path
+
+
+def positive(text: str) -> float:
+    """An argument that is a number above 0, and no more than a thousand."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value <= 1000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0 and up to 1000, such as 0.1")
+    return value
 
 
 def budget(text: str) -> int | float:
     """An argument that is a number of samples (12), or a share of them (0.1)."""
     if text.isdecimal():
-        return int(text)
+        return count(text)
     try:
         share = float(text)
     except ValueError:

@@ -33,11 +33,12 @@ def _run(options: argparse.Namespace) -> int:
         from flows.census import run_census
 
         directory = run_census(options.catalog, home)
-    from tasks.artefacts import read_json
+    from tasks.artefacts import read_json, reading
     from tasks.census import CensusRecord
     from tasks.census_page import format_census
 
-    record = CensusRecord(**read_json(directory / "census.json"))
+    with reading(directory / "census.json"):
+        record = CensusRecord(**read_json(directory / "census.json"))
     print(format_census(record))
     print(f"\npage    {directory / 'census.html'}\ntables  {directory}/*.parquet")
     if not record.within_budget:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from flows.commands import Make, whole
+from flows.commands import Make, count, whole
 
 SUBSETS = ("mgd", "everything", "random", "loss_filter", "clip_filter", "oracle")
 TEXT = """evaluate a model, zero-shot, on sets in clip_benchmark's WebDataset form
@@ -25,7 +25,7 @@ def add_evaluate(make: Make) -> None:
     text = "which subset of the run (default: mgd, the chosen one)"
     made.add_argument("--subset", choices=SUBSETS, default="mgd", help=text)
     text = "seed of the training (default: the first of the catalog's comparison.seeds)"
-    made.add_argument("--seed", type=int, help=text)
+    made.add_argument("--seed", type=count, help=text)
     made.add_argument("--checkpoint", type=Path, help="a state dict of open_clip instead of a run, say epoch_latest.pt")
     text = "the checkpoint's model: a name that open_clip knows (ViT-B-32) or a model config (JSON)"
     made.add_argument("--model", help=text)

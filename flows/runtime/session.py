@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from flows.runtime.environment import external_api_url, prepare_environment
 from flows.runtime.locks import exclusive, try_lock
 from flows.runtime.server import ensure_server
+from mgd_core.errors import UserError
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -28,6 +29,11 @@ PID_LABEL = "mgd.pid"
 _PAGE = 200  # flow runs a request; Prefect's own limit
 SENDING_SECONDS = 5.0  # for the queues of logs and events at the end of a session
 
+
+class NoServer(UserError, ConnectionError):
+    """No Prefect server answers where the user says that there is one."""
+
+
 _session: ContextVar[str | None] = ContextVar("mgd_session", default=None)
 
 
@@ -36,7 +42,7 @@ def prefect_session(home: Path) -> Iterator[str]:
     """Run flows inside: on the server of ``PREFECT_API_URL`` if it is set, else on the home's own.
 
     Yields the API address. Flow heartbeats are off (joining their thread costs 1 s at the end of each flow
-    run). Raises ServerError if our own server does not start, ConnectionError if the user's does not answer.
+    run). Raises ServerError if our own server does not start, NoServer if the user's does not answer.
     """
     prepare_environment(home)
     external = external_api_url()
@@ -174,7 +180,7 @@ def _crash(client: "SyncPrefectClient", run: "FlowRun") -> None:
 def _check_answer(client: "SyncPrefectClient", url: str) -> None:
     problem = client.api_healthcheck()
     if problem is not None:
-        raise ConnectionError(
+        raise NoServer(
             f"PREFECT_API_URL is {url}, and no Prefect server answers there ({problem!r}). "
             "Start that server, or unset the variable to let mgd run its own."
         )
