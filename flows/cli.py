@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from flows.commands import count, home, whole
+from flows.commands import count, home, named, whole
 from flows.commands.attributing import add_attribute
 from flows.commands.census import add_census
 from flows.commands.evaluating import add_evaluate
@@ -116,12 +116,12 @@ def _read_parsers(commands: argparse._SubParsersAction) -> None:
         "there is, `select * from columns` what each\ncolumn means.",
     )
     made.add_argument("query", nargs="?", help='for instance "select * from comparison"')
-    made.add_argument("--run", dest="run_id", help="run to ask, or 'all' (default: the latest)")
+    made.add_argument("--run", dest="run_id", type=named, help="run to ask, or 'all' (default: the latest)")
     made.add_argument("--format", choices=("table", "csv", "json"), default="table")
     made.add_argument("--limit", type=count, help="most rows shown (default: 50 of a table, all of csv and json)")
     made = _command(commands, "runs", _runs, "list the runs of this home, newest first")
     made = _command(commands, "report", _report, "write a run's report again and say where it is")
-    made.add_argument("--run", dest="run_id", help="run (default: the latest)")
+    made.add_argument("--run", dest="run_id", type=named, help="run (default: the latest)")
 
 
 def _export_parser(commands: argparse._SubParsersAction) -> None:
@@ -137,7 +137,7 @@ def _export_parser(commands: argparse._SubParsersAction) -> None:
     )
     made.add_argument("--format", choices=("datacomp", "parquet", "jsonl", "webdataset"), required=True)
     made.add_argument("--out", type=Path, help="file or directory to write (default: in the run's directory)")
-    made.add_argument("--run", dest="run_id", help="run (default: the latest)")
+    made.add_argument("--run", dest="run_id", type=named, help="run (default: the latest)")
     made.add_argument("--round", type=count, help="round whose counts to take (default: the chosen one)")
     made.add_argument("--shard-size", type=whole, default=10_000, help="samples a shard (webdataset)")
     made.add_argument("--seed", type=count, default=0, help="seed of the shuffle (webdataset)")
@@ -212,11 +212,12 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from flows.runtime.session import prefect_session
+    from flows.runtime.session import check_schedule, prefect_session
     from tasks.catalog import find_catalog, load_catalog
 
     load_catalog(find_catalog(options.catalog))
     home = options.home.resolve()
+    check_schedule(home, options.cron)
     with prefect_session(home):
         from flows.curate import curate
 

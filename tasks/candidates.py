@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
-import pyarrow.parquet as pq
 
 from mgd_core.errors import UserError
 from tasks.artefacts import digest, file_digest
+from tasks.foreign_parquet import parquet_columns
 from tasks.pool_records import PoolRecord
 from tasks.queries import connect
+from tasks.remote_files import Reader
 from tasks.scratch import scratch
 
 MEMORY = "3GiB"
@@ -71,7 +72,7 @@ def metadata_candidates(home: Path, paths: Sequence[Path]) -> Iterator[Candidate
     if not files:
         raise CandidatesError(f"no *.parquet in {', '.join(map(str, paths))}")
     for file in files:
-        if "uid" not in (names := pq.read_schema(file).names):
+        if "uid" not in (names := parquet_columns(str(file), Reader())):
             raise CandidatesError(f"{file}: no column uid, only {', '.join(names)}; this is not DataComp's metadata")
     with closing_connection(duckdb.connect(":memory:", config=SETTINGS), home) as connection:
         uid = "lpad(lower(replace(uid::VARCHAR, '-', '')), 32, '0')::UUID AS uid"

@@ -137,7 +137,7 @@ def load_filters(directory: Path = FILTERS) -> dict[str, Filter]:
 def load_filter(path: str | Path) -> Filter:
     """The filter in a file; raises FilterError naming the line that is amiss."""
     path = Path(path)
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     count = next((i for i, line in enumerate(lines) if line.strip() and not line.startswith("--")), len(lines))
     header, query = lines[:count], "\n".join(lines[count:]).strip().removesuffix(";")
     told, parameters, groups = [], {}, []

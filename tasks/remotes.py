@@ -160,8 +160,8 @@ def patiently(url: str, what: str, options: RemoteOptions | None, call: Callable
                 if isinstance(error, (OSError, *LASTING)):
                     raise
                 raise RemoteFault(  # what botocore and aiohttp call it
-                    f"{url}: could not {what}: {type(error).__name__}: {error}. Asking again would be in vain: check the "
-                    "address, and the keys that it wants"
+                    f"{url}: could not {what}: {type(error).__name__}: {error}. Asking again would be in vain: check "
+                    "the address, and the keys that it wants"
                 ) from error
             if attempt == options.attempts:
                 raise RemoteFault(

@@ -48,7 +48,7 @@ class Vocabulary:
         strange = (self.ids[compact] != raw).any(1)
         if strange.any():
             text = texts[int(strange.argmax())]
-            raise StrangeText(f"the text {text!r} has tokens that neither the pool nor the tasks had when the run began")
+            raise StrangeText(f"the text {text!r} has tokens that neither pool nor tasks had when the run began")
         return torch.from_numpy(compact)
 
     def known_tokens(self, texts: Sequence[str]) -> tuple[Tensor, int]:

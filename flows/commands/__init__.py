@@ -43,6 +43,13 @@ def whole_from(first: int, why: str = "") -> Callable[[str], int]:
 whole, count = whole_from(1), whole_from(0)
 
 
+def named(text: str) -> str:
+    """An argument that is a name, of a run say: not empty."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("an empty name; leave the option out for the latest")
+    return text
+
+
 def home(text: str) -> Path:
     """An argument that is a home: a directory, or a place where one can be made."""
     path = Path(text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from flows.commands import Make, flow_session
+from flows.commands import Make, flow_session, named
 
 ATTRIBUTE = """influence of every training sample on named outputs of a study's classifier
 
@@ -28,7 +28,7 @@ def add_attribute(make: Make) -> None:
     made.add_argument("--validate", action="store_true", help="train again without random subsets")
     made = make("predict", _predict, PREDICT)
     made.add_argument("query", help="SQL that selects the samples to drop: a column uid")
-    made.add_argument("--run", dest="run_id", help="study to ask (default: the latest)")
+    made.add_argument("--run", dest="run_id", type=named, help="study to ask (default: the latest)")
     made.add_argument("--train", action="store_true", help="also train without them: the true change")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from flows.commands import Make, count, whole
+from flows.commands import Make, count, named, whole
 
 SUBSETS = ("mgd", "everything", "random", "loss_filter", "clip_filter", "oracle")
 TEXT = """evaluate a model, zero-shot, on sets in clip_benchmark's WebDataset form
@@ -21,7 +21,7 @@ def add_evaluate(make: Make) -> None:
     """Add the command's parser."""
     made = make("evaluate", _run, TEXT)
     made.add_argument("sets", nargs="+", help="a set, or a folder of sets; a path or any fsspec URL")
-    made.add_argument("--run", dest="run_id", help="run whose subset is evaluated (default: the latest)")
+    made.add_argument("--run", dest="run_id", type=named, help="run whose subset is evaluated (default: the latest)")
     text = "which subset of the run (default: mgd, the chosen one)"
     made.add_argument("--subset", choices=SUBSETS, default="mgd", help=text)
     text = "seed of the training (default: the first of the catalog's comparison.seeds)"

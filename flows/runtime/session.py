@@ -30,6 +30,10 @@ _PAGE = 200  # flow runs a request; Prefect's own limit
 SENDING_SECONDS = 5.0  # for the queues of logs and events at the end of a session
 
 
+class ScheduleError(UserError, ValueError):
+    """When to run cannot be understood."""
+
+
 class NoServer(UserError, ConnectionError):
     """No Prefect server answers where the user says that there is one."""
 
@@ -60,6 +64,20 @@ def prefect_session(home: Path) -> Iterator[str]:
                 yield url
             finally:
                 _send_what_is_queued()
+
+
+def check_schedule(home: Path, cron: str) -> None:
+    """Raise ScheduleError unless ``cron`` is a schedule that Prefect can follow."""
+    prepare_environment(home)
+    from prefect.client.schemas.schedules import CronSchedule
+
+    try:
+        CronSchedule(cron=cron)
+    except ValueError as error:
+        raise ScheduleError(
+            f"--cron {cron!r} is no schedule: it takes five fields (minute, hour, day, month, day of the week), "
+            'for instance "0 3 * * *": every night at three'
+        ) from error
 
 
 def _send_what_is_queued() -> None:
