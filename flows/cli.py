@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from flows.commands import count, home, named, whole
+from flows.commands import count, flow_session, home, named, shipped, whole
 from flows.commands.attributing import add_attribute
 from flows.commands.census import add_census
 from flows.commands.evaluating import add_evaluate
@@ -21,12 +21,16 @@ from flows.commands.smoothness import add_smoothness
 from flows.commands.submitting import add_submit_folder
 from flows.commands.subset import add_subset
 from flows.explanations import explanation
+from flows.runtime import history_lost
 
 DESCRIPTION = """\
 Curate image-text training data by metagradient descent: train, take the exact gradient of a target loss with
 respect to every sample's weight, drop what hurts and repeat what helps, round after round."""
 
-EPILOG = """\
+EPILOG = f"""\
+catalogs that come with mgd: {shipped()}
+studies (attribute, schedule, poison): {shipped("studies")}
+
 a first session:
   mgd curate fashion                      curate the pool that comes with mgd; prints a table, writes a report
   mgd sql "select * from comparison"      ask the result anything, in SQL
@@ -40,7 +44,15 @@ BUG = "mgd: this is a bug of mgd, not a mistake of yours; please report it with 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status. A user's mistake ends as one message, not as a traceback."""
-    options = parser().parse_args(arguments)
+    status = _run(parser().parse_args(arguments))
+    if arguments is None and history_lost():
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(status)  # or Prefect's threads would look for the dead server, minutes long
+    return status
+
+
+def _run(options: argparse.Namespace) -> int:
     try:
         return int(options.run(options) or 0)
     except KeyboardInterrupt:
@@ -104,7 +116,7 @@ def _curate_parser(commands: argparse._SubParsersAction) -> None:
         "compares its subset with rivals at equal\nsamples seen, and writes a report. Stopped or killed, the same "
         "command goes on where it was.",
     )
-    made.add_argument("catalog", help="a TOML file, or the name of a catalog that comes with mgd: fashion, emoji")
+    made.add_argument("catalog", help=f"a TOML file, or the name of a catalog that comes with mgd: {shipped()}")
 
 
 def _read_parsers(commands: argparse._SubParsersAction) -> None:
@@ -147,7 +159,7 @@ def _export_parser(commands: argparse._SubParsersAction) -> None:
 def _serve_parsers(commands: argparse._SubParsersAction) -> None:
     text = "curate a catalog on a schedule, until stopped (on your Prefect, see PREFECT_API_URL)"
     made = _command(commands, "serve", _serve, text)
-    made.add_argument("catalog", help="a TOML file or the name of a catalog")
+    made.add_argument("catalog", help=f"a TOML file, or the name of a catalog that comes with mgd: {shipped()}")
     made.add_argument("--cron", required=True, help='five fields, for instance "0 3 * * *": every night at three (UTC)')
     text = "the local Prefect server of this home: is it up, where is its page, stop it"
     made = _command(commands, "server", _server, text)
@@ -158,16 +170,12 @@ def _curate(options: argparse.Namespace) -> int:
     from tasks.catalog import check_sources, find_catalog, load_catalog
 
     check_sources(load_catalog(find_catalog(options.catalog)))  # mistakes are told before anything starts
-    from flows.runtime.session import prefect_session
+    from tasks.reports import format_result_table, result_table
 
-    with prefect_session(options.home.resolve()) as url:
-        from flows.console import shown_progress
+    with flow_session(options.home.resolve()):
         from flows.curate import run_curate
-        from tasks.reports import format_result_table, result_table
 
-        print(f"Prefect: {url.removesuffix('/api')}", file=sys.stderr)
-        with shown_progress():
-            directory = run_curate(options.catalog, options.home.resolve())
+        directory = run_curate(options.catalog, options.home.resolve())
     print(format_result_table(result_table(options.home.resolve(), directory.name)))
     print(f"\nreport  {directory / 'report.html'}\nsubset  {directory / 'subset.npy'}")
     print(f"ask     mgd sql --home {options.home}")
@@ -194,10 +202,10 @@ def _runs(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from tasks.listing import latest_run
+    from tasks.listing import readable_run
     from tasks.reports import write_report
 
-    print(write_report(options.home, options.run_id or latest_run(options.home)))
+    print(write_report(options.home, readable_run(options.home, options.run_id)))
     return 0
 
 
@@ -227,7 +235,7 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def _server(options: argparse.Namespace) -> int:
-    from flows.runtime.server import ensure_server, server_status, stop_server
+    from flows.runtime.server import ensure_server, format_status, server_status, stop_server
 
     home = options.home.resolve()
     if options.action == "stop":
@@ -235,7 +243,7 @@ def _server(options: argparse.Namespace) -> int:
     elif options.action == "start":
         print(ensure_server(home).removesuffix("/api"))
     else:
-        print(server_status(home))
+        print(format_status(server_status(home)))
     return 0
 
 

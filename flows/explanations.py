@@ -74,8 +74,6 @@ def _path_in_hand(error: OSError) -> str:
 def _machine(error: OSError) -> str:
     where = str(error.filename2 or error.filename or _path_in_hand(error))  # of two, the one that was to be made
     if error.errno is None:  # a library's own: PIL, Arrow
-        return (
-            f"{where}: {error}. What was read is damaged or of another kind; MGD_TRACEBACK=1 shows which step read it"
-        )
+        return f"{where}: {error}. It is damaged, or of another kind; MGD_TRACEBACK=1 shows which step read it"
     told = MACHINE.get(error.errno, f"{error.strerror}. MGD_TRACEBACK=1 shows what was tried")
     return f"{where}: {told}" if where else f"{error.strerror}: {told}"

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from mgd_core.actions import Plan
 from mgd_core.planning import Forecast
 from tasks.plans import alternatives, forecast_of, plan_of
-from tasks.progress import say
+from tasks.progress import begin, counted, say
 from tasks.rounds import first_counts, probe_steps_of
 from tasks.step_costs import measure
 from tasks.tables import files, publish
@@ -22,8 +22,10 @@ def prepare(directory: Path) -> None:
     Raises:
         NondeterminismError: the same step, run twice, gave different bits.
     """
+    begin("read the pool and the targets")
     with opened(directory) as bench:
         publish_pool(bench)
+        begin("measure a training step and a reverse step")
         plan = plan_of(bench)
         say(_forecast(bench, plan))
         say(f"each differentiated round: {forecast_of(bench, plan)}")
@@ -31,6 +33,7 @@ def prepare(directory: Path) -> None:
 
 def describe_plans(directory: Path) -> str:
     """The run's plan and what other plans would cost, as a table for a terminal."""
+    begin("read the pool, and measure a step of the recipe")
     with opened(directory) as bench:
         own = forecast_of(bench, plan_of(bench))
         others = [one for one in alternatives(bench) if one.plan != own.plan]
@@ -64,19 +67,30 @@ def publish_pool(bench: Workbench) -> None:
 
 
 def _forecast(bench: Workbench, plan: Plan) -> str:
-    """One sentence on what the run will cost, in steps and minutes."""
+    """One sentence on what is left of the run, in steps and minutes."""
     catalog, costs = bench.catalog, measure(bench)
     descent, learner, step, reverse = catalog.descent, catalog.learner, costs.step, costs.reverse
-    candidates = descent.p * len(bench) * len(probe_steps_of(descent)) * descent.rounds
-    trainings = descent.rounds + 1 + len(catalog.comparison.subsets) * len(catalog.comparison.seeds)
-    again = descent.rounds * (plan.advances - plan.steps + 1)
-    reversed_steps = descent.rounds * plan.steps
-    steps = trainings * learner.steps + again
+    rounds, rivals = _left(bench)
+    differentiated = min(rounds, descent.rounds)  # the last round only trains
+    candidates = descent.p * len(bench) * len(probe_steps_of(descent)) * differentiated
+    again, reversed_steps = differentiated * (plan.advances - plan.steps + 1), differentiated * plan.steps
     # A probe is a forward-mode pass: about the matrix products of a training step for the same rows.
+    steps = (rounds + rivals) * learner.steps + again
     seconds = steps * step + reversed_steps * reverse + candidates / learner.batch * step
+    if not rounds + rivals:
+        return f"{len(bench):,} samples; every round and training of the comparison is done"
+    done = descent.rounds + 1 - rounds
     return (
-        f"{len(bench):,} samples; {descent.rounds} rounds: {trainings} trainings of {learner.steps} steps "
-        f"({step:.3f} s each), {again} replayed, {reversed_steps} reverse steps ({reverse:.3f} s each), "
-        f"{candidates:,.0f} probes. About {seconds / 60:.1f} "
-        "minutes from nothing; finished parts are not run again."
+        f"{len(bench):,} samples; {counted(descent.rounds, 'round')}{f', {done} done' if done else ''}: "
+        f"{counted(rounds + rivals, 'training')} of {counted(learner.steps, 'step')} ({step:.3f} s each), {again} "
+        f"replayed, {counted(reversed_steps, 'reverse step')} ({reverse:.3f} s each), {candidates:,.0f} probes. "
+        f"About {seconds / 60:.1f} minutes {'are left' if done else 'from nothing'}; finished parts are not run again."
     )
+
+
+def _left(bench: Workbench) -> tuple[int, int]:
+    """Rounds, the last evaluation among them, and trainings of the comparison, that have no record yet."""
+    run, catalog = bench.run, bench.catalog
+    rounds = catalog.descent.rounds + 1 - len(files(run.home, run.id, "rounds"))
+    wanted = [f"{subset}-{seed}.json" for subset in catalog.comparison.subsets for seed in catalog.comparison.seeds]
+    return max(0, rounds), sum(not run.work("comparison", name).exists() for name in wanted)

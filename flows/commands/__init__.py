@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tasks.progress import begin, say
+
 Make = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
 """Adds a command: its name, what runs it, and what it says of itself."""
 
@@ -14,15 +16,21 @@ Make = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.Argume
 @contextmanager
 def flow_session(home: Path) -> Iterator[str]:
     """Where flows may be imported and run: a Prefect server, whose API's address it gives, and progress shown."""
+    from flows.console import shown_progress
     from flows.runtime.session import prefect_session
 
-    with prefect_session(home) as url:
-        from flows.console import shown_progress
+    with shown_progress(), prefect_session(home) as url:
+        say(f"Prefect: {url.removesuffix('/api')}")
+        begin("load the flow")
+        yield url
 
-        with shown_progress():
-            yield url
+
+def shipped(folder: str = "") -> str:
+    """Names of the catalogs that come with mgd, or of those in a folder of theirs."""
+    return ", ".join(sorted(path.stem for path in (CATALOGS / folder).glob("*.toml")))
 
 
+CATALOGS = Path(__file__).parents[2] / "catalogs"
 LARGEST = 2**31 - 1
 """Of whole numbers: what any machine, table and generator takes."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from flows.commands import Make, flow_session, named
+from flows.commands import Make, flow_session, named, shipped
 
 ATTRIBUTE = """influence of every training sample on named outputs of a study's classifier
 
@@ -24,7 +24,7 @@ The samples are those of a query with a column uid over the tables of `mgd attri
 def add_attribute(make: Make) -> None:
     """Add the parsers of both commands."""
     made = make("attribute", _attribute, ATTRIBUTE)
-    made.add_argument("study", help="a TOML file, or the name of a study that comes with mgd: fashion")
+    made.add_argument("study", help=f"a TOML file, or the name of a study that comes with mgd: {shipped('studies')}")
     made.add_argument("--validate", action="store_true", help="train again without random subsets")
     made = make("predict", _predict, PREDICT)
     made.add_argument("query", help="SQL that selects the samples to drop: a column uid")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from flows.commands import Make, flow_session
+from flows.commands import Make, flow_session, shipped
 
 OVER = 3
 """Exit status of a census that found more than the catalog allows; 1 is any failure to take it."""
@@ -21,7 +21,7 @@ census.limits)."""
 def add_census(make: Make) -> None:
     """Add the command's parser."""
     made = make("census", _run, TEXT)
-    made.add_argument("catalog", help="a TOML file, or the name of a catalog that comes with mgd")
+    made.add_argument("catalog", help=f"a TOML file, or the name of a catalog that comes with mgd: {shipped()}")
 
 
 def _run(options: argparse.Namespace) -> int:

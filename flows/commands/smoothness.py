@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from flows.commands import Make, flow_session, positive, whole_from
+from flows.commands import Make, flow_session, positive, shipped, whole_from
 
 BELOW = 3
 """Exit status where the recipe is below the catalog's bar; 1 is any failure to measure it."""
@@ -32,7 +32,7 @@ learning_rate = [5e-4, 2e-3]"""
 def add_smoothness(make: Make) -> None:
     """Add the command's parser."""
     made = make("smoothness", _run, TEXT)
-    made.add_argument("catalog", help="a TOML file, or the name of a catalog that comes with mgd")
+    made.add_argument("catalog", help=f"a TOML file, or the name of a catalog that comes with mgd: {shipped()}")
     text = "random directions, at least 2 (default: the catalog's smoothness.directions)"
     few = "one direction says nothing of the spread"
     made.add_argument("--directions", type=whole_from(2, few), help=text)

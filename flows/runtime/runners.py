@@ -7,9 +7,11 @@ Ray assigns devices and is the one to take on a cluster; Dask does not set ``CUD
 
 import importlib
 import os
+from functools import wraps
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
+from flows.runtime.session import server_answers
 from mgd_core.errors import UserError
 
 if TYPE_CHECKING:
@@ -66,8 +68,23 @@ class RunnerOptions(Protocol):
 
 
 def run_flow(flow: "Flow[..., str]", options: RunnerOptions, *arguments: object, **named: object) -> str:
-    """Run `flow` in this process with the task runner that `options` ask for; returns what the flow does."""
-    return flow.with_options(task_runner=make_runner(options.runner, options.workers))(*arguments, **named)
+    """Run `flow` in this process with the task runner that `options` ask for; returns what the flow does, also where
+    Prefect could not tell its server so: a server that died takes its history with it, not our results."""
+    made = flow.with_options(task_runner=make_runner(options.runner, options.workers))
+    work, done = made.fn, []
+
+    @wraps(work)
+    def kept(*inputs: object, **more: object) -> str:
+        done.append(work(*inputs, **more))
+        return done[0]
+
+    made.fn = kept
+    try:
+        return made(*arguments, **named)
+    except Exception:
+        if done and not server_answers():
+            return done[0]
+        raise
 
 
 def _integration(name: str) -> ModuleType:

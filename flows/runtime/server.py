@@ -102,6 +102,17 @@ def server_status(home: Path) -> ServerStatus:
     return ServerStatus(running=_answers(record.url, base), url=record.url, pid=record.pid, log=log)
 
 
+def format_status(status: ServerStatus) -> str:
+    """A status for the terminal."""
+    if status.url is None:
+        told = "no local server is running here; a command that needs one starts it"
+    elif status.running:
+        told = f"running at {status.url.removesuffix('/api')} (process {status.pid})"
+    else:
+        told = f"process {status.pid} runs and does not answer at {status.url}: end it with `mgd server stop`"
+    return told + (f"\nlog  {status.log}" if status.log.exists() else "")
+
+
 def process_start(pid: int) -> str | None:
     """Boot id and start time (clock ticks since boot) of a process; None if there is none, or only a zombie.
 
