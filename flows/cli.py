@@ -170,13 +170,17 @@ def _curate(options: argparse.Namespace) -> int:
     from tasks.catalog import check_sources, find_catalog, load_catalog
 
     check_sources(load_catalog(find_catalog(options.catalog)))  # mistakes are told before anything starts
+    from tasks.finished import finished_run
     from tasks.reports import format_result_table, result_table
 
-    with flow_session(options.home.resolve()):
-        from flows.curate import run_curate
+    home = options.home.resolve()
+    directory = finished_run(find_catalog(options.catalog), home)
+    if directory is None:
+        with flow_session(home):
+            from flows.curate import run_curate
 
-        directory = run_curate(options.catalog, options.home.resolve())
-    print(format_result_table(result_table(options.home.resolve(), directory.name)))
+            directory = run_curate(options.catalog, home)
+    print(format_result_table(result_table(home, directory.name)))
     print(f"\nreport  {directory / 'report.html'}\nsubset  {directory / 'subset.npy'}")
     print(f"ask     mgd sql --home {options.home}")
     return 0

@@ -20,6 +20,7 @@ from flows.runtime.session import record_session
 from flows.smoothness import gate
 from tasks import comparison, estimate, reports, rounds, selection, subsets
 from tasks.catalog import BaseCatalog, check_sources, find_catalog, load_catalog
+from tasks.finished import mark_finished
 from tasks.progress import announce, begin
 from tasks.runs import Run, begin_run
 
@@ -82,6 +83,7 @@ def curate(catalog: str, home: str = "runs") -> str:
     ]
     comparison.publish_evaluations(directory, [future.result() for future in compared], chosen)
     report(directory)
+    mark_finished(directory, options)
     return str(directory)
 
 

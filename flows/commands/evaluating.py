@@ -23,7 +23,7 @@ def add_evaluate(make: Make) -> None:
     made.add_argument("sets", nargs="+", help="a set, or a folder of sets; a path or any fsspec URL")
     made.add_argument("--run", dest="run_id", type=named, help="run whose subset is evaluated (default: the latest)")
     text = "which subset of the run (default: mgd, the chosen one)"
-    made.add_argument("--subset", choices=SUBSETS, default="mgd", help=text)
+    made.add_argument("--subset", choices=SUBSETS, help=text)
     text = "seed of the training (default: the first of the catalog's comparison.seeds)"
     made.add_argument("--seed", type=count, help=text)
     made.add_argument("--checkpoint", type=Path, help="a state dict of open_clip instead of a run, say epoch_latest.pt")
@@ -41,6 +41,11 @@ def _run(options: argparse.Namespace) -> int:
 
     if options.checkpoint and (options.run_id or not options.model):
         raise CheckpointError("--checkpoint takes --model (its architecture), and no --run")
+    idle = [name for name in ("subset", "seed") if getattr(options, name) is not None] if options.checkpoint else []
+    idle += [] if options.checkpoint or not options.model else ["model"]
+    if idle:
+        why = "is of a run, and a checkpoint is none" if options.checkpoint else "is of a --checkpoint"
+        raise CheckpointError(f"--{' and --'.join(idle)} {why}; leave it out")
     from flows.console import shown_progress
     from tasks.evaluation_records import RESULTS, format_evaluations
 
@@ -55,8 +60,10 @@ def _run(options: argparse.Namespace) -> int:
 def _subset(options: argparse.Namespace):  # type: ignore[no-untyped-def]  # torch is imported late: --help stays quick
     from flows.runtime.device import device_lock
     from tasks.comparison import subset_counts
+    from tasks.eval_sets import find_eval_sets
     from tasks.evaluation_records import evaluate_sets, evaluation_rows, publish_rows
     from tasks.listing import NoRun, chosen_round, latest_run, open_run
+    from tasks.progress import begin
     from tasks.remote_files import Reader
     from tasks.trained import run_encoder
     from tasks.workbench import opened
@@ -65,15 +72,19 @@ def _subset(options: argparse.Namespace):  # type: ignore[no-untyped-def]  # tor
     chosen = chosen_round(run)
     if chosen is None:
         raise NoRun(f"run {run.id} has chosen no round yet; finish it with `mgd curate`")
+    subset = options.subset or "mgd"
     own = {"target", "heldout", *run.catalog.tests}
+    reader = Reader(run.catalog.pool.remote)
+    for folder in options.sets:
+        find_eval_sets(folder, reader)  # one that is not there is told before anything is trained
     seed = run.catalog.comparison.seeds[0] if options.seed is None else options.seed
-    out = options.out or run.directory / "evaluation" / f"{options.subset}-{seed}"
+    out = options.out or run.directory / "evaluation" / f"{subset}-{seed}"
+    begin("read the run's pool and targets")
     with device_lock(run.home, run.catalog.runtime.device), opened(run.directory) as bench:
-        encoder = run_encoder(bench, subset_counts(bench, options.subset, seed, chosen), options.subset, seed)
-        reader = Reader(run.catalog.pool.remote)
+        encoder = run_encoder(bench, subset_counts(bench, subset, seed, chosen), subset, seed)
         done = evaluate_sets(options.sets, encoder, out, options.batch, reader, options.any_size, own)
     seen = run.catalog.learner.steps * run.catalog.learner.batch
-    publish_rows(run.home, run.id, chosen, evaluation_rows(done, options.subset, seed, seen))
+    publish_rows(run.home, run.id, chosen, evaluation_rows(done, subset, seed, seen))
     return done, out, run.id
 
 

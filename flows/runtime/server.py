@@ -63,7 +63,7 @@ class ServerStatus:
     log: Path
 
 
-def ensure_server(home: Path, *, timeout: float = 120.0, services: Mapping[str, str] = LEAN_SERVICES) -> str:
+def ensure_server(home: Path, *, timeout: float = 300.0, services: Mapping[str, str] = LEAN_SERVICES) -> str:
     """The API address of the home's server, which is started if it does not run.
 
     Waits up to `timeout` seconds for an answer. Raises ServerError with the end of the log otherwise.
