@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from tasks.artefacts import digest, publish_bytes, publish_json, read_json, reading
+from tasks.artefacts import digest, is_done, publish_bytes, publish_json, read_json, reading
 from tasks.datacomp import aggregates, tasks
 from tasks.encoders import Encoder
 from tasks.eval_samples import EvalSetError
@@ -26,6 +26,25 @@ from tasks.tables import files, publish, read
 
 VERSION = 1  # changes whenever equal models and sets would give other metrics than before
 RESULTS = "eval_results.jsonl"
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A model of which only the name is asked, because all that it is put to was evaluated before."""
+
+    identity: str
+
+    def pixels(self, image: Any) -> Any:
+        """Never asked."""
+        raise AssertionError("a model that was evaluated is not asked again")
+
+    images = texts = pixels
+
+
+def are_evaluated(urls: Sequence[str], identity: str, out: Path, batch: int, reader: Reader) -> bool:
+    """Whether a model was evaluated on every set in some folders (or on sets), whose files are as they were."""
+    found = [open_eval_set(url, reader=reader) for folder in urls for url in find_eval_sets(folder, reader)]
+    return all(is_done(_record_of(one, out), _key_of(one, identity, batch, reader)) for one in found)
 
 
 def evaluate_sets(
@@ -124,8 +143,15 @@ def _evaluation(path: Path, model: str) -> Evaluation | None:
 
 def _evaluate(found: EvalSet, encoder: Encoder, out: Path, batch: int, reader: Reader, any_size: bool) -> None:
     """Evaluate a set, unless its record says that it is done."""
-    path = out / "tasks" / f"{found.key.replace('/', '-')}.json"
-    key = digest([VERSION, encoder.identity, batch, found.identity(reader)])
-    if not (path.exists() and read_json(path).get("key") == key):
+    path, key = _record_of(found, out), _key_of(found, encoder.identity, batch, reader)
+    if not is_done(path, key):
         done = evaluate_set(found, encoder, batch, reader, any_size)
         publish_json(path, {"key": key, "model": encoder.identity, "evaluation": asdict(done)})
+
+
+def _record_of(found: EvalSet, out: Path) -> Path:
+    return out / "tasks" / f"{found.key.replace('/', '-')}.json"
+
+
+def _key_of(found: EvalSet, identity: str, batch: int, reader: Reader) -> str:
+    return digest([VERSION, identity, batch, found.identity(reader)])

@@ -17,6 +17,8 @@ from tasks.catalog_files import CatalogError
 from tasks.encoders import RunEncoder
 from tasks.pair_workbench import PairWorkbench, clip_of
 from tasks.progress import announce
+from tasks.runs import Run
+from tasks.tables import read
 from tasks.workbench import Counts, Workbench
 
 
@@ -39,6 +41,21 @@ def trained_parameters(bench: Workbench, counts: Counts, subset: str, seed: int,
     return final.theta
 
 
+def trained_identity(run: Run, subset: str, seed: int, round: int) -> str | None:
+    """What the model of a round's subset (``mgd``) is known by to evaluations; None: it is to be trained yet, or its
+    subset is another, whose counts a workbench has to make."""
+    record = run.work("trained", f"{subset}-{seed}.json")
+    if subset != "mgd" or not record.exists():
+        return None
+    counts = read(run.home, run.id, "counts", round)["count"].to_pylist()
+    key = run.key("trained", subset, seed, digest(counts))
+    return _identity(run, key) if is_done(record, key) else None
+
+
+def _identity(run: Run, key: str) -> str:
+    return digest([key, run.record["environment"], run.record["versions"]])
+
+
 def run_encoder(bench: Workbench, counts: Counts, subset: str, seed: int) -> RunEncoder:
     """The model of a subset as evaluation sees it."""
     theta = trained_parameters(bench, counts, subset, seed)
@@ -48,5 +65,4 @@ def run_encoder(bench: Workbench, counts: Counts, subset: str, seed: int) -> Run
     objective = clip_of(learner)
     size = int(bench.model_config["vision_cfg"]["image_size"])  # type: ignore[call-overload]
     key = read_json(bench.run.work("trained", f"{subset}-{seed}.json"))["key"]
-    identity = digest([key, bench.run.record["environment"], bench.run.record["versions"]])
-    return RunEncoder(objective, learner.layout.unflatten(theta), bench.vocabulary, size, identity)
+    return RunEncoder(objective, learner.layout.unflatten(theta), bench.vocabulary, size, _identity(bench.run, key))

@@ -61,11 +61,11 @@ def _subset(options: argparse.Namespace):  # type: ignore[no-untyped-def]  # tor
     from flows.runtime.device import device_lock
     from tasks.comparison import subset_counts
     from tasks.eval_sets import find_eval_sets
-    from tasks.evaluation_records import evaluate_sets, evaluation_rows, publish_rows
+    from tasks.evaluation_records import Evaluated, are_evaluated, evaluate_sets, evaluation_rows, publish_rows
     from tasks.listing import NoRun, chosen_round, latest_run, open_run
     from tasks.progress import begin
     from tasks.remote_files import Reader
-    from tasks.trained import run_encoder
+    from tasks.trained import run_encoder, trained_identity
     from tasks.workbench import opened
 
     run = open_run(options.home.resolve(), options.run_id or latest_run(options.home))
@@ -79,10 +79,15 @@ def _subset(options: argparse.Namespace):  # type: ignore[no-untyped-def]  # tor
         find_eval_sets(folder, reader)  # one that is not there is told before anything is trained
     seed = run.catalog.comparison.seeds[0] if options.seed is None else options.seed
     out = options.out or run.directory / "evaluation" / f"{subset}-{seed}"
-    begin("read the run's pool and targets")
-    with device_lock(run.home, run.catalog.runtime.device), opened(run.directory) as bench:
-        encoder = run_encoder(bench, subset_counts(bench, subset, seed, chosen), subset, seed)
-        done = evaluate_sets(options.sets, encoder, out, options.batch, reader, options.any_size, own)
+    put = {"out": out, "batch": options.batch, "reader": reader, "any_size": options.any_size, "taken": own}
+    known = trained_identity(run, subset, seed, chosen)
+    if known and are_evaluated(options.sets, known, out, options.batch, reader):
+        done = evaluate_sets(options.sets, Evaluated(known), **put)
+    else:
+        begin("read the run's pool and targets")
+        with device_lock(run.home, run.catalog.runtime.device), opened(run.directory) as bench:
+            encoder = run_encoder(bench, subset_counts(bench, subset, seed, chosen), subset, seed)
+            done = evaluate_sets(options.sets, encoder, **put)
     seen = run.catalog.learner.steps * run.catalog.learner.batch
     publish_rows(run.home, run.id, chosen, evaluation_rows(done, subset, seed, seen))
     return done, out, run.id
