@@ -71,7 +71,7 @@ def _forecast(bench: Workbench, plan: Plan) -> str:
     catalog, costs = bench.catalog, measure(bench)
     descent, learner, step, reverse = catalog.descent, catalog.learner, costs.step, costs.reverse
     rounds, rivals = _left(bench)
-    differentiated = min(rounds, descent.rounds)  # the last round only trains
+    differentiated = max(0, rounds - 1)  # the last round only trains
     candidates = descent.p * len(bench) * len(probe_steps_of(descent)) * differentiated
     again, reversed_steps = differentiated * (plan.advances - plan.steps + 1), differentiated * plan.steps
     # A probe is a forward-mode pass: about the matrix products of a training step for the same rows.
