@@ -10,7 +10,8 @@ Cost: the footers of the samples files are read on opening; queries read only th
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -21,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mgd_core.errors import UserError
+from tasks.artefacts import reading
 from tasks.lineups import Lineup
 from tasks.schemas import OPEN, PARTITIONS, SHOWS, TABLES, doc_of
 from tasks.tables import files, runs
@@ -41,6 +43,16 @@ class QueryError(UserError, ValueError):
     """A question that cannot be answered; the message is for the person who asked it."""
 
 
+@contextmanager
+def asking() -> Iterator[None]:
+    """DuckDB is asked in the block: what it complains of, a damaged file say, becomes a QueryError."""
+    try:
+        yield
+    except duckdb.Error as error:
+        raise QueryError(str(error).partition("\n\nLINE ")[0].strip()) from error
+
+
+@asking()
 def connect(home: str | Path, run: str | None = None) -> duckdb.DuckDBPyConnection:
     """A connection with a view of every table, the views of `catalogs/views`, and the tables `views` and
     `columns`.
@@ -107,7 +119,9 @@ def _upstream_fields(paths: Iterable[Path], table: str) -> list[pa.Field]:
     """Fields that the files have beyond the table's own, each once."""
     found: dict[str, pa.Field] = {}
     for path in paths:
-        for field in pq.read_schema(path):
+        with reading(path):
+            schema = pq.read_schema(path)
+        for field in schema:
             if field.name not in TABLES[table].names:
                 found.setdefault(field.name, field)
     return list(found.values())
