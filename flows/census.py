@@ -9,15 +9,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from prefect import flow, task
-from prefect.artifacts import create_link_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
+from flows.runtime.artifacts import show
 from flows.runtime.runners import run_flow
 from flows.runtime.session import record_session
 from tasks import census as censuses
 from tasks import census_files, census_shards
 from tasks.catalog import find_catalog, load_catalog, load_pair_catalog
-from tasks.progress import announce, say
+from tasks.progress import announce, begin, say
 from tasks.target_check import check_targets, target_pictures
 
 
@@ -38,9 +38,7 @@ def finish(plan: censuses.CensusPlan) -> censuses.CensusRecord:
     """Join what the units found, and link the page in Prefect."""
     record = censuses.finish_census(plan)
     page = plan.directory / "census.html"
-    create_link_artifact(link=page.resolve().as_uri(), link_text=f"census of {record.pool_id}", key="census")
-    rows = [{k: str(v) for k, v in line.model_dump().items()} for line in record.lines]
-    create_table_artifact(table=rows, key="census-findings", description=f"Census of {record.pool_id}")
+    show(page, "census", record.pool_id, [line.model_dump() for line in record.lines])
     return record
 
 
@@ -51,6 +49,7 @@ def census(catalog: str, home: str = "runs") -> str:
     for note in check_targets(options, base):
         say(note)
     pictures = target_pictures(options, base)
+    begin("list the pool's files")
     plan = censuses.plan_census(options.pool.sources, base, options.pool.build_options(), options.census, pictures)
     shards = [unit for unit in plan.shards if not unit.path("marker").exists()]
     files = [unit for unit in plan.files if not unit.marker.exists()]
@@ -58,6 +57,7 @@ def census(catalog: str, home: str = "runs") -> str:
     for done, future in enumerate(futures, start=1):
         future.result()
         announce("census", done, len(futures))
+    begin("join what was found")
     finish(plan)
     return str(plan.directory)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from flows.commands import CATALOGS, from_zero, names_in, plain_output, whole
+from flows.commands import count, flow_session, home, named, plain_output, shipped, whole
 from flows.commands.attributing import add_attribute
 from flows.commands.census import add_census
 from flows.commands.evaluating import add_evaluate
@@ -20,13 +20,17 @@ from flows.commands.scheduling import add_schedule
 from flows.commands.smoothness import add_smoothness
 from flows.commands.submitting import add_submit_folder
 from flows.commands.subset import add_subset
-from mgd_core.errors import UserError
+from flows.explanations import explanation
+from flows.runtime import history_lost
 
 DESCRIPTION = """\
 Curate image-text training data by metagradient descent: train, take the exact gradient of a target loss with
 respect to every sample's weight, drop what hurts and repeat what helps, round after round."""
 
-EPILOG = """\
+EPILOG = f"""\
+catalogs that come with mgd: {shipped()}
+studies (attribute, schedule, poison): {shipped("studies")}
+
 a first session:
   mgd curate fashion                      curate the pool that comes with mgd; prints a table, writes a report
   mgd sql "select * from comparison"      ask the result anything, in SQL
@@ -41,7 +45,15 @@ BUG = "mgd: this is a bug of mgd, not a mistake of yours; please report it with 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status. A user's mistake ends as one message, not as a traceback."""
     plain_output()
-    options = parser().parse_args(arguments)
+    status = _run(parser().parse_args(arguments))
+    if arguments is None and history_lost():
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(status)  # or Prefect's threads would look for the dead server, minutes long
+    return status
+
+
+def _run(options: argparse.Namespace) -> int:
     try:
         return int(options.run(options) or 0)
     except KeyboardInterrupt:
@@ -49,14 +61,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 0
-    except (UserError, OSError, ImportError) as error:
-        if os.environ.get("MGD_TRACEBACK"):
+    except Exception as error:
+        told = explanation(error)
+        if told is None:
+            print(BUG, file=sys.stderr)
+        if told is None or os.environ.get("MGD_TRACEBACK"):
             raise
-        print(f"mgd: {error}", file=sys.stderr)
+        print(f"mgd: {told}", file=sys.stderr)
         return 1
-    except Exception:
-        print(BUG, file=sys.stderr)
-        raise
 
 
 def parser() -> argparse.ArgumentParser:
@@ -90,9 +102,8 @@ def _command(
     made: argparse.ArgumentParser = commands.add_parser(
         name, help=text.split("\n")[0], description=text, formatter_class=_Raw
     )
-    home = Path(os.environ.get("MGD_HOME", "runs"))
     text = "directory of all runs, pools and tables (default: %(default)s)"
-    made.add_argument("--home", type=Path, default=home, help=text)
+    made.add_argument("--home", type=home, default=os.environ.get("MGD_HOME") or "runs", help=text)
     made.set_defaults(run=run)
     return made
 
@@ -106,7 +117,7 @@ def _curate_parser(commands: argparse._SubParsersAction) -> None:
         "compares its subset with rivals at equal\nsamples seen, and writes a report. Stopped or killed, the same "
         "command goes on where it was.",
     )
-    made.add_argument("catalog", help=f"a TOML file, or a catalog that comes with mgd: {names_in(CATALOGS)}")
+    made.add_argument("catalog", help=f"a TOML file, or the name of a catalog that comes with mgd: {shipped()}")
 
 
 def _read_parsers(commands: argparse._SubParsersAction) -> None:
@@ -118,12 +129,12 @@ def _read_parsers(commands: argparse._SubParsersAction) -> None:
         "there is, `select * from columns` what each\ncolumn means.",
     )
     made.add_argument("query", nargs="?", help='for instance "select * from comparison"')
-    made.add_argument("--run", dest="run_id", help="run to ask, or 'all' (default: the latest)")
+    made.add_argument("--run", dest="run_id", type=named, help="run to ask, or 'all' (default: the latest)")
     made.add_argument("--format", choices=("table", "csv", "json"), default="table")
     made.add_argument("--limit", type=whole, help="most rows shown (default: 50 of a table, all of csv and json)")
     made = _command(commands, "runs", _runs, "list the runs of this home, newest first")
     made = _command(commands, "report", _report, "write a run's report again and say where it is")
-    made.add_argument("--run", dest="run_id", help="run (default: the latest)")
+    made.add_argument("--run", dest="run_id", type=named, help="run (default: the latest)")
 
 
 def _export_parser(commands: argparse._SubParsersAction) -> None:
@@ -139,17 +150,17 @@ def _export_parser(commands: argparse._SubParsersAction) -> None:
     )
     made.add_argument("--format", choices=("datacomp", "parquet", "jsonl", "webdataset"), required=True)
     made.add_argument("--out", type=Path, help="file or directory to write (default: in the run's directory)")
-    made.add_argument("--run", dest="run_id", help="run (default: the latest)")
-    made.add_argument("--round", type=from_zero, help="round whose counts to take (default: the chosen one)")
+    made.add_argument("--run", dest="run_id", type=named, help="run (default: the latest)")
+    made.add_argument("--round", type=count, help="round whose counts to take (default: the chosen one)")
     made.add_argument("--shard-size", type=whole, default=10_000, help="samples a shard (webdataset)")
-    made.add_argument("--seed", type=from_zero, default=0, help="seed of the shuffle (webdataset)")
+    made.add_argument("--seed", type=count, default=0, help="seed of the shuffle (webdataset)")
     made.add_argument("--overwrite", action="store_true", help="replace another export in --out (webdataset)")
 
 
 def _serve_parsers(commands: argparse._SubParsersAction) -> None:
     text = "curate a catalog on a schedule, until stopped (on your Prefect, see PREFECT_API_URL)"
     made = _command(commands, "serve", _serve, text)
-    made.add_argument("catalog", help=f"a TOML file, or a catalog that comes with mgd: {names_in(CATALOGS)}")
+    made.add_argument("catalog", help=f"a TOML file, or the name of a catalog that comes with mgd: {shipped()}")
     made.add_argument("--cron", required=True, help='five fields, for instance "0 3 * * *": every night at three (UTC)')
     text = "the local Prefect server of this home: is it up, where is its page, stop it"
     made = _command(commands, "server", _server, text)
@@ -162,15 +173,14 @@ def _curate(options: argparse.Namespace) -> int:
 
     home = options.home.resolve()
     check_beforehand(load_catalog(find_catalog(options.catalog)), home)  # mistakes are told before anything starts
-    from flows.runtime.session import prefect_session
+    from tasks.finished import finished_run
+    from tasks.reports import summary
 
-    with prefect_session(home) as url:
-        from flows.console import shown_progress
-        from flows.curate import run_curate
-        from tasks.reports import summary
+    directory = finished_run(find_catalog(options.catalog), home)
+    if directory is None:
+        with flow_session(home):
+            from flows.curate import run_curate
 
-        print(f"Prefect: {url.removesuffix('/api')}", file=sys.stderr)
-        with shown_progress():
             directory = run_curate(options.catalog, home)
     print(summary(home, directory.name))
     print(f"\nreport  {directory / 'report.html'}\nsubset  {directory / 'subset.npy'}")
@@ -198,10 +208,10 @@ def _runs(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from tasks.listing import latest_run
+    from tasks.listing import readable_run
     from tasks.reports import write_report
 
-    print(write_report(options.home, options.run_id or latest_run(options.home)))
+    print(write_report(options.home, readable_run(options.home, options.run_id)))
     return 0
 
 
@@ -216,12 +226,13 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from flows.runtime.session import prefect_session
+    from flows.runtime.session import check_schedule, prefect_session
     from tasks.beforehand import check_beforehand
     from tasks.catalog import find_catalog, load_catalog
 
     home = options.home.resolve()
     check_beforehand(load_catalog(find_catalog(options.catalog)), home)
+    check_schedule(home, options.cron)
     with prefect_session(home):
         from flows.curate import curate
 
@@ -231,7 +242,7 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def _server(options: argparse.Namespace) -> int:
-    from flows.runtime.server import ensure_server, server_status, stop_server
+    from flows.runtime.server import ensure_server, format_status, server_status, stop_server
 
     home = options.home.resolve()
     if options.action == "stop":
@@ -239,7 +250,7 @@ def _server(options: argparse.Namespace) -> int:
     elif options.action == "start":
         print(ensure_server(home).removesuffix("/api"))
     else:
-        print(server_status(home))
+        print(format_status(server_status(home)))
     return 0
 
 

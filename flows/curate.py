@@ -10,17 +10,18 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from prefect import flow, task
-from prefect.artifacts import create_link_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from flows.pool_building import build_pool
+from flows.runtime.artifacts import show
 from flows.runtime.device import device_lock
 from flows.runtime.runners import run_flow
 from flows.runtime.session import record_session
 from flows.smoothness import gate
 from tasks import comparison, estimate, reports, rounds, selection, subsets
 from tasks.catalog import BaseCatalog, find_catalog, load_catalog
-from tasks.progress import announce
+from tasks.finished import mark_finished
+from tasks.progress import announce, begin
 from tasks.runs import Run, begin_run
 
 
@@ -56,9 +57,7 @@ def report(directory: Path) -> Path:
     """Write the report and link it in Prefect."""
     run = Run.load(directory)
     page = reports.write_report(run.home, run.id)
-    create_link_artifact(link=page.resolve().as_uri(), link_text=f"report of {run.id}", key="report")
-    rows = [{k: str(v) for k, v in row.items()} for row in reports.result_table(run.home, run.id)]
-    create_table_artifact(table=rows, key="result", description=f"Test results of {run.id}")
+    show(page, "report", run.id, reports.result_table(run.home, run.id))
     return page
 
 
@@ -68,6 +67,7 @@ def curate(catalog: str, home: str = "runs") -> str:
     path, base = find_catalog(catalog), Path(home).resolve()
     options = load_catalog(path)
     pool = build_pool(options, base)
+    begin("look at what the run is made of")
     run = begin_run(base, path, pool)
     directory = run.directory
     estimate.prepare(directory)
@@ -86,6 +86,7 @@ def curate(catalog: str, home: str = "runs") -> str:
         done.append(future.result())
         comparison.publish_evaluations(directory, done, chosen)  # to be asked while the others train
     report(directory)
+    mark_finished(directory, options)
     return str(directory)
 
 

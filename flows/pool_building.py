@@ -10,7 +10,7 @@ from prefect.cache_policies import NO_CACHE
 from tasks import pools, units
 from tasks.beforehand import check_beforehand, check_pool
 from tasks.catalog import BaseCatalog
-from tasks.progress import announce
+from tasks.progress import announce, begin
 
 
 @task(name="index-shard", task_run_name="shard {unit.index}", cache_policy=NO_CACHE, persist_result=False)
@@ -22,11 +22,13 @@ def index_shard(unit: units.ShardUnit) -> None:
 def build_pool(options: BaseCatalog, home: Path) -> pools.PoolRecord:
     """Build the catalog's pool, or find it built; what can be known before a training is looked at here."""
     check_beforehand(options, home)
+    begin("list the pool's files")
     plan = pools.plan_pool(options.pool.sources, home, options.pool.build_options())
     futures = index_shard.map(pools.pending_units(plan))
     for done, future in enumerate(futures, start=1):
         future.result()
         announce("index the pool", done, len(futures))
+    begin("join the pool's tables")
     pool = pools.finish_pool(plan)
     check_pool(options, pool)
     return pool

@@ -3,12 +3,18 @@
 The public surface; everything else is imported from its module. See Engstrom et al. 2025, arXiv 2503.13751.
 """
 
-from mgd_core.learner import Batch, Learner
-from mgd_core.objective import Objective
-from mgd_core.optimizers import Adam, Sgd, State
-from mgd_core.plans import binomial, keep_all
-from mgd_core.probe import Probe
-from mgd_core.replay import Metagradient, replay, train
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mgd_core.learner import Batch, Learner
+    from mgd_core.objective import Objective
+    from mgd_core.optimizers import Adam, Sgd, State
+    from mgd_core.plans import binomial, keep_all
+    from mgd_core.probe import Probe
+    from mgd_core.replay import Metagradient, replay, train
 
 __all__ = [
     "Adam",
@@ -24,3 +30,29 @@ __all__ = [
     "replay",
     "train",
 ]
+
+_MODULES = {
+    "learner": ("Batch", "Learner"),
+    "objective": ("Objective",),
+    "optimizers": ("Adam", "Sgd", "State"),
+    "plans": ("binomial", "keep_all"),
+    "probe": ("Probe",),
+    "replay": ("Metagradient", "replay", "train"),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+
+class _Surface(ModuleType):
+    """Loads a public name when it is asked for: importing torch takes seconds, and who reads a table needs none of it.
+
+    A class and not a module's ``__getattr__``, which would not be asked for ``replay``: the module of that name is an
+    attribute of the package too.
+    """
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in _MODULE_OF:
+            return getattr(import_module(f"mgd_core.{_MODULE_OF[name]}"), name)
+        return super().__getattribute__(name)
+
+
+sys.modules[__name__].__class__ = _Surface

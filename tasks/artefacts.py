@@ -21,6 +21,7 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from glob import escape
 from hashlib import blake2b
 from pathlib import Path
@@ -34,7 +35,25 @@ CHUNK = 1 << 20
 
 
 class DamagedRecord(UserError, ValueError):
-    """A file of ours that is not the record it was written as."""
+    """A record of ours that is not as we write them: something else changed it."""
+
+
+class Record(dict[str, Any]):
+    """A record as it was read: it names its file when it lacks what is asked of it."""
+
+    __slots__ = ("path",)
+
+    def __init__(self, path: str | Path, items: list[tuple[str, Any]]) -> None:
+        super().__init__(items)
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How it is pickled."""
+        return Record, (self.path, list(self.items()))
+
+    def __missing__(self, key: str) -> Any:
+        """Raise DamagedRecord."""
+        raise _damaged(self.path, f"it has no {key!r}")
 
 
 class DiskFull(UserError, OSError):
@@ -120,18 +139,30 @@ def publish_json(path: str | Path, record: object) -> None:
     publish_bytes(path, text.encode() + b"\n")
 
 
-def read_json(path: str | Path) -> Any:
-    """The record in `path`; raises DamagedRecord naming the file when it is not a JSON object."""
+def read_json(path: str | Path) -> Record:
+    """The record in `path`; raises DamagedRecord naming the file when it is not a JSON object, or lacks what is asked
+    of it later."""
+    with reading(path):
+        found = json.loads(Path(path).read_bytes(), object_pairs_hook=partial(Record, path))
+        if not isinstance(found, Record):
+            raise TypeError(f"a JSON {type(found).__name__}, not an object")
+    return found
+
+
+@contextmanager
+def reading(path: str | Path) -> Iterator[None]:
+    """A record or a table of ours is read in the block: what is wrong with its content becomes DamagedRecord naming the
+    file."""
     try:
-        found = json.loads(Path(path).read_bytes())
-        if not isinstance(found, dict):
-            raise ValueError(f"a JSON {type(found).__name__}, not an object")
-        return found
-    except (ValueError, RecursionError) as error:
-        raise DamagedRecord(
-            f"{path}: not a JSON record ({error}). Records are renamed in whole, so something else changed "
-            "this file; delete it and run the same command again."
-        ) from error
+        yield
+    except UserError:
+        raise
+    except OSError as error:
+        if error.errno is not None:  # no file, no leave; Arrow's own complaints about bytes have no number
+            raise
+        raise _damaged(path, str(error)) from error
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise _damaged(path, f"{type(error).__name__}: {error}") from error
 
 
 def is_done(record: Path, key: str) -> bool:
@@ -176,6 +207,13 @@ def _create(directory: Path, name: str) -> BinaryIO:
         if os.fstat(file.fileno()).st_nlink:
             return file
         file.close()
+
+
+def _damaged(path: str | Path, what: str) -> DamagedRecord:
+    return DamagedRecord(
+        f"{path}: not a file as mgd writes them ({what[:400]}). Files of mgd are renamed in whole, so something "
+        "else changed it; delete it and run the same command again"
+    )
 
 
 def _disk_full(path: Path, written: int, error: OSError) -> DiskFull:

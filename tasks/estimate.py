@@ -9,7 +9,7 @@ from mgd_core.planning import Forecast
 from tasks.comparison import needs_round_0, prepare_comparison
 from tasks.plans import alternatives, forecast_of, plan_of
 from tasks.plurals import counted
-from tasks.progress import say
+from tasks.progress import begin, say
 from tasks.rounds import first_counts, probe_steps_of
 from tasks.step_costs import measure
 from tasks.tables import files, publish, read_parquet
@@ -22,12 +22,14 @@ def prepare(directory: Path) -> None:
     Raises:
         NondeterminismError: the same step, run twice, gave different bits.
     """
+    begin("read the pool and the targets")
     with opened(directory) as bench:
         prepare_comparison(bench)
         publish_pool(bench)
         if not bench.catalog.descent.rounds:
             say(_comparison_only(bench))
             return
+        begin("measure a training step and a reverse step")
         plan = plan_of(bench)
         for note in bench.notes():
             say(note)
@@ -37,6 +39,7 @@ def prepare(directory: Path) -> None:
 
 def describe_plans(directory: Path) -> str:
     """The run's plan and what other plans would cost, as a table for a terminal."""
+    begin("read the pool, and measure a step of the recipe")
     with opened(directory) as bench:
         own, notes = forecast_of(bench, plan_of(bench)), bench.notes()
         others = [one for one in alternatives(bench) if one.plan != own.plan]
@@ -84,19 +87,31 @@ def _comparison_only(bench: Workbench) -> str:
 
 
 def _forecast(bench: Workbench, plan: Plan) -> str:
-    """One sentence on what the run will cost, in steps and minutes."""
+    """One sentence on what is left of the run, in steps and minutes."""
     catalog, costs = bench.catalog, measure(bench)
     descent, learner, step, reverse = catalog.descent, catalog.learner, costs.step, costs.reverse
-    candidates = descent.p * len(bench) * len(probe_steps_of(descent)) * descent.rounds
-    trainings = descent.rounds + 1 + _trainings(bench)
-    again = descent.rounds * (plan.advances - plan.steps + 1)
-    reversed_steps = descent.rounds * plan.steps
-    steps = trainings * learner.steps + again
+    rounds, rivals = _left(bench)
+    differentiated = max(0, rounds - 1)  # the last round only trains
+    candidates = descent.p * len(bench) * len(probe_steps_of(descent)) * differentiated
+    again, reversed_steps = differentiated * (plan.advances - plan.steps + 1), differentiated * plan.steps
     # A probe is a forward-mode pass: about the matrix products of a training step for the same rows.
+    steps = (rounds + rivals) * learner.steps + again
     seconds = steps * step + reversed_steps * reverse + candidates / learner.batch * step
-    what = f"{counted(descent.rounds, 'round')}: {counted(trainings, 'training')} of {counted(learner.steps, 'step')}"
+    if not rounds + rivals:
+        return f"{len(bench):,} samples; every round and training of the comparison is done"
+    done = descent.rounds + 1 - rounds
     return (
-        f"{counted(len(bench), 'sample')}; {what} ({step:.3f} s each), {again:,} replayed, "
-        f"{counted(reversed_steps, 'reverse step')} ({reverse:.3f} s each), {candidates:,.0f} probes. About "
-        f"{seconds / 60:.1f} minutes from nothing; finished parts are not run again."
+        f"{len(bench):,} samples; {counted(descent.rounds, 'round')}{f', {done} done' if done else ''}: "
+        f"{counted(rounds + rivals, 'training')} of {counted(learner.steps, 'step')} ({step:.3f} s each), {again} "
+        f"replayed, {counted(reversed_steps, 'reverse step')} ({reverse:.3f} s each), {candidates:,.0f} probes. "
+        f"About {seconds / 60:.1f} minutes {'are left' if done else 'from nothing'}; finished parts are not run again."
     )
+
+
+def _left(bench: Workbench) -> tuple[int, int]:
+    """Rounds, the last evaluation among them, and trainings of the comparison, that have no record yet."""
+    run, catalog = bench.run, bench.catalog
+    rounds = catalog.descent.rounds + 1 - len(files(run.home, run.id, "rounds"))
+    trials = catalog.comparison
+    wanted = [f"{subset}-{seed}.json" for subset in trials.compared for seed in dict.fromkeys(trials.seeds)]
+    return max(0, rounds), sum(not run.work("comparison", name).exists() for name in wanted)

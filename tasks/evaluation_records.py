@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from tasks.artefacts import digest, is_done, publish_bytes, publish_json, read_json
+from tasks.artefacts import digest, is_done, publish_bytes, publish_json, read_json, reading
 from tasks.datacomp import aggregates, tasks
 from tasks.encoders import Encoder
 from tasks.eval_samples import EvalSetError
@@ -28,6 +28,25 @@ from tasks.tables import files, publish, read
 
 VERSION = 2  # changes whenever equal models and sets would give other metrics than before
 RESULTS = "eval_results.jsonl"
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A model of which only the name is asked, because all that it is put to was evaluated before."""
+
+    identity: str
+
+    def pixels(self, image: Any) -> Any:
+        """Never asked."""
+        raise AssertionError("a model that was evaluated is not asked again")
+
+    images = texts = pixels
+
+
+def are_evaluated(urls: Sequence[str], identity: str, out: Path, batch: int, reader: Reader) -> bool:
+    """Whether a model was evaluated on every set in some folders (or on sets), whose files are as they were."""
+    found = [open_eval_set(url, reader=reader) for folder in urls for url in find_eval_sets(folder, reader)]
+    return all(is_done(_record_of(one, out), _key_of(one, identity, batch, reader)) for one in found)
 
 
 def evaluate_sets(
@@ -59,8 +78,8 @@ def evaluate_sets(
             raise EvalSetError(f"{one.url} and {twin.url} are both of task {one.key!r}; name one of them")
     for one in found:
         _evaluate(one, encoder, out, batch, reader, any_size)
-    records = [read_json(path) for path in sorted((out / "tasks").glob("*.json"))]
-    done = [Evaluation(**record["evaluation"]) for record in records if record["model"] == encoder.identity]
+    read = [_evaluation(path, encoder.identity) for path in sorted((out / "tasks").glob("*.json"))]
+    done = [one for one in read if one is not None]
     place = {key: number for number, key in enumerate(tasks())}
     done.sort(key=lambda one: (place.get(one.key, len(place)), one.key))
     write_results(out / RESULTS, done)
@@ -137,10 +156,24 @@ def format_evaluations(done: Sequence[Evaluation]) -> str:
     return "\n".join(lines)
 
 
+def _evaluation(path: Path, model: str) -> Evaluation | None:
+    """What a record says of a model; None where it is of another."""
+    with reading(path):
+        record = read_json(path)
+        return Evaluation(**record["evaluation"]) if record["model"] == model else None
+
+
 def _evaluate(found: EvalSet, encoder: Encoder, out: Path, batch: int, reader: Reader, any_size: bool) -> None:
     """Evaluate a set, unless its record says that it is done."""
-    path = out / "tasks" / f"{found.key.replace('/', '-')}.json"
-    key = digest([VERSION, encoder.identity, batch, found.identity(reader)])
+    path, key = _record_of(found, out), _key_of(found, encoder.identity, batch, reader)
     if not is_done(path, key):
         done = evaluate_set(found, encoder, batch, reader, any_size)
         publish_json(path, {"key": key, "model": encoder.identity, "evaluation": asdict(done)})
+
+
+def _record_of(found: EvalSet, out: Path) -> Path:
+    return out / "tasks" / f"{found.key.replace('/', '-')}.json"
+
+
+def _key_of(found: EvalSet, identity: str, batch: int, reader: Reader) -> str:
+    return digest([VERSION, identity, batch, found.identity(reader)])

@@ -54,6 +54,20 @@ def open_run(home: Path, run: str) -> Run:
     return Run.load(directory)
 
 
+def readable_run(home: Path, run: str | None) -> str:
+    """Id of a run that has tables to read: the named one, or the newest of those.
+
+    Raises:
+        NoRun: there is none, or the named one has published nothing yet.
+    """
+    if run is not None:
+        if not files(Path(home), open_run(home, run).id, "counts"):
+            raise NoRun(f"run {run} was begun and has published nothing yet; go on with it by `mgd curate`")
+        return run
+    found = [one.name for one in run_directories(home) if files(Path(home), one.name, "counts")]
+    return found[0] if found else latest_run(home)
+
+
 def chosen_round(run: Run) -> int | None:
     """The chosen round, or None while the rounds are under way."""
     chosen = files(run.home, run.id, "choices")
@@ -62,20 +76,29 @@ def chosen_round(run: Run) -> int | None:
 
 def format_runs(home: Path) -> str:
     """One line a run: id, rounds done of rounds planned, what was chosen."""
-    lines = [f"{'run':<28} {'rounds':>8} {'chosen':>7} {'held-out':>9}  report"]
-    for directory in run_directories(home):
+    lines = [_listed(directory) for directory in run_directories(home)]
+    heading = _line("run", "rounds", "chosen", "held-out", "report")
+    return "\n".join([heading, *lines]) if lines else f"no runs in {home}; begin one with `mgd curate fashion`"
+
+
+def _listed(directory: Path) -> str:
+    """A run's line; of one that cannot be read, why."""
+    try:
         run = Run.load(directory)
         done, chosen = len(files(run.home, run.id, "rounds")), chosen_round(run)
-        measured = None if chosen is None else read(run.home, run.id, "choices", chosen)["value"][0].as_py()
-        value, planned = "" if measured is None else f"{measured:.3f}", run.catalog.descent.rounds + 1
-        if not run.catalog.descent.rounds:
-            planned = done  # comparison only
-        page = directory / "report.html"
-        lines.append(
-            f"{run.id:<28} {f'{done}/{planned}':>8} {'' if chosen is None else chosen:>7} "
-            f"{value:>9}  {page if page.exists() else '(not finished)'}"
-        )
-    return "\n".join(lines) if len(lines) > 1 else f"no runs in {home}; begin one with `mgd curate fashion`"
+        value = None if chosen is None else read(run.home, run.id, "choices", chosen)["value"][0].as_py()
+        begun = files(run.home, run.id, "counts")
+    except UserError as error:
+        return _line(directory.name, "", "", "", f"(damaged: {error})")
+    planned = run.catalog.descent.rounds + 1 if run.catalog.descent.rounds else done  # none: comparison only
+    page, rounds = directory / "report.html", f"{done}/{planned}"
+    report = str(page) if page.exists() else "(not finished)" if begun else "(only begun: nothing to report or ask yet)"
+    held_out = "" if value is None else f"{value:.3f}"
+    return _line(run.id, rounds, "" if chosen is None else str(chosen), held_out, report)
+
+
+def _line(run: str, rounds: str, chosen: str, held_out: str, report: str) -> str:
+    return f"{run:<28} {rounds:>8} {chosen:>7} {held_out:>9}  {report}"
 
 
 def export_run(

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mgd_core.errors import UserError
-from tasks.artefacts import canonical_json, file_digest, publishing
+from tasks.artefacts import canonical_json, file_digest, publishing, reading
 from tasks.schemas import COUNTS
 from tasks.table_streams import RowWriter
 from tasks.tables import write_parquet
@@ -117,7 +117,7 @@ def manifest_path(run_dir: str | Path, round: int) -> Path:
 
 def read_manifest(path: str | Path) -> Manifest:
     """The manifest in `path`; raises ManifestError when the file is something else."""
-    with pq.ParquetFile(path) as file:
+    with reading(path), pq.ParquetFile(path) as file:
         table = file.read()
     metadata = table.schema.metadata or {}
     if PROVENANCE not in metadata or table.schema.names != COUNTS.names:

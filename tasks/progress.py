@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 Sink = Callable[[str, int, int], None]
-"""Called with (what is being done, units done, units in all); a bare sentence has 0 of 0."""
+"""Called with (what is being done, units done, units in all). Without units (0 of 0) it is a sentence; with none in all
+(-1) it is what is being done from now on, for as long as that takes."""
 
 _sink: Sink | None = None
+UNCOUNTED = -1
 
 
 def watch(sink: Sink | None) -> None:
@@ -25,3 +27,13 @@ def announce(what: str, done: int, total: int) -> None:
 def say(sentence: str) -> None:
     """Tell whoever watches one sentence."""
     announce(sentence, 0, 0)
+
+
+def begin(what: str) -> None:
+    """Say what is done from now on, where nobody can count how far it has come."""
+    announce(what, 0, UNCOUNTED)
+
+
+def counted(number: int, word: str) -> str:
+    """A number with its word: 1 round, 2 rounds."""
+    return f"{number:,} {word}{'s' * (number != 1)}"

@@ -10,7 +10,8 @@ Cost: the footers of all files are read on opening; queries read only the column
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -38,6 +39,16 @@ class QueryError(UserError, ValueError):
     """A question that cannot be answered; the message is for the person who asked it."""
 
 
+@contextmanager
+def asking() -> Iterator[None]:
+    """DuckDB is asked in the block: what it complains of, a damaged file say, becomes a QueryError."""
+    try:
+        yield
+    except duckdb.Error as error:
+        raise QueryError(str(error).partition("\n\nLINE ")[0].strip()) from error
+
+
+@asking()
 def connect(home: str | Path, run: str | None = None) -> duckdb.DuckDBPyConnection:
     """A connection with a view of every table, the views of `catalogs/views`, and the tables `views` and
     `columns`.

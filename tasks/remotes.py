@@ -34,7 +34,16 @@ Range = tuple[int, int]
 """Bytes [start, end) of a file."""
 
 # The store answered, and would give the same answer again. EINVAL is what s3fs makes of most refusals.
-LASTING_ERRNO = {errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EACCES, errno.ENAMETOOLONG, errno.ENOTDIR, errno.ENOSPC}
+LASTING_ERRNO = {
+    errno.EINVAL,
+    errno.ENOSYS,
+    errno.EPERM,
+    errno.EACCES,
+    errno.ENAMETOOLONG,
+    errno.ENOTDIR,
+    errno.ENOSPC,
+    errno.ELOOP,
+}
 LASTING = (
     FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ImportError, ValueError, MemoryError,
 )  # fmt: skip
@@ -44,6 +53,14 @@ AT_ONCE = 32
 """Requests of one call that are under way together."""
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
 """Extras of this package that bring a protocol's file system."""
+
+
+class StoreMissing(UserError, ImportError):
+    """A URL's protocol needs a package that is not installed; names it."""
+
+
+class WrongAnswer(UserError, ValueError):
+    """A server that answers something else than it was asked, and always will."""
 
 
 class RemoteFault(UserError, OSError):
@@ -67,7 +84,7 @@ class RemoteOptions(Section):
 
 
 def store_of(url: str) -> tuple[AbstractFileSystem, str]:
-    """File system and path of a URL or local path; raises ImportError naming what to install for its protocol."""
+    """File system and path of a URL or local path; raises StoreMissing naming what to install for its protocol."""
     if "://" not in url:  # `::` in it is no chain of stores, but part of a name
         return LocalFileSystem(), str(LocalFileSystem._strip_protocol(url))
     try:
@@ -75,7 +92,7 @@ def store_of(url: str) -> tuple[AbstractFileSystem, str]:
     except ImportError as error:
         extra = EXTRAS.get(url.partition("://")[0])
         how = f"; install it with: pip install 'mgd[{extra}]'" if extra else ""
-        raise ImportError(f"{url}: {error}{how}") from error
+        raise StoreMissing(f"{url}: {error}{how}") from error
     return fs, str(path)
 
 
@@ -154,7 +171,12 @@ def patiently(url: str, what: str, options: RemoteOptions | None, call: Callable
             return call()
         except Exception as error:
             if is_lasting(error):
-                raise
+                if isinstance(error, (OSError, *LASTING)):
+                    raise
+                raise RemoteFault(  # what botocore and aiohttp call it
+                    f"{url}: could not {what}: {type(error).__name__}: {error}. Asking again would be in vain: check "
+                    "the address, and the keys that it wants"
+                ) from error
             if attempt == options.attempts:
                 raise RemoteFault(
                     f"{url}: could not {what} in {attempt} attempts of at most {options.timeout_s:g} s each; the last "
@@ -210,7 +232,7 @@ def _fitting(path: str, start: int, end: int, answer: Any) -> bytes | BaseExcept
     if isinstance(answer, BaseException):
         return answer
     if len(answer) > end - start:
-        return ValueError(
+        return WrongAnswer(
             f"{path}: asked for {end - start:,} bytes, the server sent {len(answer):,}. It ignores ranges, so single "
             "samples cannot be read from it: copy the files, or serve them with one that takes Range requests"
         )

@@ -20,7 +20,7 @@ from tasks.evidence import Evidence
 from tasks.headline import comparison_section, headline
 from tasks.markup import text
 from tasks.metagradient_section import metagradients_section
-from tasks.queries import connect
+from tasks.queries import asking, connect
 from tasks.record_section import record_section, rejects_section
 from tasks.report_sections import (
     counts_section,
@@ -48,6 +48,7 @@ SECTIONS = (
 )
 
 
+@asking()
 def write_report(home: str | Path, run: str) -> Path:
     """Write `<home>/runs/<run>/report.html` and return its path.
 

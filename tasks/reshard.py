@@ -27,7 +27,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tasks.artefacts import DiskFull, publish_json, publishing, read_json
+from tasks.artefacts import DiskFull, publish_json, publishing, read_json, reading
 from tasks.export_directories import ExportError, finished, put_in_place, refuse_stale, working
 from tasks.export_files import check_place
 from tasks.lost_samples import LostSamples, allowance, check_lost, copies_lost, lost_table, write_lost
@@ -137,7 +137,10 @@ def _write_shard(work: Path, key: str, root: Path, number: int) -> Copied:
 
 def _done(work: Path) -> list[Copied]:
     """The shards that need not be written again: noted, there, and without a loss."""
-    found = [Copied(**read_json(path)) for path in sorted((work / "done").glob("*.json"))]
+    found = []
+    for path in sorted((work / "done").glob("*.json")):
+        with reading(path):
+            found.append(Copied(**read_json(path)))
     tars = [work / "shards" / SHARD_FORMAT.format(one.number) for one in found]
     return [
         one

@@ -14,14 +14,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from mgd_core.determinism import environment
 from mgd_core.errors import UserError
-from tasks.artefacts import digest, publish_bytes, publish_json, read_json
+from tasks.artefacts import digest, publish_bytes, publish_json, read_json, reading
 from tasks.catalog import BaseCatalog, kind_of, load_catalog
 from tasks.catalog_files import checked
 from tasks.pools import PoolRecord
 from tasks.recipe_options import as_now
-from tasks.run_identity import identity, identity_of_test
 from tasks.text_catalog import TextCatalog
 
 VERSIONS = ("torch", "torchvision", "open_clip_torch", "timm", "numpy", "pyarrow", "pillow")
@@ -64,10 +62,10 @@ class Run:
     @classmethod
     def load(cls, directory: Path) -> Run:
         """Open a run that was begun."""
-        path = Path(directory) / "run.json"
-        record = read_json(path)
-        content = as_now(record["catalog"])
-        return cls(Path(directory), checked(path, kind_of(content["model"]), content), record)
+        record = read_json(path := Path(directory) / "run.json")
+        with reading(path):
+            content = as_now(record["catalog"])
+            return cls(Path(directory), checked(path, kind_of(content["model"]), content), record)
 
     def work(self, *parts: str) -> Path:
         """A path below the run's work directory."""
@@ -86,6 +84,10 @@ def begin_run(home: Path, catalog_path: Path, pool: PoolRecord) -> Run:
     Raises:
         RunMismatch: it was begun with other versions, threads or device; names each with both values.
     """
+    # With torch, which takes seconds; who only reads a run does without.
+    from mgd_core.determinism import environment
+    from tasks.run_identity import identity, identity_of_test
+
     catalog = load_catalog(catalog_path)
     content = identity(catalog, Path(home))
     name = f"{catalog.name}-{digest([content, pool.samples_digest])[:8]}"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from tasks.artefacts import publish_json, read_json
+from tasks.artefacts import publish_json, read_json, reading
 from tasks.remote_cache import ShardCache
 from tasks.remote_files import Reader
 from tasks.remotes import RemoteOptions, split_query
@@ -92,4 +92,5 @@ def reader_of(directory: str | Path) -> Reader:
 @lru_cache(maxsize=64)
 def _read_source(path: Path, stamp: int) -> PoolSource:
     del stamp  # makes a changed file another entry
-    return PoolSource.model_validate(read_json(path))
+    with reading(path):
+        return PoolSource.model_validate(read_json(path))

@@ -25,9 +25,9 @@ from mgd_core.layout import ParameterLayout
 from mgd_core.learner import Batch, Learner
 from mgd_core.optimizers import State
 from mgd_core.order import DataOrder
-from tasks.artefacts import digest, publish_bytes, publish_json, read_json
+from tasks.artefacts import digest, publish_bytes, publish_json, read_json, reading
 from tasks.beforehand import check_device, check_home
-from tasks.catalog_files import CatalogError, checked
+from tasks.catalog_files import CatalogError
 from tasks.pictures import Pictures, digest_of, load_pictures
 from tasks.study_options import Study, StudyModelOptions, load_study
 from tasks.study_recipes import build_model, make_optimizer, make_rates
@@ -99,8 +99,7 @@ class StudyBench:
 @contextmanager
 def opened_study(directory: Path) -> Iterator[StudyBench]:
     """The bench of a study's directory, with threads and determinism as its catalog says; restored on exit."""
-    record = Path(directory) / RECORD
-    study = checked(record, Study, read_json(record)["study"])
+    study, _ = _recorded(Path(directory))
     with deterministic(study.runtime.threads):
         yield _bench(Path(directory))
 
@@ -155,8 +154,14 @@ def _check_fits(study: Study, classes: int, train: int, target: int) -> None:
 
 @lru_cache(maxsize=2)
 def _bench(directory: Path) -> StudyBench:
-    record = read_json(directory / RECORD)
-    study = Study.model_validate(record["study"])
+    study, record = _recorded(directory)
     classes, *splits = load_pictures(study.data)
     placed = [Pictures(s.uids, *(x.to(study.runtime.device) for x in (s.pixels, s.labels))) for s in splits]
     return StudyBench(directory, study, record, classes, *placed)
+
+
+def _recorded(directory: Path) -> tuple[Study, dict[str, Any]]:
+    """The catalog in a study's record, and the record."""
+    with reading(directory / RECORD):
+        record = read_json(directory / RECORD)
+        return Study.model_validate(record["study"]), record

@@ -28,7 +28,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mgd_core.errors import UserError
-from tasks.artefacts import file_digest, move_in, publish_json, read_json, staged
+from tasks.artefacts import file_digest, move_in, publish_json, read_json, reading, staged
 from tasks.schemas import BY_UID, FORMER, GROWN, OPEN, PARTITIONS, TABLES, doc_of, upstream_field
 from tasks.uids import first_repeat, uid_array, uid_bytes, uid_hex
 
@@ -100,8 +100,9 @@ def publishing_part(home: str | Path, run: str, table: str, round: int) -> Itera
 def files(home: str | Path, run: str, table: str) -> dict[int, Path]:
     """The published file of each round of one table, in the order of the rounds; empty if there is none."""
     _known(table)
-    entries = _manifest(Path(home), run)["tables"].get(table, {})
-    return {int(r): Path(home) / "tables" / entries[r]["path"] for r in sorted(entries, key=int)}
+    with reading(_manifest_path(Path(home), run)):
+        entries = _manifest(Path(home), run)["tables"].get(table, {})
+        return {int(r): Path(home) / "tables" / entries[r]["path"] for r in sorted(entries, key=int)}
 
 
 def uids_of(home: str | Path, run: str, table: str) -> dict[int, str]:
@@ -224,6 +225,10 @@ def _known(table: str) -> pa.Schema:
 def _in_present_names(table: str, rows: pa.Table) -> pa.Table:
     present = {former: name for name, former in FORMER.get(table, {}).items()}
     return rows.rename_columns([present.get(name, name) for name in rows.column_names]) if present else rows
+def _read_file(path: Path) -> pa.Table:
+    # Not pq.read_table: it would read run= and round= from the path as columns.
+    with reading(path), pq.ParquetFile(path) as file:
+        return file.read()
 
 
 def _with_round(rows: pa.Table, number: int) -> pa.Table:

@@ -12,6 +12,8 @@ import tarfile
 import numpy as np
 import numpy.typing as npt
 
+from mgd_core.errors import UserError
+
 BLOCK = 512
 LONGEST_NAME = 100
 LARGEST = 8 << 30
@@ -23,10 +25,14 @@ SIZE_DIGITS, CHECKSUM_DIGITS = 11, 6
 Octets = npt.NDArray[np.uint8]
 
 
+class BeyondHeader(UserError, ValueError):
+    """A sample too large, or a name too long, for a header that every tar reader knows."""
+
+
 def headers(names: Octets, sizes: npt.NDArray[np.int64]) -> Octets:
     """Headers (n, 512) of regular files called `names` (n, at most 100; padded with zeros) of `sizes` (n,) bytes."""
     if names.shape[1] > LONGEST_NAME or (len(sizes) and int(sizes.max()) >= LARGEST):
-        raise ValueError(
+        raise BeyondHeader(
             f"names of up to {names.shape[1]} bytes, sizes up to {sizes.max():,}: beyond what a header holds"
         )
     blocks = np.tile(_template(), (len(names), 1))

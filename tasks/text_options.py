@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from mgd_core.model_folders import CausalLmOptions
-from mgd_core.model_folders import LoraOptions as Adapters
 from tasks import pools
 from tasks.option_types import Filled, Place, Section, Whole
 from tasks.recipe_options import SourceOptions, TrialOptions
 from tasks.roles import Roles, TestName
 from tasks.text_records import TextColumns
+
+if TYPE_CHECKING:
+    from mgd_core.model_folders import CausalLmOptions
 
 
 class TextPoolOptions(SourceOptions):
@@ -101,6 +102,9 @@ class TextModelOptions(Section):
     @property
     def built(self) -> CausalLmOptions:
         """What the model's builder needs of this."""
+        from mgd_core.model_folders import CausalLmOptions  # with torch: a run of texts is listed without it
+        from mgd_core.model_folders import LoraOptions as Adapters
+
         lora = Adapters(self.lora.rank, self.lora.alpha, self.lora.layers) if self.lora else None
         return CausalLmOptions(Path(self.folder), self.trained_layers, lora, self.dropout)
 

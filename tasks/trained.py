@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save as to_safetensors
@@ -19,6 +20,8 @@ from tasks.catalog_files import CatalogError
 from tasks.encoders import RunEncoder
 from tasks.pair_workbench import PairWorkbench, clip_of
 from tasks.progress import announce
+from tasks.runs import Run
+from tasks.tables import read
 from tasks.workbench import Counts, Workbench
 
 KEPT = 64 << 20
@@ -27,7 +30,7 @@ KEPT = 64 << 20
 
 def trained_parameters(bench: Workbench, counts: Counts, subset: str, seed: int, keep: bool = True) -> torch.Tensor:
     """Final parameters (P,) of the recipe on ``counts``, named ``subset``; trained unless they are kept from before."""
-    record, key = _record(bench, counts, seed)
+    record, key = _record(bench.run, counts, seed)
     if is_done(record, key):
         with safe_open(record.with_suffix(".safetensors"), "pt", device=bench.catalog.runtime.device) as file:
             return file.get_tensor("theta")
@@ -43,6 +46,22 @@ def trained_parameters(bench: Workbench, counts: Counts, subset: str, seed: int,
     return final.theta
 
 
+def chosen_counts(run: Run, round: int) -> Counts:
+    """Counts (n,) of the subset ``mgd``, without a workbench."""
+    counts: Counts = read(run.home, run.id, "counts", round)["count"].to_numpy().astype(np.int64)
+    return counts
+
+
+def trained_identity(run: Run, counts: Counts, seed: int) -> str | None:
+    """What the model trained on ``counts`` is known by to evaluations; None: it is to be trained yet."""
+    record, key = _record(run, counts, seed)
+    return _identity(run, key) if is_done(record, key) else None
+
+
+def _identity(run: Run, key: str) -> str:
+    return digest([key, run.record["environment"], run.record["versions"]])
+
+
 def run_encoder(bench: Workbench, counts: Counts, subset: str, seed: int) -> RunEncoder:
     """The model of a subset as evaluation sees it."""
     theta = trained_parameters(bench, counts, subset, seed)
@@ -51,12 +70,11 @@ def run_encoder(bench: Workbench, counts: Counts, subset: str, seed: int) -> Run
     learner, _ = bench.learner(counts, seed)
     objective = clip_of(learner)
     size = int(bench.model_config["vision_cfg"]["image_size"])
-    _, key = _record(bench, counts, seed)
-    identity = digest([key, bench.run.record["environment"], bench.run.record["versions"]])
-    return RunEncoder(objective, learner.layout.unflatten(theta), bench.vocabulary, size, identity)
+    _, key = _record(bench.run, counts, seed)
+    return RunEncoder(objective, learner.layout.unflatten(theta), bench.vocabulary, size, _identity(bench.run, key))
 
 
-def _record(bench: Workbench, counts: Counts, seed: int) -> tuple[Path, str]:
+def _record(run: Run, counts: Counts, seed: int) -> tuple[Path, str]:
     """Where a training is kept, and its key."""
     content = digest(counts.tolist())
-    return bench.run.work("trained", f"{content[:16]}-{seed}.json"), bench.run.key("trained", seed, content)
+    return run.work("trained", f"{content[:16]}-{seed}.json"), run.key("trained", seed, content)

@@ -19,6 +19,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from mgd_core.errors import UserError
+
 UID = pa.uuid()
 DATACOMP = np.dtype("u8,u8")
 HEX = re.compile(r"[0-9a-f]{1,32}")
@@ -27,12 +29,16 @@ Words = npt.NDArray[np.void]
 Bytes16 = npt.NDArray[np.bytes_]
 
 
+class UidError(UserError, ValueError):
+    """What should be a uid is none, or is missing."""
+
+
 def normalise(value: object) -> str:
-    """A uid as 32 lowercase hex digits; raises ValueError for what is not up to 32 hex digits (dashes
+    """A uid as 32 lowercase hex digits; raises UidError for what is not up to 32 hex digits (dashes
     allowed)."""
     text = value.strip().lower().replace("-", "") if isinstance(value, str) else ""
     if not HEX.fullmatch(text):
-        raise ValueError(f"{value!r} is not a uid: expected up to 32 hex digits")
+        raise UidError(f"{value!r} is not a uid: expected up to 32 hex digits")
     return text.zfill(32)
 
 
@@ -63,7 +69,7 @@ def uid_bytes(uids: Iterable[Any] | pa.Array | pa.ChunkedArray) -> Bytes16:
     """uids as numpy `S16`, which sorts, searches and compares as the hex text does."""
     array = uid_array(uids)
     if array.null_count:
-        raise ValueError(f"{array.null_count} of {len(array)} uids are missing")
+        raise UidError(f"{array.null_count} of {len(array)} uids are missing")
     # A take makes the slice's bytes start at 0 of its buffer.
     storage = array.storage.take(pa.array(np.arange(len(array)))) if array.offset else array.storage
     return np.frombuffer(storage.buffers()[1], "S16", count=len(array)) if len(array) else np.empty(0, "S16")

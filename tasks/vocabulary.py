@@ -16,7 +16,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from mgd_core.errors import UserError
+
 FULL_SIZE = 49408
+
+
+class StrangeText(UserError, ValueError):
+    """A text with tokens that the run's vocabulary has not."""
 
 
 @dataclass(frozen=True)
@@ -35,14 +41,14 @@ class Vocabulary:
         """Compact token ids (n, context_length) int64 of ``texts``.
 
         Raises:
-            ValueError: a text has a token outside the vocabulary.
+            StrangeText: a text has a token outside the vocabulary.
         """
         raw = _tokenize(texts, self.context_length)
         compact = np.searchsorted(self.ids, raw).clip(max=self.size - 1)
         strange = (self.ids[compact] != raw).any(1)
         if strange.any():
             text = texts[int(strange.argmax())]
-            raise ValueError(f"the text {text!r} has tokens that the pool and the target did not when the run began")
+            raise StrangeText(f"the text {text!r} has tokens that the pool and the target did not when the run began")
         return torch.from_numpy(compact)
 
     def known_tokens(self, texts: Sequence[str]) -> tuple[Tensor, int]:

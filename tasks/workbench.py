@@ -34,6 +34,7 @@ from tasks.roles import Roles
 from tasks.runs import Run
 from tasks.tables import read_parquet
 from tasks.uids import Bytes16
+from tasks.units import PoolError
 
 Counts = npt.NDArray[np.int64]
 Ids = npt.NDArray[np.int64]
@@ -167,7 +168,7 @@ def _workbench(directory: Path, record: str) -> Workbench:
     run = Run.load(directory)
     pool = load_pool(run.pool_directory)
     if pool is None:
-        raise FileNotFoundError(f"the pool of run {run.id} is gone from {run.pool_directory}; run `mgd curate` again")
+        raise PoolError(f"the pool of run {run.id} is gone from {run.pool_directory}; run `mgd curate` again")
     return open_pairs(run, pool) if isinstance(run.catalog, Catalog) else open_texts(run, pool)
 
 

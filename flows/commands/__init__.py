@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
 
-CATALOGS = Path(__file__).resolve().parents[2] / "catalogs"
-"""Where the catalogs that come with mgd lie; `tasks.catalog` has it too, and is slow to import for a word of help."""
+from tasks.progress import begin, say
+
 Make = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
 """Adds a command: its name, what runs it, and what it says of itself."""
 
@@ -19,22 +19,13 @@ Make = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.Argume
 @contextmanager
 def flow_session(home: Path) -> Iterator[str]:
     """Where flows may be imported and run: a Prefect server, whose API's address it gives, and progress shown."""
+    from flows.console import shown_progress
     from flows.runtime.session import prefect_session
 
-    with prefect_session(home) as url:
-        from flows.console import shown_progress
-
-        with shown_progress():
-            yield url
-
-
-LARGEST = 2**31 - 1
-"""The largest number that an option takes: none of them means more by a larger one."""
-
-
-def names_in(folder: Path) -> str:
-    """The catalogs of a folder by name, for a line of help."""
-    return ", ".join(sorted(path.stem for path in folder.glob("*.toml"))).replace("%", "%%")
+    with shown_progress(), prefect_session(home) as url:
+        say(f"Prefect: {url.removesuffix('/api')}")
+        begin("load the flow")
+        yield url
 
 
 def plain_output() -> None:
@@ -44,20 +35,58 @@ def plain_output() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def whole(text: str) -> int:
-    """An argument that is a whole number from 1 on."""
-    return _between(text, 1)
+def shipped(folder: str = "") -> str:
+    """Names of the catalogs that come with mgd, or of those in a folder of theirs."""
+    return ", ".join(sorted(path.stem for path in (CATALOGS / folder).glob("*.toml")))
 
 
-def from_zero(text: str) -> int:
-    """An argument that is a whole number from 0 on."""
-    return _between(text, 0)
+CATALOGS = Path(__file__).parents[2] / "catalogs"
+LARGEST = 2**31 - 1
+"""Of whole numbers: what any machine, table and generator takes."""
 
 
-def _between(text: str, least: int) -> int:
-    if not (text.isdecimal() and len(text) <= len(str(LARGEST)) and least <= int(text) <= LARGEST):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} to {LARGEST:,}")
-    return int(text)
+def whole_from(first: int, why: str = "") -> Callable[[str], int]:
+    """The type of an argument that is a whole number from ``first`` on; ``why`` follows when it is not."""
+
+    def read(text: str) -> int:
+        value = int(text) if text.isascii() and text.isdecimal() and len(text) <= 10 else -1
+        if not first <= value <= LARGEST:
+            told = f"{text!r} is not a whole number from {first} to {LARGEST}{f': {why}' if why else ''}"
+            raise argparse.ArgumentTypeError(told)
+        return value
+
+    return read
+
+
+whole, count = whole_from(1), whole_from(0)
+
+
+def named(text: str) -> str:
+    """An argument that is a name, of a run say: not empty."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("an empty name; leave the option out for the latest")
+    return text
+
+
+def home(text: str) -> Path:
+    """An argument that is a home: a directory, or a place where one can be made."""
+    path = Path(text)
+    try:
+        path.resolve()  # RuntimeError where links lead in a circle
+        there = next(place for place in (path, *path.absolute().parents) if place.exists() or place.is_symlink())
+    except (OSError, RuntimeError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no place for a home: {error}") from None
+    if not there.is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is no place for a home: {there} is not a directory")
+    return path
+
+
+def positive(text: str) -> float:
+    """An argument that is a number above 0, and no more than a thousand."""
+    value = _number(text)
+    if not 0 < value <= 1000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0 and up to 1000, such as 0.1")
+    return value
 
 
 def _number(text: str) -> float:
@@ -70,7 +99,7 @@ def _number(text: str) -> float:
 def budget(text: str) -> int | float:
     """An argument that is a number of samples (12), or a share of them (0.1)."""
     if text.isdecimal():
-        return from_zero(text)
+        return count(text)
     share = _number(text)
     if not 0 <= share <= 1:
         raise argparse.ArgumentTypeError(f"{text!r} is neither a whole number nor a share from 0 to 1")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from flows.commands import CATALOGS, Make, flow_session, names_in
+from flows.commands import Make, flow_session, named, shipped
 
 ATTRIBUTE = """influence of every training sample on named outputs of a study's classifier
 
@@ -24,11 +24,11 @@ The samples are those of a query with a column uid over the tables of `mgd attri
 def add_attribute(make: Make) -> None:
     """Add the parsers of both commands."""
     made = make("attribute", _attribute, ATTRIBUTE)
-    made.add_argument("study", help=f"a TOML file, or a study that comes with mgd: {names_in(CATALOGS / 'studies')}")
+    made.add_argument("study", help=f"a TOML file, or the name of a study that comes with mgd: {shipped('studies')}")
     made.add_argument("--validate", action="store_true", help="train again without random subsets")
     made = make("predict", _predict, PREDICT)
     made.add_argument("query", help="SQL that selects the samples to drop: a column uid")
-    made.add_argument("--run", dest="run_id", help="study to ask (default: the latest)")
+    made.add_argument("--run", dest="run_id", type=named, help="study to ask (default: the latest)")
     made.add_argument("--train", action="store_true", help="also train without them: the true change")
 
 

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from flows.commands import CATALOGS, Make, flow_session, names_in
+from flows.commands import Make, flow_session, shipped
+
+if TYPE_CHECKING:
+    from tasks.catalog import Catalog
 
 OVER = 3
 """Exit status of a census that found more than the catalog allows; 1 is any failure to take it."""
@@ -21,7 +26,23 @@ census.limits)."""
 def add_census(make: Make) -> None:
     """Add the command's parser."""
     made = make("census", _run, TEXT)
-    made.add_argument("catalog", help=f"a TOML file, or a catalog that comes with mgd: {names_in(CATALOGS)}")
+    made.add_argument("catalog", help=f"a TOML file, or the name of a catalog that comes with mgd: {shipped()}")
+
+
+def _taken(catalog: Catalog, home: Path) -> Path | None:
+    """Directory of the census, if every unit of it was taken before: then no server is needed to join them."""
+    from tasks.census import finish_census, plan_census
+    from tasks.target_check import target_pictures
+
+    if not (home / "census").is_dir():
+        return None
+    pictures = target_pictures(catalog, home)
+    plan = plan_census(catalog.pool.sources, home, catalog.pool.build_options(), catalog.census, pictures)
+    markers = [*(unit.path("marker") for unit in plan.shards), *(unit.marker for unit in plan.files)]
+    if not all(marker.exists() for marker in markers):
+        return None
+    finish_census(plan)
+    return plan.directory
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -31,15 +52,18 @@ def _run(options: argparse.Namespace) -> int:
     catalog, home = load_pair_catalog(find_catalog(options.catalog), "mgd census"), options.home.resolve()
     check_sources(catalog)
     check_targets(catalog, home)
-    with flow_session(home):
-        from flows.census import run_census
+    directory = _taken(catalog, home)
+    if directory is None:
+        with flow_session(home):
+            from flows.census import run_census
 
-        directory = run_census(options.catalog, home)
-    from tasks.artefacts import read_json
+            directory = run_census(options.catalog, home)
+    from tasks.artefacts import read_json, reading
     from tasks.census import CensusRecord
     from tasks.census_page import format_census
 
-    record = CensusRecord(**read_json(directory / "census.json"))
+    with reading(directory / "census.json"):
+        record = CensusRecord(**read_json(directory / "census.json"))
     print(format_census(record))
     print(f"\npage    {directory / 'census.html'}\ntables  {directory}/*.parquet")
     if not record.within_budget:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from flows.commands import CATALOGS, Make, flow_session, names_in
+from flows.commands import Make, flow_session, shipped
 
 TEXT = """say what a catalog's reverse sweeps will keep, recompute and take
 
@@ -16,7 +16,7 @@ a round. Below it, what the same round would take with every state kept, and wit
 def add_plan(make: Make) -> None:
     """Add the command's parser."""
     made = make("plan", _run, TEXT)
-    made.add_argument("catalog", help=f"a TOML file, or a catalog that comes with mgd: {names_in(CATALOGS)}")
+    made.add_argument("catalog", help=f"a TOML file, or the name of a catalog that comes with mgd: {shipped()}")
 
 
 def _run(options: argparse.Namespace) -> int:

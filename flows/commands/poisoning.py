@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from flows.commands import CATALOGS, Make, flow_session, names_in
+from flows.commands import Make, flow_session, shipped
 
 POISON = """measure how fragile a study's training set is
 
@@ -19,7 +19,7 @@ of one's own data and recipe: pictures that anyone may contribute deserve such a
 def add_poison(make: Make) -> None:
     """Add the command's parser."""
     made = make("poison", _poison, POISON)
-    made.add_argument("study", help=f"a TOML file, or a study that comes with mgd: {names_in(CATALOGS / 'studies')}")
+    made.add_argument("study", help=f"a TOML file, or the name of a study that comes with mgd: {shipped('studies')}")
 
 
 def _poison(options: argparse.Namespace) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from flows.commands import Make, budget, from_zero, whole
+from flows.commands import Make, budget, count, whole
 
 TEXT = """write a subset of a pool as WebDataset shards
 
@@ -22,14 +22,14 @@ def add_reshard(make: Make) -> None:
     made.add_argument("--subset", type=Path, help=text)
     made.add_argument("--out", type=Path, required=True, help="directory to write")
     made.add_argument("--shard-size", type=whole, default=10_000, help="most samples in a shard (default: %(default)s)")
-    made.add_argument("--seed", type=from_zero, default=0, help="seed of the shuffle (default: %(default)s)")
+    made.add_argument("--seed", type=count, default=0, help="seed of the shuffle (default: %(default)s)")
     made.add_argument("--workers", type=whole, help="processes (default: one a core); no byte depends on it")
     text = "samples of the subset that may be missing: a number, or a share like 0.1 (default: %(default)s)"
     made.add_argument("--max-lost", type=budget, default=0, help=text)
     text = "without --subset: samples of the pool that may be unusable, a number or a share (default: %(default)s)"
     made.add_argument("--max-rejects", type=budget, default=0.01, help=text)
     text = "without --subset: tars that may be damaged; they are gone through as far as they can be read (default: 0)"
-    made.add_argument("--max-damaged-shards", type=from_zero, default=0, help=text)
+    made.add_argument("--max-damaged-shards", type=count, default=0, help=text)
     text = "replace what another export left in --out; anything else there is never touched"
     made.add_argument("--overwrite", action="store_true", help=text)
 

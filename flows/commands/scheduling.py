@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from statistics import fmean, stdev
 
-from flows.commands import CATALOGS, Make, flow_session, names_in
+from flows.commands import Make, flow_session, shipped
 
 SCHEDULE = """learning-rate schedule of a study, found by metagradient steps from a flat one
 
@@ -18,7 +18,7 @@ Draws the schedules. Stopped or killed, the same command goes on where it was.""
 def add_schedule(make: Make) -> None:
     """Add the command's parser."""
     made = make("schedule", _schedule, SCHEDULE)
-    made.add_argument("study", help=f"a TOML file, or a study that comes with mgd: {names_in(CATALOGS / 'studies')}")
+    made.add_argument("study", help=f"a TOML file, or the name of a study that comes with mgd: {shipped('studies')}")
 
 
 def _schedule(options: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from flows.commands import CATALOGS, Make, flow_session, from_zero, names_in
+from flows.commands import Make, flow_session, positive, shipped, whole_from
 
 BELOW = 3
 """Exit status where the recipe is below the catalog's bar; 1 is any failure to measure it."""
@@ -32,43 +32,33 @@ learning_rate = [5e-4, 2e-3]"""
 def add_smoothness(make: Make) -> None:
     """Add the command's parser."""
     made = make("smoothness", _run, TEXT)
-    made.add_argument("catalog", help=f"a TOML file, or a catalog that comes with mgd: {names_in(CATALOGS)}")
+    made.add_argument("catalog", help=f"a TOML file, or the name of a catalog that comes with mgd: {shipped()}")
     text = "random directions, at least 2 (default: the catalog's smoothness.directions)"
-    made.add_argument("--directions", type=from_zero, help=text)
-    made.add_argument("--h", type=float, help="step along a direction (default: the catalog's smoothness.h)")
+    few = "one direction says nothing of the spread"
+    made.add_argument("--directions", type=whole_from(2, few), help=text)
+    made.add_argument("--h", type=positive, help="step along a direction (default: the catalog's smoothness.h)")
     text = "also train each recipe without N random subsets, 3 or more (default: smoothness.lds_subsets)"
-    made.add_argument("--lds", type=from_zero, metavar="N", dest="lds_subsets", help=text)
+    few = "a rank correlation needs 3 subsets or more, say 20"
+    made.add_argument("--lds", type=whole_from(3, few), metavar="N", dest="lds_subsets", help=text)
     made.add_argument("--sweep", action="store_true", help="also measure each recipe of the catalog's smoothness.menu")
 
 
 def _run(options: argparse.Namespace) -> int:
     from tasks.beforehand import check_beforehand
-    from tasks.catalog import find_catalog, load_catalog
+    from tasks.catalog import CatalogError, find_catalog, load_catalog
 
     catalog, home = load_catalog(find_catalog(options.catalog)), options.home.resolve()
     measure = {
         name: value for name in ("directions", "h", "lds_subsets") if (value := getattr(options, name)) is not None
     }
-    _check(measure, options.sweep and not any(catalog.smoothness.menu.model_dump().values()))
+    if options.sweep and not any(catalog.smoothness.menu.model_dump().values()):
+        raise CatalogError(MENU)
     check_beforehand(catalog, home)
     with flow_session(home):
         from flows.smoothness import run_smoothness
 
         directory = run_smoothness(options.catalog, home, options.sweep, **measure)
     return _show(directory, catalog.smoothness.bar)
-
-
-def _check(measure: dict[str, float], nothing_to_sweep: bool) -> None:
-    from tasks.catalog import CatalogError
-
-    if measure.get("directions", 2) < 2:
-        raise CatalogError("--directions: one direction says nothing of the spread; take at least 2")
-    if not 0 < measure.get("h", 1.0) < float("inf"):
-        raise CatalogError(f"--h {measure['h']:g}: the step along a direction must be above 0 and finite, say 0.1")
-    if measure.get("lds_subsets", 3) < 3:
-        raise CatalogError(f"--lds {measure['lds_subsets']:g}: a rank correlation needs 3 subsets or more, say 20")
-    if nothing_to_sweep:
-        raise CatalogError(MENU)
 
 
 def _show(directory: Path, bar: float | None) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from flows.commands import Make, whole
+from flows.commands import Make, named, whole
 
 TEXT = """put a submission to DataComp's leaderboard together, and check it; nothing is uploaded
 
@@ -26,7 +26,7 @@ def add_submit_folder(make: Make) -> None:
     made.add_argument("--method", type=Path, required=True, help="TOML file that says what the method is and whose")
     made.add_argument("--scale", required=True, choices=("small", "medium", "large", "xlarge"))
     made.add_argument("--subset", type=Path, help="subset.npy (default: that of --run)")
-    made.add_argument("--run", dest="run_id", help="run whose subset.npy to take (default: the latest)")
+    made.add_argument("--run", dest="run_id", type=named, help="run whose subset.npy to take (default: the latest)")
     made.add_argument("--dataset-size", type=whole, help="what would be stated: checked against what is there")
     made.add_argument("--pool", type=Path, help="directory of the pool, to check that the subset is within it")
     made.add_argument("--shards", type=Path, help="shards that were trained on, to check that they hold the subset")

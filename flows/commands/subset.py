@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.commands import Make
+from flows.commands import Make, named
 
 if TYPE_CHECKING:
     from tasks.candidates import Candidates
@@ -35,7 +35,9 @@ def add_subset(make: Make) -> None:
     of = made.add_mutually_exclusive_group()
     of.add_argument("--catalog", help="choose from the pool of a catalog")
     of.add_argument("--pool", help="choose from a pool's directory (with pool.json), or tars, which are indexed first")
-    of.add_argument("--run", dest="run_id", help="choose from the pool of a run; filters may ask its tables and views")
+    of.add_argument(
+        "--run", dest="run_id", type=named, help="choose from the pool of a run; filters may ask its tables and views"
+    )
     text = "choose from DataComp's metadata (Parquet, or directories of it), before any download"
     of.add_argument("--metadata", type=Path, nargs="+", help=text)
     to = made.add_mutually_exclusive_group()

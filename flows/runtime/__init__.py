@@ -7,13 +7,14 @@ from flows.runtime.device import device_lock
 from flows.runtime.environment import prepare_environment
 from flows.runtime.runners import make_runner, run_flow
 from flows.runtime.server import ServerError, ServerStatus, ensure_server, server_status, stop_server
-from flows.runtime.session import prefect_session, record_session
+from flows.runtime.session import history_lost, prefect_session, record_session
 
 __all__ = [
     "ServerError",
     "ServerStatus",
     "device_lock",
     "ensure_server",
+    "history_lost",
     "make_runner",
     "prefect_session",
     "prepare_environment",

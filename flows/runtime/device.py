@@ -13,6 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from flows.runtime.locks import exclusive
+from mgd_core.errors import UserError
+
+
+class DeviceError(UserError, ValueError):
+    """No device is called so."""
+
 
 _log = logging.getLogger("mgd.runtime")
 
@@ -21,7 +27,7 @@ def lock_path(home: Path, device: str) -> Path:
     """Where the lock of `device` ("cpu", "cuda", "cuda:1", ...) lies; "cuda" is "cuda:0"."""
     name = "cuda:0" if device == "cuda" else device
     if not re.fullmatch(r"[a-z]+(:\d+)?", name):
-        raise ValueError(f"device must look like 'cpu' or 'cuda:1', got {device!r}")
+        raise DeviceError(f"device must look like 'cpu' or 'cuda:1', got {device!r}")
     return Path(home) / ".locks" / f"{name.replace(':', '-')}.lock"
 
 

@@ -7,12 +7,25 @@ Ray assigns devices and is the one to take on a cluster; Dask does not set ``CUD
 
 import importlib
 import os
+from functools import wraps
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
+
+from flows.runtime.session import server_answers
+from mgd_core.errors import UserError
 
 if TYPE_CHECKING:
     from prefect import Flow
     from prefect.task_runners import TaskRunner
+
+
+class RunnerMissing(UserError, ImportError):
+    """The task runner that a catalog asks for is not installed; names the package."""
+
+
+class RunnerError(UserError, ValueError):
+    """No task runner can be made of these settings."""
+
 
 RunnerKind = Literal["threads", "processes", "ray", "dask"]
 
@@ -20,11 +33,11 @@ RunnerKind = Literal["threads", "processes", "ray", "dask"]
 def make_runner(kind: RunnerKind, workers: int) -> "TaskRunner[Any]":
     """A Prefect task runner with `workers` (>= 1) tasks at a time.
 
-    Raises ValueError for an unknown kind or a bad count, and ImportError naming the package to install
+    Raises RunnerError for an unknown kind or a bad count, and RunnerMissing naming the package to install
     where Ray or Dask is asked for and is not there.
     """
     if workers < 1:
-        raise ValueError(f"a task runner needs at least one worker, got {workers}")
+        raise RunnerError(f"a task runner needs at least one worker, got {workers}")
     if kind == "threads":
         from prefect.task_runners import ThreadPoolTaskRunner
 
@@ -39,7 +52,7 @@ def make_runner(kind: RunnerKind, workers: int) -> "TaskRunner[Any]":
     if kind == "dask":
         cluster = {"n_workers": workers, "threads_per_worker": 1}
         return _integration("dask").DaskTaskRunner(cluster_kwargs=cluster)
-    raise ValueError(f"unknown task runner {kind!r}: choose one of {', '.join(get_args(RunnerKind))}")
+    raise RunnerError(f"unknown task runner {kind!r}: choose one of {', '.join(get_args(RunnerKind))}")
 
 
 class RunnerOptions(Protocol):
@@ -55,8 +68,23 @@ class RunnerOptions(Protocol):
 
 
 def run_flow(flow: "Flow[..., str]", options: RunnerOptions, *arguments: object, **named: object) -> str:
-    """Run `flow` in this process with the task runner that `options` ask for; returns what the flow does."""
-    return flow.with_options(task_runner=make_runner(options.runner, options.workers))(*arguments, **named)
+    """Run `flow` in this process with the task runner that `options` ask for; returns what the flow does, also where
+    Prefect could not tell its server so: a server that died takes its history with it, not our results."""
+    made = flow.with_options(task_runner=make_runner(options.runner, options.workers))
+    work, done = made.fn, []
+
+    @wraps(work)
+    def kept(*inputs: object, **more: object) -> str:
+        done.append(work(*inputs, **more))
+        return done[0]
+
+    made.fn = kept
+    try:
+        return made(*arguments, **named)
+    except Exception:
+        if done and not server_answers():
+            return done[0]
+        raise
 
 
 def _integration(name: str) -> ModuleType:
@@ -64,7 +92,7 @@ def _integration(name: str) -> ModuleType:
     try:
         return importlib.import_module(f"prefect_{name}")
     except ImportError as error:
-        raise ImportError(
+        raise RunnerMissing(
             f"the task runner {name!r} needs the package prefect-{name}, which cannot be imported ({error}); "
             f"install it with: pip install 'mgd[{name}]', or choose 'threads' or 'processes'"
         ) from error

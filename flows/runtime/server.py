@@ -63,7 +63,7 @@ class ServerStatus:
     log: Path
 
 
-def ensure_server(home: Path, *, timeout: float = 120.0, services: Mapping[str, str] = LEAN_SERVICES) -> str:
+def ensure_server(home: Path, *, timeout: float = 300.0, services: Mapping[str, str] = LEAN_SERVICES) -> str:
     """The API address of the home's server, which is started if it does not run.
 
     Waits up to `timeout` seconds for an answer. Raises ServerError with the end of the log otherwise.
@@ -100,6 +100,17 @@ def server_status(home: Path) -> ServerStatus:
     if record is None or not record.alive():
         return ServerStatus(running=False, url=None, pid=None, log=log)
     return ServerStatus(running=_answers(record.url, base), url=record.url, pid=record.pid, log=log)
+
+
+def format_status(status: ServerStatus) -> str:
+    """A status for the terminal."""
+    if status.url is None:
+        told = "no local server is running here; a command that needs one starts it"
+    elif status.running:
+        told = f"running at {status.url.removesuffix('/api')} (process {status.pid})"
+    else:
+        told = f"process {status.pid} runs and does not answer at {status.url}: end it with `mgd server stop`"
+    return told + (f"\nlog  {status.log}" if status.log.exists() else "")
 
 
 def process_start(pid: int) -> str | None:

@@ -8,6 +8,8 @@ homes, machines or containers that share one Prefect server never judge each oth
 """
 
 import os
+import urllib.error
+import urllib.request
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,9 +17,11 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.runtime.environment import external_api_url, prepare_environment
+from flows.runtime.environment import LOOPBACK, external_api_url, prepare_environment
 from flows.runtime.locks import exclusive, try_lock
 from flows.runtime.server import ensure_server
+from mgd_core.errors import UserError
+from tasks.progress import begin, say
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -26,8 +30,20 @@ if TYPE_CHECKING:
 SESSION_LABEL = "mgd.session"
 PID_LABEL = "mgd.pid"
 _PAGE = 200  # flow runs a request; Prefect's own limit
+RETRIES = 3  # of a request, within about 10 s; Prefect's own 5 take a minute to find out that a server is dead
+ANSWER_SECONDS = 5.0
 SENDING_SECONDS = 5.0  # for the queues of logs and events at the end of a session
 
+
+class ScheduleError(UserError, ValueError):
+    """When to run cannot be understood."""
+
+
+class NoServer(UserError, ConnectionError):
+    """No Prefect server answers where the user says that there is one."""
+
+
+_lost: list[str] = []
 _session: ContextVar[str | None] = ContextVar("mgd_session", default=None)
 
 
@@ -36,15 +52,24 @@ def prefect_session(home: Path) -> Iterator[str]:
     """Run flows inside: on the server of ``PREFECT_API_URL`` if it is set, else on the home's own.
 
     Yields the API address. Flow heartbeats are off (joining their thread costs 1 s at the end of each flow
-    run). Raises ServerError if our own server does not start, ConnectionError if the user's does not answer.
+    run). A server that dies in the meantime takes its history with it and nothing else: it is told, and `history_lost`
+    says so. Raises ServerError if our own server does not start, NoServer if the user's does not answer.
     """
     prepare_environment(home)
     external = external_api_url()
+    begin("look for the Prefect server" if external else "start the local Prefect server")
     url = external or ensure_server(home)
+    begin("load Prefect")
     from prefect.client.orchestration import get_client
-    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+    from prefect.settings import (
+        PREFECT_API_URL,
+        PREFECT_CLIENT_MAX_RETRIES,
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+        temporary_settings,
+    )
 
-    with temporary_settings({PREFECT_API_URL: url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+    settings = {PREFECT_API_URL: url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None, PREFECT_CLIENT_MAX_RETRIES: RETRIES}
+    with temporary_settings(settings):
         with get_client(sync_client=True) as client:
             if external is not None:
                 _check_answer(client, external)
@@ -53,7 +78,58 @@ def prefect_session(home: Path) -> Iterator[str]:
             try:
                 yield url
             finally:
-                _send_what_is_queued()
+                if answers(url):
+                    _send_what_is_queued()
+                else:
+                    _lose(url)
+
+
+def answers(url: str) -> bool:
+    """Whether anything answers at the address of an API: its process lives."""
+    direct = urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if LOOPBACK in url else []))
+    try:
+        with direct.open(f"{url}/health", timeout=ANSWER_SECONDS):
+            return True
+    except urllib.error.HTTPError:
+        return True
+    except (OSError, ValueError):
+        return False
+
+
+def server_answers() -> bool:
+    """Whether the server that this process runs flows on is there."""
+    from prefect.settings import PREFECT_API_URL
+
+    url = PREFECT_API_URL.value()
+    return url is None or answers(url)
+
+
+def history_lost() -> bool:
+    """Whether a server died while this process used it. Prefect's threads would go on knocking at its door for minutes
+    at the end of the process."""
+    return bool(_lost)
+
+
+def _lose(url: str) -> None:
+    _lost.append(url)
+    say(
+        f"the Prefect server at {url} ended while this ran: its history of this run is lost. Results are not, they are "
+        "kept apart from it"
+    )
+
+
+def check_schedule(home: Path, cron: str) -> None:
+    """Raise ScheduleError unless ``cron`` is a schedule that Prefect can follow."""
+    prepare_environment(home)
+    from prefect.client.schemas.schedules import CronSchedule
+
+    try:
+        CronSchedule(cron=cron)
+    except ValueError as error:
+        raise ScheduleError(
+            f"--cron {cron!r} is no schedule: it takes five fields (minute, hour, day, month, day of the week), "
+            'for instance "0 3 * * *": every night at three'
+        ) from error
 
 
 def _send_what_is_queued() -> None:
@@ -174,7 +250,7 @@ def _crash(client: "SyncPrefectClient", run: "FlowRun") -> None:
 def _check_answer(client: "SyncPrefectClient", url: str) -> None:
     problem = client.api_healthcheck()
     if problem is not None:
-        raise ConnectionError(
+        raise NoServer(
             f"PREFECT_API_URL is {url}, and no Prefect server answers there ({problem!r}). "
             "Start that server, or unset the variable to let mgd run its own."
         )

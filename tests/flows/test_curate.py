@@ -56,6 +56,19 @@ def test_the_other_commands_read_what_it_wrote(place: Path) -> None:
     assert shards.returncode == 0 and (place / "shards" / "00000000.tar").exists()
 
 
+@pytest.mark.xdist_group("curate")
+def test_what_is_finished_is_told_again_without_a_server(place: Path) -> None:
+    nobody = {"PREFECT_API_URL": "http://127.0.0.1:9/api"}
+    again = mgd("curate", str(place / "small.toml"), "--home", str(place / "home"), **nobody)
+    assert again.returncode == 0 and "metagradient descent" in again.stdout and "Prefect" not in again.stderr
+    (run,) = (place / "home" / "runs").iterdir()
+    page = (run / "report.html").read_bytes()
+    (run / "report.html").unlink()
+    more = mgd("curate", str(place / "small.toml"), "--home", str(place / "home"), **nobody)
+    (run / "report.html").write_bytes(page)
+    assert more.returncode == 1 and "no Prefect server answers there" in more.stderr, "something is left to do"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -41,9 +41,6 @@ def test_below_the_bar_a_curation_stops_before_round_0_and_the_command_says_more
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["fashion", "--directions", "1"], "take at least 2"),
-        (["fashion", "--h", "0"], "must be above 0"),
-        (["fashion", "--lds", "2"], "needs 3 subsets or more"),
         (["emoji", "--sweep"], "[smoothness.menu]"),
     ],
 )

@@ -68,7 +68,7 @@ def test_equal_records_give_equal_files(tmp_path: Path) -> None:
 
 def test_a_damaged_record_is_named(tmp_path: Path) -> None:
     (tmp_path / "r.json").write_text('{"a": ')
-    with pytest.raises(ValueError, match=r"r\.json: not a JSON record"):
+    with pytest.raises(ValueError, match=r"r\.json: not a file as mgd writes them"):
         read_json(tmp_path / "r.json")
 
 

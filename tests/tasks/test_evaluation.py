@@ -19,6 +19,7 @@ from PIL import Image
 from flows.cli import main
 from tasks.datacomp import tasks
 from tasks.encoders import CheckpointError, OpenClipEncoder, open_clip_encoder
+from tasks.estimate import publish_pool
 from tasks.eval_results import read_results
 from tasks.eval_samples import EvalSetError
 from tasks.eval_sets import (
@@ -31,14 +32,23 @@ from tasks.eval_sets import (
     task_key,
 )
 from tasks.evaluation import Evaluation, evaluate_set
-from tasks.evaluation_records import evaluate_sets, evaluation_rows, format_evaluations, publish_rows, write_results
+from tasks.evaluation_records import (
+    Evaluated,
+    are_evaluated,
+    evaluate_sets,
+    evaluation_rows,
+    format_evaluations,
+    publish_rows,
+    write_results,
+)
 from tasks.faces import QUESTIONS
 from tasks.pools import build_pool
 from tasks.progress import watch
+from tasks.remote_files import Reader
 from tasks.runs import begin_run
 from tasks.sheets import open_sheet
 from tasks.tables import read
-from tasks.trained import run_encoder, trained_parameters
+from tasks.trained import run_encoder, trained_identity, trained_parameters
 from tasks.workbench import opened
 from tests.eval_set_files import npy, png, write_set
 from tests.small_catalog import small_catalog
@@ -281,6 +291,11 @@ def test_an_evaluation_of_datacomps_tasks_ends_as_its_results_file(
     assert evaluate_sets(["memory://far"], encoder, tmp_path / "out", any_size=True) == done  # the others stay
     monkeypatch.setattr("tasks.evaluation_records.evaluate_set", None)  # whoever calls it now fails
     assert evaluate_sets(folders, encoder, tmp_path / "out", any_size=True) == done
+    known = Evaluated(encoder.identity)
+    assert are_evaluated(folders, known.identity, tmp_path / "out", 64, Reader())
+    assert evaluate_sets(folders, known, tmp_path / "out") == done
+    for identity, batch in ((encoder.identity, 3), ("another", 64)):
+        assert not are_evaluated(folders, identity, tmp_path / "out", batch, Reader())
     with pytest.raises(TypeError):
         evaluate_sets(folders, encoder, tmp_path / "out", batch=3, any_size=True)
     remote.rm("/far", recursive=True)
@@ -324,6 +339,10 @@ def test_what_a_run_trained_scores_as_its_own_test_task(tmp_path: Path) -> None:
         score = bench.tasks(learner).tests["fashion"].score(theta)
         done = evaluate_set(found, encoder)
         assert done.metrics["acc1"] == pytest.approx(score.accuracy) and done.samples == 40
+        publish_pool(bench)
+        assert trained_identity(bench.run, "mgd", 7, 0) is None
+        chosen = run_encoder(bench, counts, "mgd", 7)
+        assert trained_identity(bench.run, "mgd", 7, 0) == chosen.identity, "told without a workbench"
         assert not torch.equal(encoder.texts(["trouser"]), encoder.texts(["coat"]))
         told: list[str] = []
         watch(lambda what, _, __: told.append(what))
