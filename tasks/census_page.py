@@ -90,7 +90,7 @@ def _headline(record: CensusRecord) -> str:
 def _summary(record: CensusRecord) -> str:
     totals, over = record.totals, [line for line in record.lines if line.over]
     words = [f"{totals['samples']:,} samples in {totals['shards']:,} shards can be used"]
-    if totals["attempts"]:
+    if totals["attempts"] >= max(1, totals["samples"]):  # fewer where some folders come without tables
         words[0] += f", of {totals['attempts']:,} that were tried ({totals['samples'] / totals['attempts']:.1%})"
     if over:
         told = "; ".join(f"{_name(line.kind)} {line.count:,} ({line.allowed or 0:,} allowed)" for line in over)

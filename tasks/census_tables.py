@@ -10,7 +10,7 @@ Cost: DuckDB joins and sorts over some 100 bytes a sample, in 1 GiB, the rest sp
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,8 @@ FOUND = pa.schema([(name, pa.string()) for name in ("kind", "shard", "member", "
 SPARSE = 1000
 """Numbers a shard beyond which a pool's names are dates or the like: gaps are then one finding, not one each."""
 
+FOLDER = "regexp_replace(shard, '[^/]*$', '')"
+"""A shard's folder: what was downloaded at once, with tables and stats or without."""
 # What shows only when all is put together: kind, shard, member, uid, detail.
 JOINED = {
     "missing_uid": """SELECT shard, key, uid, 'none of the shard''s samples names one, those of other shards do'
@@ -81,10 +83,10 @@ JOINED = {
         ANTI JOIN attempts USING (uid) ANTI JOIN samples USING (uid)
         WHERE EXISTS (FROM attempts) AND NOT EXISTS (FROM attempts WHERE uid IS NULL)""",
     "missing_tar": "SELECT shard, '', NULL, '' FROM shards WHERE NOT has_tar",
-    "missing_stats": """SELECT shard, '', NULL, '' FROM shards WHERE NOT has_stats AND has_tar
-        AND (SELECT bool_or(has_stats) FROM shards)""",
-    "missing_table": """SELECT shard, '', NULL, '' FROM shards WHERE NOT has_table AND has_tar
-        AND (SELECT bool_or(has_table) FROM shards)""",
+    "missing_stats": f"""SELECT shard, '', NULL, '' FROM shards WHERE NOT has_stats AND has_tar
+        AND {FOLDER} IN (SELECT {FOLDER} FROM shards WHERE has_stats)""",
+    "missing_table": f"""SELECT shard, '', NULL, '' FROM shards WHERE NOT has_table AND has_tar
+        AND {FOLDER} IN (SELECT {FOLDER} FROM shards WHERE has_table)""",
     "missing_npz": "SELECT file, '', NULL, '' FROM files WHERE NOT has_npz AND (SELECT bool_or(has_npz) FROM files)",
 }
 # Without shard tables nobody says why a row of the metadata has no sample; it is a dead link all the same.
@@ -157,14 +159,19 @@ def _totals(
 
 
 def _gaps(shard_rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Numbers from 0 to the last that no shard has, for pools whose tars are numbered."""
-    numbers = {row["number"] for row in shard_rows}
-    if None in numbers:
-        return []
-    last = max(numbers)
+    """Numbers from 0 to the last that no shard of a folder has, for folders whose tars are numbered."""
+    numbers: dict[str, set[int | None]] = {}
+    for row in shard_rows:
+        numbers.setdefault(row["shard"].rpartition("/")[0], set()).add(row["number"])
+    return [gap for folder, there in numbers.items() if None not in there for gap in _gaps_of(folder, there)]
+
+
+def _gaps_of(folder: str, numbers: Collection[Any]) -> list[dict[str, Any]]:
+    last, place = max(numbers), f"in {folder}" if folder else ""
     if last > SPARSE * len(numbers):
-        return [finding("gap", "", f"0 to {last}", detail=f"only {len(numbers):,} of these numbers have a shard")]
-    return [finding("gap", "", str(number)) for number in range(last) if number not in numbers]
+        told = f"only {len(numbers):,} of these numbers have a shard {place}".strip()
+        return [finding("gap", "", f"0 to {last}", detail=told)]
+    return [finding("gap", "", str(number), detail=place) for number in range(last) if number not in numbers]
 
 
 def _found(rows: Sequence[dict[str, Any]]) -> pa.Table:

@@ -35,7 +35,7 @@ CATALOG = """\
 name = "field"
 
 [pool]
-source = ["crawl/*/*.tar", "hub/snapshots/main"]
+source = ["crawl/part-a", "crawl/part-b", "hub/snapshots/main"]
 max_rejects = 0.1
 
 [targets.target]
@@ -193,12 +193,12 @@ def _write_shard(tar: Path, samples: list[dict[str, Any]], number: int) -> None:
 
 
 def _write_hub(directory: Path, data: bytes) -> None:
-    """A hub's cache: `snapshots/main/00003.tar`, a link to a blob that is named by its digest."""
+    """A hub's cache: `snapshots/main/00000.tar`, a link to a blob that is named by its digest."""
     digest = hashlib.sha256(data).hexdigest()
     (directory / "blobs").mkdir(parents=True)
     (directory / "blobs" / digest).write_bytes(data)
     (directory / "snapshots" / "main").mkdir(parents=True)
-    (directory / "snapshots" / "main" / "00003.tar").symlink_to(f"../../blobs/{digest}")
+    (directory / "snapshots" / "main" / "00000.tar").symlink_to(f"../../blobs/{digest}")
 
 
 def _classes(sheet: Any, split: str) -> list[str]:
