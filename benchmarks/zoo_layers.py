@@ -208,6 +208,8 @@ def saved(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 class Counting(nn.Module):
     """Divides by a count that it keeps, as a running statistic."""
 
+    seen: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("seen", torch.ones(()))

@@ -59,7 +59,7 @@ TIMM: list[tuple[str, str, dict[str, Any], str | None]] = [
                                        "mlp_ratio": (2, 2, 1)}, None),
     ("NFNet", "test_nfnet", {}, None),
     ("EfficientNet, group norm", "test_efficientnet_gn", {}, None),
-    ("EfficientNet, EvoNorm", "test_efficientnet_evos", {}, None),
+    ("EfficientNet, layer norm", "test_efficientnet_ln", {}, None),
     ("EfficientNet", "test_efficientnet", {}, NORM),
     ("ResNet", "test_resnet", {}, NORM),
     ("ByobNet", "test_byobnet", {}, NORM),
@@ -98,9 +98,10 @@ CLIPS: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any], str | Non
     ("RN50", {"layers": [1, 1, 1, 1], "width": 8, "patch_size": None, "image_size": SIDE}, {}, {}, NORM),
 ]  # fmt: skip
 
-SIZES = {"vocab_size": 13, "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 2, "num_attention_heads": 2}
-GPT2 = {"vocab_size": 13, "n_embd": 8, "n_layer": 2, "n_head": 2, "n_positions": 16}
-STILL = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+SIZES: dict[str, Any] = {"vocab_size": 13, "hidden_size": 8, "intermediate_size": 12}
+SIZES |= {"num_hidden_layers": 2, "num_attention_heads": 2}
+GPT2: dict[str, Any] = {"vocab_size": 13, "n_embd": 8, "n_layer": 2, "n_head": 2, "n_positions": 16}
+STILL: dict[str, Any] = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
 LANGUAGES: list[tuple[str, str, dict[str, Any], str | None]] = [
     *((f"Llama{', tied' * t}{', padded' * p}", "Llama",
        SIZES | {"tie_word_embeddings": bool(t), "pad_token_id": 0 if p else None}, None)
@@ -203,6 +204,7 @@ def _language(name: str, family: str, sizes: dict[str, Any]) -> Problem:
         return Decoder(whole.base_model, whole.get_output_embeddings())
 
     model = seeded(build)
+    assert isinstance(model, Decoder)
     draw = torch.Generator().manual_seed(8)
     tokens = torch.randint(3, 13, (POOL + TARGET, 7), generator=draw)
     tokens[::2, 5:] = 0
@@ -227,7 +229,7 @@ def _in_float64(model: nn.Module) -> None:
         for name, module in list(parent.named_children()):
             if type(module).__name__.endswith("RMSNorm") and not isinstance(module, nn.RMSNorm):
                 eps = getattr(module, "variance_epsilon", getattr(module, "eps", 1e-6))
-                setattr(parent, name, nn.RMSNorm(len(module.weight), eps=float(eps)))
+                setattr(parent, name, nn.RMSNorm(module.get_parameter("weight").shape, eps=float(eps)))
 
 
 def cases() -> list[Case]:

@@ -105,7 +105,7 @@ class _Kept:
 
     def __init__(self, objective: Objective, theta: Tensor) -> None:
         self.theta, self.first = theta, theta.clone()
-        self.buffers = [(*where, x, x.clone()) for *where, x in _buffers(objective)]
+        self.buffers = [(label, module, key, x, x.clone()) for label, module, key, x in _buffers(objective)]
 
     def restored(self) -> str:
         """Everything put back; the name of what had changed, or nothing."""

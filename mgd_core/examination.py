@@ -65,7 +65,7 @@ def examined(learner: Learner, theta: Tensor, batch: Batch, inputs: Sequence[int
     Raises:
         RefusedModel: there is none, or the model breaks another rule of the engine; says which.
     """
-    return _remembered(learner, theta, batch, tuple(inputs), lambda: _examined(learner, theta, batch, inputs))  # type: ignore[no-any-return]
+    return _remembered(learner, theta, batch, tuple(inputs), lambda: _examined(learner, theta, batch, inputs))
 
 
 def probe_way_of(learner: Learner, theta: Tensor, batch: Batch) -> ProbeWay:
@@ -74,7 +74,7 @@ def probe_way_of(learner: Learner, theta: Tensor, batch: Batch) -> ProbeWay:
     Raises:
         RefusedModel: there is none.
     """
-    return _remembered(learner, theta, batch, PROBED, lambda: _probe_way(learner, theta, batch))  # type: ignore[no-any-return]
+    return _remembered(learner, theta, batch, PROBED, lambda: _probe_way(learner, theta, batch))
 
 
 def _remembered(learner: Learner, theta: Tensor, batch: Batch, what: Any, find: Callable[[], Any]) -> Any:
