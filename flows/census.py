@@ -46,6 +46,7 @@ def finish(plan: censuses.CensusPlan) -> censuses.CensusRecord:
 def census(catalog: str, home: str = "runs") -> str:
     """Take the census of a catalog's pool; returns the census's directory."""
     options, base = load_pair_catalog(find_catalog(catalog), "mgd census"), Path(home).resolve()
+    begin("look at the targets")
     for note in check_targets(options, base):
         say(note)
     pictures = target_pictures(options, base)

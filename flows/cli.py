@@ -231,8 +231,8 @@ def _serve(options: argparse.Namespace) -> int:
     from tasks.catalog import find_catalog, load_catalog
 
     home = options.home.resolve()
-    check_beforehand(load_catalog(find_catalog(options.catalog)), home)
     check_schedule(home, options.cron)
+    check_beforehand(load_catalog(find_catalog(options.catalog)), home)
     with prefect_session(home):
         from flows.curate import curate
 

@@ -98,11 +98,11 @@ def _forecast(bench: Workbench, plan: Plan) -> str:
     steps = (rounds + rivals) * learner.steps + again
     seconds = steps * step + reversed_steps * reverse + candidates / learner.batch * step
     if not rounds + rivals:
-        return f"{len(bench):,} samples; every round and training of the comparison is done"
+        return f"{counted(len(bench), 'sample')}; every round and training of the comparison is done"
     done = descent.rounds + 1 - rounds
     return (
-        f"{len(bench):,} samples; {counted(descent.rounds, 'round')}{f', {done} done' if done else ''}: "
-        f"{counted(rounds + rivals, 'training')} of {counted(learner.steps, 'step')} ({step:.3f} s each), {again} "
+        f"{counted(len(bench), 'sample')}; {counted(descent.rounds, 'round')}{f', {done} done' if done else ''}: "
+        f"{counted(rounds + rivals, 'training')} of {counted(learner.steps, 'step')} ({step:.3f} s each), {again:,} "
         f"replayed, {counted(reversed_steps, 'reverse step')} ({reverse:.3f} s each), {candidates:,.0f} probes. "
         f"About {seconds / 60:.1f} minutes {'are left' if done else 'from nothing'}; finished parts are not run again."
     )

@@ -32,8 +32,3 @@ def say(sentence: str) -> None:
 def begin(what: str) -> None:
     """Say what is done from now on, where nobody can count how far it has come."""
     announce(what, 0, UNCOUNTED)
-
-
-def counted(number: int, word: str) -> str:
-    """A number with its word: 1 round, 2 rounds."""
-    return f"{number:,} {word}{'s' * (number != 1)}"

@@ -16,7 +16,6 @@ import pyarrow as pa
 
 from tasks.recipe_options import Selection
 from tasks.tables import publish, read
-from tasks.workbench import opened
 
 NO_ROUNDS = "no rounds"
 """The rule of a run that only compares."""
@@ -25,6 +24,8 @@ NO_ROUNDS = "no rounds"
 def choose_round(directory: Path) -> int:
     """The round that the catalog's rule chooses; publishes ``choices`` and returns it. Without rounds that is 0, the
     counts that it starts with."""
+    from tasks.workbench import opened  # with torch: a report, which reads what was chosen, does without
+
     with opened(directory) as bench:
         if not bench.catalog.descent.rounds:
             publish(bench.run.home, bench.run.id, "choices", 0, pa.table({"rule": [NO_ROUNDS], "value": [None]}))

@@ -20,6 +20,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tasks.artefacts import reading
 from tasks.schemas import FORMER, OPEN, PARTITIONS, TABLES, doc_of, upstream_field
 from tasks.sql_names import distinct_names, literal, quoted
 from tasks.views import load_views
@@ -73,7 +74,8 @@ def view_of(
     kinds: dict[tuple[tuple[str, str], ...], list[Path]] = {}
     schemas: dict[tuple[tuple[str, str], ...], pa.Schema] = {}
     for path in paths:
-        found = pq.read_schema(path)
+        with reading(path):
+            found = pq.read_schema(path)
         key = tuple((field.name, str(field.type)) for field in found)
         kinds.setdefault(key, []).append(path)
         schemas.setdefault(key, found)

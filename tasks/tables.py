@@ -171,7 +171,7 @@ def read_parquet(path: str | Path, columns: Sequence[str] | None = None) -> pa.T
 
     Not `pq.read_table`, which makes a column of every directory on the way that is called like `seed=9`.
     """
-    with pq.ParquetFile(path) as file:
+    with reading(path), pq.ParquetFile(path) as file:
         # Asked for `text`, Parquet gives `text.en` as well.
         return file.read() if columns is None else file.read(list(columns)).select(list(columns))
 
@@ -220,15 +220,9 @@ def _known(table: str) -> pa.Schema:
     return TABLES[table]
 
 
-
-
 def _in_present_names(table: str, rows: pa.Table) -> pa.Table:
     present = {former: name for name, former in FORMER.get(table, {}).items()}
     return rows.rename_columns([present.get(name, name) for name in rows.column_names]) if present else rows
-def _read_file(path: Path) -> pa.Table:
-    # Not pq.read_table: it would read run= and round= from the path as columns.
-    with reading(path), pq.ParquetFile(path) as file:
-        return file.read()
 
 
 def _with_round(rows: pa.Table, number: int) -> pa.Table:

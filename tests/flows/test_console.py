@@ -15,7 +15,7 @@ from flows.runtime.server import ServerStatus, format_status
 from tasks import estimate
 from tasks.listing import format_runs
 from tasks.plans import plan_of
-from tasks.progress import announce, begin, counted, say
+from tasks.progress import announce, begin, say
 from tasks.step_costs import StepCosts
 from tasks.tables import publish
 from tasks.workbench import opened
@@ -95,7 +95,3 @@ def test_the_state_of_the_server_is_told_in_words(tmp_path: Path) -> None:
     assert format_status(off) == "no local server is running here; a command that needs one starts it"
     on = ServerStatus(running=True, url="http://127.0.0.1:1/api", pid=7, log=tmp_path / "none")
     assert format_status(on) == "running at http://127.0.0.1:1 (process 7)"
-
-
-def test_numbers_and_their_words() -> None:
-    assert [counted(n, "round") for n in (0, 1, 2)] == ["0 rounds", "1 round", "2 rounds"]

@@ -48,9 +48,7 @@ def rows(home: Path, query: str) -> list[dict[str, object]]:
     return json.loads(out) if out.startswith("[") else [json.loads(line) for line in out.splitlines()]
 
 
-def test_the_census_counts_what_is_wrong_and_what_is_passed_over(
-    pool: FieldPool, server: None, tmp_path: Path
-) -> None:
+def test_the_census_counts_what_is_wrong_and_what_is_passed_over(pool: FieldPool, server: None, tmp_path: Path) -> None:
     ended = run(["census", str(pool.catalog), "--home", str(tmp_path)])
     assert ended.status in (0, 3) and not ended.crash, ended.said
     assert "00002.tar.gz" in ended.said
@@ -60,9 +58,7 @@ def test_the_census_counts_what_is_wrong_and_what_is_passed_over(
 
 def test_the_curation_uses_every_good_sample_of_every_folder(curated: tuple[Path, Ended], pool: FieldPool) -> None:
     home, said = curated
-    assert rows(home, "select count(*) n, count(distinct shard) shards from samples") == [
-        {"n": pool.good, "shards": 4}
-    ]
+    assert rows(home, "select count(*) n, count(distinct shard) shards from samples") == [{"n": pool.good, "shards": 4}]
     assert rows(home, "select count(*) n from rejects") == [{"n": pool.bad}]
     probed = "select count(*) n from metagradients join samples using (uid) where probed and shard like '%part-b%'"
     assert rows(home, probed)[0]["n"], "the second folder of equal names is probed"

@@ -48,7 +48,7 @@ from tasks.remote_files import Reader
 from tasks.runs import begin_run
 from tasks.sheets import open_sheet
 from tasks.tables import read
-from tasks.trained import run_encoder, trained_identity, trained_parameters
+from tasks.trained import chosen_counts, run_encoder, trained_identity, trained_parameters
 from tasks.workbench import opened
 from tests.eval_set_files import npy, png, write_set
 from tests.small_catalog import small_catalog
@@ -340,9 +340,8 @@ def test_what_a_run_trained_scores_as_its_own_test_task(tmp_path: Path) -> None:
         done = evaluate_set(found, encoder)
         assert done.metrics["acc1"] == pytest.approx(score.accuracy) and done.samples == 40
         publish_pool(bench)
-        assert trained_identity(bench.run, "mgd", 7, 0) is None
-        chosen = run_encoder(bench, counts, "mgd", 7)
-        assert trained_identity(bench.run, "mgd", 7, 0) == chosen.identity, "told without a workbench"
+        assert trained_identity(bench.run, chosen_counts(bench.run, 0), 8) is None, "to be trained yet"
+        assert trained_identity(bench.run, chosen_counts(bench.run, 0), 7) == encoder.identity
         assert not torch.equal(encoder.texts(["trouser"]), encoder.texts(["coat"]))
         told: list[str] = []
         watch(lambda what, _, __: told.append(what))
@@ -435,9 +434,7 @@ def test_a_set_that_is_not_sound_is_refused(
         evaluate_sets([str(directory)], encoder, tmp_path / "out")
 
 
-@pytest.mark.parametrize(
-    "text", [b"cat\r\ndog\r\n", b"\xef\xbb\xbfcat\ndog", b"cat\ndog\n\n \n", b"  cat\t\ndog\r"]
-)
+@pytest.mark.parametrize("text", [b"cat\r\ndog\r\n", b"\xef\xbb\xbfcat\ndog", b"cat\ndog\n\n \n", b"  cat\t\ndog\r"])
 def test_marks_line_ends_and_blank_lines_at_the_end_shift_no_label(text: bytes, tmp_path: Path) -> None:
     directory = write_set(tmp_path / "wds_own_test", [GOOD], CLASSES)
     (directory / "classnames.txt").write_bytes(text)
