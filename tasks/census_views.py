@@ -58,6 +58,7 @@ CENSUS = {
         ("height", pa.int32(), "Height of the image, pixels."),
         ("image_bytes", pa.int64(), "Length of the image, bytes."),
         ("image_hash", pa.binary(16), "Digest of the image's bytes: equal for equal files."),
+        ("pixel_hash", pa.binary(16), "Digest of the decoded pixels: equal for equal pictures, whatever their format."),
         ("caption_characters", pa.int32(), "Length of the caption, characters."),
         ("caption_words", pa.int32(), "Length of the caption, words parted by white space."),
         ("sha256", pa.binary(32), "What the json member says of the image's SHA-256."),

@@ -146,8 +146,12 @@ def test_a_table_that_lacks_a_column_or_calls_it_otherwise_does_no_harm(tmp_path
     home = home_of(tmp_path, pool_of([{}] * 4), rows)
     for number in range(2):
         publish(home, "r-1", "rounds", number, rounds_row(distinct_samples=7))
-    old = ["distinct" if name == "distinct_samples" else name for name in rounds_row().column_names]
-    rewritten(home, "r-1", "rounds", lambda rows: rows.rename_columns(old).drop_columns(["heldout_loss", "smoothness"]))
+
+    def older(rows: pa.Table) -> pa.Table:
+        former = ["distinct" if name == "distinct_samples" else name for name in rows.column_names]
+        return rows.rename_columns(former).drop_columns(["heldout_loss", "smoothness"])
+
+    rewritten(home, "r-1", "rounds", older)
     rewritten(home, "r-1", "metagradients", lambda rows: rows.drop_columns(["visits"]))
     found = ask(home, "SELECT distinct_samples, heldout_loss, chosen FROM rounds_summary ORDER BY round")
     assert found == [(7, None, False), (7, None, True)]
