@@ -147,6 +147,7 @@ def _order(loader: DataLoader[Any], epochs: int) -> Order:
 
 def _drawn(loader: DataLoader[Any], epochs: int, ambient: int) -> Order:
     source = DataLoader(_Positions(), batch_sampler=loader.batch_sampler, generator=loader.generator, collate_fn=list)
+    assert loader.batch_sampler is not None
     with ambient_rng(), _set_back(loader):
         _seed_ambient((ambient,))
         once = (

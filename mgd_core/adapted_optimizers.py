@@ -81,7 +81,7 @@ def adapted(
     theta = torch.cat([p.detach().reshape(-1) for p in flat])
     first, apart = rates[:, used[0]].clone(), rates[:, used] - rates[:, used[:1]]
     if all(engines[k] == engines[used[0]] for k in used) and not apart.any():
-        whole: Optimizer = replace(engines[used[0]], clip_norm=clip_norm)  # type: ignore[type-var]
+        whole: Optimizer = replace(engines[used[0]], clip_norm=clip_norm)
     else:
         sizes = tuple(sum(p.numel() for p in groups[k]) for k in used)
         whole = Grouped(tuple(engines[k] for k in used), sizes, apart, clip_norm)
@@ -160,7 +160,7 @@ def _maker(optimizer: torch.optim.Optimizer, eps_root: float) -> Callable[[Mappi
         )
     make, carried = makers[type(optimizer)]
     _check_options(optimizer, carried)
-    return make  # type: ignore[no-any-return]
+    return make
 
 
 def _check_options(optimizer: torch.optim.Optimizer, carried: set[str]) -> None:
@@ -178,8 +178,9 @@ def _check_options(optimizer: torch.optim.Optimizer, carried: set[str]) -> None:
             f"this {kind} has taken steps already, and the engine begins with empty moments. Make a new optimizer over "
             "the model's parameters; what was trained before counts as its first state."
         )
-    hooked = [p for group in optimizer.param_groups for p in group["params"] if getattr(p, "_backward_hooks", None)]
-    if hooked or any(getattr(optimizer, f"_optimizer_step_{at}_hooks", None) for at in ("pre", "post")):
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    hooks = [getattr(p, f"_{at}_hooks", None) for p in parameters for at in ("backward", "post_accumulate_grad")]
+    if any(hooks) or any(getattr(optimizer, f"_optimizer_step_{at}_hooks", None) for at in ("pre", "post")):
         raise RefusedOptimizer(
             f"this {kind} or its parameters have hooks, which the engine does not run. Clip gradients with clip_norm=."
         )

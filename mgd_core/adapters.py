@@ -90,7 +90,8 @@ def metagradient(
             metagradient.
         UserError: as :func:`mgd_core.replay.replay`.
     """
-    like = next((p.detach() for group in optimizer.param_groups for p in group["params"]), torch.zeros(()))
+    trained = (p.detach() for group in optimizer.param_groups for p in group["params"] if p.requires_grad)
+    like = next(trained, torch.zeros(()))
     batches = LoaderBatches(loader, epochs, like, seed)
     how = adapted(model, optimizer, scheduler, len(batches.order), eps_root, clip_norm)
     objective = PerExample(model, losses, batches)
