@@ -8,6 +8,7 @@ in which they stand there.
 
 from __future__ import annotations
 
+import operator
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -89,7 +90,7 @@ class LoaderBatches:
 
     def _check_positions(self) -> None:
         for t, positions in enumerate(self.order):
-            wrong = [i for i in positions if not isinstance(i, int | np.integer) or not 0 <= i < self.size]
+            wrong = [i for i in positions if not isinstance(i, int) or not 0 <= i < self.size]
             if wrong:
                 raise RefusedData(
                     f"the sampler asks for {wrong[0]!r} at step {t}; examples are counted 0 .. {self.size - 1}, by the "
@@ -150,10 +151,17 @@ def _drawn(loader: DataLoader[Any], epochs: int, ambient: int) -> Order:
     assert loader.batch_sampler is not None
     with ambient_rng(), _set_back(loader):
         _seed_ambient((ambient,))
-        once = (
-            loader.batch_sampler if loader.persistent_workers else source
-        )  # such workers draw nothing in later epochs
-        return [list(positions) for epoch in range(epochs) for positions in (once if epoch else source)]
+        later: Any = loader.batch_sampler if loader.persistent_workers else source  # such workers draw no number again
+        drawn = [positions for epoch in range(epochs) for positions in (later if epoch else source)]
+    return [[_as_int(i) for i in positions] for positions in drawn]
+
+
+def _as_int(position: Any) -> Any:
+    """Of an integer of numpy or a tensor of one; a key of another kind stays, and is refused."""
+    try:
+        return operator.index(position)
+    except TypeError:
+        return position
 
 
 @contextmanager

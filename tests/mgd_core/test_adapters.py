@@ -6,6 +6,7 @@ import re
 from collections import namedtuple
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -224,6 +225,18 @@ def test_everything_is_left_as_it_was_so_a_second_call_gives_the_same():
     assert not optimizer.state and all(p.grad is None for p in model.parameters())
 
 
+def test_a_sampler_may_give_numbers_of_any_kind():
+    def found(positions):
+        model = net()
+        optimizer = AdamW(model.parameters(), lr=0.01)
+        batches = loader(shuffle=False, sampler=positions)
+        return metagradient(model, optimizer, losses, target, batches, 1, slots=3).example
+
+    plain = found(list(range(3, 12)))
+    assert torch.equal(found(torch.arange(3, 12)), plain) and torch.equal(found(np.arange(3, 12)), plain)
+    assert plain[3:12].all() and not plain[:3].any() and not plain[12:].any()
+
+
 def test_several_targets_go_in_one_sweep():
     model = net()
     optimizer = AdamW(model.parameters(), lr=0.01)
@@ -336,6 +349,7 @@ LOADERS = {
     "no batch": (lambda: loader(batch_size=N + 1, drop_last=True), {}),
     "is of type str": (lambda: loader(collate_fn=one_per_text), {}),
     "one row for each example": (lambda: loader(collate_fn=dropping), {}),
+    "asks for 'a' at step 0": (lambda: loader(shuffle=False, sampler=["a"], generator=None), {}),
     "asks for 99 at step 0": (lambda: loader(shuffle=False, sampler=[99], generator=None), {}),
 }
 
