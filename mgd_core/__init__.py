@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mgd_core.adapters import metagradient
     from mgd_core.learner import Batch, Learner
     from mgd_core.objective import Objective
     from mgd_core.optimizers import Adam, Sgd, State
@@ -27,11 +28,13 @@ __all__ = [
     "State",
     "binomial",
     "keep_all",
+    "metagradient",
     "replay",
     "train",
 ]
 
 _MODULES = {
+    "adapters": ("metagradient",),
     "learner": ("Batch", "Learner"),
     "objective": ("Objective",),
     "optimizers": ("Adam", "Sgd", "State"),
@@ -45,8 +48,8 @@ _MODULE_OF = {name: module for module, names in _MODULES.items() for name in nam
 class _Surface(ModuleType):
     """Loads a public name when it is asked for: importing torch takes seconds, and who reads a table needs none of it.
 
-    A class and not a module's ``__getattr__``, which would not be asked for ``replay``: the module of that name is an
-    attribute of the package too.
+    A class and not a module's ``__getattr__``, which would not be asked for ``replay`` or ``metagradient``: modules of
+    these names are attributes of the package too.
     """
 
     def __getattribute__(self, name: str) -> Any:
