@@ -98,7 +98,7 @@ class Traversal:
             return actions
         for step in self.store.kept(Tier.DISK):  # of no use without a record that names them
             self.store.free(step, Tier.DISK)
-        self._examine(initial, 0)
+        self._examine(initial, initial, 0)
         self.state, losses = train(self.learner, initial, 0, self.plan.start, self.on, self.journal)
         self.anchor = self.state if self.journal is not None else None
         self._prepare(losses)
@@ -124,7 +124,7 @@ class Traversal:
         self.guard.restore(found.fingerprints)
         self._restore_start(initial)
         state = self.store.load(at, Tier.DISK, self.device) if found.state is None else found.state
-        self._examine(state, at)
+        self._examine(initial, state, at)
         self.state, self.reached, self.resumed = state, at, True
         self._prepare(found.losses[:at])
         self.result.advances = found.advances - (found.step - at)
@@ -133,8 +133,7 @@ class Traversal:
     def _go_on_in_reverse(self, found: ReversePoint, initial: State) -> Iterator[Action]:
         self.guard.restore(found.fingerprints)
         self._restore_start(initial)
-        if found.position < self.plan.stop:
-            self._examine(found.after, found.position)
+        self._examine(initial, found.after, found.position)
         names = {kind.name for kind in self.metaparameters}
         assert found.result.sums.keys() == names, f"the journal is of {set(found.result.sums)}, not of {names}"
         self.result, self.adjoint, self.after = found.result, found.adjoint, found.after
@@ -152,19 +151,21 @@ class Traversal:
             self.guard.check(start, state, lambda: self._again(initial, 0, start))
             self.store.save(start, state, Tier.DISK)
 
-    def _examine(self, state: State, t: int) -> None:
+    def _examine(self, initial: State, state: State, t: int) -> None:
         """Before any step: whether the model can be differentiated exactly, by which way, and whether a step repeats.
 
-        Whatever the number of steps: a window of two steps is as wrong as a long one.
+        Whatever the number of steps: a window of two steps is as wrong as a long one. The way is found at the first
+        state, so that a process that goes on takes the same.
         """
         caution = getattr(self.learner.optimizer, "caution", None)
         if caution:
             warnings.warn(caution, stacklevel=2)
-        batch = self.learner.batches(t)
-        self.finding = examined(self.learner, state.theta, batch, self.inputs)
+        batch = self.learner.batches(0)
+        self.finding = examined(self.learner, initial.theta, batch, self.inputs)
         if self.probe_steps:
-            probe_way_of(self.learner, state.theta, batch)
-        check_step(self.learner, state, t, batch)
+            probe_way_of(self.learner, initial.theta, batch)
+        if t < self.plan.stop:
+            check_step(self.learner, state, t, batch if t == 0 else None)
 
     def _prefetch(self, window: deque[Action]) -> None:
         """Tell the store of the next load from a slower tier."""
