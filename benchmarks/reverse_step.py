@@ -121,13 +121,13 @@ def build(name: str) -> tuple[Learner, State]:
     """The catalog's model with a used-size vocabulary, on random uint8 images and tokens."""
     config = load_model_config(CATALOGS / "models" / f"{name}.json")
     vision, text = config["vision_cfg"], {**config["text_cfg"], "vocab_size": VOCABULARY[name]}
-    model = build_clip(int(config["embed_dim"]), vision, text, seed=0)  # type: ignore[call-overload]
+    model = build_clip(int(config["embed_dim"]), vision, text, seed=0)
     layout = ParameterLayout.of(model)
     theta = initial_parameters(model, layout)
     optimizer = Adam(b2=0.98, eps=1e-6, weight_decay=0.01, decay_mask=layout.matrix_mask(theta))
     draw = torch.Generator().manual_seed(0)
     size, length = vision["image_size"], text["context_length"]
-    batches = [_batch(draw, int(size), int(length), VOCABULARY[name]) for _ in range(BATCHES)]  # type: ignore[call-overload]
+    batches = [_batch(draw, int(size), int(length), VOCABULARY[name]) for _ in range(BATCHES)]
     learner = Learner(ClipObjective(model), layout, optimizer, constant(BATCHES, 1e-3), batches.__getitem__)
     return learner, optimizer.init(theta)
 
