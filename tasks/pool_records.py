@@ -128,6 +128,11 @@ def check_budget(options: BuildOptions, record: PoolRecord) -> None:
         raise TooManyRejects(f"{what}. {_examples(record)} Repair the pool, or raise max_rejects to go on without them")
 
 
+def told_rejects(record: PoolRecord) -> str:
+    """A sentence on what was left out of a pool that is within its budget; empty if nothing was."""
+    return f"{record.rejects:,} rejected, the rest goes on. {_examples(record)}" if record.rejects else ""
+
+
 def _examples(record: PoolRecord) -> str:
     """Counts by reason, the first three rejects, and where the rest is."""
     if not record.rejects:
