@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
 from tasks.artefacts import read_json
 from tasks.remotes import RemoteOptions
@@ -104,10 +104,12 @@ def load_pool(directory: str | Path) -> PoolRecord | None:
         return None
     try:
         return PoolRecord(directory=Path(directory), **read_json(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        told = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".lower()
+        raise PoolError(f"{path}: not a record of this version ({told}). Remove {directory} to build it again") from None
     except (TypeError, ValueError, RecursionError) as error:
-        raise PoolError(
-            f"{path}: not a record of this version ({error}); remove {directory} to build it again"
-        ) from error
+        raise PoolError(f"{path}: not a record ({error}). Remove {directory} to build it again") from error
 
 
 def check_budget(options: BuildOptions, record: PoolRecord) -> None:

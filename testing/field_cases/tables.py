@@ -127,3 +127,31 @@ def the_list_of_runs(p: Place) -> list[str]:
 @case("3.10", told(r"no run|nothing"), works())
 def a_home_that_is_empty(p: Place) -> list[str]:
     return ["sql", "select 1"]
+
+
+def _copy(p: Place, name: str) -> str:
+    """The finished home, copied to another name."""
+    home = p.directory / name
+    shutil.copytree(p.finished, home, ignore=shutil.ignore_patterns(".prefect", ".locks"))
+    return str(home)
+
+
+ROUNDS = "select distinct seed from evaluations where subset = 'mgd'"
+
+
+@case("E", works(also=gives({"seed": 1})))
+def a_home_with_letters_of_patterns(p: Place) -> list[str]:
+    return ["sql", ROUNDS, "--format", "json", "--home", _copy(p, "a*[b]?{c} 'd'\n#%20;é")]
+
+
+@case("E", works(r"x\.parquet"))
+def an_export_from_a_home_with_letters_of_patterns(p: Place) -> list[str]:
+    return ["export", "--format", "parquet", "--out", "x.parquet", "--home", _copy(p, "a*[b]?{c} \"d\"$HOME")]
+
+
+@case("AD", told(r"pool\.json", r"Remove .* to build it again"))
+def a_pools_record_of_another_hand(p: Place) -> list[str]:
+    home = _copy(p, "copy")
+    for record in (p.directory / "copy" / "pools").glob("*/pool.json"):
+        record.write_text("{}")
+    return ["report", "--home", home]
