@@ -107,7 +107,7 @@ def load_pool(directory: str | Path) -> PoolRecord | None:
     except ValidationError as error:
         first = error.errors()[0]
         told = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".lower()
-        raise PoolError(f"{path}: not a record of this version ({told}). Remove {directory} to build it again") from None
+        raise PoolError(f"{path}: not a record of this version ({told}). Remove {directory} to build it anew") from None
     except (TypeError, ValueError, RecursionError) as error:
         raise PoolError(f"{path}: not a record ({error}). Remove {directory} to build it again") from error
 

@@ -149,7 +149,7 @@ def an_export_from_a_home_with_letters_of_patterns(p: Place) -> list[str]:
     return ["export", "--format", "parquet", "--out", "x.parquet", "--home", _copy(p, "a*[b]?{c} \"d\"$HOME")]
 
 
-@case("AD", told(r"pool\.json", r"Remove .* to build it again"))
+@case("AD", told(r"pool\.json", r"Remove .* to build it anew"))
 def a_pools_record_of_another_hand(p: Place) -> list[str]:
     home = _copy(p, "copy")
     for record in (p.directory / "copy" / "pools").glob("*/pool.json"):
