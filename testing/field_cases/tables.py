@@ -155,3 +155,19 @@ def a_pools_record_of_another_hand(p: Place) -> list[str]:
     for record in (p.directory / "copy" / "pools").glob("*/pool.json"):
         record.write_text("{}")
     return ["report", "--home", home]
+
+
+@case("R", works(r"report\.html"))
+def a_report_of_a_run_whose_catalog_has_a_byte_order_mark(p: Place) -> list[str]:
+    home = _copy(p, "copy")
+    for catalog in (p.directory / "copy" / "runs").glob("*/catalog.toml"):
+        catalog.write_bytes(b"\xef\xbb\xbf" + catalog.read_bytes())
+    return ["report", "--home", home]
+
+
+@case("AD", told(r"catalog\.toml: not valid TOML"))
+def a_report_of_a_run_whose_catalog_is_cut(p: Place) -> list[str]:
+    home = _copy(p, "copy")
+    for catalog in (p.directory / "copy" / "runs").glob("*/catalog.toml"):
+        catalog.write_bytes(catalog.read_bytes()[:-5])
+    return ["report", "--home", home]
