@@ -26,6 +26,9 @@ from tasks.recipe_options import DescentOptions
 from tasks.target_check import check_targets
 from tasks.text_catalog import TextCatalog
 
+MOST_EXCHANGED = 0.5
+"""Share of the masked samples that can rise while as many fall."""
+
 
 class HomeError(UserError, OSError):
     """The directory of all runs cannot be written to."""
@@ -44,6 +47,7 @@ def check_beforehand(catalog: BaseCatalog, home: Path) -> None:
     check_rivals(catalog, home)
     check_home(home)
     check_device(catalog.runtime.device)
+    _check_meanings(catalog)
     _check_budgets(catalog, home)
     if isinstance(catalog, Catalog):
         from tasks.model_configs import check_model
@@ -106,6 +110,21 @@ def check_device(device: str) -> None:
             f"runtime.device = '{device}': there is no such device on this machine, which has {there} "
             f"({str(error).splitlines()[0][:200]})"
         ) from error
+
+
+def _check_meanings(catalog: BaseCatalog) -> None:
+    """Values that are allowed one by one, and together would do something else than they say."""
+    descent, where = catalog.descent, f"catalog '{catalog.name}'"
+    if descent.rounds and descent.rule == "exchange" and descent.share > MOST_EXCHANGED:
+        raise CatalogError(
+            f"{where}: descent.share = {descent.share:g} of the masked samples cannot rise while as many others fall; "
+            f"with rule 'exchange' it is {MOST_EXCHANGED:g} at most"
+        )
+    if catalog.runtime.precision == "tf32" and catalog.runtime.device == "cpu":
+        raise CatalogError(
+            f"{where}: runtime.precision = 'tf32' is arithmetic of NVIDIA GPUs, and runtime.device is 'cpu'. Take "
+            "'float32', or another device"
+        )
 
 
 def _check_budgets(catalog: BaseCatalog, home: Path) -> None:

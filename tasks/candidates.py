@@ -95,7 +95,7 @@ def _columns(file: Path) -> dict[str, pa.DataType]:
     try:
         return parquet_columns(str(file), Reader())
     except Unreadable as error:
-        looks = form_of_file(file)
+        looks = "" if form_of_file(file) == "Parquet" else form_of_file(file)
         raise CandidatesError(f"{error}{looks and '; it is '}{looks}. Metadata is Parquet with a column uid") from error
 
 

@@ -7,6 +7,7 @@ refuses unknown keys; here the model's complaints become a user's: which file, w
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,15 @@ from mgd_core.errors import UserError
 CATALOGS = Path(__file__).resolve().parents[1] / "catalogs"
 """The catalogs, views, models and pools that travel with the package."""
 
+# Parts of a problem's place that name one of several forms that a value may have, and no key.
+FORM = re.compile(r"^(function-\w+|tuple|list|literal|lax-or-strict|nullable)\[|^constrained-")
+PLAIN = {
+    "string_type": "text is expected, in quotes",
+    "tuple_type": "a list is expected, in square brackets",
+    "list_type": "a list is expected, in square brackets",
+    "dict_type": "a table is expected: { name = value }",
+}
+NAMES = "^[a-z0-9]"
 LARGEST = 1 << 22
 """Bytes of a file that somebody wrote by hand, at most."""
 
@@ -108,8 +118,9 @@ def _is(path: Path, kind: Callable[[Path], bool]) -> bool:
 
 def _explain(path: Path, model: type[BaseModel], error: ValidationError) -> Iterator[str]:
     for problem in error.errors():
-        key = repr(".".join(str(part) for part in problem["loc"] if part != "[key]")[:300])[1:-1]
-        told = problem["msg"].removeprefix("Value error, ")
+        place = [str(part) for part in problem["loc"] if part != "[key]" and not FORM.search(str(part))]
+        key = repr(".".join(place)[:300])[1:-1]
+        told = _plainly(problem["type"], problem["msg"], problem.get("ctx", {}))
         if problem["type"] == "extra_forbidden":
             options = sorted(_fields_at(model, problem["loc"][:-1]))
             near = difflib.get_close_matches(str(problem["loc"][-1]), options, n=1, cutoff=0.5)
@@ -123,6 +134,13 @@ def _explain(path: Path, model: type[BaseModel], error: ValidationError) -> Iter
             yield f"{path}: key '{key}': {told}"
         else:
             yield f"{path}: key '{key}' = {repr(problem['input'])[:300]}: {told}"
+
+
+def _plainly(kind: str, told: str, context: dict[str, Any]) -> str:
+    """What pydantic says, in the words of TOML."""
+    if str(context.get("pattern", "")).startswith(NAMES):
+        return "a name is of small letters, digits, - and _, and begins with a letter or a digit"
+    return PLAIN.get(kind, told.removeprefix("Value error, "))
 
 
 def _fields_at(model: Any, location: tuple[int | str, ...]) -> set[str]:

@@ -24,6 +24,8 @@ from tasks.tars import TarDamage, walk
 from tasks.verdicts import IMAGE_EXTENSIONS
 
 Kind = Literal["classification", "retrieval", "multilabel", "association", "faces"]
+LONGEST_LABEL = 9
+"""Digits of a label; more are no number of a class, and Python would not even read thousands of them."""
 FORMS = {"classification": "cls", "retrieval": "txt", "multilabel": "npy", "association": "npy", "faces": "npy"}
 """Member that holds the answer, in sets of each kind."""
 PICTURE = re.compile(rf"(?:(\d+)\.)?({'|'.join(IMAGE_EXTENSIONS)})")
@@ -119,8 +121,8 @@ def made_sample(kind: Kind, classes: int, shard: str, key: str, members: dict[st
 
 def _label(where: str, data: bytes, classes: int) -> int:
     text = _decoded(where, data).strip()
-    if not text.isdecimal() or int(text) >= classes:
-        raise EvalSetError(f"{where}: its label is {text!r}; with {classes} class names it is 0 to {classes - 1}")
+    if not text.isdecimal() or len(text) > LONGEST_LABEL or int(text) >= classes:
+        raise EvalSetError(f"{where}: its label is {text[:60]!r}; with {classes} class names it is 0 to {classes - 1}")
     return int(text)
 
 

@@ -103,8 +103,9 @@ def open_eval_set(url: str, folder: str = "test", reader: Reader | None = None, 
             f"{folder}/0.tar, ..., {folder}/nshards.txt and classnames.txt (clip_benchmark_export_wds makes them), or "
             "one that holds such folders (for a target, a single one, or a sheet: tiles.png and table.parquet)"
         )
-    if not number.strip().isdecimal() or not 1 <= int(number) <= MOST_TARS:
-        raise EvalSetError(f"{base}/{folder}/nshards.txt: says {number.strip()!r}, not a number of tars from 1 on")
+    number = number.strip()
+    if not number.isdecimal() or len(number) > len(str(MOST_TARS)) or not 1 <= int(number) <= MOST_TARS:
+        raise EvalSetError(f"{base}/{folder}/nshards.txt: says {number[:60]!r}, not a number of tars from 1 on")
     check_count(f"{base}/{folder}", int(number), reader)
     key = task_key(name_of(base))
     usual = "faces" if key in FACES else "classification"

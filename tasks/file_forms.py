@@ -24,6 +24,7 @@ MAGICS = {
     b"\xff\xfe\0\0": "text in UTF-32",
     b"\0\0\xfe\xff": "text in UTF-32",
     b"%PDF": "a PDF",
+    b"version https://git-lfs.github.com/spec/": "a Git LFS pointer, not the file itself: git lfs pull",
 }
 # Protocols 4 and 5 begin with a frame, 2 and 3 with a container, a class or a text.
 PICKLE = re.compile(rb"\x80[\x04\x05]\x95|\x80[\x02\x03][\]})(cXU]")

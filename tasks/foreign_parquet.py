@@ -24,8 +24,9 @@ class Unreadable(UserError, ValueError):
     """A file that is not what it should be; the message says why."""
 
 
-def parquet_columns(url: str, reader: Reader) -> dict[str, pa.DataType]:
-    """Name and type of every column; raises Unreadable, or OSError when the file cannot be had."""
+def parquet_columns(url: str, reader: Reader, each_once: bool = False) -> dict[str, pa.DataType]:
+    """Name and type of every column; raises Unreadable (`each_once`: for two of one name, too), or OSError when the
+    file cannot be had."""
     file, _ = reader.open(url)
     with file:
         try:
@@ -34,6 +35,9 @@ def parquet_columns(url: str, reader: Reader) -> dict[str, pa.DataType]:
             raise
         except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
             raise _unreadable(url, error) from error
+    twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
+    if twice and each_once:
+        raise Unreadable(f"{url}: more than one column is called {', '.join(twice)}. Rename or drop the others")
     return {field.name: field.type for field in schema}
 
 

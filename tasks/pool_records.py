@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
 from tasks.artefacts import read_json
 from tasks.remotes import RemoteOptions
@@ -104,10 +104,12 @@ def load_pool(directory: str | Path) -> PoolRecord | None:
         return None
     try:
         return PoolRecord(directory=Path(directory), **read_json(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        told = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".lower()
+        raise PoolError(f"{path}: not a record of this version ({told}). Remove {directory} to build it anew") from None
     except (TypeError, ValueError, RecursionError) as error:
-        raise PoolError(
-            f"{path}: not a record of this version ({error}); remove {directory} to build it again"
-        ) from error
+        raise PoolError(f"{path}: not a record ({error}). Remove {directory} to build it again") from error
 
 
 def check_budget(options: BuildOptions, record: PoolRecord) -> None:
@@ -126,6 +128,11 @@ def check_budget(options: BuildOptions, record: PoolRecord) -> None:
     if bad > allowed:
         what = f"{bad:,} of {record.samples + bad:,} rejected, {allowed:,} allowed (max_rejects {budget})"
         raise TooManyRejects(f"{what}. {_examples(record)} Repair the pool, or raise max_rejects to go on without them")
+
+
+def told_rejects(record: PoolRecord) -> str:
+    """A sentence on what was left out of a pool that is within its budget; empty if nothing was."""
+    return f"{record.rejects:,} rejected, the rest goes on. {_examples(record)}" if record.rejects else ""
 
 
 def _examples(record: PoolRecord) -> str:

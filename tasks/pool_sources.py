@@ -7,10 +7,10 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from tasks.catalog import check_sources, find_catalog, load_catalog
-from tasks.pool_records import BuildOptions, load_pool
+from tasks.pool_records import BuildOptions, load_pool, told_rejects
 from tasks.pools import PoolPlan, finish_pool, pending_units, plan_pool
 from tasks.processes import cores, mapped
-from tasks.progress import announce
+from tasks.progress import announce, say
 from tasks.sheets import TABLE
 from tasks.source_patterns import SourceError
 from tasks.text_files import NAMES, find_texts
@@ -61,4 +61,7 @@ def _finished(plan: PoolPlan, workers: int | None) -> Path:
     pending = pending_units(plan)
     for done, _ in enumerate(mapped(write_or_index_unit, pending, workers or cores()), 1):
         announce("indexing", done, len(pending))
-    return finish_pool(plan).directory
+    record = finish_pool(plan)
+    if pending and record.rejects:
+        say(told_rejects(record))
+    return record.directory

@@ -93,6 +93,14 @@ def store_of(url: str) -> tuple[AbstractFileSystem, str]:
         extra = EXTRAS.get(url.partition("://")[0])
         how = f"; install it with: pip install 'mgd[{extra}]'" if extra else ""
         raise StoreMissing(f"{url}: {error}{how}") from error
+    except UserError:
+        raise
+    except Exception as error:  # a file system of somebody's may ask its server what the address means
+        if str(error).startswith("Protocol not known"):
+            known = f"{url.partition('://')[0]}:// is no kind of address that is known here. Check the spelling"
+            raise StoreMissing(f"{url}: {known}, or install the fsspec file system for it") from error
+        what = f"{type(error).__name__}: {error}".rstrip(": ")
+        raise RemoteFault(f"{url}: its store cannot be asked ({what}). Check the address and the network") from error
     return fs, str(path)
 
 
@@ -114,8 +122,8 @@ def file_info(url: str, options: RemoteOptions | None = None, fresh: bool = True
     Raises FileNotFoundError.
     """
     fs, path = store_of(url)
-    if fresh:
-        fs.invalidate_cache(path)
+    if fresh:  # some stores (hf://) ask their server what to forget
+        patiently(url, "look it up", options, lambda: fs.invalidate_cache(path))
     return followed(dict(patiently(url, "look it up", options, lambda: fs.info(path, **_deadline(fs, options)))))
 
 
@@ -123,8 +131,8 @@ def list_files(url: str, options: RemoteOptions | None = None) -> list[dict[str,
     """What lies directly in a directory, `name` in full, links followed; empty when there is no such directory, or the
     web server lists none."""
     fs, path = store_of(url)
-    fs.invalidate_cache(path)
     try:
+        patiently(url, "list it", options, lambda: fs.invalidate_cache(path))
         entries = patiently(url, "list it", options, lambda: fs.ls(path, detail=True, **_deadline(fs, options)))
     except (FileNotFoundError, NotADirectoryError):
         return []

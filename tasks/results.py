@@ -15,7 +15,6 @@ sizes need; trains nothing.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from tasks.catalog_files import read_toml
 from tasks.mean_of_tests import means_over_tests
 from tasks.measures import metric, percent
 from tasks.plurals import counted
@@ -156,7 +156,7 @@ def _catalog_tests(home: str | Path, run: str) -> dict[str, Any]:
 def catalog_of(home: str | Path, run: str) -> dict[str, Any]:
     """The run's catalog as it was written; empty where there is none."""
     path = Path(home) / "runs" / run / "catalog.toml"
-    return tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return read_toml(path) if path.exists() else {}
 
 
 def gap_closed(value: float | None, everything: float | None, oracle: float | None) -> float | None:

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import islice
 from pathlib import Path
 
 from braceexpand import braceexpand
@@ -24,6 +25,9 @@ from tasks.local_files import DANGLING, MAGIC
 from tasks.remotes import RemoteOptions, address, file_info, is_local, list_files, patiently, split_query, store_of
 
 TARS = ("*.tar",)
+MOST = 1_000_000
+"""Names that the braces of one pattern may stand for."""
+RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)(?:\.\.(-?\d+))?\}")
 SHOWN = 5
 """Names of files that are passed over, in a message."""
 # Formats of data and archives; in front of them may stand another, and behind a tar's what a download left.
@@ -51,7 +55,8 @@ class Files:
         n, shown = len(self.passed_over), ", ".join(self.passed_over[:SHOWN])
         more = f" and {n - SHOWN:,} more" if n > SHOWN else ""
         what = f"{n:,} file is" if n == 1 else f"{n:,} files are"
-        return f"{what} passed over, since only {', '.join(names)} of the directory are read: {shown}{more}"
+        read = ", ".join(names)
+        return f"{what} passed over, since only files {read} of the directory itself are read: {shown}{more}"
 
 
 def find_tars(source: str | Path | Sequence[str], options: RemoteOptions | None = None) -> Files:
@@ -99,6 +104,9 @@ def each_source(source: str | Path | Sequence[str]) -> list[str]:
     Raises SourceError for fsspec's chained URLs, and for braces that do not match.
     """
     entries = [str(source)] if isinstance(source, str | Path) else [str(entry) for entry in source]
+    for entry in entries:
+        if "\0" in entry:
+            raise SourceError(f"{entry!r}: a zero byte (\\0) stands in it, which no name can have. Check the spelling")
     return [one for entry in entries for part in _split(entry) for one in _expanded(part)]
 
 
@@ -140,7 +148,10 @@ def _find_local(path: str, names: Sequence[str], options: RemoteOptions | None) 
     found = _sorted([str(e["name"]) for e in entries if e["type"] == "file"], names)
     below = [str(e["name"]) for e in entries if e["type"] == "directory"] if found.urls else []
     hidden = [one for folder in below for one in sorted(_listdir(folder)) if _place(one, names) is not None]
-    return Files(found.urls, (*found.passed_over, *hidden))
+    # A directory or a pipe that is called like one: named, too.
+    no_files = [str(e["name"]) for e in entries if e["type"] not in ("file", DANGLING)]
+    no_files = [name for name in no_files if _place(name, names) is not None]
+    return Files(found.urls, (*found.passed_over, *sorted(no_files), *hidden))
 
 
 def _sorted(urls: Iterable[str], names: Sequence[str], any_name: bool = False) -> Files:
@@ -222,10 +233,27 @@ def _expanded(part: str) -> list[str]:
     query = "" if is_local(part) else split_query(part)[1]
     if not pattern:
         return [part]
+    _check_ranges(part, pattern)
     try:
-        return [(f"{fixed}/{one}" if is_local(part) else one) + query for one in braceexpand(pattern)]
+        expanded = list(islice(braceexpand(pattern), MOST + 1))
     except ValueError as error:
         raise SourceError(
             f"{part!r}: nothing has this name, and as a pattern its braces do not match ({error}). Write {{a,b}} or "
             "{00000..00009}, or check the spelling"
         ) from error
+    if len(expanded) > MOST:
+        raise _too_many(part)
+    return [(f"{fixed}/{one}" if is_local(part) else one) + query for one in expanded]
+
+
+def _check_ranges(part: str, pattern: str) -> None:
+    """Raise SourceError for a range that would fill the memory before its first name is known."""
+    for first, last, step in RANGE.findall(pattern):
+        if abs(int(last) - int(first)) // (abs(int(step or 1)) or 1) >= MOST:
+            raise _too_many(part)
+
+
+def _too_many(part: str) -> SourceError:
+    return SourceError(
+        f"{part!r}: its braces stand for more than {MOST:,} names. Write the range that is there, or a glob (`*.tar`)"
+    )

@@ -112,7 +112,8 @@ def _tried(problems: list[str], read: Callable[[], T]) -> T | None:
     try:
         return read()
     except (UserError, OSError, ValueError) as error:  # ValueError: a record that is none
-        problems.append(str(error))
+        where = getattr(error, "filename", None) if not isinstance(error, UserError) else None
+        problems.append(f"{where}: {error.strerror}" if isinstance(error, OSError) and where else str(error))
         return None
 
 

@@ -146,7 +146,7 @@ def _asked(candidates: Candidates, text: str, base: Path | None) -> Asked:
         told.append({**source.told, **_sizes(candidates.connection, source, f"operand_{number}")})
     tables = iter(f"SELECT uid, count FROM operand_{number}" for number in range(len(sources)))
     query = _joined(tree, tables)
-    if any(isinstance(source, FileSource) for source in sources):
+    if not all(_trusted(source) for source in sources):
         _refuse_foreign(candidates, str(tree), query, sources)
     return Asked(str(tree), f"{query} ORDER BY uid", told, missing)
 
@@ -164,6 +164,8 @@ def _ask_filter(candidates: Candidates, source: FilterSource, table: str) -> lis
     query = query_text(one, source.values, columns)
     values = {name: value for name, value in source.values.items() if re.search(rf"[$]{name}\b", one.query)}
     try:
+        if len(connection.extract_statements(query)) != 1:
+            raise FilterError(f"{one.path}: more than one statement; a filter is one SELECT")
         kinds = {row[0]: str(row[1]) for row in connection.execute(f"DESCRIBE {query}", values).fetchall()}
         names = list(kinds)
         if names not in (["uid"], ["uid", "count"]):
@@ -201,12 +203,15 @@ def _load_file(connection: duckdb.DuckDBPyConnection, source: FileSource, table:
         connection.unregister("incoming")
 
 
+def _trusted(source: Source) -> bool:
+    """Whether it comes with mgd, and so gives the pool's own uids, each once: to see that takes a table of all uids."""
+    return isinstance(source, FilterSource) and source.filter.path.parent == FILTERS
+
+
 def _sizes(connection: duckdb.DuckDBPyConnection, source: Source, table: str) -> dict[str, int]:
     """Samples of an operand and their copies; raises SubsetError where a count is below 1 or missing, or a sample comes
     twice or without its uid."""
-    # What comes with mgd gives each uid once, and to see so takes a table of all uids.
-    trusted = isinstance(source, FilterSource) and source.filter.path.parent == FILTERS
-    twice = "0" if trusted else "count(*) - count(DISTINCT uid)"
+    twice = "0" if _trusted(source) else "count(*) - count(DISTINCT uid)"
     counted = "coalesce(sum(count), 0)::BIGINT, coalesce(min(count), 1), coalesce(max(count), 1)"
     rows = f"SELECT count(*), {counted}, {twice}, count(*) - count(uid), count(*) - count(count) FROM {table}"
     distinct, records, least, most, repeats, nameless, uncounted = connection.execute(rows).fetchall()[0]
@@ -250,7 +255,7 @@ def _refuse_foreign(candidates: Candidates, expression: str, query: str, sources
         where = []
         for number, source in enumerate(sources):
             of = f"SELECT count(*) FROM (SELECT uid FROM operand_{number} ANTI JOIN samples USING (uid))"
-            own = _number(candidates.connection, of) if isinstance(source, FileSource) else 0
+            own = 0 if _trusted(source) else _number(candidates.connection, of)
             where += [f"{own:,} of {source.place}"] if own else []
         raise SubsetError(
             f"{expression}: {n:,} of its samples are not in {candidates.name}: {', '.join(first)}, ... "

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from mgd_core.errors import UserError
+from tasks.file_forms import form_of
 
 BLOCK = 512
 REGULAR = {b"0", b"\0", b"7"}
@@ -75,6 +76,9 @@ def walk(file: BinaryIO, length: int) -> Iterator[Member]:
 def _header(file: BinaryIO, offset: int, length: int) -> tarfile.TarInfo | None:
     """The header at `offset`, or None at the end-of-archive block."""
     block = file.read(BLOCK)
+    form = form_of(block) if offset == 0 else ""
+    if form.startswith(("a page", "a Git LFS")):
+        raise TarDamage("corrupt_tar", f"the file is {form}")
     if len(block) < BLOCK:
         end = "is empty" if not length else f"ends at byte {length:,} without its end-of-archive block"
         raise TarDamage("truncated_tar", f"the file {end}")

@@ -130,7 +130,7 @@ def _of_lines(file: BinaryIO, head: bytes) -> Iterator[Raw]:
 def _of_parquet(url: str, reader: Reader, form: str, tell: Callable[[str], object]) -> Iterator[Raw]:
     row = 0
     try:
-        columns, left_out = plain_columns(parquet_columns(url, reader))
+        columns, left_out = plain_columns(parquet_columns(url, reader, each_once=True))
         if left_out:
             tell(f"left out, since bytes are no text: {', '.join(left_out)}")
         for batch in parquet_batches(url, reader, list(columns)):

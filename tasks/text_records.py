@@ -139,6 +139,9 @@ def _of_chat(record: dict[str, Any], column: str) -> tuple[str, str]:
 def _text(record: dict[str, Any], column: str) -> str:
     value = record.get(column)
     if not isinstance(value, str):
+        if column in record:
+            held = "null" if value is None else f"a {type(value).__name__}"
+            raise _Bad("missing_text", f"'{column}' is {held}, not a text")
         known = ", ".join(sorted(record)) or "none"
         raise _Bad("missing_text", f"no text in '{column}'; there are: {known}")
     if not value.strip():

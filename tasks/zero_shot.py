@@ -70,6 +70,12 @@ class TaskData:
         device = next(objective.model.parameters()).device
         # Tokens of a test that pool and target do not have, have no embedding: left out, as in evaluations.
         tokens = vocabulary.known_tokens(self.texts)[0].view(len(self.classes), len(self.class_texts[0]), -1)
+        if len(self.classes) > 1 and (tokens == tokens[:1]).all():
+            raise CatalogError(
+                f"the model reads the same text for all {len(self.classes)} classes, such as {self.texts[0][:60]!r}: "
+                f"of a text it reads {vocabulary.context_length} tokens (text_cfg.context_length), two of them ends. "
+                "Take shorter templates, with the class nearer to their beginning, or a longer context_length"
+            )
         images, labels, tokens = (x.to(device) for x in (self.images, self.labels, tokens))
         return ZeroShotTask(objective, layout, images, labels, tokens, temperature)
 

@@ -145,3 +145,33 @@ def starting_counts_of_the_wrong_type(p: Place) -> list[str]:
 
     np.save(p.field.directory / "start.npy", np.zeros(5))
     return curate(p, ("rounds = 1", 'rounds = 1\nstart = "start.npy"'))
+
+
+@case("L", told(r"share = 0\.9"))
+def more_exchanged_than_there_is(p: Place) -> list[str]:
+    return curate(p, ("share = 0.2", "share = 0.9"))
+
+
+@case("L", told(r"tf32.*NVIDIA"))
+def arithmetic_that_the_device_has_not(p: Place) -> list[str]:
+    return curate(p, ("threads = 1", 'threads = 1\nprecision = "tf32"'))
+
+
+@case("L", told(r"3 distinct samples"))
+def a_rival_smaller_than_a_batch(p: Place) -> list[str]:
+    return curate(p, ("seeds = [1]", 'seeds = [1]\nrivals = { few = "random_size(size=3)" }'))
+
+
+@case("P", told(r"context_length"))
+def a_template_longer_than_what_is_read(p: Place) -> list[str]:
+    return _templates(p, '["' + "one more word of " * 9 + '{}"]')
+
+
+@case("R", told(r"key 'pool\.source' = 5: text is expected"))
+def a_number_for_a_source(p: Place) -> list[str]:
+    return curate(p, ('source = ["crawl/part-a", "crawl/part-b", "hub/snapshots/main"]', "source = 5"))
+
+
+@case("R", told(r"key 'name'.*small letters"))
+def a_name_that_is_a_path(p: Place) -> list[str]:
+    return curate(p, ('name = "field"', 'name = "../field"'))

@@ -66,3 +66,17 @@ def a_set_is_evaluated(p: Place) -> list[str]:
     shutil.copytree(p.finished, home, ignore=shutil.ignore_patterns(".prefect", ".locks"))
     shutil.copytree(p.clothes, p.directory / "wds_clothes_test")
     return ["evaluate", str(p.directory / "wds_clothes_test"), "--home", str(home)]
+
+
+@case("V", told(r"its label is"))
+def a_label_of_thousands_of_digits(p: Place) -> list[str]:
+    from testing.field_pool import tar_of
+
+    (p.clothes / "test" / "0.tar").write_bytes(tar_of([("a.png", b"x"), ("a.cls", b"9" * 5000)]))
+    return ["curate", p.catalog()]
+
+
+@case("V", told(r"nshards\.txt: says '999"))
+def a_number_of_shards_of_thousands_of_digits(p: Place) -> list[str]:
+    (p.clothes / "test" / "nshards.txt").write_text("9" * 5000)
+    return ["curate", p.catalog()]

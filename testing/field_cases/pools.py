@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 
 import numpy as np
@@ -177,3 +178,49 @@ def metadata_that_is_cut(p: Place) -> list[str]:
 def metadata_with_a_null_uid(p: Place) -> list[str]:
     pq.write_table(pa.table({"uid": pa.array([None, "0" * 32]), "text": ["a", "b"]}), p.file("a.parquet", b""))
     return ["subset", "no_filter", "--metadata", "a.parquet", "--out", "all.npy"]
+
+
+@case("F", told(r"foo://"))
+def an_address_of_no_known_kind(p: Place) -> list[str]:
+    return every_sample("foo://bucket/00000.tar")
+
+
+@case("F", told(r"1,000,000"))
+def braces_for_more_names_than_there_can_be(p: Place) -> list[str]:
+    return every_sample("shards/{0..99999999999}.tar")
+
+
+@case("F", told(r"zero byte"))
+def a_zero_byte_in_a_name(p: Place) -> list[str]:
+    return every_sample("shards\0/00000.tar")
+
+
+@case("H", works(r"b\.tar", also=chosen(24)))
+def a_folder_that_is_called_like_a_tar(p: Place) -> list[str]:
+    p.file("mixed/a.tar", p.tar.read_bytes())
+    (p.directory / "mixed" / "b.tar").mkdir()
+    return every_sample("mixed")
+
+
+@case("H", told(r"a\.tar"))
+def a_pipe_that_is_called_like_a_tar(p: Place) -> list[str]:
+    (p.directory / "pipes").mkdir()
+    os.mkfifo(p.directory / "pipes" / "a.tar")
+    return every_sample("pipes")
+
+
+@case("H", told(r"Git LFS pointer"))
+def a_pointer_instead_of_a_tar(p: Place) -> list[str]:
+    p.file("z/a.tar", b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 12345\n")
+    return every_sample("z")
+
+
+@case("H", told(r"page of HTML"))
+def a_page_instead_of_a_tar(p: Place) -> list[str]:
+    p.file("z/a.tar", b"<!DOCTYPE html><title>404</title>" * 40)
+    return every_sample("z")
+
+
+@case("U", works(r"1 rejected", r"not a JPEG, PNG or WebP", also=chosen(99)))
+def a_picture_of_a_kind_that_is_not_read(p: Place) -> list[str]:
+    return every_sample(one_sample(p, "x", image=picture(Image.new("P", (9, 9)), "GIF")))

@@ -125,3 +125,19 @@ def an_export_of_shards(p: Place) -> list[str]:
     home = p.directory / "copy"
     shutil.copytree(p.finished, home, ignore=shutil.ignore_patterns(".prefect", ".locks"))
     return ["export", "--format", "webdataset", "--out", "shards", "--home", str(home)]
+
+
+def by_filter(p: Place, query: str) -> list[str]:
+    """Choose by a filter of one's own."""
+    p.file("mine.sql", f"-- What it keeps.\n{query}")
+    return choose(p, "mine.sql")
+
+
+@case("M", told(r"mine\.sql", r"one SELECT"))
+def a_filter_of_two_statements(p: Place) -> list[str]:
+    return by_filter(p, "SELECT uid FROM samples; SELECT uid FROM samples")
+
+
+@case("M", told(r"1 of mine\.sql", r"are not in"))
+def a_filter_that_gives_what_is_not_in_the_pool(p: Place) -> list[str]:
+    return by_filter(p, "SELECT '00000000000000000000000000000001'::UUID AS uid")

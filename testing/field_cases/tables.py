@@ -127,3 +127,47 @@ def the_list_of_runs(p: Place) -> list[str]:
 @case("3.10", told(r"no run|nothing"), works())
 def a_home_that_is_empty(p: Place) -> list[str]:
     return ["sql", "select 1"]
+
+
+def _copy(p: Place, name: str) -> str:
+    """The finished home, copied to another name."""
+    home = p.directory / name
+    shutil.copytree(p.finished, home, ignore=shutil.ignore_patterns(".prefect", ".locks"))
+    return str(home)
+
+
+ROUNDS = "select distinct seed from evaluations where subset = 'mgd'"
+
+
+@case("E", works(also=gives({"seed": 1})))
+def a_home_with_letters_of_patterns(p: Place) -> list[str]:
+    return ["sql", ROUNDS, "--format", "json", "--home", _copy(p, "a*[b]?{c} 'd'\n#%20;é")]
+
+
+@case("E", works(r"x\.parquet"))
+def an_export_from_a_home_with_letters_of_patterns(p: Place) -> list[str]:
+    return ["export", "--format", "parquet", "--out", "x.parquet", "--home", _copy(p, "a*[b]?{c} \"d\"$HOME")]
+
+
+@case("AD", told(r"pool\.json", r"Remove .* to build it anew"))
+def a_pools_record_of_another_hand(p: Place) -> list[str]:
+    home = _copy(p, "copy")
+    for record in (p.directory / "copy" / "pools").glob("*/pool.json"):
+        record.write_text("{}")
+    return ["report", "--home", home]
+
+
+@case("R", works(r"report\.html"))
+def a_report_of_a_run_whose_catalog_has_a_byte_order_mark(p: Place) -> list[str]:
+    home = _copy(p, "copy")
+    for catalog in (p.directory / "copy" / "runs").glob("*/catalog.toml"):
+        catalog.write_bytes(b"\xef\xbb\xbf" + catalog.read_bytes())
+    return ["report", "--home", home]
+
+
+@case("AD", told(r"catalog\.toml: not valid TOML"))
+def a_report_of_a_run_whose_catalog_is_cut(p: Place) -> list[str]:
+    home = _copy(p, "copy")
+    for catalog in (p.directory / "copy" / "runs").glob("*/catalog.toml"):
+        catalog.write_bytes(catalog.read_bytes()[:-5])
+    return ["report", "--home", home]

@@ -68,3 +68,17 @@ def packed_json_lines_beside(p: Place) -> list[str]:
     p.file("texts/a.jsonl", "".join(json.dumps({"prompt": f"{i}", "completion": "x"}) + "\n" for i in range(3)))
     p.file("texts/b.jsonl.zst", b"(\xb5/\xfd")
     return choose("texts")
+
+
+@case("I", told(r"'prompt' is a int, not a text"))
+def prompts_that_are_numbers(p: Place) -> list[str]:
+    p.file("texts/a.jsonl", "".join(json.dumps({"prompt": i, "completion": "x"}) + "\n" for i in range(3)))
+    return choose("texts")
+
+
+@case("A", told(r"more than one column is called prompt"))
+def two_columns_of_one_name(p: Place) -> list[str]:
+    columns = [pa.array(["a", "b"]), pa.array(["c", "d"]), pa.array(["e", "f"])]
+    (p.directory / "texts").mkdir()
+    pq.write_table(pa.Table.from_arrays(columns, ["prompt", "completion", "prompt"]), "texts/a.parquet")
+    return choose("texts")
