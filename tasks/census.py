@@ -27,7 +27,7 @@ from tasks.local_files import DANGLING
 from tasks.pool_records import BuildOptions
 from tasks.pools import PoolPlan, plan_pool
 from tasks.remote_files import STAMPS
-from tasks.remotes import list_files, split_query
+from tasks.remotes import RemoteFault, RemoteOptions, list_files, split_query
 from tasks.sources import common_base, load_source
 
 TABLES = ("shards", "samples", "attempts", "metadata", "findings")
@@ -179,6 +179,16 @@ def _file_units(directory: Path, pool: PoolPlan) -> list[FileUnit]:
     return units
 
 
+def _listed(folder: str, options: RemoteOptions) -> list[dict[str, Any]]:
+    """A directory's entries; none where a web server answers for files alone (signed addresses)."""
+    try:
+        return list_files(folder, options)
+    except RemoteFault:
+        if folder.startswith(("http://", "https://")):
+            return []
+        raise
+
+
 class _Listing:
     """What lies in the directories of some files: one listing each, instead of a look-up a file."""
 
@@ -186,7 +196,7 @@ class _Listing:
         sources = [unit.source for unit in pool.units] if urls is None else urls
         self._entries: dict[str, Mapping[str, Any]] = {}
         for folder in dict.fromkeys(split_query(url)[0].rpartition("/")[0] for url in sources):
-            for entry in list_files(folder, pool.options.remote):
+            for entry in _listed(folder, pool.options.remote):
                 if entry["type"] == DANGLING:
                     continue  # as good as not there
                 self._entries[f"{folder}/{str(entry['name']).rstrip('/').rpartition('/')[2]}"] = entry

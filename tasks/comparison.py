@@ -27,6 +27,7 @@ from tasks.expression_rivals import prepare_rivals, refuse_small, rival_counts
 from tasks.measures import metric
 from tasks.recipe_options import RENAMED
 from tasks.rounds import counts_of
+from tasks.runs import Run
 from tasks.schemas import knows_truth
 from tasks.tables import read_parquet
 from tasks.trained import trained_parameters
@@ -84,21 +85,21 @@ def train_subset(directory: Path, subset: str, seed: int, chosen: int) -> Path:
 
 def publish_evaluations(directory: Path, records: Sequence[Path], chosen: int) -> None:
     """Publish the records of the comparison trainings that have ended as ``evaluations``, in place of what an earlier
-    comparison left there."""
-    with opened(directory) as bench:
-        found = [read_json(record) for record in dict.fromkeys(records)]
-        rows = [row for one in found for row in one["rows"]]
-        state = bench.run.work("comparison-published.json")
-        before = read_json(state) if state.exists() else {"tasks": [], "counts": {}}
-        counts = {f"{one['subset']}-{one['seed']}": one["counts"] for one in found}
-        changed = {name for name, content in counts.items() if before["counts"].get(name, content) != content}
-        tasks = sorted({*before["tasks"], "heldout", *bench.catalog.tests})
-        publish_json(state, {"tasks": tasks, "counts": before["counts"] | counts})
+    comparison left there. Opens no workbench: others train meanwhile."""
+    run = Run.load(directory)
+    found = [read_json(record) for record in dict.fromkeys(records)]
+    rows = [row for one in found for row in one["rows"]]
+    state = run.work("comparison-published.json")
+    before = read_json(state) if state.exists() else {"tasks": [], "counts": {}}
+    counts = {f"{one['subset']}-{one['seed']}": one["counts"] for one in found}
+    changed = {name for name, content in counts.items() if before["counts"].get(name, content) != content}
+    tasks = sorted({*before["tasks"], "heldout", *run.catalog.tests})
+    publish_json(state, {"tasks": tasks, "counts": before["counts"] | counts})
 
-        def stale(row: dict[str, Any]) -> bool:
-            return row["task"] in tasks or f"{row['subset']}-{row['seed']}" in changed
+    def stale(row: dict[str, Any]) -> bool:
+        return row["task"] in tasks or f"{row['subset']}-{row['seed']}" in changed
 
-        replace_rows(bench.run.home, bench.run.id, chosen, rows, stale)
+    replace_rows(run.home, run.id, chosen, rows, stale)
 
 
 def subset_counts(bench: Workbench, subset: str, seed: int, chosen: int) -> Counts:

@@ -99,8 +99,9 @@ def _decoded_now(pool: Streamed, ids: Ids) -> Images:
 
 
 def decoded(found: Iterable[bytes], size: int) -> Images:
-    """Images (n, 3, size, size) uint8 of encoded ones."""
-    return np.stack([resized(decode(data).image, size) for data in found])
+    """Images (n, 3, size, size) uint8 of encoded ones, laid out as the decoded file has them: convolutions take another
+    kernel for another order in memory, and round otherwise."""
+    return np.ascontiguousarray(np.stack([resized(decode(data).image, size) for data in found]))
 
 
 def resized(image: Image.Image, size: int) -> npt.NDArray[np.uint8]:

@@ -55,7 +55,7 @@ OPTIONS = [
     {"rule": "exchange", "p": 0.5, "share": 0.3},
     {"rule": "exchange", "p": 1.0, "share": 0.9, "max_count": 2, "memory": 1.0, "scale": "sample"},
     {"rule": "exchange", "p": 0.5, "share": 0.2, "memory": 0.7, "scale": "count"},
-    {"rule": "exchange", "p": 0.1, "share": 0.0},
+    {"rule": "exchange", "p": 0.1, "share": 1e-9},
 ]
 
 

@@ -211,7 +211,7 @@ def test_extensions_with_dots_beside_a_whole_sample_are_its_own(
 
 HARMLESS = {
     "1e999": None, "-1e999": None, "NaN": None, "[Infinity]": [None], str(10**30): 10**30, "9" * 4500: "9" * 4500,
-    "-0.0": 0.0, '"\\ud800"': "?", '{"\\udc00": ["\\ud800x"]}': {"?": ["?x"]}, "1e-999": 0.0,
+    "-0.0": 0.0, '"\\ud800"': "\ufffd", '{"\\udc00": ["\\ud800x"]}': {"\ufffd": ["\ufffdx"]}, "1e-999": 0.0,
     '""': "", '"\\u0000"': "\0",
 }  # fmt: skip
 

@@ -138,7 +138,7 @@ def test_sql_sees_it_and_so_does_the_row_of_round_0(finished: Path) -> None:
     with connect(home, run) as connection:
         found = connection.execute("SELECT variant, directions, score FROM smoothness_summary").fetchall()
         undocumented = connection.execute(
-            """SELECT count(*) FROM "columns" WHERE "table" LIKE 'smoothness%' AND doc = ''"""
+            """SELECT count(*) FROM columns WHERE table_name LIKE 'smoothness%' AND doc = ''"""
         )
         assert undocumented.fetchall() == [(0,)]
     assert found[0] == ("as it is", 2, pytest.approx(own_score(home, run))) and found[2][2] is None

@@ -178,13 +178,13 @@ def test_files_that_are_passed_over_are_counted_and_named(tmp_path: Path) -> Non
     for name in ("b.json", "c.ndjson", "d.jsonl.zst", "E.JSONL"):
         (tmp_path / name).write_bytes(GOOD)
     (tmp_path / "README.md").write_text("words")
-    with pytest.raises(SourceError, match=r"no text at .*4 files there passed over: E\.JSONL, b\.json, c\.ndjson"):
+    with pytest.raises(SourceError, match=r"no text at .*4 files are passed over.*E\.JSONL, .*b\.json, .*c\.ndjson"):
         built(tmp_path, tmp_path / "home")
     write(tmp_path / "a.jsonl", ROWS)
     watch(lambda sentence, *_: told.append(sentence))
     try:
         assert len(built(tmp_path, tmp_path / "home")[0]) == len(ROWS)
-        assert any("4 files there passed over: E.JSONL, b.json, c.ndjson, d.jsonl.zst" in one for one in told)
+        assert any("4 files are passed over" in one and one.endswith("d.jsonl.zst") for one in told)
         told.clear()
         built(tmp_path / "*.jsonl", tmp_path / "home")
         assert not told, "a pattern passes nothing over that it names"
