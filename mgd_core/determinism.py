@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import platform
 import random
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,6 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mgd_core.allocator import keep_freed_memory
 
+_ALONE = threading.RLock()
 _MEMORY: Any = torch.utils.deterministic  # its one setting is made at import, where no type checker sees it
 
 
@@ -27,10 +29,12 @@ def deterministic(threads: int) -> Iterator[None]:
     """Deterministic kernels only, ``threads`` CPU threads, attention by its definition (the MATH backend).
 
     Global flags and ambient RNG (torch's of every device, numpy's, Python's) are as before on exit, whatever the block
-    changed of them. Freed memory stays with the process from then on (mgd_core.allocator).
+    changed of them. They are the process's, so a second thread waits until the first has left: one that restored them
+    while another draws its initial parameters would give it others. Freed memory stays with the process from then on
+    (mgd_core.allocator).
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read by cuBLAS at its first call
-    with ambient_rng(), _global_flags():
+    with _ALONE, ambient_rng(), _global_flags():
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False  # it picks a kernel by time, so another one in another process
         # PyTorch would fill all new memory with NaN; nothing here reads what it did not write, and the guard compares.

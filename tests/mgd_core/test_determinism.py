@@ -1,6 +1,7 @@
 """Determinism settings come and go."""
 
 import random
+import threading
 
 import numpy as np
 import pytest
@@ -55,3 +56,23 @@ def test_settings_are_restored(warn_only: bool):
 def test_environment_names_what_bits_depend_on():
     named = environment("cpu", 3)
     assert named["torch"] == torch.__version__ and named["threads"] == 3 and named["device"] == "cpu"
+
+
+def test_a_second_thread_waits_so_that_no_generator_is_restored_under_it():
+    drawn: list[float] = []
+
+    def other() -> None:
+        with deterministic(1):
+            torch.manual_seed(5)
+            drawn.append(torch.rand(1).item())
+
+    with deterministic(1):
+        torch.manual_seed(3)
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join(0.2)
+        assert thread.is_alive() and not drawn
+        first = torch.rand(1).item()
+    thread.join()
+    torch.manual_seed(3)
+    assert first == torch.rand(1).item() and len(drawn) == 1
