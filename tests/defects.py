@@ -523,7 +523,7 @@ def two_tars_in_one(pool: DatacompPool) -> None:
     pool.tar(pool.at).write_bytes(data + data)
 
 
-@defect("6", Rejected("truncated_tar"), after=True)
+@defect("6", Rejected("corrupt_tar"), after=True)
 def error_page_instead_of_a_tar(pool: DatacompPool) -> Uids:
     pool.tar(pool.at).write_bytes(b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>")
     return {whole(one.uid) for one in pool.shards[pool.at]}
