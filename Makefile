@@ -51,7 +51,7 @@ demo: $(STAMP)  ## curate the embedded fashion pool (about 8 minutes on 2 cores)
 	@$(BIN)/mgd curate fashion --home $(MGD_HOME)
 	@echo "runs    $(BIN)/mgd server status    Prefect's page of this and later runs ('stop' ends the server)"
 
-test: lint  ## lint, then the fast test suite (under 5 minutes on 2 cores)
+test: lint  ## lint, then the fast test suite (about 11 minutes on 2 cores)
 	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup
 
 lint: $(STAMP)  ## ruff and mypy
