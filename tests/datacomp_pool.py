@@ -11,7 +11,6 @@ import hashlib
 import io
 import json
 import random
-import tarfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
+
+from testing.field_pool import tar_of
 
 DIMENSIONS = {"b32_img": 512, "b32_txt": 512, "l14_img": 768, "l14_txt": 768, "dedup": 256}
 SHARD_SIZE = 5
@@ -176,15 +177,4 @@ def picture(number: int, kind: str = "JPEG", size: tuple[int, int] = (6, 5)) -> 
     pixels = np.random.default_rng(number).integers(0, 256, (size[1], size[0], 3), np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, kind)
-    return buffer.getvalue()
-
-
-def tar_of(members: Members) -> bytes:
-    """A tar's bytes."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-        for name, data in members:
-            header = tarfile.TarInfo(name)
-            header.size = len(data)
-            archive.addfile(header, io.BytesIO(data))
     return buffer.getvalue()
