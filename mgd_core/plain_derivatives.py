@@ -131,7 +131,6 @@ def plain_tangents(
 
 def worst_gap(found: Slopes, expected: Slopes, layout: ParameterLayout) -> tuple[float, str]:
     """The largest relative difference, part by part, and the name of its part."""
-    parts = {"": ((found.theta - expected.theta).norm(), expected.theta.norm())}
     whole = TINY * (expected.theta.norm() + expected.scales[0])
     split = zip(layout.names, *((x.split(layout.sizes)) for x in (found.theta, expected.theta)), strict=True)
     parts = {name: ((a - b).norm(), b.norm() + whole) for name, a, b in split}
