@@ -17,8 +17,8 @@ backward would compute second-order tangents that nobody asked for.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.autograd.forward_ad as fwd
@@ -223,15 +223,3 @@ def no_derivative() -> RefusedModel:
 
 def _filled(tangent: Tensor | None, primal: Tensor) -> Tensor:
     return torch.zeros_like(primal) if tangent is None else tangent
-
-
-def graph_of(outputs: Iterable[Tensor]) -> Iterator[Any]:
-    """Every node of the autograd graph of ``outputs``, each once."""
-    waiting = [y.grad_fn for y in outputs if y.grad_fn is not None]
-    seen = set(waiting)
-    while waiting:
-        node = waiting.pop()
-        yield node
-        fresh = {parent for parent, _ in node.next_functions if parent is not None} - seen
-        seen |= fresh
-        waiting += fresh

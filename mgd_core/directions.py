@@ -26,7 +26,6 @@ from mgd_core.derivatives import (
     DualFeatures,
     chunks,
     curvature_product,
-    graph_of,
     no_derivative,
     pieces_by,
     with_rows_of,
@@ -289,9 +288,15 @@ def _together(work: int, device: str, count: int) -> int:
 
 def _check_functions(outputs: Sequence[Tensor]) -> None:
     """Refuse custom functions: a backward that PyTorch did not record is taken for a constant, without a word."""
-    for node in graph_of(outputs):
+    waiting = [y.grad_fn for y in outputs if y.grad_fn is not None]
+    seen = set(waiting)
+    while waiting:
+        node = waiting.pop()
         if isinstance(node, BackwardCFunction) and node._forward_cls.__module__ != double_functions.__name__:
             raise OneByOneError(
                 f"the objective uses {node._forward_cls.__name__}, a custom autograd.Function: whether its backward "
                 "can be differentiated cannot be known"
             )
+        fresh = {parent for parent, _ in node.next_functions if parent is not None} - seen
+        seen |= fresh
+        waiting += fresh

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from mgd_core.derivatives import CurvatureProduct, graph_of, pieces_by
+from mgd_core.derivatives import CurvatureProduct, pieces_by
 from mgd_core.layout import ParameterLayout
 from mgd_core.objective import Objective, Rows
 
@@ -85,7 +85,7 @@ def plain_product(
     if not _finite([loss, *slopes]):
         return None
     scales = tuple(x.norm().item() for x in slopes)
-    found = None if any(isinstance(node, BackwardCFunction) for node in graph_of([loss])) else _twice(first, theta, v)
+    found = None if _has_custom(loss) else _twice(first, theta, v)
     exact = found is not None and _finite(found)
     if not exact:
         step = 1e-4 if theta.dtype == torch.float64 else 1e-2
@@ -144,3 +144,17 @@ def worst_gap(found: Slopes, expected: Slopes, layout: ParameterLayout) -> tuple
 
 def _finite(tensors: Sequence[Tensor]) -> bool:
     return all(bool(torch.isfinite(x).all()) for x in tensors)
+
+
+def _has_custom(loss: Tensor) -> bool:
+    """Whether the graph of ``loss`` holds a custom autograd.Function."""
+    waiting = [loss.grad_fn]
+    seen = set(waiting)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, BackwardCFunction):
+            return True
+        fresh = {} if node is None else {parent for parent, _ in node.next_functions if parent is not None} - seen
+        seen |= set(fresh)
+        waiting += fresh
+    return False
