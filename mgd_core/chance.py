@@ -20,15 +20,19 @@ from mgd_core.objective import Objective
 from mgd_core.refusals import RefusedModel, modules_of
 
 
+ATTEMPTS = 8
+"""Runs that must all draw before a model is refused: the generators are the process's, so that another of its threads
+(an HTTP client's back-off, a library's jitter) may draw during one of them; a model that draws does so in each."""
+
+
 def check_repeatable(objective: Objective, theta: Tensor, run: Callable[[], None]) -> None:
     """Refuse an ``objective`` that draws at random, or changes its buffers or ``theta`` (P,), when it is ``run``.
 
     Raises:
         RefusedModel: names the layer and what to do.
     """
-    before, kept = _drawn(theta), _Kept(objective, theta)
-    run()
-    if _drawn(theta) != before:
+    kept = _Kept(objective, theta)
+    if all(_draws(theta, run) for _ in range(ATTEMPTS)):
         raise RefusedModel(
             f"{_drawing_layer(objective, theta, run)} draws at random: a replayed step would differ from the first, "
             "and the metagradient would be of neither. Set dropout and the like to 0, or the layer to eval mode; noise "
@@ -74,6 +78,12 @@ def _drawn(theta: Tensor) -> tuple[Any, ...]:
     if theta.device.type != "cpu":
         states.append(torch.get_device_module(theta.device.type).get_rng_state(theta.device))
     return (*(x.cpu().numpy().tobytes() for x in states), random.getstate(), keys["key"].tobytes(), keys["pos"])
+
+
+def _draws(theta: Tensor, run: Callable[[], None]) -> bool:
+    before = _drawn(theta)
+    run()
+    return _drawn(theta) != before
 
 
 def _drawing_layer(objective: Objective, theta: Tensor, run: Callable[[], None]) -> str:
