@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._envelope import emit
-from tasks.catalog import CATALOGS
+from tasks.package_data import CATALOGS
 
 NAMES = ("fashion", "emoji")
 QUICK = {"rounds": 1, "steps": 12, "warmup": 3, "window_start": 8, "probe_steps": [8], "seeds": [101]}

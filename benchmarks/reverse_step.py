@@ -36,8 +36,8 @@ from mgd_core.learner import Batch, Learner
 from mgd_core.optimizers import Adam, State
 from mgd_core.reverse import reverse_step
 from mgd_core.schedules import constant
-from tasks.catalog import CATALOGS
 from tasks.model_configs import load_model_config
+from tasks.package_data import CATALOGS
 
 BATCH, CHUNK, THREADS = 256, 64, 2
 BATCHES = 4  # different ones, in turn

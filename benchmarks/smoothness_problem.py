@@ -31,7 +31,7 @@ from mgd_core.learner import Batch, Learner
 from mgd_core.optimizers import Adam, Sgd, State
 from mgd_core.order import DataOrder
 from mgd_core.schedules import warmup_cosine
-from tasks.catalog import CATALOGS
+from tasks.package_data import CATALOGS
 from tasks.sheets import open_sheet
 
 POOL, TARGET, SIDE, HIDDEN, BATCH = 1024, 500, 14, 64, 32

@@ -216,8 +216,9 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from tasks.listing import export_run, latest_run
+    from tasks.listing import export_run
     from tasks.reshard import ReshardOptions
+    from tasks.run_folders import latest_run
 
     run = options.run_id or latest_run(options.home)
     how = ReshardOptions(shard_size=options.shard_size, seed=options.seed, overwrite=options.overwrite)

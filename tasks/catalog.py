@@ -11,10 +11,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tasks.catalog_files import CATALOGS, CatalogError, find_file, read_file, read_toml
+from tasks.catalog_files import CatalogError, find_file, read_file, read_toml
 from tasks.census_kinds import CensusOptions
 from tasks.local_files import MAGIC, absolute, literal_prefix
 from tasks.option_types import Place, Section, Whole
+from tasks.package_data import CATALOGS
 from tasks.recipe_options import (
     DescentOptions,
     LearnerOptions,
@@ -28,7 +29,7 @@ from tasks.source_patterns import each_source
 from tasks.subset_expressions import parse, rebased
 from tasks.target_options import TargetOptions
 
-__all__ = ["CATALOGS", "BaseCatalog", "Catalog", "CatalogError", "check_sources", "find_catalog", "load_catalog"]
+__all__ = ["BaseCatalog", "Catalog", "CatalogError", "check_sources", "find_catalog", "load_catalog"]
 
 
 class PoolOptions(SourceOptions):

@@ -16,9 +16,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from mgd_core.errors import UserError
-
-CATALOGS = Path(__file__).resolve().parents[1] / "catalogs"
-"""The catalogs, views, models and pools that travel with the package."""
+from tasks.package_data import CATALOGS
 
 # Parts of a problem's place that name one of several forms that a value may have, and no key.
 FORM = re.compile(r"^(function-\w+|tuple|list|literal|lax-or-strict|nullable)\[|^constrained-")

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from tasks.artefacts import publish_bytes
-from tasks.catalog import CATALOGS
 from tasks.census_kinds import KINDS
 from tasks.census_tables import SETTINGS
 from tasks.charts import bars
 from tasks.histograms import Bins, bin_values, histogram
 from tasks.markup import absent, data_table, figure, figures, folded, paragraph, section, text
+from tasks.package_data import CATALOGS
 
 if TYPE_CHECKING:
     from tasks.census import CensusRecord

@@ -22,8 +22,8 @@ from tasks.artefacts import publishing, read_json
 from tasks.census_files import FileUnit
 from tasks.census_shards import CensusUnit, finding
 from tasks.census_sidecars import ATTEMPTS, METADATA
+from tasks.schemas import TARGET_PICTURES
 from tasks.tables import write_parquet
-from tasks.target_check import PICTURES
 from tasks.verdicts import DAMAGE, REASONS
 
 SETTINGS: dict[str, Any] = {
@@ -121,7 +121,7 @@ def write_census_tables(
         _view(connection, "attempts", attempts or [_empty(directory, "attempts", ATTEMPTS)])
         parts = [unit.part for unit in files]
         _view(connection, "metadata", parts or [_empty(directory, "metadata", METADATA)])
-        _view(connection, "pictures", [pictures or _empty(directory, "pictures", PICTURES)])
+        _view(connection, "pictures", [pictures or _empty(directory, "pictures", TARGET_PICTURES)])
         connection.execute(f"CREATE TEMP TABLE findings AS {_findings_sql()}")
         for table, order in (
             ("samples", "uid, shard, key"),

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from tasks.catalog import CATALOGS
+from tasks.package_data import CATALOGS
 
 Scale = Literal["small", "medium", "large", "xlarge"]
 # As aggregate_scores.py calls the groups.

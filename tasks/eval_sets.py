@@ -24,6 +24,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
+from pathlib import Path
 from typing import cast, get_args
 
 from tasks.artefacts import CHUNK, digest
@@ -32,6 +33,7 @@ from tasks.eval_files import check_count, folders_of, lines_of, tell_passed_over
 from tasks.eval_samples import EvalSample, EvalSetError, Kind, keyed, made_sample
 from tasks.remote_files import Reader
 from tasks.remotes import address, list_files
+from tasks.sheets import TABLE, TILES
 from tasks.sources import fingerprint
 
 FACES = ("fairness/fairface", "fairness/utkface")
@@ -86,6 +88,11 @@ class EvalSet:
     def class_texts(self) -> list[list[str]]:
         """For each class, its sentences."""
         return [[template.replace("{c}", name) for template in self.templates] for name in self.classes]
+
+
+def is_eval_set(source: str) -> bool:
+    """Whether a source of targets or tests is an evaluation set, and no sheet."""
+    return "://" in source or not any((Path(source) / name).exists() for name in (TILES, TABLE))
 
 
 def open_eval_set(url: str, folder: str = "test", reader: Reader | None = None, own_sentences: bool = False) -> EvalSet:

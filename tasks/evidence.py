@@ -15,7 +15,8 @@ import duckdb
 
 from tasks.artefacts import read_json
 from tasks.pool_records import load_pool
-from tasks.results import chosen_evaluations, chosen_round, measured, result_table
+from tasks.results import chosen_evaluations, measured, result_table
+from tasks.run_folders import chosen_round
 
 SEEN_BY_TILES = ("shard", "image_offset", "image_size", "image_format", "width", "height")
 TRUTHS = ("truth_clean", "truth_text")

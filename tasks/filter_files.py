@@ -28,7 +28,7 @@ from pathlib import Path
 
 from mgd_core.errors import UserError
 from tasks.artefacts import digest
-from tasks.catalog import CATALOGS
+from tasks.package_data import CATALOGS
 from tasks.sql_names import quoted
 
 FILTERS = CATALOGS / "filters"

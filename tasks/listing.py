@@ -11,6 +11,7 @@ from tasks.manifests import manifest_path
 from tasks.plurals import counted
 from tasks.pool_records import load_pool
 from tasks.reshard import ReshardOptions, reshard
+from tasks.run_folders import NoRun, chosen_round, latest_run, run_directories, run_directory
 from tasks.runs import Run
 from tasks.tables import files, read
 from tasks.text_catalog import TextCatalog
@@ -19,39 +20,13 @@ Format = Literal["datacomp", "parquet", "jsonl", "webdataset"]
 NAMES = {"datacomp": "subset.npy", "parquet": "subset.parquet", "jsonl": "subset.jsonl", "webdataset": "subset-shards"}
 
 
-class NoRun(UserError, LookupError):
-    """There is no such run, or it has not come far enough."""
-
-
-def run_directories(home: Path) -> list[Path]:
-    """Runs of a home, newest first."""
-    found = (path.parent for path in (Path(home) / "runs").glob("*/run.json"))
-    return sorted(found, key=lambda path: (path / "run.json").stat().st_mtime, reverse=True)
-
-
-def latest_run(home: Path) -> str:
-    """Id of the newest run.
-
-    Raises:
-        NoRun: the home has none.
-    """
-    directories = run_directories(home)
-    if not directories:
-        raise NoRun(f"no runs in {home}; begin one with `mgd curate fashion`, or name another --home")
-    return directories[0].name
-
-
 def open_run(home: Path, run: str) -> Run:
     """The run of this id.
 
     Raises:
         NoRun: with the ids there are.
     """
-    directory = Path(home) / "runs" / run
-    if not (directory / "run.json").exists():
-        known = ", ".join(path.name for path in run_directories(home)) or "none"
-        raise NoRun(f"no run '{run}' in {home}; there are: {known}")
-    return Run.load(directory)
+    return Run.load(run_directory(home, run))
 
 
 def readable_run(home: Path, run: str | None) -> str:
@@ -68,12 +43,6 @@ def readable_run(home: Path, run: str | None) -> str:
     return found[0] if found else latest_run(home)
 
 
-def chosen_round(run: Run) -> int | None:
-    """The chosen round, or None while the rounds are under way."""
-    chosen = files(run.home, run.id, "choices")
-    return max(chosen) if chosen else None
-
-
 def format_runs(home: Path) -> str:
     """One line a run: id, rounds done of rounds planned, what was chosen."""
     lines = [_listed(directory) for directory in run_directories(home)]
@@ -85,7 +54,7 @@ def _listed(directory: Path) -> str:
     """A run's line; of one that cannot be read, why."""
     try:
         run = Run.load(directory)
-        done, chosen = len(files(run.home, run.id, "rounds")), chosen_round(run)
+        done, chosen = len(files(run.home, run.id, "rounds")), chosen_round(run.home, run.id)
         value = None if chosen is None else read(run.home, run.id, "choices", chosen)["value"][0].as_py()
         begun = files(run.home, run.id, "counts")
     except UserError as error:
@@ -111,7 +80,7 @@ def export_run(
         NoRun: no such run, or no manifest of that round yet.
     """
     run = open_run(home, run_id)
-    number = chosen_round(run) if round is None else round
+    number = chosen_round(run.home, run.id) if round is None else round
     if number is None:
         raise NoRun(f"run {run.id} has chosen no round yet; finish it with `mgd curate`, or name one with --round")
     manifest = manifest_path(run.directory, number)

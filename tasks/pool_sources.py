@@ -6,7 +6,6 @@ import sys
 from fnmatch import fnmatch
 from pathlib import Path
 
-from tasks.catalog import check_sources, find_catalog, load_catalog
 from tasks.pool_records import BuildOptions, load_pool, told_rejects
 from tasks.pools import PoolPlan, finish_pool, pending_units, plan_pool
 from tasks.processes import cores, mapped
@@ -36,7 +35,7 @@ def indexed(
     options = (budget or BuildOptions()) if every else lenient
     if _names_texts(source):
         options = options.model_copy(update={"text": TextColumns()})
-    return _finished(plan_pool(source, home, options), workers)
+    return finished_pool(plan_pool(source, home, options), workers)
 
 
 def _names_texts(source: str) -> bool:
@@ -50,14 +49,8 @@ def _names_texts(source: str) -> bool:
         return False
 
 
-def built(catalog: str, home: str | Path, workers: int | None = None) -> Path:
-    """The directory of the pool of a catalog (a file or a name); built first where it is not there yet."""
-    options = load_catalog(find_catalog(catalog))
-    check_sources(options)
-    return _finished(plan_pool(options.pool.sources, home, options.pool.build_options()), workers)
-
-
-def _finished(plan: PoolPlan, workers: int | None) -> Path:
+def finished_pool(plan: PoolPlan, workers: int | None = None) -> Path:
+    """The directory of a planned pool; what is pending is written or indexed first, by `workers` processes."""
     pending = pending_units(plan)
     for done, _ in enumerate(mapped(write_or_index_unit, pending, workers or cores()), 1):
         announce("indexing", done, len(pending))

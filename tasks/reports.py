@@ -15,11 +15,11 @@ from pathlib import Path
 from string import Template
 
 from tasks.artefacts import publish_bytes
-from tasks.catalog import CATALOGS
 from tasks.evidence import Evidence
 from tasks.headline import comparison_section, headline
 from tasks.markup import text
 from tasks.metagradient_section import metagradients_section
+from tasks.package_data import CATALOGS
 from tasks.queries import asking, connect
 from tasks.record_section import record_section, rejects_section
 from tasks.report_sections import (

@@ -8,7 +8,8 @@ from typing import Any
 
 from tasks.overfitting import parting
 from tasks.plurals import counted
-from tasks.results import ERROR, SIZE, catalog_of, chosen_round, format_result_table, result_table, spoken
+from tasks.results import ERROR, SIZE, catalog_of, format_result_table, result_table, spoken
+from tasks.run_folders import chosen_round
 from tasks.tables import files, read
 
 

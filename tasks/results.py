@@ -27,6 +27,7 @@ from tasks.catalog_files import read_toml
 from tasks.mean_of_tests import means_over_tests
 from tasks.measures import metric, percent
 from tasks.plurals import counted
+from tasks.run_folders import chosen_round
 from tasks.schemas import TRUTH, knows_truth
 from tasks.selection import NO_ROUNDS
 from tasks.tables import files, read, read_parquet
@@ -130,12 +131,6 @@ def chosen_evaluations(home: str | Path, run: str) -> list[dict[str, Any]]:
     tests = [row for row in rows if (row["task"] in own if own else row["task"] not in NOT_TESTS)]
     tests += means_over_tests(tests, own)
     return sorted(tests, key=lambda row: (row["task"], row["metric"], row["subset"], row["seed"]))
-
-
-def chosen_round(home: str | Path, run: str) -> int | None:
-    """The round that was chosen, or None as long as none is."""
-    found = files(home, run, "choices")
-    return max(found) if found else None
 
 
 def measured(evaluations: Sequence[dict[str, Any]], home: str | Path, run: str) -> list[tuple[str, str]]:

@@ -29,7 +29,6 @@ from tasks.count_updates import publish_counts, publish_update
 from tasks.plans import plan_of
 from tasks.progress import announce
 from tasks.recipe_options import DescentOptions
-from tasks.smoothness_table import own_score
 from tasks.starting_counts import starting_counts
 from tasks.table_streams import publishing_rows
 from tasks.tables import publish, read, read_parquet
@@ -110,7 +109,6 @@ def finish_round(directory: Path, round: int, probes: list[Path]) -> None:
             update = publish_update(bench.run.directory, round, options, provenance)
             figures["probed"] = int(probed.sum())
         figures |= {"raised": update.raised if update else 0, "lowered": update.lowered if update else 0}
-        figures["smoothness"] = own_score(home, run) if round == 0 else None
         figures |= {"target_n": bench.task_sizes().target, "heldout_n": bench.task_sizes().heldout}
         publish(home, run, "rounds", round, pa.Table.from_pylist([figures]))
         rows = [{"phase": phase, "seconds": value} for phase, value in seconds.items()]

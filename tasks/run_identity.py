@@ -12,7 +12,7 @@ from typing import Any
 
 from tasks.artefacts import digest, file_digest, read_json
 from tasks.catalog import BaseCatalog, Catalog
-from tasks.eval_sets import open_eval_set
+from tasks.eval_sets import is_eval_set, open_eval_set
 from tasks.remote_files import Reader
 from tasks.remotes import RemoteOptions, is_local
 from tasks.sources import fingerprint
@@ -20,7 +20,6 @@ from tasks.target_options import TaskOptions
 from tasks.text_catalog import TextCatalog
 from tasks.text_files import find_texts
 from tasks.units import sheet_fingerprint
-from tasks.zero_shot import is_set
 
 
 def identity(catalog: BaseCatalog, home: Path) -> dict[str, Any]:
@@ -74,7 +73,7 @@ def identity_of_test(catalog: BaseCatalog, name: str) -> str:
 
 def digest_of_task(task: TaskOptions, remote: RemoteOptions) -> str:
     """Digest of the bytes of a task's sheet or evaluation set, wherever they lie."""
-    if is_set(task):
+    if is_eval_set(task.source):
         reader = Reader(remote)
         return open_eval_set(task.source, task.folder, reader, task.templates is not None).content(reader)
     return sheet_fingerprint(Path(task.source))

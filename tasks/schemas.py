@@ -14,6 +14,11 @@ DOC = b"doc"
 UPSTREAM_DOC = "Carried over from the pool as it was."
 TRUTH_DOC = "Known only because captions were swapped on purpose; the curation never reads it."
 TRUTH = "truth_clean"
+TARGET_PICTURES = pa.schema(
+    [("role", pa.string()), ("name", pa.string()), ("digest", pa.binary(16)), ("place", pa.string())]
+)
+"""A row a picture of a catalog's target, held-out target and tests: by what it is known, and where it lies."""
+
 PARTITIONS = {
     "run": (pa.string(), "The run: catalog name and 8 hex digits of the digest of catalog and pool."),
     "round": (pa.int32(), "The round, from 0."),
@@ -91,17 +96,12 @@ ROUNDS = _schema(
     ("reverse_steps", pa.int64(), "Steps differentiated backwards."),
     ("peak_states", pa.int64(), "Most training states held in memory at once."),
     ("peak_bytes", pa.int64(), "Bytes of the most training states held in memory at once."),
-    (
-        "smoothness",
-        pa.float64(),
-        "Metasmoothness of the learner, -1 to 1 (1: smooth); null where it was not measured.",
-    ),
     ("distinct_samples", pa.int64(), "Samples with count > 0."),
     ("total", pa.int64(), "Sum of the counts: size of the training multiset."),
     ("probed", pa.int64(), "Samples whose g was computed."),
     ("raised", pa.int64(), "Samples whose count this round's update raised."),
     ("lowered", pa.int64(), "Samples whose count this round's update lowered."),
-    nullable=("smoothness", "temperature", "target_n", "heldout_n"),
+    nullable=("temperature", "target_n", "heldout_n"),
 )
 
 EVALUATIONS = _schema(

@@ -29,9 +29,8 @@ from tasks.plans import plan_of
 from tasks.progress import announce, say
 from tasks.smoothness_menu import OWN, Variant, applied, variants
 from tasks.smoothness_options import SmoothnessOptions
-from tasks.smoothness_table import own_score
 from tasks.step_costs import measure
-from tasks.tables import files, publish, read
+from tasks.tables import publish
 from tasks.workbench import Workbench, opened
 
 FOLDER = "smoothness"
@@ -89,16 +88,12 @@ def forget_states(directory: Path, variant: Variant) -> None:
 
 
 def publish_smoothness(directory: Path, options: SmoothnessOptions) -> None:
-    """Publish what is measured of the catalog's recipe and its menu, and enter it in round 0's row if there is one."""
+    """Publish what is measured of the catalog's recipe and its menu."""
     with opened(directory) as bench:
         run, own = bench.run, _rows(bench, OWN, options)
         assert own, "the catalog's own recipe is published before it is measured"
         rows = own + [row for variant in variants(bench, options.menu) for row in _rows(bench, variant, options)]
         publish(run.home, run.id, "smoothness", 0, pa.Table.from_pylist(rows))
-        if 0 in files(run.home, run.id, "rounds"):
-            (figures,) = read(run.home, run.id, "rounds", 0).to_pylist()
-            figures["smoothness"] = own_score(run.home, run.id)
-            publish(run.home, run.id, "rounds", 0, pa.Table.from_pylist([figures]))
 
 
 def record_result(record: Path, key: str, work: partial[dict[str, Any]]) -> None:

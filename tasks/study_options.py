@@ -11,9 +11,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from tasks.catalog_files import CATALOGS, CatalogError, find_file, read_file
+from tasks.catalog_files import CatalogError, find_file, read_file
 from tasks.local_files import absolute
 from tasks.option_types import Decay, Distinct, Filled, Place, Positive, Section, Seed, Share, Steps, Whole, Workers
+from tasks.package_data import CATALOGS
 from tasks.recipe_options import Device, LearnerOptions
 
 STUDIES = CATALOGS / "studies"

@@ -14,8 +14,8 @@ from typing import Any
 from tasks.artefacts import canonical_json, file_digest
 from tasks.filter_files import Filter, FilterError, Value, load_filter, load_filters
 from tasks.languages import CALL, model_name
-from tasks.listing import NoRun, chosen_round, open_run
 from tasks.manifests import manifest_path
+from tasks.run_folders import NoRun, chosen_round, run_directory
 from tasks.subset_expressions import Combination, Expression, ExpressionError, Operand, expanded, operands, parse
 
 
@@ -129,8 +129,8 @@ def _run_source(home: Path, given: dict[str, str]) -> FileSource:
         raise FilterError(
             'run takes the id of a run and, if not the chosen one, a round: run(id="fashion-1a2b", round=3)'
         )
-    run = open_run(home, given["id"])
-    number = int(given["round"]) if "round" in given else chosen_round(run)
-    if number is None or not manifest_path(run.directory, number).exists():
-        raise FilterError(f"run {run.id} has no manifest of round {'chosen' if number is None else number} yet")
-    return FileSource(manifest_path(run.directory, number), f"run {run.id}, round {number}")
+    directory = run_directory(home, given["id"])
+    number = int(given["round"]) if "round" in given else chosen_round(home, directory.name)
+    if number is None or not manifest_path(directory, number).exists():
+        raise FilterError(f"run {directory.name} has no manifest of round {'chosen' if number is None else number} yet")
+    return FileSource(manifest_path(directory, number), f"run {directory.name}, round {number}")

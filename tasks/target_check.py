@@ -15,17 +15,17 @@ import pyarrow.parquet as pq
 from tasks.artefacts import digest, publishing
 from tasks.catalog import BaseCatalog, Catalog
 from tasks.decoding import VERSION
-from tasks.eval_sets import open_eval_set
+from tasks.eval_sets import is_eval_set, open_eval_set
 from tasks.remote_files import Reader
+from tasks.schemas import TARGET_PICTURES
 from tasks.sheets import open_sheet
 from tasks.target_options import TaskOptions
-from tasks.task_kinds import check_keys, is_set
+from tasks.task_kinds import check_keys
 from tasks.units import sheet_fingerprint
 from tasks.zero_shot import load_told
 
 SIZE = 8
 """Pixels to which pictures are scaled where only their identity is wanted."""
-PICTURES = pa.schema([("role", pa.string()), ("name", pa.string()), ("digest", pa.binary(16)), ("place", pa.string())])
 NOTES = b"notes"
 
 
@@ -59,12 +59,12 @@ def target_pictures(catalog: Catalog, home: Path) -> Path:
         ]
         told = "\n".join(" ".join(note.split()) for note in [*notes, *left_out])
         with publishing(path) as file:
-            pq.write_table(pa.Table.from_pylist(rows, PICTURES.with_metadata({NOTES: told.encode()})), file)
+            pq.write_table(pa.Table.from_pylist(rows, TARGET_PICTURES.with_metadata({NOTES: told.encode()})), file)
     return path
 
 
 def _fingerprint(task: TaskOptions, reader: Reader) -> str:
-    if is_set(task):
+    if is_eval_set(task.source):
         return open_eval_set(task.source, task.folder, reader, task.templates is not None).identity(reader)
     open_sheet(Path(task.source))  # raises where there is none
     return sheet_fingerprint(Path(task.source))

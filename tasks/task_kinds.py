@@ -5,10 +5,8 @@ A key that was given and does nothing is refused: whoever gave it expects someth
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from tasks.catalog_files import CatalogError
-from tasks.sheets import TABLE, TILES
+from tasks.eval_sets import is_eval_set
 from tasks.target_options import ALL, PartsOptions, TargetOptions, TaskOptions
 
 FOR_SHEETS = {
@@ -23,11 +21,6 @@ FOR_SETS = {
 """Keys that only one kind of task has a use for, and what the other has instead."""
 
 
-def is_set(options: TaskOptions) -> bool:
-    """Whether a task is of an evaluation set, not of a sheet."""
-    return "://" in options.source or not any((Path(options.source) / name).exists() for name in (TILES, TABLE))
-
-
 def check_use(options: TaskOptions) -> None:
     """See that a task has no key that its kind of data has no use for.
 
@@ -35,7 +28,7 @@ def check_use(options: TaskOptions) -> None:
         CatalogError: it has; names the keys that are of use.
     """
     kind, idle, others = "a sheet", FOR_SETS, FOR_SHEETS
-    if is_set(options):
+    if is_eval_set(options.source):
         kind, idle, others = "an evaluation set", FOR_SHEETS, FOR_SETS
     found = options.idle(tuple(idle))
     if kind == "an evaluation set" and options.templates is not None and options.idle(("max_texts",)):
@@ -55,6 +48,6 @@ def check_keys(targets: TargetOptions) -> None:
     """See that every key that was given has a use, before anything is read."""
     for _, _, task in targets.roles:
         check_use(task)
-    parted = any(is_set(task) and task.split != ALL for _, _, task in targets.roles)
+    parted = any(is_eval_set(task.source) and task.split != ALL for _, _, task in targets.roles)
     if targets.parts != PartsOptions() and not parted:
         raise CatalogError("targets.parts is of no use: no task is a part of an evaluation set")

@@ -17,9 +17,9 @@ from safetensors.torch import save as to_safetensors
 from mgd_core.replay import train
 from tasks.artefacts import digest, is_done, publish_bytes, publish_json
 from tasks.catalog_files import CatalogError
-from tasks.encoders import RunEncoder
 from tasks.pair_workbench import PairWorkbench, clip_of
 from tasks.progress import announce
+from tasks.run_encoder import RunEncoder
 from tasks.runs import Run
 from tasks.tables import read
 from tasks.workbench import Counts, Workbench

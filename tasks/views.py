@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mgd_core.errors import UserError
-from tasks.catalog import CATALOGS
+from tasks.package_data import CATALOGS
 from tasks.sql_names import quoted, shown, word_names
 
 VIEWS = CATALOGS / "views"

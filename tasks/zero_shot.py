@@ -17,6 +17,7 @@ from mgd_core.layout import ParameterLayout
 from mgd_core.zeroshot import Temperature, ZeroShotTask
 from tasks.catalog import CatalogError
 from tasks.decoding import pixel_digest
+from tasks.eval_sets import is_eval_set
 from tasks.leaks import apart
 from tasks.pairs import resized
 from tasks.progress import say
@@ -25,7 +26,7 @@ from tasks.roles import Roles
 from tasks.set_targets import load_part
 from tasks.sheets import TILES, Sheet, open_sheet
 from tasks.target_options import PartsOptions, TargetOptions, TaskOptions, in_template
-from tasks.task_kinds import check_keys, check_use, is_set
+from tasks.task_kinds import check_keys, check_use
 from tasks.vocabulary import Vocabulary
 
 POOL_SPLIT = "pool"
@@ -91,7 +92,7 @@ def load_task(
         EvalSetError: the evaluation set cannot be used as it is.
     """
     check_use(options)
-    if is_set(options):
+    if is_eval_set(options.source):
         part = load_part(options, parts or PartsOptions(), size, reader)
         images = torch.from_numpy(part.images)
         known = part.digests, part.places, part.told

@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from tasks.catalog import CATALOGS
+from tasks.package_data import CATALOGS
 from tasks.sheets import open_sheet
 
 PER_SHARD = 24

@@ -11,7 +11,8 @@ from PIL import Image
 
 from tasks import comparison, estimate, pools, rounds, selection, subsets
 from tasks.artefacts import read_json
-from tasks.catalog import CATALOGS, load_catalog
+from tasks.catalog import load_catalog
+from tasks.package_data import CATALOGS
 from tasks.runs import begin_run
 from tasks.sheets import lay_out, open_sheet, write_sheet
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tasks.catalog import CATALOGS
+from tasks.package_data import CATALOGS
 
 STUDY = f"""
 name = "small"

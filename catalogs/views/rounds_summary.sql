@@ -1,5 +1,6 @@
 -- One row a round, with its wall time; `chosen` marks the round whose counts are the result.
 --   chosen: True for the round that was chosen.
+--   smoothness: Metasmoothness of the recipe, -1 to 1 (1: smooth), in round 0; null where it was not measured.
 --   seconds: Wall time of the round's phases together, seconds.
 --   seconds_by_phase: Wall time of each phase, seconds.
 CREATE VIEW rounds_summary AS
@@ -10,6 +11,8 @@ WITH clock AS (
     GROUP BY run, round
 )
 SELECT rounds.*, (run, round) IN (SELECT (run, round) FROM choices) AS chosen,
+       CASE WHEN round = 0 THEN (SELECT score FROM smoothness_summary AS own
+                                 WHERE own.run = rounds.run AND variant = 'as it is') END AS smoothness,
        clock.seconds, clock.seconds_by_phase
 FROM rounds LEFT JOIN clock USING (run, round)
 ORDER BY run, round;

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
 
+from tasks.package_data import CATALOGS
 from tasks.progress import begin, say
 
 Make = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
@@ -40,7 +41,6 @@ def shipped(folder: str = "") -> str:
     return ", ".join(sorted(path.stem for path in (CATALOGS / folder).glob("*.toml")))
 
 
-CATALOGS = Path(__file__).parents[2] / "catalogs"
 LARGEST = 2**31 - 1
 """Of whole numbers: what any machine, table and generator takes."""
 

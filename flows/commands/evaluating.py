@@ -61,14 +61,15 @@ def _subset(options: argparse.Namespace):  # type: ignore[no-untyped-def]  # tor
     from tasks.comparison import known_subset, subset_counts
     from tasks.eval_sets import find_eval_sets
     from tasks.evaluation_records import Evaluated, are_evaluated, evaluate_sets, evaluation_rows, publish_rows
-    from tasks.listing import NoRun, chosen_round, latest_run, open_run
+    from tasks.listing import open_run
     from tasks.progress import begin
     from tasks.remote_files import Reader
+    from tasks.run_folders import NoRun, chosen_round, latest_run
     from tasks.trained import chosen_counts, run_encoder, trained_identity
     from tasks.workbench import opened
 
     run = open_run(options.home.resolve(), options.run_id or latest_run(options.home))
-    chosen = chosen_round(run)
+    chosen = chosen_round(run.home, run.id)
     if chosen is None:
         raise NoRun(f"run {run.id} has chosen no round yet; finish it with `mgd curate`")
     subset = options.subset or "mgd"

@@ -50,6 +50,6 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _subset_of_run(options: argparse.Namespace) -> Path:
-    from tasks.listing import latest_run, open_run
+    from tasks.run_folders import latest_run, run_directory
 
-    return open_run(options.home, options.run_id or latest_run(options.home)).directory / "subset.npy"
+    return run_directory(options.home, options.run_id or latest_run(options.home)) / "subset.npy"

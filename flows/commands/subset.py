@@ -67,11 +67,12 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _candidates(options: argparse.Namespace) -> AbstractContextManager[Candidates]:
+    from flows.commands.pools import pool_of_catalog
     from flows.console import shown_progress
     from tasks.candidates import CandidatesError, metadata_candidates, pool_candidates, run_candidates
     from tasks.listing import open_run
     from tasks.pool_records import load_pool
-    from tasks.pool_sources import built, indexed
+    from tasks.pool_sources import indexed
 
     home = options.home.resolve()
     if options.metadata:
@@ -85,7 +86,7 @@ def _candidates(options: argparse.Namespace) -> AbstractContextManager[Candidate
     if not (options.catalog or options.pool):
         raise CandidatesError("say what to choose from: --catalog, --pool, --run or --metadata")
     with shown_progress():
-        directory = built(options.catalog, home) if options.catalog else indexed(options.pool, home)
+        directory = pool_of_catalog(options.catalog, home) if options.catalog else indexed(options.pool, home)
     record = load_pool(directory)
     assert record is not None, "the pool was just found finished"
     return pool_candidates(home, record)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.catalog import CATALOGS, CatalogError, check_sources, find_catalog, load_catalog
+from tasks.catalog import CatalogError, check_sources, find_catalog, load_catalog
+from tasks.package_data import CATALOGS
 from tasks.pools import build_pool
 from tasks.runs import begin_run
 from tasks.text_workbench import TextWorkbench

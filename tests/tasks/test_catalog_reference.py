@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tasks.catalog import CATALOGS, Catalog, CatalogError, check_sources, load_catalog
+from tasks.catalog import Catalog, CatalogError, check_sources, load_catalog
 from tasks.catalog_reference import KINDS, descriptions, reference, sections
 from tasks.model_configs import load_model_config
+from tasks.package_data import CATALOGS
 
 DOCS = CATALOGS.parent / "docs"
 EXAMPLES = sorted((CATALOGS / "examples").glob("*.toml"))

@@ -17,7 +17,8 @@ from mgd_core.plans import keep_all
 from mgd_core.replay import replay, train
 from mgd_core.smoothness import direction, reweighted, score
 from tasks import metagradient_check, rounds, smoothness, smoothness_lds
-from tasks.catalog import CATALOGS, CatalogError, load_catalog
+from tasks.catalog import CatalogError, load_catalog
+from tasks.package_data import CATALOGS
 from tasks.pools import build_pool
 from tasks.queries import connect
 from tasks.runs import begin_run
@@ -134,23 +135,15 @@ def finish_first_round(directory: Path) -> None:
 def test_sql_sees_it_and_so_does_the_row_of_round_0(finished: Path) -> None:
     home, run = finished.parents[1], finished.name
     finish_first_round(finished)
-    assert read(home, run, "rounds", 0)["smoothness"].to_pylist() == [own_score(home, run)]
     with connect(home, run) as connection:
+        entered = connection.execute("SELECT round, smoothness FROM rounds_summary").fetchall()
         found = connection.execute("SELECT variant, directions, score FROM smoothness_summary").fetchall()
         undocumented = connection.execute(
             """SELECT count(*) FROM columns WHERE table_name LIKE 'smoothness%' AND doc = ''"""
         )
         assert undocumented.fetchall() == [(0,)]
+    assert entered == [(0, pytest.approx(own_score(home, run)))]
     assert found[0] == ("as it is", 2, pytest.approx(own_score(home, run))) and found[2][2] is None
-
-
-def test_measured_after_a_round_it_is_entered_there(finished: Path, options: SmoothnessOptions) -> None:
-    home, run = finished.parents[1], finished.name
-    finish_first_round(finished)
-    (figures,) = read(home, run, "rounds", 0).to_pylist()
-    publish(home, run, "rounds", 0, pa.Table.from_pylist([{**figures, "smoothness": None}]))
-    smoothness.publish_smoothness(finished, options)
-    assert read(home, run, "rounds", 0).to_pylist() == [figures]
 
 
 def test_finished_units_are_not_run_again_and_lost_states_are_made_again(

@@ -16,13 +16,14 @@ from mgd_core.causal_lm import NOT_PREDICTED
 from mgd_core.model_folders import CausalLmOptions, LanguageModelError, load_causal_lm
 from mgd_core.replay import train
 from tasks.catalog import CatalogError, check_sources, load_catalog, load_pair_catalog
-from tasks.listing import NoRun, chosen_round, export_run
+from tasks.listing import export_run
 from tasks.pools import build_pool
 from tasks.reports import write_report
 from tasks.reshard import ReshardOptions
 from tasks.results import result_table
 from tasks.rounds import load_parameters
-from tasks.runs import Run, begin_run
+from tasks.run_folders import NoRun, chosen_round
+from tasks.runs import begin_run
 from tasks.sequences import TextTokenizer
 from tasks.tables import read
 from tasks.text_workbench import TextWorkbench
@@ -63,7 +64,7 @@ def test_the_subset_is_exported_as_the_samples_themselves(curated: Path, tmp_pat
     home, run = curated.parents[1], curated.name
     told = export_run(home, run, "jsonl", tmp_path / "out.jsonl", None, ReshardOptions())
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
-    counts = read(home, run, "counts", chosen_round(Run.load(curated)))
+    counts = read(home, run, "counts", chosen_round(home, run))
     assert f"{len(rows):,} samples" in told
     assert Counter(content_uid(row["prompt"].encode(), row["completion"].encode()) for row in rows) == {
         row["uid"].hex: row["count"] for row in counts.to_pylist() if row["count"]
