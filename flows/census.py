@@ -17,6 +17,7 @@ from flows.runtime.session import record_session
 from tasks import census as censuses
 from tasks import census_files, census_shards
 from tasks.catalog import find_catalog, load_catalog, load_pair_catalog
+from tasks.census_verdict import CensusRecord
 from tasks.progress import announce, begin, say
 from tasks.target_check import check_targets, target_pictures
 
@@ -34,7 +35,7 @@ def census_file(unit: census_files.FileUnit) -> Path:
 
 
 @task(name="census-tables", cache_policy=NO_CACHE, persist_result=False)
-def finish(plan: censuses.CensusPlan) -> censuses.CensusRecord:
+def finish(plan: censuses.CensusPlan) -> CensusRecord:
     """Join what the units found, and link the page in Prefect."""
     record = censuses.finish_census(plan)
     page = plan.directory / "census.html"

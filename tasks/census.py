@@ -22,7 +22,7 @@ from tasks.census_kinds import CensusOptions
 from tasks.census_page import write_census_page
 from tasks.census_shards import CensusUnit, census_shard, finding
 from tasks.census_tables import write_census_tables
-from tasks.census_verdict import Line, verdict
+from tasks.census_verdict import CensusRecord, verdict
 from tasks.local_files import DANGLING
 from tasks.pool_records import BuildOptions
 from tasks.pools import PoolPlan, plan_pool
@@ -52,24 +52,6 @@ class CensusPlan(BaseModel):
         pictures = [self.pictures.stem] if self.pictures else []
         passed = [sorted(self.pool.passed_over)] if self.pool.passed_over else []
         return digest([[unit.key for unit in self.shards], [unit.key for unit in self.files], *pictures, *passed])
-
-
-class CensusRecord(BaseModel):
-    """A finished census. Its existence as `census.json` says that its tables are complete."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    key: str
-    pool_id: str
-    source: str
-    totals: dict[str, int]
-    findings: dict[str, int]
-    lines: tuple[Line, ...]
-
-    @property
-    def within_budget(self) -> bool:
-        """Whether nothing was found beyond what the catalog allows."""
-        return not any(line.over for line in self.lines)
 
 
 def take_census(

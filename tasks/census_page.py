@@ -8,20 +8,18 @@ from __future__ import annotations
 
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import duckdb
 
 from tasks.artefacts import publish_bytes
 from tasks.census_kinds import KINDS
 from tasks.census_tables import SETTINGS
+from tasks.census_verdict import CensusRecord
 from tasks.charts import bars
 from tasks.histograms import Bins, bin_values, histogram
 from tasks.markup import absent, data_table, figure, figures, folded, paragraph, section, text
 from tasks.package_data import CATALOGS
-
-if TYPE_CHECKING:
-    from tasks.census import CensusRecord
 
 LOOKS = CATALOGS / "report"
 EXAMPLES = 3

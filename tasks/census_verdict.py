@@ -28,6 +28,24 @@ class Line(BaseModel):
     over: bool
 
 
+class CensusRecord(BaseModel):
+    """A finished census. Its existence as `census.json` says that its tables are complete."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    key: str
+    pool_id: str
+    source: str
+    totals: dict[str, int]
+    findings: dict[str, int]
+    lines: tuple[Line, ...]
+
+    @property
+    def within_budget(self) -> bool:
+        """Whether nothing was found beyond what the catalog allows."""
+        return not any(line.over for line in self.lines)
+
+
 def verdict(
     options: CensusOptions, build: BuildOptions, totals: Mapping[str, int], findings: Mapping[str, int]
 ) -> Iterator[Line]:

@@ -1,4 +1,5 @@
 -- One row a round, with its wall time; `chosen` marks the round whose counts are the result.
+-- needs: smoothness_summary
 --   chosen: True for the round that was chosen.
 --   smoothness: Metasmoothness of the recipe, -1 to 1 (1: smooth), in round 0; null where it was not measured.
 --   seconds: Wall time of the round's phases together, seconds.

@@ -59,8 +59,8 @@ def _run(options: argparse.Namespace) -> int:
 
             directory = run_census(options.catalog, home)
     from tasks.artefacts import read_json, reading
-    from tasks.census import CensusRecord
     from tasks.census_page import format_census
+    from tasks.census_verdict import CensusRecord
 
     with reading(directory / "census.json"):
         record = CensusRecord(**read_json(directory / "census.json"))

@@ -13,9 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from tasks import census_shards
-from tasks.census import CensusRecord, plan_census, take_census
+from tasks.census import plan_census, take_census
 from tasks.census_kinds import KINDS, CensusOptions
 from tasks.census_page import format_census
+from tasks.census_verdict import CensusRecord
 from tasks.histograms import bin_values
 from tasks.pool_records import BuildOptions
 from tasks.pools import build_pool, pending_units, plan_pool
