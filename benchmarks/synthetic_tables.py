@@ -66,7 +66,7 @@ def _publish_small(home: Path, n: int, number: int) -> None:
     figures |= {"heldout_accuracy": 0.3, "temperature": 10.0, "train_loss": 3.0}
     whole = dict.fromkeys(("advances", "reverse_steps", "peak_states", "peak_bytes", "raised", "lowered"), 100)
     sizes = dict.fromkeys(("distinct_samples", "total", "probed"), n)
-    row: dict[str, float | None] = {**figures, **whole, **sizes, "smoothness": None}
+    row: dict[str, float | None] = {**figures, **whole, **sizes}
     publish(home, RUN, "rounds", number, pa.Table.from_pylist([row]))
     phases = [{"phase": phase, "seconds": 10.0} for phase in ("train", "reverse", "probe")]
     publish(home, RUN, "timings", number, pa.Table.from_pylist(phases))

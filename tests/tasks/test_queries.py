@@ -135,7 +135,7 @@ def test_rounds_and_comparison(small_run: Path) -> None:
             "small-1",
             "rounds",
             number,
-            pa.table({**whole, "smoothness": pa.array([None], pa.float64())}),
+            pa.table(whole),
         )
     seconds = ask(small_run, "SELECT round, chosen, seconds, seconds_by_phase FROM rounds_summary")
     assert [(row["round"], row["chosen"], row["seconds"]) for row in seconds] == [

@@ -91,7 +91,7 @@ ALL = {
 
 
 def rounds_row(**columns: Any) -> pa.Table:
-    losses = {"target_loss": 2.0, "heldout_loss": 2.1, "train_loss": 3.0, "temperature": 10.0, "smoothness": None}
+    losses = {"target_loss": 2.0, "heldout_loss": 2.1, "train_loss": 3.0, "temperature": 10.0}
     shares = {"target_accuracy": 0.4, "heldout_accuracy": 0.39}
     work = {"advances": 8, "reverse_steps": 6, "peak_states": 7, "peak_bytes": 700}
     sizes = {"distinct_samples": 4, "total": 4, "probed": 4, "raised": 1, "lowered": 2}
