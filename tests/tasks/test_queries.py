@@ -176,7 +176,7 @@ def test_columns_are_typed_and_explained(small_run: Path) -> None:
         and types["counts", "round"] == "INTEGER"
         and types["counts", "run"] == "VARCHAR"
     )
-    assert types["samples", "truth_clean"] == "BOOLEAN" and types["rounds", "smoothness"] == "DOUBLE"
+    assert types["samples", "truth_clean"] == "BOOLEAN" and types["rounds_summary", "smoothness"] == "DOUBLE"
 
 
 def test_runs_are_chosen_by_name_all_or_latest(small_run: Path, rows: Rows) -> None:
