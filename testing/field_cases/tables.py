@@ -146,7 +146,7 @@ def a_home_with_letters_of_patterns(p: Place) -> list[str]:
 
 @case("E", works(r"x\.parquet"))
 def an_export_from_a_home_with_letters_of_patterns(p: Place) -> list[str]:
-    return ["export", "--format", "parquet", "--out", "x.parquet", "--home", _copy(p, "a*[b]?{c} \"d\"$HOME")]
+    return ["export", "--format", "parquet", "--out", "x.parquet", "--home", _copy(p, 'a*[b]?{c} "d"$HOME')]
 
 
 @case("AD", told(r"pool\.json", r"Remove .* to build it anew"))

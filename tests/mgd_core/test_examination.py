@@ -8,10 +8,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks import problems
-from benchmarks.exactness_zoo import as_if, classified
-from benchmarks.oracles import Problem, with_learner
-from benchmarks.zoo_layers import Function, Wrapped, own_targets
 from mgd_core import step_checks
 from mgd_core.derivatives import CurvatureProduct
 from mgd_core.errors import UserError
@@ -24,7 +20,11 @@ from mgd_core.probe import Probe
 from mgd_core.refusals import RefusedModel, modules_of
 from mgd_core.replay import ProbePoint, replay
 from mgd_core.reverse import InexactError, NonFiniteError, reverse_step
-from tests.mgd_core.samples import ADAM, CLIPPED, SGD, first_rows_target, in_float32, small
+from testing import problems
+from testing.exactness_zoo import as_if, classified
+from testing.oracles import Problem, with_learner
+from testing.samples import ADAM, CLIPPED, SGD, first_rows_target, in_float32, small
+from testing.zoo_layers import Function, Wrapped, own_targets
 
 
 def of_layer(f, *shapes: tuple[int, ...]) -> Problem:
