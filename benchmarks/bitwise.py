@@ -16,8 +16,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks import problems
-from benchmarks.oracles import Problem
 from mgd_core.actions import Plan, Tier
 from mgd_core.journal import Interval, durable
 from mgd_core.kary import kary
@@ -26,7 +24,9 @@ from mgd_core.optimizers import Adam, Optimizer, Sgd
 from mgd_core.plans import binomial, keep_all
 from mgd_core.replay import replay
 from mgd_core.segments import segments
-from tests.mgd_core.samples import first_rows_target, in_float32
+from testing import problems
+from testing.oracles import Problem
+from testing.samples import first_rows_target, in_float32
 
 STEPS, START = 30, 5
 PROBES = (START, 20)

@@ -1,16 +1,16 @@
 """Is the metagradient exact? The engine against naive autograd through all 40 steps, in float64.
 
 `python -m benchmarks.exactness` compares, for small trainings with weighted cross-entropy (an MLP, a ResNet-9, a ViT, a
-GPT, LoRA on a GPT-NeoX of transformers) and weighted InfoNCE (two MLPs and an open_clip CLIP; `benchmarks.problems`)
+GPT, LoRA on a GPT-NeoX of transformers) and weighted InfoNCE (two MLPs and an open_clip CLIP; `testing.problems`)
 under Adam and SGD:
 
 * the gradient of phi by every kind of metaparameter (mgd_core.metaparameters) with one reverse pass through the graph
-  of the whole run (`benchmarks.oracles`: plain PyTorch, none of the engine's code), for every plan, slot count, chunk
+  of the whole run (`testing.oracles`: plain PyTorch, none of the engine's code), for every plan, slot count, chunk
   size and source of the gradient (read back from the moments, or computed again), and with central differences. Kinds:
   example weights; learning rates; weight decays; inputs of floating point, which are pixels or vectors, the soft
   labels of ResNet-9 and ViT, and the GPT's weight of each token;
 * a probe's g_i with naive autograd and central differences of phi with eps l_i added to the loss of step k;
-* a zoo of layers and models (`benchmarks.exactness_zoo`): exact, or refused before the first step by the true reason;
+* a zoo of layers and models (`testing.exactness_zoo`): exact, or refused before the first step by the true reason;
 * plans, tiers and resume points with `keep_all` in memory, bit for bit, in float32 and float64 (`benchmarks.bitwise`).
 
 Errors are Euclidean: |found - expected| / |expected|. **floor** is what rounding alone does: the same naive autograd
@@ -30,9 +30,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from benchmarks import bitwise, exactness_zoo, problems, zoo_layers, zoo_models
+from benchmarks import bitwise
 from benchmarks._envelope import emit
-from benchmarks.oracles import (
+from mgd_core.metaparameters import Inputs, WeightDecays
+from mgd_core.optimizers import Adam, Optimizer, Sgd
+from mgd_core.plans import Plan, binomial, keep_all
+from mgd_core.probe import Probe
+from mgd_core.replay import Metagradient, replay
+from testing import exactness_zoo, problems, zoo_layers, zoo_models
+from testing.oracles import (
     Joining,
     NaiveGradient,
     NaiveRun,
@@ -41,11 +47,6 @@ from benchmarks.oracles import (
     settled_difference,
     with_learner,
 )
-from mgd_core.metaparameters import Inputs, WeightDecays
-from mgd_core.optimizers import Adam, Optimizer, Sgd
-from mgd_core.plans import Plan, binomial, keep_all
-from mgd_core.probe import Probe
-from mgd_core.replay import Metagradient, replay
 
 STEPS, LATE, LATEST = 40, 15, 34
 DEEP = (problems.resnet, problems.vit, problems.gpt, problems.tuned)

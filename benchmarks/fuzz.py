@@ -1,9 +1,9 @@
 """Do damaged tars, Parquet footers, JSON and numpy files ever hang or crash a reader, or lose samples in silence?
 
-`python -m benchmarks.fuzz --minutes 10` mutates files of each kind at seeded random (`tests.fuzzing`) in worker
+`python -m benchmarks.fuzz --minutes 10` mutates files of each kind at seeded random (`testing.fuzzing`) in worker
 processes, which say before each case what it is: a worker that dies names the case that killed it, one that says
 nothing for `STUCK` seconds is ended and its case counted as a hang, and the next worker goes on after it. Every case
-can be run again: `tests.fuzzing.fuzz(target, seed, directory)`. Without `--minutes`, or with `--quick`, it runs for
+can be run again: `testing.fuzzing.fuzz(target, seed, directory)`. Without `--minutes`, or with `--quick`, it runs for
 half a minute.
 """
 
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._envelope import emit
-from tests.fuzzing import INTACT, REFUSED, TARGETS, SilentLoss, fuzz
+from testing.fuzzing import INTACT, REFUSED, TARGETS, SilentLoss, fuzz
 
 QUICK = 0.5  # minutes
 STUCK = 60.0  # seconds without a word that make a hang; a case takes milliseconds

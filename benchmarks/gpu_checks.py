@@ -8,10 +8,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from benchmarks import problems
 from benchmarks.gpu_models import scale, training
 from benchmarks.gpu_sections import Bench, Finding
-from benchmarks.oracles import NaiveRun, Problem, on_device, relative_error
 from mgd_core.actions import Plan
 from mgd_core.fingerprints import fingerprint
 from mgd_core.learner import Learner
@@ -21,6 +19,8 @@ from mgd_core.plans import binomial, keep_all
 from mgd_core.precision import FLOAT32
 from mgd_core.replay import replay
 from mgd_core.reverse import reverse_step
+from testing import problems
+from testing.oracles import NaiveRun, Problem, on_device, relative_error
 
 STEPS, QUICK_STEPS = 40, 8
 BUILDERS = {"two MLPs": problems.two_towers, "CLIP": problems.clip}

@@ -1,6 +1,6 @@
 """Does any defect that pools are known for pass unseen, or take good samples with it?
 
-`python -m benchmarks.hostile` plants every defect of `tests.defects` in a DataComp pool, once alone and, where it
+`python -m benchmarks.hostile` plants every defect of `testing.defects` in a DataComp pool, once alone and, where it
 keeps to its shards, once among all others, builds the pool, takes the census, and compares with the end that is
 written beside the defect: a reject, a finding, a stop with its words, or nothing at all. Wrong subset files are
 judged too. `--quick` leaves out the pools with one shard defect each.
@@ -15,8 +15,8 @@ from collections import Counter
 from pathlib import Path
 
 from benchmarks._envelope import emit
-from tests.defects import SUBSETS, judge_subset
-from tests.hostile_pool import DEFECTS, Judgement, judge, judge_together
+from testing.defects import SUBSETS, judge_subset
+from testing.hostile_pool import DEFECTS, Judgement, judge, judge_together
 
 
 def main() -> None:

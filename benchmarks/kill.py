@@ -54,7 +54,7 @@ PHASES = {  # units of progress: steps forward, then steps in reverse, then shar
 PATIENCE = 300.0  # seconds for a child to get anywhere
 KILLS, QUICK_KILLS = 36, 5
 # Imported once by the process that children are forked from; it computes nothing, so it has no threads to lose.
-PRELOAD = ["torch._inductor.config", "open_clip", "tasks.rounds", "tasks.estimate", "tests.small_catalog"]
+PRELOAD = ["torch._inductor.config", "open_clip", "tasks.rounds", "tasks.estimate", "testing.small_catalog"]
 CHILDREN = multiprocessing.get_context("forkserver")
 
 
@@ -63,7 +63,7 @@ def prepare(place: str) -> None:
     from tasks import estimate, pools
     from tasks.catalog import load_catalog
     from tasks.runs import begin_run
-    from tests.small_catalog import small_catalog
+    from testing.small_catalog import small_catalog
 
     path = small_catalog(Path(place), *RECIPE)
     home, options = Path(place) / "home", load_catalog(path)

@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from benchmarks.oracles import Problem
 from benchmarks.peer_methods import Outcome, torchopt_adam
+from testing.oracles import Problem
 
 MODES = ("sqrt", "log", "all")
 

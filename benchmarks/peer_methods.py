@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.oracles import NaiveRun, Problem
 from mgd_core.actions import Plan, Tier
 from mgd_core.background import Background
 from mgd_core.determinism import deterministic
@@ -28,6 +27,7 @@ from mgd_core.replay import replay
 from mgd_core.segments import segments
 from mgd_core.state_files import StateFiles
 from mgd_core.store import Store
+from testing.oracles import NaiveRun, Problem
 
 
 @dataclass(frozen=True)

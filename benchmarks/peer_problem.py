@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from benchmarks.oracles import Problem
-from benchmarks.problems import Classifier
 from mgd_core.layout import ParameterLayout, Params
 from mgd_core.learner import Batch, Learner
 from mgd_core.objective import Rows
 from mgd_core.optimizers import Adam
 from mgd_core.schedules import constant
+from testing.oracles import Problem
+from testing.problems import Classifier
 
 INPUTS, WIDTH, CLASSES = 64, 640, 10
 POOL, TARGET, BATCH = 4096, 256, 32

@@ -142,8 +142,9 @@ def _method(family: str) -> Callable[..., Any]:
 
 
 def _builder(problem: str) -> Callable[[int], Any]:
-    from benchmarks import peer_problem, problems
+    from benchmarks import peer_problem
     from mgd_core.optimizers import Adam
+    from testing import problems
 
     if problem == "mlp":
         return peer_problem.mlp

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.oracles import relative_error
 from benchmarks.peer_process import Case, Measurement
+from testing.oracles import relative_error
 
 SAME_WORK = 1e-3  # error of a float32 metagradient beyond which a method did other work than the rest
 UNROLLED = ("naive", "torchopt")  # hold the graph of the whole run: memory proportional to T

@@ -1,7 +1,7 @@
 """Do plans cost what they say? Advances and peak states of every plan: predicted, counted, and tabulated.
 
 `python -m benchmarks.plans` compares, for each plan, its closed form or recursion with what a simulation of its actions
-(`benchmarks.simulator`, which refuses what no executor could do) counts, and with
+(`testing.simulator`, which refuses what no executor could do) counts, and with
 
 * a dynamic programme over Griewank & Walther's recursion, for every T up to 3125 and every number of slots up to 128;
 * the schedules of `checkpoint_schedules`, where it is installed;
@@ -24,11 +24,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from benchmarks._envelope import emit
-from benchmarks.simulator import IllegalActionError, Simulation, simulate
 from mgd_core.actions import Plan, Tier
 from mgd_core.kary import best_arity, kary
 from mgd_core.plans import binomial, keep_all, least_advances
 from mgd_core.segments import segments
+from testing.simulator import IllegalActionError, Simulation, simulate
 
 STEPS = 3125  # the paper's CIFAR-10 run
 SLOTS = (16, 32, 64, 128)

@@ -25,10 +25,8 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
-from benchmarks import problems, reverse_step
+from benchmarks import reverse_step
 from benchmarks._envelope import emit
-from benchmarks.oracles import relative_error, with_learner
-from benchmarks.problems import Classifier
 from mgd_core.determinism import deterministic
 from mgd_core.layout import ParameterLayout
 from mgd_core.learner import Batch, Learner
@@ -37,6 +35,9 @@ from mgd_core.plans import keep_all
 from mgd_core.replay import Metagradient, replay
 from mgd_core.reverse import reverse_step as reverse
 from mgd_core.schedules import constant
+from testing import problems
+from testing.oracles import relative_error, with_learner
+from testing.problems import Classifier
 
 QUERIES, BATCH, POOL = 16, 64, 1024
 MLPS = {"MLP 64-24-10": (64, 24, 10), "MLP 64-640-640-10": (64, 640, 640, 10)}

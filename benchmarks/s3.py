@@ -33,9 +33,9 @@ from tasks.census import take_census
 from tasks.pool_records import BuildOptions
 from tasks.pools import build_pool, load_pool
 from tasks.samples import read_members
-from tests.faulty_proxy import FaultyProxy
-from tests.loopback_s3 import loopback_s3, s3_environment, speaking_to
-from tests.small_catalog import curate_plainly, published, small_catalog
+from testing.faulty_proxy import FaultyProxy
+from testing.loopback_s3 import loopback_s3, s3_environment, speaking_to
+from testing.small_catalog import curate_plainly, published, small_catalog
 
 RATES = {"503": 0.1, "reset": 0.1, "cut": 0.1, "slow": 0.05, "stall": 0.02}
 QUICK = (
@@ -177,7 +177,7 @@ def _start(path: Path, home: Path, environment: dict[str, str], quick: bool) -> 
     mgd = f"'{sys.executable}' -m flows.cli"
     line = f"{mgd} census '{path}' --home '{home}' && {mgd} curate '{path}' --home '{home}'"
     if quick:
-        line = f"'{sys.executable}' -m tests.small_catalog '{path}' '{home}'"
+        line = f"'{sys.executable}' -m testing.small_catalog '{path}' '{home}'"
     root = Path(__file__).parents[1]
     return subprocess.Popen(
         line, shell=True, cwd=root, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT

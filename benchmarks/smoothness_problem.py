@@ -23,7 +23,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.problems import Classifier
 from mgd_core.clip import initial_parameters
 from mgd_core.descent import Counts
 from mgd_core.layout import ParameterLayout
@@ -33,6 +32,7 @@ from mgd_core.order import DataOrder
 from mgd_core.schedules import warmup_cosine
 from tasks.package_data import CATALOGS
 from tasks.sheets import open_sheet
+from testing.problems import Classifier
 
 POOL, TARGET, SIDE, HIDDEN, BATCH = 1024, 500, 14, 64, 32
 CENTRE, SPREAD = 0.29, 0.35  # of Fashion-MNIST's pixels

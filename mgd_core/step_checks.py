@@ -5,7 +5,7 @@ rounding. It is not where a layer's forward mode and gradient differ, where the 
 buffers than now, and where a replayed state is not the first one. What this cannot see (a second derivative that is
 wrong over a right first one) is compared before a training, by mgd_core.examination.
 
-The gap is relative to |gamma| |g|. Seen at most, over the trainings of benchmarks.problems with Adam and SGD, in chunks
+The gap is relative to |gamma| |g|. Seen at most, over the trainings of testing.problems with Adam and SGD, in chunks
 and not: float64 7e-16, float32 4e-7, bfloat16 under autocast 6e-2: 3 to 8 times the rounding of one number. The bar
 is 1000 times it, for larger models, since a false alarm costs a run; in bfloat16 only what is wrong altogether is seen.
 

@@ -13,7 +13,7 @@ from tasks.pools import build_pool
 from tasks.runs import begin_run
 from tasks.tables import publish
 from tasks.workbench import opened
-from tests.small_catalog import small_catalog
+from testing.small_catalog import small_catalog
 
 BINARY = bytes(range(256)) * 8
 

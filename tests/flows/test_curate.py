@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from flows.runtime import ensure_server
-from tests.small_catalog import curate_plainly, published, small_catalog
+from testing.small_catalog import curate_plainly, published, small_catalog
 
 
 def mgd(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from flows.runtime import server_status, stop_server
-from tests.small_catalog import small_catalog
+from testing.small_catalog import small_catalog
 
 ENDS_WITHIN = 30.0  # seconds from the report to the end of the process, on idle cores
 

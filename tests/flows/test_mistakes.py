@@ -15,7 +15,7 @@ import pytest
 from flows.cli import main
 from flows.explanations import explanation
 from mgd_core.errors import UserError
-from tests.eval_lines import lines, written
+from testing.eval_lines import lines, written
 from tests.flows.broken_inputs import BINARY, broken, files_of, finished_home
 
 ROOT = Path(__file__).parents[2]

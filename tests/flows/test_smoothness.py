@@ -9,7 +9,7 @@ import pytest
 
 from flows.cli import main
 from tasks.artefacts import read_json
-from tests.small_catalog import small_catalog
+from testing.small_catalog import small_catalog
 
 CHANGES = (
     ("window_start = 4\n", "window_start = 2\n"),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from flows.cli import main
-from tests.small_study import small_study
+from testing.small_study import small_study
 
 
 @pytest.mark.xdist_group("curate")

@@ -14,8 +14,8 @@ from tasks.catalog import load_catalog
 from tasks.pools import build_pool
 from tasks.runs import begin_run
 from tasks.workbench import opened
-from tests.datacomp_pool import make_pool
-from tests.small_catalog import small_catalog
+from testing.datacomp_pool import make_pool
+from testing.small_catalog import small_catalog
 
 
 def test_filters_are_listed_with_their_parameters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.simulator import IllegalActionError, Simulation, simulate
 from mgd_core.actions import Advance, Free, Load, Plan, Reverse, Save, Tier, Turn
 from mgd_core.kary import kary
 from mgd_core.plans import binomial, keep_all
 from mgd_core.segments import segments
+from testing.simulator import IllegalActionError, Simulation, simulate
 
 SLOW = st.sampled_from([Tier.HOST, Tier.DISK])
 

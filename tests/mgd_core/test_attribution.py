@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import problems
 from mgd_core.attribution import drop_sets, intervals, predicted_changes, scores, trained_without
 from mgd_core.classification import MEASURES, ClassificationObjective, Outputs, each_class, each_example, margin
 from mgd_core.learner import check_rowwise
 from mgd_core.optimizers import Adam
 from mgd_core.plans import keep_all
 from mgd_core.replay import replay, train
-from tests.mgd_core.samples import small
+from testing import problems
+from testing.samples import small
 
 
 def outputs_of(problem, groups, measure="loss") -> Outputs:

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from benchmarks import problems
-from benchmarks.oracles import Problem, relative_error
 from mgd_core.derivatives import chunks, curvature_product, encode_dual, value_and_gradient
 from mgd_core.objective import Objective
-from tests.mgd_core.samples import small
+from testing import problems
+from testing.oracles import Problem, relative_error
+from testing.samples import small
 
 PROBLEMS = [problems.classifier, problems.two_towers, problems.clip]
 

@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import problems
-from benchmarks.oracles import Problem, relative_error
 from mgd_core import directions
 from mgd_core.derivatives import CurvatureProduct, curvature_product
 from mgd_core.directions import OneByOneError, curvature, curvature_products
 from mgd_core.objective import Features, Rows
 from mgd_core.optimizers import Optimizer
-from tests.mgd_core.samples import ADAM, DEVICE, small
+from testing import problems
+from testing.oracles import Problem, relative_error
+from testing.samples import ADAM, DEVICE, small
 from tests.mgd_core.test_derivatives import plain
 
 

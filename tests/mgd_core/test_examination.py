@@ -2,17 +2,14 @@
 
 import dataclasses
 import random
+import threading
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks import problems
-from benchmarks.exactness_zoo import as_if, classified
-from benchmarks.oracles import Problem, with_learner
-from benchmarks.zoo_layers import Function, Wrapped, own_targets
-from mgd_core import step_checks
+from mgd_core import chance, step_checks
 from mgd_core.derivatives import CurvatureProduct
 from mgd_core.errors import UserError
 from mgd_core.examination import examined, probe_way_of
@@ -24,7 +21,11 @@ from mgd_core.probe import Probe
 from mgd_core.refusals import RefusedModel, modules_of
 from mgd_core.replay import ProbePoint, replay
 from mgd_core.reverse import InexactError, NonFiniteError, reverse_step
-from tests.mgd_core.samples import ADAM, CLIPPED, SGD, first_rows_target, in_float32, small
+from testing import problems
+from testing.exactness_zoo import as_if, classified
+from testing.oracles import Problem, with_learner
+from testing.samples import ADAM, CLIPPED, SGD, first_rows_target, in_float32, small
+from testing.zoo_layers import Function, Wrapped, own_targets
 
 
 def of_layer(f, *shapes: tuple[int, ...]) -> Problem:
@@ -94,6 +95,44 @@ def test_numbers_of_python_and_numpy_are_draws_too():
     for draw in (random.random, np.random.random):
         with pytest.raises(RefusedModel, match=r"layer 'layer' \(Function\) draws at random"):
             found(of_layer(lambda x, draw=draw: x * (1 + draw())))
+
+
+@pytest.mark.parametrize("draw", [random.random, np.random.random, lambda: torch.rand(())], ids=["py", "np", "torch"])
+def test_a_thread_that_draws_during_some_runs_does_not_refuse_a_model(draw):
+    problem, runs = small(problems.classifier), []
+
+    class Accompanied(problems.Classifier):
+        """While its first runs last, another thread draws from the generators, which are the process's."""
+
+        def encode(self, params, rows):
+            runs.append(1)
+            if len(runs) < chance.ATTEMPTS:
+                other = threading.Thread(target=draw)
+                other.start()
+                other.join()
+            return super().encode(params, rows)
+
+    assert found(with_learner(problem, objective=Accompanied(problem.learner.objective.model))).way == "either"
+    assert len(runs) > chance.ATTEMPTS, "it drew in the first runs only, and they were seen"
+
+
+def test_chance_is_refused_when_each_run_draws_and_only_then():
+    problem, runs = small(problems.classifier), []
+
+    def drawing(times: int):
+        runs.clear()
+
+        def run() -> None:
+            runs.append(1)
+            if len(runs) <= times:
+                random.random()
+
+        return lambda: chance.check_repeatable(problem.learner.objective, problem.initial.theta, run)
+
+    drawing(chance.ATTEMPTS - 1)()
+    assert len(runs) == chance.ATTEMPTS
+    with pytest.raises(RefusedModel, match="the objective draws at random"):
+        drawing(10 * chance.ATTEMPTS)()
 
 
 def test_ambient_generators_and_buffers_are_as_before():

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from benchmarks.oracles import with_learner
 from mgd_core.guard import Guard, NondeterminismError, check_step, difference
 from mgd_core.learner import Batch
 from mgd_core.optimizers import State
 from mgd_core.plans import binomial, keep_all
 from mgd_core.replay import replay
-from tests.mgd_core.samples import first_rows_target, small
+from testing.oracles import with_learner
+from testing.samples import first_rows_target, small
 
 PROBLEM = small()
 LAYOUT = PROBLEM.learner.layout

@@ -7,8 +7,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import problems
-from benchmarks.oracles import Problem
 from mgd_core.actions import Plan, Tier
 from mgd_core.guard import NondeterminismError
 from mgd_core.journal import Interval, Journal, durable
@@ -21,7 +19,9 @@ from mgd_core.segments import segments
 from mgd_core.state_files import CorruptState, ForeignState, NoRoom
 from mgd_core.store import Store
 from mgd_core.training import Progress
-from tests.mgd_core.samples import CLIPPED, SGD, first_rows_target, in_float32, small
+from testing import problems
+from testing.oracles import Problem
+from testing.samples import CLIPPED, SGD, first_rows_target, in_float32, small
 
 STEPS, START = 12, 3
 PLANS: list[Plan] = [

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.simulator import simulate
 from mgd_core.actions import Tier
 from mgd_core.kary import best_arity, kary
 from mgd_core.plans import keep_all, least_advances
+from testing.simulator import simulate
 
 
 def naive(steps: int, arity: int) -> tuple[int, int]:

@@ -6,11 +6,11 @@ from open_clip.transformer import PatchDropout
 from timm.layers import BatchNormAct2d, DropPath
 from torch import nn
 
-from benchmarks import problems
 from mgd_core.clip import build_clip, initial_parameters
 from mgd_core.layout import ParameterLayout
 from mgd_core.learner import check_rowwise
-from tests.mgd_core.samples import small
+from testing import problems
+from testing.samples import small
 
 
 @pytest.mark.parametrize("layer", [nn.BatchNorm1d(4), nn.SyncBatchNorm(4), BatchNormAct2d(4)])

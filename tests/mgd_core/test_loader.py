@@ -12,7 +12,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks import problems
 from mgd_core.actions import Plan
 from mgd_core.journal import Interval, durable
 from mgd_core.kary import kary
@@ -22,6 +21,7 @@ from mgd_core.optimizers import Adam
 from mgd_core.plans import binomial, keep_all
 from mgd_core.replay import replay
 from mgd_core.segments import segments
+from testing import problems
 
 ROWS = 4
 

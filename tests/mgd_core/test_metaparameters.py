@@ -6,8 +6,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import problems
-from benchmarks.oracles import NaiveRun, Problem, central_difference, relative_error, with_learner
 from mgd_core import directions
 from mgd_core.metaparameters import (
     ExampleWeights,
@@ -21,7 +19,9 @@ from mgd_core.metaparameters import (
 from mgd_core.optimizers import Adam
 from mgd_core.plans import binomial, keep_all
 from mgd_core.replay import Metagradient, replay
-from tests.mgd_core.samples import ADAM, CLIPPED, DEVICE, SGD, small
+from testing import problems
+from testing.oracles import NaiveRun, Problem, central_difference, relative_error, with_learner
+from testing.samples import ADAM, CLIPPED, DEVICE, SGD, small
 
 STEPS = 8
 MODELS = [problems.classifier, problems.two_towers, problems.clip, problems.resnet, problems.vit, problems.gpt]

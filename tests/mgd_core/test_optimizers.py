@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.oracles import central_difference
 from mgd_core.optimizers import (
     Adam,
     Optimizer,
@@ -17,6 +16,7 @@ from mgd_core.optimizers import (
     clip_by_norm,
     clip_vjp,
 )
+from testing.oracles import central_difference
 
 STEPS, SIZE = 6, 37
 TOLERANCE = {torch.float64: 1e-13, torch.float32: 2e-6}

@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.simulator import simulate
 from mgd_core.actions import Plan, Tier
 from mgd_core.kary import kary
 from mgd_core.planning import Rates, auto, forecast
 from mgd_core.plans import binomial, keep_all
 from mgd_core.segments import segments
+from testing.simulator import simulate
 
 BYTES = 10
 BOTH = {Tier.HOST: 0.5, Tier.DISK: 4.0}

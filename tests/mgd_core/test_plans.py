@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.simulator import simulate
 from mgd_core.actions import Load, Save, Tier
 from mgd_core.plans import binomial, keep_all, least_advances, repetitions
+from testing.simulator import simulate
 
 
 @cache

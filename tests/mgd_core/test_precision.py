@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.precision import QUICK, build, pairs
 from mgd_core.derivatives import curvature_product, value_and_gradient
 from mgd_core.directions import curvature_products
 from mgd_core.learner import Learner
@@ -14,6 +13,7 @@ from mgd_core.plans import keep_all
 from mgd_core.precision import BFLOAT16, FLOAT32, PRECISIONS, TF32, Precision
 from mgd_core.probe import Probe
 from mgd_core.replay import replay
+from testing.embedded_clip import QUICK, build, pairs
 
 CLOSE = 0.1  # bfloat16 has 8 bits; a product of a few layers loses some of them
 

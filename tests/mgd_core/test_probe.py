@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from benchmarks import problems
-from benchmarks.oracles import Joining, NaiveRun, Problem, central_difference, relative_error, with_learner
 from mgd_core.plans import binomial
 from mgd_core.probe import Probe
 from mgd_core.replay import ProbePoint, replay
-from tests.mgd_core.samples import ADAM, CLIPPED, DEVICE, SGD, small
+from testing import problems
+from testing.oracles import Joining, NaiveRun, Problem, central_difference, relative_error, with_learner
+from testing.samples import ADAM, CLIPPED, DEVICE, SGD, small
 
 
 def points(problem: Problem, start: int, steps: list[int]) -> list[ProbePoint]:

@@ -6,8 +6,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import problems
-from benchmarks.oracles import NaiveRun, Problem, central_difference, relative_error, with_learner
 from mgd_core.actions import Tier
 from mgd_core.guard import NondeterminismError
 from mgd_core.learner import Batch
@@ -15,7 +13,9 @@ from mgd_core.optimizers import Adam
 from mgd_core.plans import Plan, binomial, keep_all
 from mgd_core.replay import Metagradient, replay, train
 from mgd_core.reverse import NonFiniteError
-from tests.mgd_core.samples import ADAM, CLIPPED, DEVICE, SGD, first_rows_target, in_float32, small
+from testing import problems
+from testing.oracles import NaiveRun, Problem, central_difference, relative_error, with_learner
+from testing.samples import ADAM, CLIPPED, DEVICE, SGD, first_rows_target, in_float32, small
 
 
 def run(problem: Problem, plan: Plan | None = None, **options) -> Metagradient:

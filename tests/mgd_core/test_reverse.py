@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import problems
-from benchmarks.oracles import Problem, relative_error, with_learner
 from mgd_core.optimizers import Adam, Sgd, State
 from mgd_core.reverse import NonFiniteError, ReverseStep, check_finite, reverse_step
-from tests.mgd_core.samples import ADAM, CLIPPED, SGD, in_float32, small
+from testing import problems
+from testing.oracles import Problem, relative_error, with_learner
+from testing.samples import ADAM, CLIPPED, SGD, in_float32, small
 from tests.mgd_core.test_directions import convnext
 
 T = 2

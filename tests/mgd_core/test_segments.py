@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.simulator import simulate
 from mgd_core.actions import Free, Load, Save, Tier
 from mgd_core.plans import binomial, least_advances
 from mgd_core.segments import Segments, segments
+from testing.simulator import simulate
 
 
 @cache

@@ -19,7 +19,7 @@ from mgd_core.smoothness import (
     reweighted,
     score,
 )
-from tests.mgd_core.samples import DEVICE, first_rows_target, small
+from testing.samples import DEVICE, first_rows_target, small
 
 FLOATS = st.floats(-4, 4, width=32)
 

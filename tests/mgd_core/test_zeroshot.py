@@ -5,11 +5,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks import problems
-from benchmarks.oracles import Problem, central_difference
 from mgd_core.clip import ClipObjective
 from mgd_core.zeroshot import Temperature, ZeroShotTask, best_scale
-from tests.mgd_core.samples import small
+from testing import problems
+from testing.oracles import Problem, central_difference
+from testing.samples import small
 
 
 def cosines(seed: int) -> tuple[Tensor, Tensor]:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from benchmarks import zoo_layers, zoo_models
-from benchmarks.exactness_zoo import Case, Ways, examine, zoo_figures
+from testing import zoo_layers, zoo_models
+from testing.exactness_zoo import Case, Ways, examine, zoo_figures
 
 CHUNKS: Ways = (("chunks", 3, False),)
 BOTH: Ways = (("large", None, False), ("small", None, True))

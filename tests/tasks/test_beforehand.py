@@ -17,8 +17,8 @@ from tasks.catalog import BaseCatalog, CatalogError, load_catalog
 from tasks.model_configs import check_model, load_model_config
 from tasks.package_data import CATALOGS
 from tasks.pool_records import PoolRecord
-from tests.small_catalog import CATALOG, small_catalog
-from tests.small_texts import small_texts
+from testing.small_catalog import CATALOG, small_catalog
+from testing.small_texts import small_texts
 
 VIT = {"image_size": 32, "layers": 1, "width": 64, "patch_size": 8}
 

@@ -15,10 +15,10 @@ from tasks.runs import begin_run
 from tasks.text_workbench import TextWorkbench
 from tasks.workbench import opened
 from tasks.zero_shot import load_task
-from tests.small_catalog import CATALOG as PAIRS
-from tests.small_catalog import small_catalog
-from tests.small_texts import CATALOG as TEXTS
-from tests.small_texts import small_texts
+from testing.small_catalog import CATALOG as PAIRS
+from testing.small_catalog import small_catalog
+from testing.small_texts import CATALOG as TEXTS
+from testing.small_texts import small_texts
 
 
 def written(tmp_path: Path, old: str, new: str) -> Path:

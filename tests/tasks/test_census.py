@@ -20,8 +20,8 @@ from tasks.census_verdict import CensusRecord
 from tasks.histograms import bin_values
 from tasks.pool_records import BuildOptions
 from tasks.pools import build_pool, pending_units, plan_pool
-from tests.datacomp_pool import DatacompPool, kill, make_pool
-from tests.small_catalog import small_catalog
+from testing.datacomp_pool import DatacompPool, kill, make_pool
+from testing.small_catalog import small_catalog
 
 ANY = BuildOptions(max_rejects=1.0, max_damaged_shards=9)
 

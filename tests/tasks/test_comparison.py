@@ -25,7 +25,7 @@ from tasks.results import result_table
 from tasks.runs import Run, begin_run
 from tasks.tables import publish, read
 from tasks.workbench import opened
-from tests.small_catalog import curate_plainly, small_catalog
+from testing.small_catalog import curate_plainly, small_catalog
 
 SUBSETS = 'subsets = ["everything", "random", "loss_filter", "own_clip_filter", "mgd", "oracle"]'
 SHORT = (("steps = 8", "steps = 4"), ("window_start = 4", "window_start = 2"), ("probe_steps = [4, 6]", ""))

@@ -23,8 +23,8 @@ from tasks.set_targets import load_part
 from tasks.shards import Sample, write_shard
 from tasks.sheets import open_sheet
 from tasks.target_options import PartsOptions, TaskOptions
-from tests.eval_set_files import write_set
-from tests.small_catalog import small_catalog
+from testing.eval_set_files import write_set
+from testing.small_catalog import small_catalog
 
 SIDE = 12
 GREY16 = np.arange(SIDE * SIDE, dtype=np.uint16).reshape(SIDE, SIDE) * 455  # 0 to 65,065

@@ -11,7 +11,7 @@ import pytest
 
 from tasks.datacomp import aggregates, scale_config, tasks
 from tasks.eval_results import ResultsError, read_results
-from tests.eval_lines import lines, written
+from testing.eval_lines import lines, written
 
 
 def test_the_forty_tasks() -> None:

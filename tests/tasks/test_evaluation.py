@@ -50,8 +50,8 @@ from tasks.sheets import open_sheet
 from tasks.tables import read
 from tasks.trained import chosen_counts, run_encoder, trained_identity, trained_parameters
 from tasks.workbench import opened
-from tests.eval_set_files import npy, png, write_set
-from tests.small_catalog import small_catalog
+from testing.eval_set_files import npy, png, write_set
+from testing.small_catalog import small_catalog
 
 CONFIG = {
     "embed_dim": 16,

@@ -22,7 +22,7 @@ from tasks.subset_expressions import Combination, Expression, ExpressionError, p
 from tasks.subset_files import SubsetError, read_subset
 from tasks.subset_sources import identity, saved_subset
 from tasks.uids import uid_array, uid_bytes, uid_hex
-from tests.datacomp_pool import make_pool
+from testing.datacomp_pool import make_pool
 
 N = 150
 CAPTIONS = [

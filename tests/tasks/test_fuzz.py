@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzzing import INTACT, REFUSED, TARGETS, fuzz
+from testing.fuzzing import INTACT, REFUSED, TARGETS, fuzz
 
 CASES = {
     "tar": 150,

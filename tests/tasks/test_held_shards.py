@@ -20,7 +20,7 @@ from tasks.pairs import Images, load_pairs
 from tasks.pools import PoolRecord, build_pool
 from tasks.runs import begin_run
 from tasks.workbench import opened
-from tests.small_catalog import small_catalog
+from testing.small_catalog import small_catalog
 
 SHARDS, BATCH = 12, 8
 

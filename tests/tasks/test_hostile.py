@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.defects import SUBSETS, judge_subset
-from tests.hostile_pool import DEFECTS, Judgement, judge, judge_together
+from testing.defects import SUBSETS, judge_subset
+from testing.hostile_pool import DEFECTS, Judgement, judge, judge_together
 
 
 @pytest.fixture

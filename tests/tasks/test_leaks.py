@@ -21,8 +21,8 @@ from tasks.target_check import check_targets, target_pictures
 from tasks.target_options import TaskOptions
 from tasks.workbench import opened
 from tasks.zero_shot import load_targets, load_task
-from tests.eval_set_files import png, write_set
-from tests.small_catalog import small_catalog
+from testing.eval_set_files import png, write_set
+from testing.small_catalog import small_catalog
 
 CLASSES = ["bag", "boot", "coat"]
 SHEET_TEST = '[targets.tests.fashion]\nsource = "sheet"\nsplit = "test"\nclasses = "label"\n'

@@ -14,7 +14,7 @@ from tasks.plans import RECORD, plan_of
 from tasks.runs import begin_run
 from tasks.step_costs import TRIAL
 from tasks.workbench import opened
-from tests.small_catalog import small_catalog
+from testing.small_catalog import small_catalog
 
 
 def begun(directory: Path, descent: str) -> Path:

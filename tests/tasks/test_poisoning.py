@@ -16,7 +16,7 @@ from tasks.pictures import Pictures
 from tasks.queries import connect
 from tasks.study_bench import StudyBench, begin_study, opened_study
 from tasks.study_targets import target_of
-from tests.small_study import small_study
+from testing.small_study import small_study
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import pytest
 from tasks import pool_joins, table_streams, tables
 from tasks.pool_records import BuildOptions, PoolRecord
 from tasks.pools import build_pool
-from tests.datacomp_pool import DatacompPool, make_pool
+from testing.datacomp_pool import DatacompPool, make_pool
 
 LENIENT = BuildOptions(max_rejects=1.0)
 

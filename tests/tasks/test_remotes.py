@@ -22,8 +22,8 @@ from tasks.samples import read_images, read_members
 from tasks.shards import index_shard
 from tasks.source_patterns import find_tars
 from tasks.sources import common_base
-from tests.faulty_proxy import FaultyProxy
-from tests.loopback_s3 import loopback_s3, speaking_to
+from testing.faulty_proxy import FaultyProxy
+from testing.loopback_s3 import loopback_s3, speaking_to
 
 QUICK = RemoteOptions(attempts=12, first_wait_s=0.001, longest_wait_s=0.01, timeout_s=1.0, chunk_mib=1)
 ROUGH = {"503": 0.08, "reset": 0.08, "cut": 0.1, "slow": 0.04}

@@ -13,7 +13,7 @@ from tasks.pools import build_pool
 from tasks.reshard import ReshardOptions, reshard
 from tasks.runs import begin_run
 from tasks.tables import read
-from tests.small_catalog import small_catalog
+from testing.small_catalog import small_catalog
 
 
 def curated(catalog: Path, home: Path) -> tuple[PoolRecord, Path]:

@@ -24,7 +24,7 @@ from tasks.pools import build_pool
 from tasks.runs import RunMismatch, begin_run
 from tasks.tables import read
 from tasks.uids import uid_bytes
-from tests.small_catalog import curate_plainly, published, small_catalog
+from testing.small_catalog import curate_plainly, published, small_catalog
 
 SCRIPT = Path(__file__).parents[1] / "small_catalog.py"
 

@@ -15,8 +15,8 @@ from tasks.run_identity import digest_of_task
 from tasks.set_targets import load_part, part_of
 from tasks.target_options import PartsOptions, TaskOptions
 from tasks.zero_shot import load_targets, load_task
-from tests.eval_set_files import png, write_set
-from tests.small_catalog import small_catalog
+from testing.eval_set_files import png, write_set
+from testing.small_catalog import small_catalog
 
 LEAK = (
     r"of 'other' are also in target, for instance \S+/wds_copy_test/test/\d.tar, member 's\d+.png', which is "

@@ -27,7 +27,7 @@ from tasks.smoothness_options import MenuOptions, SmoothnessOptions
 from tasks.smoothness_table import NotSmooth, check_bar, format_summaries, own_score, summaries
 from tasks.tables import publish, read
 from tasks.workbench import opened
-from tests.small_catalog import small_catalog
+from testing.small_catalog import small_catalog
 
 SECTION = """[smoothness]
 bar = 0.5

@@ -15,7 +15,7 @@ from tasks.runs import begin_run
 from tasks.tables import read
 from tasks.uids import to_words, uid_bytes
 from tasks.workbench import opened
-from tests.small_catalog import small_catalog
+from testing.small_catalog import small_catalog
 
 
 def test_round_0_has_the_counts_of_the_start(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from tasks.prediction import format_prediction, latest_study, predict
 from tasks.queries import QueryError, connect
 from tasks.study_bench import begin_study, opened_study
 from tasks.study_options import STUDIES, find_study, load_study
-from tests.small_study import small_study
+from testing.small_study import small_study
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from tasks.pools import build_pool
 from tasks.reshard import ReshardOptions, reshard
 from tasks.submissions import SubmissionError, SubmissionOptions, write_submission
 from tasks.train_info import InfoError, read_train_info
-from tests.eval_lines import lines, written
+from testing.eval_lines import lines, written
 
 METHOD = """
 name = "Metagradient descent"

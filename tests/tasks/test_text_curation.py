@@ -29,8 +29,8 @@ from tasks.tables import read
 from tasks.text_workbench import TextWorkbench
 from tasks.uids import content_uid
 from tasks.workbench import opened
-from tests.small_catalog import curate_plainly, published
-from tests.small_texts import small_texts, write_model
+from testing.small_catalog import curate_plainly, published
+from testing.small_texts import small_texts, write_model
 
 LAST_LAYER = ('folder = "model"', 'folder = "model"\ntrained_layers = 1\nlora = {rank = 2, alpha = 4}')
 

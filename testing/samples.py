@@ -6,10 +6,10 @@ import os
 import torch
 from torch import Tensor
 
-from benchmarks import problems
-from benchmarks.oracles import Problem, on_device
 from mgd_core.learner import Batch
 from mgd_core.optimizers import Adam, Sgd
+from testing import problems
+from testing.oracles import Problem, on_device
 
 DEVICE = torch.device(os.environ.get("MGD_TEST_DEVICE", "cpu"))
 ADAM = Adam(eps_root=1e-6, weight_decay=0.05)
@@ -18,7 +18,7 @@ SGD = Sgd(momentum=0.9, weight_decay=0.01)
 
 
 def small(build=problems.two_towers, optimizer=ADAM, steps: int = 12, **others) -> Problem:
-    """A problem of benchmarks.problems with fewer steps."""
+    """A problem of testing.problems with fewer steps."""
     problem = build(optimizer, steps=steps, **others)
     return problem if DEVICE.type == "cpu" else on_device(problem, DEVICE)
 

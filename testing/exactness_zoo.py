@@ -1,13 +1,13 @@
 """A zoo of layers and models: exact, or refused before the first step by the true reason.
 
 Every case is a training of four steps in float64, whose metagradient (example weights, learning rates, weight decays,
-inputs of floating point) is compared with plain autograd through the whole run (benchmarks.oracles.NaiveRun). The
+inputs of floating point) is compared with plain autograd through the whole run (testing.oracles.NaiveRun). The
 engine runs it in three ways: as so small a problem is run (double backward), as a large one is (reverse over forward),
 and in chunks of three rows. It must either agree to 1e-9 or refuse before a step is trained, for the reason that the
 case names. ``wrong``: other numbers, another reason, or an error that is not meant for a user. ``refused_late``: an
 error after a step was trained.
 
-Layers and language models are in benchmarks.zoo_layers and benchmarks.zoo_models; nothing is downloaded.
+Layers and language models are in testing.zoo_layers and testing.zoo_models; nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from benchmarks.oracles import NaiveGradient, NaiveRun, Problem, with_learner
 from mgd_core import directions
 from mgd_core.classification import ClassificationObjective
 from mgd_core.clip import initial_parameters
@@ -37,6 +36,7 @@ from mgd_core.optimizers import Adam
 from mgd_core.plans import keep_all
 from mgd_core.replay import Metagradient, replay
 from mgd_core.schedules import warmup_cosine
+from testing.oracles import NaiveGradient, NaiveRun, Problem, with_learner
 
 STEPS, POOL, BATCH, TARGET = 4, 10, 5, 4
 BAR = 1e-9

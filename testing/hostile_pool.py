@@ -1,6 +1,6 @@
 """Hostile pools: every defect that reference pools, tools and threads are known for, each with the end it must come to.
 
-A defect is planted into a small DataComp pool. Its end is one of four, written beside it (`tests.defects`):
+A defect is planted into a small DataComp pool. Its end is one of four, written beside it (`testing.defects`):
 
 * `Rejected(reason, n)`: n rows of the rejects table and of the census, and a stop when the budget allows fewer;
 * `Found(kind, n)`: n findings of the census; the pool is built, nobody is lost;
@@ -26,7 +26,7 @@ from tasks.census import take_census
 from tasks.pool_records import BuildOptions, PoolRecord, TooManyRejects
 from tasks.pools import build_pool
 from tasks.samples import read_images
-from tests.datacomp_pool import Attempt, DatacompPool, make_pool
+from testing.datacomp_pool import Attempt, DatacompPool, make_pool
 
 ANY = BuildOptions(max_rejects=1.0, max_damaged_shards=99)
 NONE = BuildOptions(max_rejects=0, max_damaged_shards=0)

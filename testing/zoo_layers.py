@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from benchmarks.exactness_zoo import Case, classified
+from testing.exactness_zoo import Case, classified
 
 SEQ, VEC, IMG, VOL = (5, 8), (8,), (4, 8, 8), (2, 4, 4, 4)
 Call = Callable[[Tensor], Any]

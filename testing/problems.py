@@ -18,7 +18,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from benchmarks.oracles import Problem
 from mgd_core.causal_lm import NOT_PREDICTED, CausalLmObjective
 from mgd_core.classification import ClassificationObjective
 from mgd_core.clip import CLIP_MEAN, CLIP_STD, ClipObjective, build_clip, initial_parameters
@@ -30,6 +29,7 @@ from mgd_core.optimizers import Optimizer
 from mgd_core.resnets import ResNet9, ResNetOptions
 from mgd_core.schedules import warmup_cosine
 from mgd_core.transformers import LanguageObjective, SmallGPT, SmallViT, TransformerOptions
+from testing.oracles import Problem
 
 POOL, BATCH, TARGET = 24, 7, 9
 VIT = {"image_size": 8, "patch_size": 4, "width": 16, "layers": 2, "head_width": 8, "mlp_ratio": 2.0}

@@ -22,9 +22,9 @@ import pyarrow.parquet as pq
 from tasks.exports import verify_datacomp
 from tasks.subset_files import SubsetError
 from tasks.uids import to_words
+from testing.datacomp_pool import Attempt, DatacompPool, Members, kill, picture
 from testing.field_pool import tar_of
-from tests.datacomp_pool import Attempt, DatacompPool, Members, kill, picture
-from tests.hostile_pool import Found, Harmless, Rejected, Stopped, defect, whole
+from testing.hostile_pool import Found, Harmless, Rejected, Stopped, defect, whole
 
 Uids = set[str]
 

@@ -38,8 +38,8 @@ from tasks.shards import index_shard
 from tasks.source_patterns import SourceError
 from tasks.subset_files import SubsetError
 from tasks.uids import to_words, uid_array
-from tests.datacomp_pool import DatacompPool, attempt, key_of, make_pool
-from tests.eval_set_files import write_set
+from testing.datacomp_pool import DatacompPool, attempt, key_of, make_pool
+from testing.eval_set_files import write_set
 
 INTACT, REFUSED = "intact", "refused"
 BLOCK = 512
