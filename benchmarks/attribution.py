@@ -3,8 +3,8 @@
 `python -m benchmarks.attribution` takes the study that comes with mgd (catalogs/studies/fashion.toml: an MLP on 1,000
 Fashion-MNIST pictures, Adam with eps_root), attributes the mean test loss of each class and the losses of 20 single
 pictures in one reverse sweep, trains again without random 1, 5, 20 and 50 % of the pictures, and reports the linear
-datamodelling score (LDS; mgd_core.attribution) as its mean over the 30 outputs with the bootstrap's 95 % interval over
-subsets (`lds_1`, `lds_50`; bars 0.95 and 0.90). Beside it
+datamodelling score (LDS; mgd_core.analysis.attribution) as its mean over the 30 outputs with the bootstrap's 95 %
+interval over subsets (`lds_1`, `lds_50`; bars 0.95 and 0.90). Beside it
 
 * **peers** at the same trained model, pictures and subsets: kronfluence's EK-FAC, TRAK, and dattri's influence
   functions, each at the best of the settings that were tried, chosen on the very score that is reported
@@ -34,18 +34,18 @@ from torch import Tensor
 
 from benchmarks import attribution_corpus, attribution_peers
 from benchmarks._envelope import emit
-from mgd_core.attribution import Drops, Floats, drop_sets, intervals, predicted_changes, trained_without
-from mgd_core.classification import MEASURES, Outputs, each_class, each_example
-from mgd_core.determinism import deterministic
-from mgd_core.learner import Learner
-from mgd_core.optimizers import Adam, Sgd, State
-from mgd_core.plans import keep_all
-from mgd_core.replay import replay, train
-from mgd_core.reverse import NonFiniteError
-from mgd_core.schedules import warmup_cosine
-from mgd_core.smoothness import direction, reweighted, score
-from tasks.study_bench import StudyBench, begin_study, opened_study
-from tasks.study_options import find_study
+from mgd_core.analysis.attribution import Drops, Floats, drop_sets, intervals, predicted_changes, trained_without
+from mgd_core.analysis.smoothness import direction, reweighted, score
+from mgd_core.models.classification import MEASURES, Outputs, each_class, each_example
+from mgd_core.plans.plan import keep_all
+from mgd_core.replay.reverse import NonFiniteError
+from mgd_core.replay.run import replay, train
+from mgd_core.training.determinism import deterministic
+from mgd_core.training.learner import Learner
+from mgd_core.training.optimizers import Adam, Sgd, State
+from mgd_core.training.schedules import warmup_cosine
+from tasks.catalog.study_options import find_study
+from tasks.modality.classification.recipe import StudyBench, begin_study, opened_study
 
 SHARES, SINGLE, SEED, H = (0.01, 0.05, 0.2, 0.5), 20, 0, 0.1
 SUBSETS, QUICK_SUBSETS = 60, 12

@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mgd_core.clip import initial_parameters
-from mgd_core.layout import ParameterLayout
-from mgd_core.learner import Batch, Learner, check_rowwise
-from mgd_core.objective import Rows
-from mgd_core.optimizers import Optimizer, State
-from mgd_core.order import DataOrder, generator
-from mgd_core.schedules import warmup_cosine
-from mgd_core.transformers import LanguageObjective, SmallGPT, TransformerOptions
+from mgd_core.autodiff.layout import ParameterLayout
+from mgd_core.autodiff.objective import Rows
+from mgd_core.models.clip import initial_parameters
+from mgd_core.models.transformers import LanguageObjective, SmallGPT, TransformerOptions
+from mgd_core.training.learner import Batch, Learner, check_rowwise
+from mgd_core.training.optimizers import Optimizer, State
+from mgd_core.training.order import DataOrder, generator
+from mgd_core.training.schedules import warmup_cosine
 
 LENGTH, SEED = 32, 0
 

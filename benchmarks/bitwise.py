@@ -16,14 +16,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mgd_core.actions import Plan, Tier
-from mgd_core.journal import Interval, durable
-from mgd_core.kary import kary
-from mgd_core.metagradient import Metagradient
-from mgd_core.optimizers import Adam, Optimizer, Sgd
-from mgd_core.plans import binomial, keep_all
-from mgd_core.replay import replay
-from mgd_core.segments import segments
+from mgd_core.plans.actions import Plan, Tier
+from mgd_core.plans.kary import kary
+from mgd_core.plans.plan import binomial, keep_all
+from mgd_core.plans.segments import segments
+from mgd_core.replay.journal import Interval, durable
+from mgd_core.replay.metagradient import Metagradient
+from mgd_core.replay.run import replay
+from mgd_core.training.optimizers import Adam, Optimizer, Sgd
 from testing import problems
 from testing.oracles import Problem
 from testing.samples import first_rows_target, in_float32

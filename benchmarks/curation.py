@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._envelope import emit
-from tasks.package_data import CATALOGS
+from tasks.files.package_data import CATALOGS
 
 NAMES = ("fashion", "emoji")
 QUICK = {"rounds": 1, "steps": 12, "warmup": 3, "window_start": 8, "probe_steps": [8], "seeds": [101]}
@@ -72,8 +72,8 @@ def _catalog(name: str, home: Path, quick: bool) -> Path:
 
 
 def _figures(name: str, home: Path, run_id: str, seconds: float) -> dict[str, Any]:
-    from tasks.queries import connect
-    from tasks.reports import format_result_table, result_table
+    from tasks.report.reports import format_result_table, result_table
+    from tasks.tables.queries import connect
 
     print(f"\n== {name} ({seconds:.0f} s)\n{format_result_table(result_table(home, run_id))}\n")
     with connect(home, run_id) as connection:

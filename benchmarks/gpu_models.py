@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mgd_core.clip import ClipObjective, build_clip, initial_parameters
-from mgd_core.layout import ParameterLayout
-from mgd_core.learner import Batch, Learner
-from mgd_core.optimizers import Adam, State
-from mgd_core.precision import FLOAT32, Precision
-from mgd_core.schedules import constant
+from mgd_core.autodiff.layout import ParameterLayout
+from mgd_core.autodiff.precision import FLOAT32, Precision
+from mgd_core.models.clip import ClipObjective, build_clip, initial_parameters
+from mgd_core.training.learner import Batch, Learner
+from mgd_core.training.optimizers import Adam, State
+from mgd_core.training.schedules import constant
 
 SMALL_TEXT = {"context_length": 16, "vocab_size": 512, "width": 64, "heads": 2, "layers": 2}
 SMALL = {

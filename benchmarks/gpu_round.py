@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from benchmarks.gpu_sections import Bench, Finding
-from mgd_core.actions import Tier
-from mgd_core.planning import Rates, auto
+from mgd_core.plans.actions import Tier
+from mgd_core.plans.planning import Rates, auto
 
 STEPS, START, BATCH = 3125, 2800, 4096
 POOL, MASK = 12_800_000, 0.2

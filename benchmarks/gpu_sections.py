@@ -101,7 +101,7 @@ def run(section: Section, bench: Bench, left: float) -> Outcome:
 def _run(section: Section, bench: Bench, seconds: float) -> None:
     if seconds <= 0:
         raise LeftOut("no time is left; see --budget")
-    from mgd_core.determinism import deterministic
+    from mgd_core.training.determinism import deterministic
 
     with _alarm(seconds), deterministic(THREADS[bench.device.type]):
         for text, figures in _loaded(section.place)(bench):

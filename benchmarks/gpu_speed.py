@@ -16,10 +16,10 @@ from torch import Tensor
 from benchmarks.gpu_meter import Reading, read, release
 from benchmarks.gpu_models import Scale, Training, scale, training
 from benchmarks.gpu_sections import Bench, Finding
-from mgd_core.metagradient import ProbePoint
-from mgd_core.precision import BFLOAT16, FLOAT32, TF32, Precision
-from mgd_core.probe import Probe
-from mgd_core.reverse import ReverseStep, reverse_step
+from mgd_core.autodiff.precision import BFLOAT16, FLOAT32, TF32, Precision
+from mgd_core.replay.metagradient import ProbePoint
+from mgd_core.replay.probe import Probe
+from mgd_core.replay.reverse import ReverseStep, reverse_step
 
 
 class Steps(NamedTuple):

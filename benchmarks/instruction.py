@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._envelope import emit
-from tasks.package_data import CATALOGS
+from tasks.files.package_data import CATALOGS
 
 CATALOG = CATALOGS / "instruction.toml"
 SEED = 1  # of the data; the recipe was explored on those of seed 0
@@ -98,9 +98,9 @@ def run(home: Path, catalog: Path) -> dict[str, Any]:
 
 def figures(home: Path, run_id: str) -> dict[str, Any]:
     """The tables, and the headline."""
-    from tasks.queries import connect
-    from tasks.results import format_result_table, result_table
-    from tasks.text_sheets import GROUPS_SQL
+    from tasks.report.results import format_result_table, result_table
+    from tasks.report.text_sheets import GROUPS_SQL
+    from tasks.tables.queries import connect
 
     rows = {row["subset"]: row for row in result_table(home, run_id)}
     print(f"\n{format_result_table(list(rows.values()))}\n")

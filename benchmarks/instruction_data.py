@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mgd_core.order import generator
+from mgd_core.training.order import generator
 
 FAMILY = "/benchmark_tasks/natural_instructions/"
 RIGHT = ("event_duration", "transient_stationary", "event_ordering", "absolute_timepoint", "frequency")

@@ -13,7 +13,7 @@ from pathlib import Path
 from pydoc_data.topics import topics
 
 from benchmarks.instruction_data import InstructionData, Question, Sample
-from mgd_core.order import generator
+from mgd_core.training.order import generator
 
 KINDS = {
     "animal": ("dog", "horse", "mouse", "goose", "spider", "rabbit"),

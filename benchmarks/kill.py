@@ -1,9 +1,9 @@
 """Does a killed round lose anything? SIGKILL at random instants, a damaged state, and a disk that fills up.
 
 `python -m benchmarks.kill` trains and differentiates one round of a small curation (the demo's CLIP on 240 of its
-pairs, by `tasks.rounds` as `mgd curate` does it: forward sweep, reverse sweep with states on disk, probes shard by
-shard) in child processes, and ends them by SIGKILL at instants drawn from a seed: in each phase, in the middle of
-steps, of writes and of replays. The next child goes on; the last one ends by itself.
+pairs, by `tasks.curation.rounds` as `mgd curate` does it: forward sweep, reverse sweep with states on disk, probes
+shard by shard) in child processes, and ends them by SIGKILL at instants drawn from a seed: in each phase, in the
+middle of steps, of writes and of replays. The next child goes on; the last one ends by itself.
 
 * `kills`: processes killed;  `mismatches`: rounds whose final bytes differ from an uninterrupted one's;
 * `lost`: steps of progress that a kill lost beyond the stated interval (`checkpoint_steps`), summed over the kills;
@@ -54,15 +54,22 @@ PHASES = {  # units of progress: steps forward, then steps in reverse, then shar
 PATIENCE = 300.0  # seconds for a child to get anywhere
 KILLS, QUICK_KILLS = 36, 5
 # Imported once by the process that children are forked from; it computes nothing, so it has no threads to lose.
-PRELOAD = ["torch._inductor.config", "open_clip", "tasks.rounds", "tasks.estimate", "testing.small_catalog"]
+PRELOAD = [
+    "torch._inductor.config",
+    "open_clip",
+    "tasks.curation.rounds",
+    "tasks.curation.estimate",
+    "testing.small_catalog",
+]
 CHILDREN = multiprocessing.get_context("forkserver")
 
 
 def prepare(place: str) -> None:
     """In a child: build the pool and begin the run."""
-    from tasks import estimate, pools
-    from tasks.catalog import load_catalog
-    from tasks.runs import begin_run
+    from tasks.catalog.catalogs import load_catalog
+    from tasks.curation import estimate
+    from tasks.pool import pools
+    from tasks.runs.run import begin_run
     from testing.small_catalog import small_catalog
 
     path = small_catalog(Path(place), *RECIPE)
@@ -73,7 +80,8 @@ def prepare(place: str) -> None:
 
 def work(directory: str, log: str, room: int | None) -> None:
     """In a child: do the round, writing each unit of work to ``log``. ``room``: limit on file sizes from step 10 on."""
-    from tasks import progress, rounds
+    from tasks.curation import rounds
+    from tasks.files import progress
 
     lines = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
@@ -258,10 +266,10 @@ def disk_rates(place: Path, mib: int) -> dict[str, float]:
     """MiB a second: files written and flushed, read and checked, and fingerprints alone. Best of three."""
     import torch
 
-    from mgd_core.fingerprints import fingerprint
-    from mgd_core.optimizers import State
-    from mgd_core.state_files import StateFiles
-    from mgd_core.store import named
+    from mgd_core.replay.fingerprints import fingerprint
+    from mgd_core.replay.state_files import StateFiles
+    from mgd_core.replay.store import named
+    from mgd_core.training.optimizers import State
 
     torch.set_num_threads(1)
     draw = torch.Generator().manual_seed(0)

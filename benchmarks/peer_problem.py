@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from mgd_core.layout import ParameterLayout, Params
-from mgd_core.learner import Batch, Learner
-from mgd_core.objective import Rows
-from mgd_core.optimizers import Adam
-from mgd_core.schedules import constant
+from mgd_core.autodiff.layout import ParameterLayout, Params
+from mgd_core.autodiff.objective import Rows
+from mgd_core.training.learner import Batch, Learner
+from mgd_core.training.optimizers import Adam
+from mgd_core.training.schedules import constant
 from testing.oracles import Problem
 from testing.problems import Classifier
 

@@ -143,7 +143,7 @@ def _method(family: str) -> Callable[..., Any]:
 
 def _builder(problem: str) -> Callable[[int], Any]:
     from benchmarks import peer_problem
-    from mgd_core.optimizers import Adam
+    from mgd_core.training.optimizers import Adam
     from testing import problems
 
     if problem == "mlp":

@@ -24,10 +24,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from benchmarks._envelope import emit
-from mgd_core.actions import Plan, Tier
-from mgd_core.kary import best_arity, kary
-from mgd_core.plans import binomial, keep_all, least_advances
-from mgd_core.segments import segments
+from mgd_core.plans.actions import Plan, Tier
+from mgd_core.plans.kary import best_arity, kary
+from mgd_core.plans.plan import binomial, keep_all, least_advances
+from mgd_core.plans.segments import segments
 from testing.simulator import IllegalActionError, Simulation, simulate
 
 STEPS = 3125  # the paper's CIFAR-10 run

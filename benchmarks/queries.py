@@ -1,7 +1,8 @@
 """What do 16 targets cost in one sweep, against one target?
 
-`python -m benchmarks.queries` times reverse steps that carry one adjoint, and 16 at once (mgd_core.directions). One
-thread, CPU seconds, both in turn within one run; ratios are of medians. 16 single sweeps cost 16, of course.
+`python -m benchmarks.queries` times reverse steps that carry one adjoint, and 16 at once
+(mgd_core.autodiff.directions). One thread, CPU seconds, both in turn within one run; ratios are of medians. 16 single
+sweeps cost 16, of course.
 
 * attribution's size: an MLP 64-24-10 on digit-like rows, batches of 64 (key `cost_16_over_1`; bar: 6);
 * an MLP 64-640-640-10, batches of 64: arithmetic begins to be the cost;
@@ -27,14 +28,14 @@ from torch import Tensor, nn
 
 from benchmarks import reverse_step
 from benchmarks._envelope import emit
-from mgd_core.determinism import deterministic
-from mgd_core.layout import ParameterLayout
-from mgd_core.learner import Batch, Learner
-from mgd_core.optimizers import Adam, Optimizer, State
-from mgd_core.plans import keep_all
-from mgd_core.replay import Metagradient, replay
-from mgd_core.reverse import reverse_step as reverse
-from mgd_core.schedules import constant
+from mgd_core.autodiff.layout import ParameterLayout
+from mgd_core.plans.plan import keep_all
+from mgd_core.replay.reverse import reverse_step as reverse
+from mgd_core.replay.run import Metagradient, replay
+from mgd_core.training.determinism import deterministic
+from mgd_core.training.learner import Batch, Learner
+from mgd_core.training.optimizers import Adam, Optimizer, State
+from mgd_core.training.schedules import constant
 from testing import problems
 from testing.oracles import relative_error, with_learner
 from testing.problems import Classifier

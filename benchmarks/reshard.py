@@ -3,7 +3,8 @@
 `python -m benchmarks.reshard` makes a pool as DataComp's downloader does (JPEGs of about 15 kB with json and txt, in
 tars with stats), indexes it, and then, in turn, so that a busy machine slows all alike:
 
-* reshards all of it with one process and with one a core (`tasks.reshard`: planning, start of the workers and fsync
+* reshards all of it with one process and with one a core (`tasks.export.reshard`: planning, start of the workers and
+fsync
   included);
 * copies the same tars (`shutil.copyfile`, fsync included);
 * runs the official resharder on it, `-j` one a core, if there is one: MGD_DATACOMP names a checkout of DataComp's
@@ -36,13 +37,13 @@ import numpy as np
 from PIL import Image
 
 from benchmarks._envelope import emit
-from tasks.artefacts import sync_directory
-from tasks.pool_sources import indexed
-from tasks.processes import cores
-from tasks.reshard import ReshardOptions, reshard
-from tasks.shards import Sample, write_shard
-from tasks.subset_files import everything, write_records
-from tasks.uids import content_uid
+from tasks.export.reshard import ReshardOptions, reshard
+from tasks.files.artefacts import sync_directory
+from tasks.files.processes import cores
+from tasks.pool.naming import indexed
+from tasks.pool.shards import Sample, write_shard
+from tasks.subset.files import everything, write_records
+from tasks.tables.uids import content_uid
 
 SAMPLES, QUICK_SAMPLES = 60_000, 12_000
 PER_SHARD, QUICK_PER_SHARD = 5_000, 1_000

@@ -28,11 +28,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks._envelope import emit
-from tasks.catalog import load_pair_catalog
-from tasks.census import take_census
-from tasks.pool_records import BuildOptions
-from tasks.pools import build_pool, load_pool
-from tasks.samples import read_members
+from tasks.catalog.catalogs import load_pair_catalog
+from tasks.census.taking import take_census
+from tasks.pool.pools import build_pool, load_pool
+from tasks.pool.record import BuildOptions
+from tasks.pool.samples import read_members
 from testing.faulty_proxy import FaultyProxy
 from testing.loopback_s3 import loopback_s3, s3_environment, speaking_to
 from testing.small_catalog import curate_plainly, published, small_catalog

@@ -2,8 +2,8 @@
 
 `python -m benchmarks.schedule` takes the study that comes with mgd (catalogs/studies/fashion.toml: an MLP on 1,000
 Fashion-MNIST pictures), begins with a flat schedule, and takes at most 50 metagradient steps on 16 control points of
-the learning rate (tasks.schedule_search). Beside it, a grid of 210 one-cycles: 14 peaks, 5 warm-ups, 3 ends, the best
-by the very loss that the descent lowers. Both are trained again with five other seeds.
+the learning rate (tasks.studies.schedule_search). Beside it, a grid of 210 one-cycles: 14 peaks, 5 warm-ups, 3 ends,
+the best by the very loss that the descent lowers. Both are trained again with five other seeds.
 
 `mgd` and `best_grid` are mean losses on the test split over these seeds, nats, which neither has seen; `noise` is the
 standard deviation of their difference over the seeds. Bar: mgd <= best_grid + noise with grid_size >= 200.
@@ -21,10 +21,10 @@ from statistics import fmean, stdev
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch loads OpenMP: on shared cores, threads must sleep
 
 from benchmarks._envelope import emit
-from tasks import schedule_search as search
-from tasks.study_bench import begin_study, opened_study
-from tasks.study_options import STUDIES
-from tasks.tables import read
+from tasks.catalog.study_options import STUDIES
+from tasks.modality.classification.recipe import begin_study, opened_study
+from tasks.studies import schedule_search as search
+from tasks.tables.published import read
 
 PEAKS = [5e-4 * 2 ** (i / 2) for i in range(14)]  # 5e-4 to 4.5e-2
 GRID = {"grid_peaks": PEAKS, "grid_warmups": [0.05, 0.15, 0.3, 0.5, 0.7], "grid_ends": [0.0, 0.1, 0.3]}

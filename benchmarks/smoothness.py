@@ -40,13 +40,13 @@ import torch
 
 from benchmarks._envelope import emit
 from benchmarks.smoothness_problem import POOL, RECIPES, Recipe, learner_of, target_of
-from mgd_core.descent import Counts, exchange_step
-from mgd_core.determinism import deterministic
-from mgd_core.order import generator
-from mgd_core.plans import keep_all
-from mgd_core.replay import replay, train
-from mgd_core.reverse import NonFiniteError
-from mgd_core.smoothness import along, direction, reweighted
+from mgd_core.analysis.smoothness import along, direction, reweighted
+from mgd_core.descent.steps import Counts, exchange_step
+from mgd_core.plans.plan import keep_all
+from mgd_core.replay.reverse import NonFiniteError
+from mgd_core.replay.run import replay, train
+from mgd_core.training.determinism import deterministic
+from mgd_core.training.order import generator
 
 H, DIRECTIONS, SHARE = 0.1, 2, 0.2
 LENGTH = H * sqrt(POOL)  # of a step

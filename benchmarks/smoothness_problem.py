@@ -23,15 +23,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mgd_core.clip import initial_parameters
-from mgd_core.descent import Counts
-from mgd_core.layout import ParameterLayout
-from mgd_core.learner import Batch, Learner
-from mgd_core.optimizers import Adam, Sgd, State
-from mgd_core.order import DataOrder
-from mgd_core.schedules import warmup_cosine
-from tasks.package_data import CATALOGS
-from tasks.sheets import open_sheet
+from mgd_core.autodiff.layout import ParameterLayout
+from mgd_core.descent.steps import Counts
+from mgd_core.models.clip import initial_parameters
+from mgd_core.training.learner import Batch, Learner
+from mgd_core.training.optimizers import Adam, Sgd, State
+from mgd_core.training.order import DataOrder
+from mgd_core.training.schedules import warmup_cosine
+from tasks.files.package_data import CATALOGS
+from tasks.pool.sheets import open_sheet
 from testing.problems import Classifier
 
 POOL, TARGET, SIDE, HIDDEN, BATCH = 1024, 500, 14, 64, 32

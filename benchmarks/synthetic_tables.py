@@ -14,9 +14,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.table_streams import publishing_rows
-from tasks.tables import ROW_GROUP, publish
-from tasks.uids import Bytes16, uid_array
+from tasks.tables.published import ROW_GROUP, publish
+from tasks.tables.streams import publishing_rows
+from tasks.tables.uids import Bytes16, uid_array
 
 RUN = "synthetic-1"
 WORDS = "a the of on in dog cat red blue photo sale vintage house new car beach set card man city"

@@ -29,11 +29,11 @@ from typing import Any
 
 from benchmarks._envelope import emit
 from benchmarks.synthetic_tables import RUN, publish_rounds, publish_samples
-from tasks.artefacts import read_json
-from tasks.count_updates import publish_update
-from tasks.queries import connect
-from tasks.recipe_options import DescentOptions
-from tasks.tables import files, runs
+from tasks.catalog.recipe_options import DescentOptions
+from tasks.curation.count_updates import publish_update
+from tasks.files.artefacts import read_json
+from tasks.tables.published import files, runs
+from tasks.tables.queries import connect
 
 MILLIONS_12, MILLIONS_128 = 12_800_000, 128_000_000
 PARTS = 1_280

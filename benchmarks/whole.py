@@ -29,15 +29,15 @@ import torch
 from benchmarks import reverse_step
 from benchmarks._envelope import emit
 from benchmarks.reverse_step import BATCHES, VOCABULARY
-from mgd_core.clip import ClipObjective
-from mgd_core.determinism import deterministic
-from mgd_core.learner import Batch, Learner
-from mgd_core.optimizers import State
-from mgd_core.plans import Plan, binomial, keep_all
-from mgd_core.replay import replay, train
-from mgd_core.reverse import reverse_step as reverse
-from mgd_core.schedules import warmup_cosine
-from mgd_core.zeroshot import ZeroShotTask
+from mgd_core.models.clip import ClipObjective
+from mgd_core.models.zeroshot import ZeroShotTask
+from mgd_core.plans.plan import Plan, binomial, keep_all
+from mgd_core.replay.reverse import reverse_step as reverse
+from mgd_core.replay.run import replay, train
+from mgd_core.training.determinism import deterministic
+from mgd_core.training.learner import Batch, Learner
+from mgd_core.training.optimizers import State
+from mgd_core.training.schedules import warmup_cosine
 
 SLOTS = 32
 CLASSES, TEMPLATES = 10, 2

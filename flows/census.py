@@ -14,12 +14,13 @@ from prefect.cache_policies import NO_CACHE
 from flows.runtime.artifacts import show
 from flows.runtime.runners import run_flow
 from flows.runtime.session import record_session
-from tasks import census as censuses
-from tasks import census_files, census_shards
-from tasks.catalog import find_catalog, load_catalog, load_pair_catalog
-from tasks.census_verdict import CensusRecord
-from tasks.progress import announce, begin, say
-from tasks.target_check import check_targets, target_pictures
+from tasks.catalog.catalogs import find_catalog, load_catalog, load_pair_catalog
+from tasks.census import files as census_files
+from tasks.census import shards as census_shards
+from tasks.census import taking as censuses
+from tasks.census.verdict import CensusRecord
+from tasks.files.progress import announce, begin, say
+from tasks.modality.pairs.target_check import check_targets, target_pictures
 
 
 @task(name="census-shard", task_run_name="shard {unit.shard}", cache_policy=NO_CACHE, persist_result=False)

@@ -168,13 +168,13 @@ def _serve_parsers(commands: argparse._SubParsersAction) -> None:
 
 
 def _curate(options: argparse.Namespace) -> int:
-    from tasks.beforehand import check_beforehand
-    from tasks.catalog import find_catalog, load_catalog
+    from tasks.catalog.catalogs import find_catalog, load_catalog
+    from tasks.curation.beforehand import check_beforehand
 
     home = options.home.resolve()
     check_beforehand(load_catalog(find_catalog(options.catalog)), home)  # mistakes are told before anything starts
-    from tasks.finished import finished_run
-    from tasks.reports import summary
+    from tasks.curation.finished import finished_run
+    from tasks.report.reports import summary
 
     directory = finished_run(find_catalog(options.catalog), home)
     if directory is None:
@@ -190,35 +190,35 @@ def _curate(options: argparse.Namespace) -> int:
 
 def _sql(options: argparse.Namespace) -> int:
     if options.query is None:
-        from tasks.sql_shell import sql_shell
+        from tasks.tables.sql_shell import sql_shell
 
         sql_shell(options.home, options.run_id)
     else:
-        from tasks.answers import run_sql
+        from tasks.tables.query_output import run_sql
 
         run_sql(options.home, options.query, options.run_id, sys.stdout, options.format, options.limit)
     return 0
 
 
 def _runs(options: argparse.Namespace) -> int:
-    from tasks.listing import format_runs
+    from tasks.runs.listing import format_runs
 
     print(format_runs(options.home))
     return 0
 
 
 def _report(options: argparse.Namespace) -> int:
-    from tasks.listing import readable_run
-    from tasks.reports import write_report
+    from tasks.report.reports import write_report
+    from tasks.runs.listing import readable_run
 
     print(write_report(options.home, readable_run(options.home, options.run_id)))
     return 0
 
 
 def _export(options: argparse.Namespace) -> int:
-    from tasks.listing import export_run
-    from tasks.reshard import ReshardOptions
-    from tasks.run_folders import latest_run
+    from tasks.export.reshard import ReshardOptions
+    from tasks.runs.listing import export_run
+    from tasks.tables.run_folders import latest_run
 
     run = options.run_id or latest_run(options.home)
     how = ReshardOptions(shard_size=options.shard_size, seed=options.seed, overwrite=options.overwrite)
@@ -228,8 +228,8 @@ def _export(options: argparse.Namespace) -> int:
 
 def _serve(options: argparse.Namespace) -> int:
     from flows.runtime.session import check_schedule, prefect_session
-    from tasks.beforehand import check_beforehand
-    from tasks.catalog import find_catalog, load_catalog
+    from tasks.catalog.catalogs import find_catalog, load_catalog
+    from tasks.curation.beforehand import check_beforehand
 
     home = options.home.resolve()
     check_schedule(home, options.cron)

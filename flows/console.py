@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from tasks.progress import watch
+from tasks.files.progress import watch
 
 LINE_EVERY = 10.0  # seconds between lines of a log
 SILENCE = 4.0  # seconds after which a log is told what takes so long, for the first time
@@ -75,7 +75,7 @@ class _Log:
         self.repeated = 0
 
     def take(self, what: str, done: int, total: int) -> None:
-        """See `tasks.progress.Sink`."""
+        """See `tasks.files.progress.Sink`."""
         with self.lock:
             now = time.monotonic()
             if total and what != self.doing:

@@ -18,11 +18,12 @@ from flows.runtime.device import device_lock
 from flows.runtime.runners import run_flow
 from flows.runtime.session import record_session
 from flows.smoothness import gate
-from tasks import comparison, estimate, reports, rounds, selection, subsets
-from tasks.catalog import BaseCatalog, find_catalog, load_catalog
-from tasks.finished import mark_finished
-from tasks.progress import announce, begin
-from tasks.runs import Run, begin_run
+from tasks.catalog.catalogs import BaseCatalog, find_catalog, load_catalog
+from tasks.curation import comparison, estimate, rounds, selection, subsets
+from tasks.curation.finished import mark_finished
+from tasks.files.progress import announce, begin
+from tasks.report import reports
+from tasks.runs.run import Run, begin_run
 
 
 @task(name="replay", task_run_name="round {round}: train and replay", cache_policy=NO_CACHE, persist_result=False)

@@ -12,9 +12,9 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.runtime.session import record_session
 from flows.study_units import run_study, study_device
-from tasks import poison_evidence, poisoning
-from tasks.study_bench import begin_study, opened_study
-from tasks.study_options import find_study
+from tasks.catalog.study_options import find_study
+from tasks.modality.classification.recipe import begin_study, opened_study
+from tasks.studies import poison_evidence, poisoning
 
 
 @task(name="poison-step", task_run_name="metagradient step {number}", cache_policy=NO_CACHE, persist_result=False)

@@ -7,10 +7,11 @@ from pathlib import Path
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from tasks import pools, units
-from tasks.beforehand import check_beforehand, check_pool
-from tasks.catalog import BaseCatalog
-from tasks.progress import announce, begin
+from tasks.catalog.catalogs import BaseCatalog
+from tasks.curation.beforehand import check_beforehand, check_pool
+from tasks.files.progress import announce, begin
+from tasks.pool import index_jobs as units
+from tasks.pool import pools
 
 
 @task(name="index-shard", task_run_name="shard {unit.index}", cache_policy=NO_CACHE, persist_result=False)

@@ -16,13 +16,13 @@ from flows.pool_building import build_pool
 from flows.runtime.device import device_lock
 from flows.runtime.runners import run_flow
 from flows.runtime.session import record_session
-from tasks import metagradient_check, smoothness_lds
-from tasks import smoothness as measuring
-from tasks.catalog import BaseCatalog, find_catalog, load_catalog
-from tasks.runs import Run, begin_run
-from tasks.smoothness_menu import Variant
-from tasks.smoothness_options import SmoothnessOptions
-from tasks.smoothness_table import check_bar
+from tasks.catalog.catalogs import BaseCatalog, find_catalog, load_catalog
+from tasks.catalog.smoothness_options import SmoothnessOptions
+from tasks.runs.run import Run, begin_run
+from tasks.smoothness import lds as smoothness_lds
+from tasks.smoothness import measuring, metagradient_check
+from tasks.smoothness.menu import Variant
+from tasks.smoothness.table import check_bar
 
 
 @task(name="smooth-base", task_run_name="{variant.name}: at z", cache_policy=NO_CACHE, persist_result=False)

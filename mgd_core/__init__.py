@@ -9,13 +9,13 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mgd_core.adapters import metagradient
-    from mgd_core.learner import Batch, Learner
-    from mgd_core.objective import Objective
-    from mgd_core.optimizers import Adam, Sgd, State
-    from mgd_core.plans import binomial, keep_all
-    from mgd_core.probe import Probe
-    from mgd_core.replay import Metagradient, replay, train
+    from mgd_core.adapters.adapted_run import metagradient
+    from mgd_core.autodiff.objective import Objective
+    from mgd_core.plans.plan import binomial, keep_all
+    from mgd_core.replay.probe import Probe
+    from mgd_core.replay.run import Metagradient, replay, train
+    from mgd_core.training.learner import Batch, Learner
+    from mgd_core.training.optimizers import Adam, Sgd, State
 
 __all__ = [
     "Adam",
@@ -34,13 +34,13 @@ __all__ = [
 ]
 
 _MODULES = {
-    "adapters": ("metagradient",),
-    "learner": ("Batch", "Learner"),
-    "objective": ("Objective",),
-    "optimizers": ("Adam", "Sgd", "State"),
-    "plans": ("binomial", "keep_all"),
-    "probe": ("Probe",),
-    "replay": ("Metagradient", "replay", "train"),
+    "adapters.adapted_run": ("metagradient",),
+    "autodiff.objective": ("Objective",),
+    "plans.plan": ("binomial", "keep_all"),
+    "replay.probe": ("Probe",),
+    "replay.run": ("Metagradient", "replay", "train"),
+    "training.learner": ("Batch", "Learner"),
+    "training.optimizers": ("Adam", "Sgd", "State"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 

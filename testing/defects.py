@@ -19,9 +19,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.exports import verify_datacomp
-from tasks.subset_files import SubsetError
-from tasks.uids import to_words
+from tasks.export.exports import verify_datacomp
+from tasks.subset.files import SubsetError
+from tasks.tables.uids import to_words
 from testing.datacomp_pool import Attempt, DatacompPool, Members, kill, picture
 from testing.field_pool import tar_of
 from testing.hostile_pool import Found, Harmless, Rejected, Stopped, defect, whole

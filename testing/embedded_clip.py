@@ -12,16 +12,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mgd_core.clip import ClipObjective, build_clip, initial_parameters
-from mgd_core.layout import ParameterLayout
-from mgd_core.learner import Batch, Learner
-from mgd_core.optimizers import Adam, State
-from mgd_core.order import DataOrder
-from mgd_core.precision import Precision
-from mgd_core.schedules import warmup_cosine
-from mgd_core.zeroshot import ZeroShotTask
-from tasks.sheets import open_sheet
-from tasks.vocabulary import used_vocabulary
+from mgd_core.autodiff.layout import ParameterLayout
+from mgd_core.autodiff.precision import Precision
+from mgd_core.models.clip import ClipObjective, build_clip, initial_parameters
+from mgd_core.models.zeroshot import ZeroShotTask
+from mgd_core.training.learner import Batch, Learner
+from mgd_core.training.optimizers import Adam, State
+from mgd_core.training.order import DataOrder
+from mgd_core.training.schedules import warmup_cosine
+from tasks.modality.pairs.vocabulary import used_vocabulary
+from tasks.pool.sheets import open_sheet
 
 CATALOGS = Path(__file__).parents[1] / "catalogs"
 TEMPLATES = ("a photo of a {}", "a picture of a {}")

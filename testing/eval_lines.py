@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tasks.datacomp import tasks
+from tasks.evaluation.datacomp import tasks
 
 
 def lines() -> list[dict[str, Any]]:

@@ -24,18 +24,18 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from mgd_core import directions
-from mgd_core.classification import ClassificationObjective
-from mgd_core.clip import initial_parameters
+from mgd_core.autodiff import directions
+from mgd_core.autodiff.layout import ParameterLayout, Params
+from mgd_core.autodiff.objective import Objective, Rows
 from mgd_core.errors import UserError
-from mgd_core.layout import ParameterLayout, Params
-from mgd_core.learner import Batch, Learner
-from mgd_core.metaparameters import Inputs, WeightDecays
-from mgd_core.objective import Objective, Rows
-from mgd_core.optimizers import Adam
-from mgd_core.plans import keep_all
-from mgd_core.replay import Metagradient, replay
-from mgd_core.schedules import warmup_cosine
+from mgd_core.models.classification import ClassificationObjective
+from mgd_core.models.clip import initial_parameters
+from mgd_core.plans.plan import keep_all
+from mgd_core.replay.metaparameters import Inputs, WeightDecays
+from mgd_core.replay.run import Metagradient, replay
+from mgd_core.training.learner import Batch, Learner
+from mgd_core.training.optimizers import Adam
+from mgd_core.training.schedules import warmup_cosine
 from testing.oracles import NaiveGradient, NaiveRun, Problem, with_learner
 
 STEPS, POOL, BATCH, TARGET = 4, 10, 5, 4

@@ -26,8 +26,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from tasks.package_data import CATALOGS
-from tasks.sheets import open_sheet
+from tasks.files.package_data import CATALOGS
+from tasks.pool.sheets import open_sheet
 
 PER_SHARD = 24
 """Samples of a shard."""

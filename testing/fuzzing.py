@@ -25,19 +25,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.census_sidecars import npz_rows, read_attempts, read_stats
-from tasks.eval_samples import EvalSetError
-from tasks.eval_sets import open_eval_set
-from tasks.exports import verify_datacomp
-from tasks.foreign_parquet import Unreadable
-from tasks.pool_metadata import MetadataError, join_metadata
-from tasks.pool_records import BuildOptions, PoolError
-from tasks.pools import build_pool
-from tasks.remote_files import Reader
-from tasks.shards import index_shard
-from tasks.source_patterns import SourceError
-from tasks.subset_files import SubsetError
-from tasks.uids import to_words, uid_array
+from tasks.census.sidecars import npz_rows, read_attempts, read_stats
+from tasks.evaluation.eval_samples import EvalSetError
+from tasks.evaluation.eval_sets import open_eval_set
+from tasks.export.exports import verify_datacomp
+from tasks.files.remote_files import Reader
+from tasks.files.source_patterns import SourceError
+from tasks.files.untrusted_parquet import Unreadable
+from tasks.pool.metadata import MetadataError, join_metadata
+from tasks.pool.pools import build_pool
+from tasks.pool.record import BuildOptions, PoolError
+from tasks.pool.shards import index_shard
+from tasks.subset.files import SubsetError
+from tasks.tables.uids import to_words, uid_array
 from testing.datacomp_pool import DatacompPool, attempt, key_of, make_pool
 from testing.eval_set_files import write_set
 
@@ -199,7 +199,7 @@ def fuzz_pool_files(rng: random.Random, scratch: Path) -> str:
     pool = _built(scratch)
     home = scratch / "home"
     reference = build_pool(str(pool.directory), scratch / "reference", ANY).samples_digest
-    from tasks.pools import plan_pool, write_or_index_unit
+    from tasks.pool.pools import plan_pool, write_or_index_unit
 
     plan = plan_pool(str(pool.directory), home, ANY)
     for unit in plan.units:

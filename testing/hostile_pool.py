@@ -22,10 +22,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from tasks.census import take_census
-from tasks.pool_records import BuildOptions, PoolRecord, TooManyRejects
-from tasks.pools import build_pool
-from tasks.samples import read_images
+from tasks.census.taking import take_census
+from tasks.pool.pools import build_pool
+from tasks.pool.record import BuildOptions, PoolRecord, TooManyRejects
+from tasks.pool.samples import read_images
 from testing.datacomp_pool import Attempt, DatacompPool, make_pool
 
 ANY = BuildOptions(max_rejects=1.0, max_damaged_shards=99)

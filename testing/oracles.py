@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from mgd_core.layout import Params
-from mgd_core.learner import Batch, Learner
-from mgd_core.objective import Rows
-from mgd_core.optimizers import Adam, Sgd, State
+from mgd_core.autodiff.layout import Params
+from mgd_core.autodiff.objective import Rows
+from mgd_core.training.learner import Batch, Learner
+from mgd_core.training.optimizers import Adam, Sgd, State
 
 Values = tuple[Tensor, ...]
 

@@ -18,17 +18,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from mgd_core.causal_lm import NOT_PREDICTED, CausalLmObjective
-from mgd_core.classification import ClassificationObjective
-from mgd_core.clip import CLIP_MEAN, CLIP_STD, ClipObjective, build_clip, initial_parameters
-from mgd_core.layout import ParameterLayout, Params
-from mgd_core.learner import Batch, Learner
-from mgd_core.model_folders import CausalLmOptions, LoraOptions, build_causal_lm
-from mgd_core.objective import Features, Objective, Rows, cross_entropy, info_nce, info_nce_joining, unit_rows
-from mgd_core.optimizers import Optimizer
-from mgd_core.resnets import ResNet9, ResNetOptions
-from mgd_core.schedules import warmup_cosine
-from mgd_core.transformers import LanguageObjective, SmallGPT, SmallViT, TransformerOptions
+from mgd_core.autodiff.layout import ParameterLayout, Params
+from mgd_core.autodiff.objective import Features, Objective, Rows, cross_entropy, info_nce, info_nce_joining, unit_rows
+from mgd_core.models.causal_lm import NOT_PREDICTED, CausalLmObjective
+from mgd_core.models.classification import ClassificationObjective
+from mgd_core.models.clip import CLIP_MEAN, CLIP_STD, ClipObjective, build_clip, initial_parameters
+from mgd_core.models.model_folders import CausalLmOptions, LoraOptions, build_causal_lm
+from mgd_core.models.resnets import ResNet9, ResNetOptions
+from mgd_core.models.transformers import LanguageObjective, SmallGPT, SmallViT, TransformerOptions
+from mgd_core.training.learner import Batch, Learner
+from mgd_core.training.optimizers import Optimizer
+from mgd_core.training.schedules import warmup_cosine
 from testing.oracles import Problem
 
 POOL, BATCH, TARGET = 24, 7, 9

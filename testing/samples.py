@@ -6,8 +6,8 @@ import os
 import torch
 from torch import Tensor
 
-from mgd_core.learner import Batch
-from mgd_core.optimizers import Adam, Sgd
+from mgd_core.training.learner import Batch
+from mgd_core.training.optimizers import Adam, Sgd
 from testing import problems
 from testing.oracles import Problem, on_device
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
-from mgd_core.actions import Action, Advance, Free, Load, Plan, Reverse, Save, Tier, Turn
+from mgd_core.plans.actions import Action, Advance, Free, Load, Plan, Reverse, Save, Tier, Turn
 
 
 class IllegalActionError(AssertionError):

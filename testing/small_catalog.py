@@ -9,12 +9,13 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from tasks import comparison, estimate, pools, rounds, selection, subsets
-from tasks.artefacts import read_json
-from tasks.catalog import load_catalog
-from tasks.package_data import CATALOGS
-from tasks.runs import begin_run
-from tasks.sheets import lay_out, open_sheet, write_sheet
+from tasks.catalog.catalogs import load_catalog
+from tasks.curation import comparison, estimate, rounds, selection, subsets
+from tasks.files.artefacts import read_json
+from tasks.files.package_data import CATALOGS
+from tasks.pool import pools
+from tasks.pool.sheets import lay_out, open_sheet, write_sheet
+from tasks.runs.run import begin_run
 
 SIZES = {"pool": 240, "target": 40, "heldout": 40, "test": 40}
 

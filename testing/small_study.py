@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tasks.package_data import CATALOGS
+from tasks.files.package_data import CATALOGS
 
 STUDY = f"""
 name = "small"

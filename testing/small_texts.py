@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mgd_core.order import generator
+from mgd_core.training.order import generator
 
 WORDS = [str(number) for number in range(20)] + ["plus", "is", "not", "the", "sum"]
 

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from mgd_core.causal_lm import NOT_PREDICTED, CausalLmObjective, Decoder
-from mgd_core.clip import CLIP_MEAN, CLIP_STD, ClipObjective, build_clip
-from mgd_core.layout import Params
-from mgd_core.objective import Rows
+from mgd_core.autodiff.layout import Params
+from mgd_core.autodiff.objective import Rows
+from mgd_core.models.causal_lm import NOT_PREDICTED, CausalLmObjective, Decoder
+from mgd_core.models.clip import CLIP_MEAN, CLIP_STD, ClipObjective, build_clip
 from testing.exactness_zoo import POOL, TARGET, Case, assembled, classified, seeded
 from testing.oracles import Problem
 

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
 
-from tasks.package_data import CATALOGS
-from tasks.progress import begin, say
+from tasks.files.package_data import CATALOGS
+from tasks.files.progress import begin, say
 
 Make = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
 """Adds a command: its name, what runs it, and what it says of itself."""

@@ -33,7 +33,7 @@ def add_attribute(make: Make) -> None:
 
 
 def _attribute(options: argparse.Namespace) -> int:
-    from tasks.study_options import find_study, load_study
+    from tasks.catalog.study_options import find_study, load_study
 
     load_study(find_study(options.study))  # mistakes are told before anything starts
     home = options.home.resolve()
@@ -46,8 +46,8 @@ def _attribute(options: argparse.Namespace) -> int:
 
 
 def _show(home: Path, directory: Path) -> None:
-    from tasks.study_report import write_study_report
-    from tasks.tables import files, read
+    from tasks.studies.study_report import write_study_report
+    from tasks.tables.published import files, read
 
     outputs = read(home, directory.name, "outputs", 0).to_pylist()
     print(f"{len(outputs)} outputs of {directory.name}, the mean {outputs[0]['measure']} of their pictures")
@@ -69,7 +69,7 @@ def _show(home: Path, directory: Path) -> None:
 
 def _predict(options: argparse.Namespace) -> int:
     from flows.runtime.device import device_lock
-    from tasks.prediction import format_prediction, latest_study, predict
+    from tasks.studies.prediction import format_prediction, latest_study, predict
 
     home = options.home.resolve()
     directory = latest_study(home, options.run_id)

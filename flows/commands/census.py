@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from flows.commands import Make, flow_session, shipped
 
 if TYPE_CHECKING:
-    from tasks.catalog import Catalog
+    from tasks.catalog.catalogs import Catalog
 
 OVER = 3
 """Exit status of a census that found more than the catalog allows; 1 is any failure to take it."""
@@ -31,8 +31,8 @@ def add_census(make: Make) -> None:
 
 def _taken(catalog: Catalog, home: Path) -> Path | None:
     """Directory of the census, if every unit of it was taken before: then no server is needed to join them."""
-    from tasks.census import finish_census, plan_census
-    from tasks.target_check import target_pictures
+    from tasks.census.taking import finish_census, plan_census
+    from tasks.modality.pairs.target_check import target_pictures
 
     if not (home / "census").is_dir():
         return None
@@ -46,8 +46,8 @@ def _taken(catalog: Catalog, home: Path) -> Path | None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from tasks.catalog import check_sources, find_catalog, load_pair_catalog
-    from tasks.target_check import check_targets
+    from tasks.catalog.catalogs import check_sources, find_catalog, load_pair_catalog
+    from tasks.modality.pairs.target_check import check_targets
 
     catalog, home = load_pair_catalog(find_catalog(options.catalog), "mgd census"), options.home.resolve()
     check_sources(catalog)
@@ -58,9 +58,9 @@ def _run(options: argparse.Namespace) -> int:
             from flows.census import run_census
 
             directory = run_census(options.catalog, home)
-    from tasks.artefacts import read_json, reading
-    from tasks.census_page import format_census
-    from tasks.census_verdict import CensusRecord
+    from tasks.census.page import format_census
+    from tasks.census.verdict import CensusRecord
+    from tasks.files.artefacts import read_json, reading
 
     with reading(directory / "census.json"):
         record = CensusRecord(**read_json(directory / "census.json"))

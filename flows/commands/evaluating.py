@@ -36,7 +36,7 @@ def add_evaluate(make: Make) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from tasks.encoders import CheckpointError
+    from tasks.evaluation.encoders import CheckpointError
 
     if options.checkpoint and (options.run_id or not options.model):
         raise CheckpointError("--checkpoint takes --model (its architecture), and no --run")
@@ -46,7 +46,7 @@ def _run(options: argparse.Namespace) -> int:
         why = "is of a run, and a checkpoint is none" if options.checkpoint else "is of a --checkpoint"
         raise CheckpointError(f"--{' and --'.join(idle)} {why}; leave it out")
     from flows.console import shown_progress
-    from tasks.evaluation_records import RESULTS, format_evaluations
+    from tasks.evaluation.evaluation_records import RESULTS, format_evaluations
 
     with shown_progress():
         done, out, run = (_checkpoint if options.checkpoint else _subset)(options)
@@ -58,15 +58,21 @@ def _run(options: argparse.Namespace) -> int:
 
 def _subset(options: argparse.Namespace):  # type: ignore[no-untyped-def]  # torch is imported late: --help stays quick
     from flows.runtime.device import device_lock
-    from tasks.comparison import known_subset, subset_counts
-    from tasks.eval_sets import find_eval_sets
-    from tasks.evaluation_records import Evaluated, are_evaluated, evaluate_sets, evaluation_rows, publish_rows
-    from tasks.listing import open_run
-    from tasks.progress import begin
-    from tasks.remote_files import Reader
-    from tasks.run_folders import NoRun, chosen_round, latest_run
-    from tasks.trained import chosen_counts, run_encoder, trained_identity
-    from tasks.workbench import opened
+    from tasks.curation.comparison import known_subset, subset_counts
+    from tasks.curation.trained import chosen_counts, run_encoder, trained_identity
+    from tasks.evaluation.eval_sets import find_eval_sets
+    from tasks.evaluation.evaluation_records import (
+        Evaluated,
+        are_evaluated,
+        evaluate_sets,
+        evaluation_rows,
+        publish_rows,
+    )
+    from tasks.files.progress import begin
+    from tasks.files.remote_files import Reader
+    from tasks.modality.recipe import opened
+    from tasks.runs.listing import open_run
+    from tasks.tables.run_folders import NoRun, chosen_round, latest_run
 
     run = open_run(options.home.resolve(), options.run_id or latest_run(options.home))
     chosen = chosen_round(run.home, run.id)
@@ -99,8 +105,8 @@ def _subset(options: argparse.Namespace):  # type: ignore[no-untyped-def]  # tor
 
 def _checkpoint(options: argparse.Namespace):  # type: ignore[no-untyped-def]
     from flows.runtime.device import device_lock
-    from tasks.encoders import open_clip_encoder
-    from tasks.evaluation_records import evaluate_sets, evaluation_rows, publish_rows
+    from tasks.evaluation.encoders import open_clip_encoder
+    from tasks.evaluation.evaluation_records import evaluate_sets, evaluation_rows, publish_rows
 
     home = options.home.resolve()
     with device_lock(home, options.device):

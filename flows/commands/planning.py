@@ -20,8 +20,8 @@ def add_plan(make: Make) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from tasks.beforehand import check_beforehand
-    from tasks.catalog import find_catalog, load_catalog
+    from tasks.catalog.catalogs import find_catalog, load_catalog
+    from tasks.curation.beforehand import check_beforehand
 
     home = options.home.resolve()
     check_beforehand(load_catalog(find_catalog(options.catalog)), home)

@@ -23,7 +23,7 @@ def add_poison(make: Make) -> None:
 
 
 def _poison(options: argparse.Namespace) -> int:
-    from tasks.study_options import find_study, load_study
+    from tasks.catalog.study_options import find_study, load_study
 
     load_study(find_study(options.study))  # mistakes are told before anything starts
     home = options.home.resolve()
@@ -36,8 +36,8 @@ def _poison(options: argparse.Namespace) -> int:
 
 
 def _show(home: Path, directory: Path) -> None:
-    from tasks.study_report import write_study_report
-    from tasks.tables import read
+    from tasks.studies.study_report import write_study_report
+    from tasks.tables.published import read
 
     rows = read(home, directory.name, "poison_effects", 0).to_pylist()
     print(f"{max(row['changed'] for row in rows)} changed samples; accuracy on the test split, and chance to spot one")

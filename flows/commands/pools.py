@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tasks.catalog import check_sources, find_catalog, load_catalog
-from tasks.pool_sources import finished_pool
-from tasks.pools import plan_pool
+from tasks.catalog.catalogs import check_sources, find_catalog, load_catalog
+from tasks.pool.naming import finished_pool
+from tasks.pool.pools import plan_pool
 
 
 def pool_of_catalog(name: str, home: Path) -> Path:

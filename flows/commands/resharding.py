@@ -36,9 +36,9 @@ def add_reshard(make: Make) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     from flows.console import shown_progress
-    from tasks.pool_records import BuildOptions, load_pool
-    from tasks.pool_sources import indexed
-    from tasks.reshard import ReshardOptions, reshard
+    from tasks.export.reshard import ReshardOptions, reshard
+    from tasks.pool.naming import indexed
+    from tasks.pool.record import BuildOptions, load_pool
 
     names = ("shard_size", "seed", "workers", "max_lost", "overwrite")
     how = ReshardOptions(**{name: getattr(options, name) for name in names})

@@ -22,7 +22,7 @@ def add_schedule(make: Make) -> None:
 
 
 def _schedule(options: argparse.Namespace) -> int:
-    from tasks.study_options import find_study, load_study
+    from tasks.catalog.study_options import find_study, load_study
 
     load_study(find_study(options.study))  # mistakes are told before anything starts
     home = options.home.resolve()
@@ -35,9 +35,9 @@ def _schedule(options: argparse.Namespace) -> int:
 
 
 def _show(home: Path, directory: Path) -> None:
-    from tasks.schedule_plot import draw_schedules
-    from tasks.study_report import write_study_report
-    from tasks.tables import read
+    from tasks.studies.schedule_plot import draw_schedules
+    from tasks.studies.study_report import write_study_report
+    from tasks.tables.published import read
 
     rows = read(home, directory.name, "schedule_scores", 0).to_pylist()
     print(f"{'schedule':<10}{'of':>6}{'target loss':>16}{'test loss':>16}{'test accuracy':>18}   over seeds")

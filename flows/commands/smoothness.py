@@ -44,8 +44,8 @@ def add_smoothness(make: Make) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from tasks.beforehand import check_beforehand
-    from tasks.catalog import CatalogError, find_catalog, load_catalog
+    from tasks.catalog.catalogs import CatalogError, find_catalog, load_catalog
+    from tasks.curation.beforehand import check_beforehand
 
     catalog, home = load_catalog(find_catalog(options.catalog)), options.home.resolve()
     measure = {
@@ -62,8 +62,8 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _show(directory: Path, bar: float | None) -> int:
-    from tasks.metagradient_check import format_check, load_check
-    from tasks.smoothness_table import format_summaries, own_score, summaries
+    from tasks.smoothness.metagradient_check import format_check, load_check
+    from tasks.smoothness.table import format_summaries, own_score, summaries
 
     home, run = directory.parents[1], directory.name
     print(format_summaries(summaries(home, run)))

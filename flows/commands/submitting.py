@@ -37,7 +37,7 @@ def add_submit_folder(make: Make) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from tasks.submissions import SubmissionOptions, write_submission
+    from tasks.submission.submissions import SubmissionOptions, write_submission
 
     subset = options.subset or _subset_of_run(options)
     names = set(SubmissionOptions.model_fields) - {"subset"}
@@ -50,6 +50,6 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _subset_of_run(options: argparse.Namespace) -> Path:
-    from tasks.run_folders import latest_run, run_directory
+    from tasks.tables.run_folders import latest_run, run_directory
 
     return run_directory(options.home, options.run_id or latest_run(options.home)) / "subset.npy"

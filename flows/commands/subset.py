@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from flows.commands import Make, named
 
 if TYPE_CHECKING:
-    from tasks.candidates import Candidates
+    from tasks.subset.candidates import Candidates
 
 TEXT = """choose samples by filters and set algebra, and write DataComp's subset file
 
@@ -46,9 +46,9 @@ def add_subset(make: Make) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from tasks.candidates import CandidatesError
-    from tasks.subset_algebra import write_choice
-    from tasks.subset_listing import format_choice, format_filters, place_for
+    from tasks.subset.algebra import write_choice
+    from tasks.subset.candidates import CandidatesError
+    from tasks.subset.listing import format_choice, format_filters, place_for
 
     if options.listed:
         print(format_filters(options.home))
@@ -69,10 +69,10 @@ def _run(options: argparse.Namespace) -> int:
 def _candidates(options: argparse.Namespace) -> AbstractContextManager[Candidates]:
     from flows.commands.pools import pool_of_catalog
     from flows.console import shown_progress
-    from tasks.candidates import CandidatesError, metadata_candidates, pool_candidates, run_candidates
-    from tasks.listing import open_run
-    from tasks.pool_records import load_pool
-    from tasks.pool_sources import indexed
+    from tasks.pool.naming import indexed
+    from tasks.pool.record import load_pool
+    from tasks.runs.listing import open_run
+    from tasks.subset.candidates import CandidatesError, metadata_candidates, pool_candidates, run_candidates
 
     home = options.home.resolve()
     if options.metadata:

@@ -21,7 +21,7 @@ from flows.runtime.environment import LOOPBACK, external_api_url, prepare_enviro
 from flows.runtime.locks import exclusive, try_lock
 from flows.runtime.server import ensure_server
 from mgd_core.errors import UserError
-from tasks.progress import begin, say
+from tasks.files.progress import begin, say
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from tasks import estimate, subsets
-from tasks.catalog import load_catalog
-from tasks.pools import build_pool
-from tasks.runs import begin_run
-from tasks.tables import publish
-from tasks.workbench import opened
+from tasks.catalog.catalogs import load_catalog
+from tasks.curation import estimate, subsets
+from tasks.modality.recipe import opened
+from tasks.pool.pools import build_pool
+from tasks.runs.run import begin_run
+from tasks.tables.published import publish
 from testing.small_catalog import small_catalog
 
 BINARY = bytes(range(256)) * 8

@@ -12,13 +12,13 @@ import pytest
 from flows import console
 from flows.cli import main
 from flows.runtime.server import ServerStatus, format_status
-from tasks import estimate
-from tasks.listing import format_runs
-from tasks.plans import plan_of
-from tasks.progress import announce, begin, say
-from tasks.step_costs import StepCosts
-from tasks.tables import publish
-from tasks.workbench import opened
+from tasks.curation import estimate
+from tasks.curation.checkpoint_plan import plan_of
+from tasks.curation.step_costs import StepCosts
+from tasks.files.progress import announce, begin, say
+from tasks.modality.recipe import opened
+from tasks.runs.listing import format_runs
+from tasks.tables.published import publish
 from tests.flows.broken_inputs import finished_home
 
 

@@ -20,8 +20,8 @@ from tests.flows.broken_inputs import BINARY, broken, files_of, finished_home
 
 ROOT = Path(__file__).parents[2]
 NOT_FOR_USERS = {
-    "_Rejected": "control flow: becomes a row of rejects (tasks.verdicts)",
-    "_Bad": "control flow: becomes a row of rejects (tasks.text_records)",
+    "_Rejected": "control flow: becomes a row of rejects (tasks.pool.validation)",
+    "_Bad": "control flow: becomes a row of rejects (tasks.pool.text_records)",
     "AssertionError": "our own invariant",
     "NotImplementedError": "a method that every subclass has",
     "ArgumentTypeError": "argparse tells it, with the option's name",
@@ -44,7 +44,7 @@ VALIDATORS = {
     "tasks/recipe_options.py": ("_parsed", "_device_name"),
     "tasks/roles.py": ("fit_name", "_fit_test"),
 }
-"""Functions that pydantic calls for a field: it says which one, and `tasks.catalog_files` in which file."""
+"""Functions that pydantic calls for a field: it says which one, and `tasks.catalog.files` in which file."""
 
 
 def functions(module: ast.Module) -> Iterator[tuple[str, list[str], ast.Raise]]:
@@ -287,7 +287,7 @@ def test_a_bug_is_told_as_one(
     def broken_function(_: Path) -> str:
         raise KeyError("ours")
 
-    monkeypatch.setattr("tasks.listing.format_runs", broken_function)
+    monkeypatch.setattr("tasks.runs.listing.format_runs", broken_function)
     with pytest.raises(KeyError):
         main(["runs", "--home", os.fspath(tmp_path)])
     assert "please report it" in capsys.readouterr().err

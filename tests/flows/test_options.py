@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from flows.cli import main
-from tasks.census_kinds import CensusOptions
-from tasks.pool_records import BuildOptions
-from tasks.remotes import RemoteOptions
+from tasks.files.remotes import RemoteOptions
+from tasks.pool.census_kinds import CensusOptions
+from tasks.pool.record import BuildOptions
 
 RESHARD = ["reshard", "pool", "--out", "out"]
 SMOOTHNESS = ["smoothness", "fashion"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from flows.cli import main
-from tasks.artefacts import read_json
+from tasks.files.artefacts import read_json
 from testing.small_catalog import small_catalog
 
 CHANGES = (

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from flows.cli import main
-from tasks import estimate
-from tasks.catalog import load_catalog
-from tasks.pools import build_pool
-from tasks.runs import begin_run
-from tasks.workbench import opened
+from tasks.catalog.catalogs import load_catalog
+from tasks.curation import estimate
+from tasks.modality.recipe import opened
+from tasks.pool.pools import build_pool
+from tasks.runs.run import begin_run
 from testing.datacomp_pool import make_pool
 from testing.small_catalog import small_catalog
 

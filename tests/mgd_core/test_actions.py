@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mgd_core.actions import Advance, Free, Load, Plan, Reverse, Save, Tier, Turn
-from mgd_core.kary import kary
-from mgd_core.plans import binomial, keep_all
-from mgd_core.segments import segments
+from mgd_core.plans.actions import Advance, Free, Load, Plan, Reverse, Save, Tier, Turn
+from mgd_core.plans.kary import kary
+from mgd_core.plans.plan import binomial, keep_all
+from mgd_core.plans.segments import segments
 from testing.simulator import IllegalActionError, Simulation, simulate
 
 SLOW = st.sampled_from([Tier.HOST, Tier.DISK])

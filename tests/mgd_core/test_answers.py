@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
-from mgd_core.answers import AnswerTask, Asked
-from mgd_core.causal_lm import NOT_PREDICTED, CausalLmObjective
-from mgd_core.layout import ParameterLayout
-from mgd_core.model_folders import CausalLmOptions, build_causal_lm, initial_parameters
+from mgd_core.autodiff.layout import ParameterLayout
+from mgd_core.models.causal_lm import NOT_PREDICTED, CausalLmObjective
+from mgd_core.models.model_folders import CausalLmOptions, build_causal_lm, initial_parameters
+from mgd_core.models.multiple_choice import AnswerTask, Asked
 
 SIZES = (3, 2, 4)  # options of three questions
 RIGHT = (1, 0, 3)

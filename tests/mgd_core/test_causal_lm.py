@@ -17,11 +17,11 @@ from transformers import (
     LlamaForCausalLM,
 )
 
-from mgd_core.causal_lm import NOT_PREDICTED, CausalLmObjective
-from mgd_core.derivatives import curvature_product, value_and_gradient
-from mgd_core.dual_rules import plain_rules
-from mgd_core.layout import ParameterLayout
-from mgd_core.model_folders import (
+from mgd_core.autodiff.derivatives import curvature_product, value_and_gradient
+from mgd_core.autodiff.dual_rules import plain_rules
+from mgd_core.autodiff.layout import ParameterLayout
+from mgd_core.models.causal_lm import NOT_PREDICTED, CausalLmObjective
+from mgd_core.models.model_folders import (
     CausalLmOptions,
     LanguageModelError,
     LoraOptions,

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from mgd_core.derivatives import chunks, curvature_product, encode_dual, value_and_gradient
-from mgd_core.objective import Objective
+from mgd_core.autodiff.derivatives import chunks, curvature_product, encode_dual, value_and_gradient
+from mgd_core.autodiff.objective import Objective
 from testing import problems
 from testing.oracles import Problem, relative_error
 from testing.samples import small

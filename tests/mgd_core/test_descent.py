@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mgd_core.descent import OUTLIER, Counts, exchange_step, mask, scaled_by_count, sign_step, summed
+from mgd_core.descent.steps import OUTLIER, Counts, exchange_step, mask, scaled_by_count, sign_step, summed
 
 
 def counts(*values: int) -> Counts:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from mgd_core.determinism import deterministic, environment
+from mgd_core.training.determinism import deterministic, environment
 
 
 def settings() -> tuple[object, ...]:

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from mgd_core import directions
-from mgd_core.derivatives import CurvatureProduct, curvature_product
-from mgd_core.directions import OneByOneError, curvature, curvature_products
-from mgd_core.objective import Features, Rows
-from mgd_core.optimizers import Optimizer
+from mgd_core.autodiff import directions
+from mgd_core.autodiff.derivatives import CurvatureProduct, curvature_product
+from mgd_core.autodiff.directions import OneByOneError, curvature, curvature_products
+from mgd_core.autodiff.objective import Features, Rows
+from mgd_core.training.optimizers import Optimizer
 from testing import problems
 from testing.oracles import Problem, relative_error
 from testing.samples import ADAM, DEVICE, small

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from mgd_core.dual_functions import laid_out
-from mgd_core.dual_rules import double_rules, dual_rules
+from mgd_core.autodiff.dual_functions import laid_out
+from mgd_core.autodiff.dual_rules import double_rules, dual_rules
 
 Function = Callable[..., Tensor]
 

@@ -5,9 +5,9 @@ import hashlib
 import pytest
 import torch
 
-from mgd_core import fingerprints
-from mgd_core.fingerprints import BLOCK, FACTOR, LANES, fingerprint, tensor_digest, tensors_digest
-from mgd_core.optimizers import State
+from mgd_core.replay import fingerprints
+from mgd_core.replay.fingerprints import BLOCK, FACTOR, LANES, fingerprint, tensor_digest, tensors_digest
+from mgd_core.training.optimizers import State
 
 
 def by_integers(data: bytes) -> bytes:

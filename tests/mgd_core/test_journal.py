@@ -7,18 +7,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from mgd_core.actions import Plan, Tier
-from mgd_core.guard import NondeterminismError
-from mgd_core.journal import Interval, Journal, durable
-from mgd_core.kary import kary
-from mgd_core.learner import Batch
-from mgd_core.optimizers import Adam
-from mgd_core.plans import binomial, keep_all
-from mgd_core.replay import Metagradient, replay, train
-from mgd_core.segments import segments
-from mgd_core.state_files import CorruptState, ForeignState, NoRoom
-from mgd_core.store import Store
-from mgd_core.training import Progress
+from mgd_core.plans.actions import Plan, Tier
+from mgd_core.plans.kary import kary
+from mgd_core.plans.plan import binomial, keep_all
+from mgd_core.plans.segments import segments
+from mgd_core.replay.guard import NondeterminismError
+from mgd_core.replay.journal import Interval, Journal, durable
+from mgd_core.replay.run import Metagradient, replay, train
+from mgd_core.replay.state_files import CorruptState, ForeignState, NoRoom
+from mgd_core.replay.store import Store
+from mgd_core.replay.training import Progress
+from mgd_core.training.learner import Batch
+from mgd_core.training.optimizers import Adam
 from testing import problems
 from testing.oracles import Problem
 from testing.samples import CLIPPED, SGD, first_rows_target, in_float32, small

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mgd_core.actions import Tier
-from mgd_core.kary import best_arity, kary
-from mgd_core.plans import keep_all, least_advances
+from mgd_core.plans.actions import Tier
+from mgd_core.plans.kary import best_arity, kary
+from mgd_core.plans.plan import keep_all, least_advances
 from testing.simulator import simulate
 
 

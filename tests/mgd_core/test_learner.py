@@ -6,9 +6,9 @@ from open_clip.transformer import PatchDropout
 from timm.layers import BatchNormAct2d, DropPath
 from torch import nn
 
-from mgd_core.clip import build_clip, initial_parameters
-from mgd_core.layout import ParameterLayout
-from mgd_core.learner import check_rowwise
+from mgd_core.autodiff.layout import ParameterLayout
+from mgd_core.models.clip import build_clip, initial_parameters
+from mgd_core.training.learner import check_rowwise
 from testing import problems
 from testing.samples import small
 

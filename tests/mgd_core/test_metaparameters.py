@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from mgd_core import directions
-from mgd_core.metaparameters import (
+from mgd_core.autodiff import directions
+from mgd_core.plans.plan import binomial, keep_all
+from mgd_core.replay.metaparameters import (
     ExampleWeights,
     Inputs,
     LearningRates,
@@ -16,9 +17,8 @@ from mgd_core.metaparameters import (
     control_points,
     onto_simplex,
 )
-from mgd_core.optimizers import Adam
-from mgd_core.plans import binomial, keep_all
-from mgd_core.replay import Metagradient, replay
+from mgd_core.replay.run import Metagradient, replay
+from mgd_core.training.optimizers import Adam
 from testing import problems
 from testing.oracles import NaiveRun, Problem, central_difference, relative_error, with_learner
 from testing.samples import ADAM, CLIPPED, DEVICE, SGD, small

@@ -6,7 +6,7 @@ import torch.autograd.forward_ad as fwd
 import torch.nn.functional as F
 from torch import Tensor
 
-from mgd_core.objective import cross_entropy, info_nce, info_nce_joining, log_sum_exp, unit_rows
+from mgd_core.autodiff.objective import cross_entropy, info_nce, info_nce_joining, log_sum_exp, unit_rows
 
 
 def pair(n: int, seed: int = 0) -> tuple[Tensor, Tensor]:

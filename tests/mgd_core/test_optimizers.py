@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mgd_core.optimizers import (
+from mgd_core.training.optimizers import (
     Adam,
     Optimizer,
     Sgd,

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mgd_core.order import DataOrder, Indices, generator
+from mgd_core.training.order import DataOrder, Indices, generator
 
 
 def counts(*values: int) -> Indices:

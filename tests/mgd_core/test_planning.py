@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mgd_core.actions import Plan, Tier
-from mgd_core.kary import kary
-from mgd_core.planning import Rates, auto, forecast
-from mgd_core.plans import binomial, keep_all
-from mgd_core.segments import segments
+from mgd_core.plans.actions import Plan, Tier
+from mgd_core.plans.kary import kary
+from mgd_core.plans.plan import binomial, keep_all
+from mgd_core.plans.planning import Rates, auto, forecast
+from mgd_core.plans.segments import segments
 from testing.simulator import simulate
 
 BYTES = 10

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mgd_core.actions import Load, Save, Tier
-from mgd_core.plans import binomial, keep_all, least_advances, repetitions
+from mgd_core.plans.actions import Load, Save, Tier
+from mgd_core.plans.plan import binomial, keep_all, least_advances, repetitions
 from testing.simulator import simulate
 
 

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from mgd_core.derivatives import curvature_product, value_and_gradient
-from mgd_core.directions import curvature_products
-from mgd_core.learner import Learner
-from mgd_core.plans import keep_all
-from mgd_core.precision import BFLOAT16, FLOAT32, PRECISIONS, TF32, Precision
-from mgd_core.probe import Probe
-from mgd_core.replay import replay
+from mgd_core.autodiff.derivatives import curvature_product, value_and_gradient
+from mgd_core.autodiff.directions import curvature_products
+from mgd_core.autodiff.precision import BFLOAT16, FLOAT32, PRECISIONS, TF32, Precision
+from mgd_core.plans.plan import keep_all
+from mgd_core.replay.probe import Probe
+from mgd_core.replay.run import replay
+from mgd_core.training.learner import Learner
 from testing.embedded_clip import QUICK, build, pairs
 
 CLOSE = 0.1  # bfloat16 has 8 bits; a product of a few layers loses some of them

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mgd_core.metaparameters import Inputs, LearningRates
-from mgd_core.projected_descent import Descent, advance, begin
+from mgd_core.descent.projected_descent import Descent, advance, begin
+from mgd_core.replay.metaparameters import Inputs, LearningRates
 
 
 def run(kind, f, z: Tensor, steps: int, size: float = 0.3, scale: float | None = None) -> list[Descent]:

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from mgd_core.actions import Tier
-from mgd_core.guard import NondeterminismError
-from mgd_core.learner import Batch
-from mgd_core.optimizers import Adam
-from mgd_core.plans import Plan, binomial, keep_all
-from mgd_core.replay import Metagradient, replay, train
-from mgd_core.reverse import NonFiniteError
+from mgd_core.plans.actions import Tier
+from mgd_core.plans.plan import Plan, binomial, keep_all
+from mgd_core.replay.guard import NondeterminismError
+from mgd_core.replay.reverse import NonFiniteError
+from mgd_core.replay.run import Metagradient, replay, train
+from mgd_core.training.learner import Batch
+from mgd_core.training.optimizers import Adam
 from testing import problems
 from testing.oracles import NaiveRun, Problem, central_difference, relative_error, with_learner
 from testing.samples import ADAM, CLIPPED, DEVICE, SGD, first_rows_target, in_float32, small

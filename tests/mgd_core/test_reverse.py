@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mgd_core.optimizers import Adam, Sgd, State
-from mgd_core.reverse import NonFiniteError, ReverseStep, check_finite, reverse_step
+from mgd_core.replay.reverse import NonFiniteError, ReverseStep, check_finite, reverse_step
+from mgd_core.training.optimizers import Adam, Sgd, State
 from testing import problems
 from testing.oracles import Problem, relative_error, with_learner
 from testing.samples import ADAM, CLIPPED, SGD, in_float32, small

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from mgd_core.schedules import constant, one_cycle, warmup_cosine
+from mgd_core.training.schedules import constant, one_cycle, warmup_cosine
 
 
 def test_warmup_cosine():

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mgd_core.actions import Free, Load, Save, Tier
-from mgd_core.plans import binomial, least_advances
-from mgd_core.segments import Segments, segments
+from mgd_core.plans.actions import Free, Load, Save, Tier
+from mgd_core.plans.plan import binomial, least_advances
+from mgd_core.plans.segments import Segments, segments
 from testing.simulator import simulate
 
 

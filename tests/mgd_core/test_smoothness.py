@@ -6,10 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mgd_core.optimizers import Adam, Sgd
-from mgd_core.plans import keep_all
-from mgd_core.replay import replay, train
-from mgd_core.smoothness import (
+from mgd_core.analysis.smoothness import (
     UndefinedSmoothness,
     along,
     curvature,
@@ -19,6 +16,9 @@ from mgd_core.smoothness import (
     reweighted,
     score,
 )
+from mgd_core.plans.plan import keep_all
+from mgd_core.replay.run import replay, train
+from mgd_core.training.optimizers import Adam, Sgd
 from testing.samples import DEVICE, first_rows_target, small
 
 FLOATS = st.floats(-4, 4, width=32)

@@ -11,11 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mgd_core.background import Background
-from mgd_core.disk_store import DiskStore
-from mgd_core.optimizers import State
-from mgd_core.state_files import PARTIAL, CorruptState, ForeignState, NoRoom, StateFiles
-from mgd_core.store import HostStore, MemoryStore, Peaks, Store, Tier
+from mgd_core.replay.background import Background
+from mgd_core.replay.disk_store import DiskStore
+from mgd_core.replay.state_files import PARTIAL, CorruptState, ForeignState, NoRoom, StateFiles
+from mgd_core.replay.store import HostStore, MemoryStore, Peaks, Store, Tier
+from mgd_core.training.optimizers import State
 
 
 def state(value: float, n: int = 3, dtype: torch.dtype = torch.float32) -> State:

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mgd_core import descent, order_statistics
-from mgd_core.descent import CountUpdate, exchange_step, mean_in_blocks, scaled_by_count, sign_step
-from mgd_core.order_statistics import median, ranked
-from mgd_core.streamed_descent import Chunk, Chunks, streamed_exchange, streamed_sign
+from mgd_core.descent import order_statistics
+from mgd_core.descent import steps as descent
+from mgd_core.descent.order_statistics import median, ranked
+from mgd_core.descent.steps import CountUpdate, exchange_step, mean_in_blocks, scaled_by_count, sign_step
+from mgd_core.descent.streamed_descent import Chunk, Chunks, streamed_exchange, streamed_sign
 
 ROWS = st.lists(
     st.tuples(st.integers(0, 3), st.sampled_from([-2.0, -0.5, -0.0, 0.0, 1e-300, 1.0, 3.0]), st.booleans()),

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mgd_core.order import DataOrder, Indices
-from mgd_core.parting import fill_segments, part_copies
-from mgd_core.windows import WindowedOrder
+from mgd_core.training.order import DataOrder, Indices
+from mgd_core.training.parting import fill_segments, part_copies
+from mgd_core.training.windows import WindowedOrder
 
 
 def pool(n: int, shards: int, seed: int, most: int = 1) -> tuple[Indices, Indices]:

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mgd_core.clip import ClipObjective
-from mgd_core.zeroshot import Temperature, ZeroShotTask, best_scale
+from mgd_core.models.clip import ClipObjective
+from mgd_core.models.zeroshot import Temperature, ZeroShotTask, best_scale
 from testing import problems
 from testing.oracles import Problem, central_difference
 from testing.samples import small

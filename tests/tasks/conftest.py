@@ -17,7 +17,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from tasks.tables import publish
+from tasks.tables.published import publish
 
 Members = Iterable[tuple[str, bytes]]
 

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.artefacts import (
+from tasks.files.artefacts import (
     DiskFull,
     canonical_json,
     digest,
@@ -29,7 +29,7 @@ from tasks.artefacts import (
     read_json,
     unit_name,
 )
-from tasks.scratch import scratch
+from tasks.files.scratch import scratch
 
 ROOT = Path(__file__).parents[2]
 Json = st.recursive(
@@ -108,7 +108,7 @@ def test_readers_never_see_a_mixture(tmp_path: Path) -> None:
     sizes = (1 << 18, 1 << 19)
     publish_bytes(target, b"a" * sizes[0])
     script = (
-        "import sys; from tasks.artefacts import publish_bytes\n"
+        "import sys; from tasks.files.artefacts import publish_bytes\n"
         f"while True:\n  for c, n in zip(b'ab', {sizes}): publish_bytes(sys.argv[1], bytes([c]) * n)"
     )
     for pause in (0.25, 0.4):
@@ -124,7 +124,7 @@ def test_readers_never_see_a_mixture(tmp_path: Path) -> None:
 def _start_writer(target: Path) -> subprocess.Popen[str]:
     """A process that stops in the middle of a publish."""
     script = (
-        "import sys, time; from tasks.artefacts import publishing\n"
+        "import sys, time; from tasks.files.artefacts import publishing\n"
         "with publishing(sys.argv[1]) as f:\n  f.write(b'half'); f.flush()\n"
         "  print('written', flush=True); time.sleep(60)"
     )
@@ -166,7 +166,7 @@ def test_a_sweep_between_making_and_locking_takes_no_scratch_from_its_owner(
             os.rmdir(made)
         return made
 
-    monkeypatch.setattr("tasks.scratch.tempfile.mkdtemp", made_and_swept)
+    monkeypatch.setattr("tasks.files.scratch.tempfile.mkdtemp", made_and_swept)
     with scratch(tmp_path, "test") as directory:
         (directory / "file").write_text("kept")
         with scratch(tmp_path, "other"):

@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from mgd_core.errors import UserError
-from mgd_core.model_folders import LanguageModelError
-from tasks.beforehand import HomeError, check_beforehand, check_home, check_pool
-from tasks.catalog import BaseCatalog, CatalogError, load_catalog
-from tasks.model_configs import check_model, load_model_config
-from tasks.package_data import CATALOGS
-from tasks.pool_records import PoolRecord
+from mgd_core.models.model_folders import LanguageModelError
+from tasks.catalog.catalogs import BaseCatalog, CatalogError, load_catalog
+from tasks.curation.beforehand import HomeError, check_beforehand, check_home, check_pool
+from tasks.files.package_data import CATALOGS
+from tasks.modality.pairs.model_configs import check_model, load_model_config
+from tasks.pool.record import PoolRecord
 from testing.small_catalog import CATALOG, small_catalog
 from testing.small_texts import small_texts
 

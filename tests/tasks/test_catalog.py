@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tasks.catalog import CatalogError, check_sources, find_catalog, load_catalog
-from tasks.package_data import CATALOGS
-from tasks.pools import build_pool
-from tasks.runs import begin_run
-from tasks.text_workbench import TextWorkbench
-from tasks.workbench import opened
-from tasks.zero_shot import load_task
+from tasks.catalog.catalogs import CatalogError, check_sources, find_catalog, load_catalog
+from tasks.files.package_data import CATALOGS
+from tasks.modality.pairs.zero_shot import load_task
+from tasks.modality.recipe import opened
+from tasks.modality.texts.recipe import TextWorkbench
+from tasks.pool.pools import build_pool
+from tasks.runs.run import begin_run
 from testing.small_catalog import CATALOG as PAIRS
 from testing.small_catalog import small_catalog
 from testing.small_texts import CATALOG as TEXTS
@@ -199,7 +199,7 @@ def test_a_name_that_is_no_file_is_told(tmp_path: Path, name: str) -> None:
 def test_a_catalog_is_read_with_a_byte_order_mark_and_in_any_locale(tmp_path: Path) -> None:
     path = written(tmp_path, "description = ", 'description = "Vêtements" #')
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
-    code = "import sys; from pathlib import Path; from tasks.catalog import load_catalog as read\n"
+    code = "import sys; from pathlib import Path; from tasks.catalog.catalogs import load_catalog as read\n"
     code += "print(ascii(read(Path(sys.argv[1])).description))"
     plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PATH": ""}
     said = subprocess.run(

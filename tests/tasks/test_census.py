@@ -12,14 +12,14 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tasks import census_shards
-from tasks.census import plan_census, take_census
-from tasks.census_kinds import KINDS, CensusOptions
-from tasks.census_page import format_census
-from tasks.census_verdict import CensusRecord
-from tasks.histograms import bin_values
-from tasks.pool_records import BuildOptions
-from tasks.pools import build_pool, pending_units, plan_pool
+from tasks.census import shards as census_shards
+from tasks.census.page import format_census
+from tasks.census.taking import plan_census, take_census
+from tasks.census.verdict import CensusRecord
+from tasks.html.histograms import bin_values
+from tasks.pool.census_kinds import KINDS, CensusOptions
+from tasks.pool.pools import build_pool, pending_units, plan_pool
+from tasks.pool.record import BuildOptions
 from testing.datacomp_pool import DatacompPool, kill, make_pool
 from testing.small_catalog import small_catalog
 

@@ -12,19 +12,20 @@ import pyarrow.parquet as pq
 import pytest
 
 from mgd_core.errors import UserError
-from tasks import comparison, rounds, schemas, trained
-from tasks.catalog import CatalogError, load_catalog
-from tasks.expression_rivals import RivalError, check_rivals
-from tasks.listing import format_runs
-from tasks.pools import build_pool
-from tasks.queries import connect
-from tasks.recipe_options import as_now
-from tasks.reports import write_report
-from tasks.result_words import summary
-from tasks.results import result_table
-from tasks.runs import Run, begin_run
-from tasks.tables import publish, read
-from tasks.workbench import opened
+from tasks.catalog.catalogs import CatalogError, load_catalog
+from tasks.catalog.recipe_options import as_now
+from tasks.curation import comparison, rounds, trained
+from tasks.curation.expression_baselines import RivalError, check_rivals
+from tasks.modality.recipe import opened
+from tasks.pool.pools import build_pool
+from tasks.report.reports import write_report
+from tasks.report.result_words import summary
+from tasks.report.results import result_table
+from tasks.runs.listing import format_runs
+from tasks.runs.run import Run, begin_run
+from tasks.tables import schemas
+from tasks.tables.published import publish, read
+from tasks.tables.queries import connect
 from testing.small_catalog import curate_plainly, small_catalog
 
 SUBSETS = 'subsets = ["everything", "random", "loss_filter", "own_clip_filter", "mgd", "oracle"]'

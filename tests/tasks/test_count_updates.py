@@ -10,16 +10,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mgd_core import descent
-from mgd_core.descent import exchange_step, mask, scaled_by_count, sign_step, summed
-from tasks import count_updates, table_streams, tables
-from tasks.count_updates import publish_update
-from tasks.manifests import ManifestError, manifest_path, write_manifest
-from tasks.recipe_options import DescentOptions
-from tasks.scratch import scratch
-from tasks.table_streams import publishing_rows, row_groups
-from tasks.tables import TableError, files, publish
-from tasks.uids import Bytes16, uid_array
+from mgd_core.descent import steps as descent
+from mgd_core.descent.steps import exchange_step, mask, scaled_by_count, sign_step, summed
+from tasks.catalog.recipe_options import DescentOptions
+from tasks.curation import count_updates
+from tasks.curation.count_updates import publish_update
+from tasks.files.scratch import scratch
+from tasks.tables import published as tables
+from tasks.tables import streams as table_streams
+from tasks.tables.manifests import ManifestError, manifest_path, write_manifest
+from tasks.tables.published import TableError, files, publish
+from tasks.tables.streams import publishing_rows, row_groups
+from tasks.tables.uids import Bytes16, uid_array
 
 N, RUN, PROVENANCE = 500, "small-1", {"run": "small-1", "parent_round": 2}
 

@@ -9,9 +9,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.artefacts import digest
-from tasks.dealing import bounds, deal, shards_needed, shuffle_keys
-from tasks.uids import Bytes16, uid_bytes
+from tasks.export.shard_assignment import bounds, deal, shards_needed, shuffle_keys
+from tasks.files.artefacts import digest
+from tasks.tables.uids import Bytes16, uid_bytes
 
 
 def uids(n: int) -> Bytes16:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tasks.datacomp import aggregates, scale_config, tasks
-from tasks.eval_results import ResultsError, read_results
+from tasks.evaluation.datacomp import aggregates, scale_config, tasks
+from tasks.submission.eval_results import ResultsError, read_results
 from testing.eval_lines import lines, written
 
 

@@ -17,12 +17,12 @@ import torch
 from PIL import Image
 
 from flows.cli import main
-from tasks.datacomp import tasks
-from tasks.encoders import CheckpointError, OpenClipEncoder, open_clip_encoder
-from tasks.estimate import publish_pool
-from tasks.eval_results import read_results
-from tasks.eval_samples import EvalSetError
-from tasks.eval_sets import (
+from tasks.curation.estimate import publish_pool
+from tasks.curation.trained import chosen_counts, run_encoder, trained_identity, trained_parameters
+from tasks.evaluation.datacomp import tasks
+from tasks.evaluation.encoders import CheckpointError, OpenClipEncoder, open_clip_encoder
+from tasks.evaluation.eval_samples import EvalSetError
+from tasks.evaluation.eval_sets import (
     FACES,
     find_eval_sets,
     folder_names,
@@ -31,8 +31,7 @@ from tasks.eval_sets import (
     resolved,
     task_key,
 )
-from tasks.evaluation import Evaluation, evaluate_set
-from tasks.evaluation_records import (
+from tasks.evaluation.evaluation_records import (
     Evaluated,
     are_evaluated,
     evaluate_sets,
@@ -41,15 +40,16 @@ from tasks.evaluation_records import (
     publish_rows,
     write_results,
 )
-from tasks.faces import QUESTIONS
-from tasks.pools import build_pool
-from tasks.progress import watch
-from tasks.remote_files import Reader
-from tasks.runs import begin_run
-from tasks.sheets import open_sheet
-from tasks.tables import read
-from tasks.trained import chosen_counts, run_encoder, trained_identity, trained_parameters
-from tasks.workbench import opened
+from tasks.evaluation.fairness import QUESTIONS
+from tasks.evaluation.scoring import Evaluation, evaluate_set
+from tasks.files.progress import watch
+from tasks.files.remote_files import Reader
+from tasks.modality.recipe import opened
+from tasks.pool.pools import build_pool
+from tasks.pool.sheets import open_sheet
+from tasks.runs.run import begin_run
+from tasks.submission.eval_results import read_results
+from tasks.tables.published import read
 from testing.eval_set_files import npy, png, write_set
 from testing.small_catalog import small_catalog
 
@@ -289,7 +289,7 @@ def test_an_evaluation_of_datacomps_tasks_ends_as_its_results_file(
     assert results.scores == {one.key: one.metrics[one.main] for one in done if one.main}
     assert format_evaluations(done).split()[-2:] == ["Average", f"{results.aggregates['Average']:.3f}"]
     assert evaluate_sets(["memory://far"], encoder, tmp_path / "out", any_size=True) == done  # the others stay
-    monkeypatch.setattr("tasks.evaluation_records.evaluate_set", None)  # whoever calls it now fails
+    monkeypatch.setattr("tasks.evaluation.evaluation_records.evaluate_set", None)  # whoever calls it now fails
     assert evaluate_sets(folders, encoder, tmp_path / "out", any_size=True) == done
     known = Evaluated(encoder.identity)
     assert are_evaluated(folders, known.identity, tmp_path / "out", 64, Reader())

@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from tasks.exports import export_datacomp, export_parquet, verify_datacomp
-from tasks.manifests import read_manifest, write_manifest
-from tasks.subset_files import SubsetError
-from tasks.uids import uid_hex
+from tasks.export.exports import export_datacomp, export_parquet, verify_datacomp
+from tasks.subset.files import SubsetError
+from tasks.tables.manifests import read_manifest, write_manifest
+from tasks.tables.uids import uid_hex
 
 COUNTS = [0, 3, 1, 2, 0, 1, 5, 1, 1, 2, 1, 3]
 

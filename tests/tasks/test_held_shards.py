@@ -14,12 +14,12 @@ import pytest
 import torch
 from fsspec.implementations.memory import MemoryFileSystem
 
-from tasks.catalog import CatalogError, load_catalog
-from tasks.held_shards import HeldShards
-from tasks.pairs import Images, load_pairs
-from tasks.pools import PoolRecord, build_pool
-from tasks.runs import begin_run
-from tasks.workbench import opened
+from tasks.catalog.catalogs import CatalogError, load_catalog
+from tasks.modality.pairs.held_shards import HeldShards
+from tasks.modality.pairs.pairs import Images, load_pairs
+from tasks.modality.recipe import opened
+from tasks.pool.pools import PoolRecord, build_pool
+from tasks.runs.run import begin_run
 from testing.small_catalog import small_catalog
 
 SHARDS, BATCH = 12, 8
@@ -58,7 +58,7 @@ def store(tmp_path: Path) -> Iterator[str]:
 
 
 def options(**values: Any) -> Any:
-    from tasks.pool_records import BuildOptions
+    from tasks.pool.record import BuildOptions
 
     return BuildOptions(**values)
 

@@ -12,15 +12,15 @@ import pytest
 from PIL import Image
 
 from flows.cli import main
-from tasks.catalog import Catalog, CatalogError, load_catalog
-from tasks.census import take_census
-from tasks.pools import build_pool
-from tasks.runs import begin_run
-from tasks.sheets import open_sheet
-from tasks.target_check import check_targets, target_pictures
-from tasks.target_options import TaskOptions
-from tasks.workbench import opened
-from tasks.zero_shot import load_targets, load_task
+from tasks.catalog.catalogs import Catalog, CatalogError, load_catalog
+from tasks.catalog.target_options import TaskOptions
+from tasks.census.taking import take_census
+from tasks.modality.pairs.target_check import check_targets, target_pictures
+from tasks.modality.pairs.zero_shot import load_targets, load_task
+from tasks.modality.recipe import opened
+from tasks.pool.pools import build_pool
+from tasks.pool.sheets import open_sheet
+from tasks.runs.run import begin_run
 from testing.eval_set_files import png, write_set
 from testing.small_catalog import small_catalog
 
@@ -100,7 +100,7 @@ def test_what_is_read_is_told_and_asked_once(tmp_path: Path, monkeypatch: pytest
         f"test 'fashion': 23 of the 23 pictures in {tmp_path}/wds_own_test/test; not read: train",
     ]
     with monkeypatch.context() as patch:
-        patch.setattr("tasks.target_check.load_told", None)  # whoever calls it now fails
+        patch.setattr("tasks.modality.pairs.target_check.load_told", None)  # whoever calls it now fails
         assert check_targets(catalog, tmp_path / "home") == notes
     write_set(tmp_path / "wds_own_test", [{"cls": b"0", "png": b"no picture"}], CLASSES)
     (tmp_path / "wds_own_test" / "test" / "nshards.txt").write_text("5")

@@ -9,10 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tasks import lineups, queries, table_streams, tables
-from tasks.lineups import Lineup
-from tasks.queries import connect
-from tasks.tables import publish
+from tasks.tables import aligned_views as lineups
+from tasks.tables import published as tables
+from tasks.tables import queries
+from tasks.tables import streams as table_streams
+from tasks.tables.aligned_views import Lineup
+from tasks.tables.published import publish
+from tasks.tables.queries import connect
 
 VIEWS = ("sample_rounds", "sample_outcomes", "movers", "g_by_style")
 

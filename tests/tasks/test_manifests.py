@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tasks.manifests import ManifestError, read_manifest, write_manifest
-from tasks.uids import uid_hex
+from tasks.tables.manifests import ManifestError, read_manifest, write_manifest
+from tasks.tables.uids import uid_hex
 
 PROVENANCE = {"catalog": "c" * 32, "pool": "p", "round": 3, "parent": None, "versions": {"torch": "2"}}
 

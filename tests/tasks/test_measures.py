@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from tasks.mean_of_tests import means_over_tests
-from tasks.measures import metric, share_error
-from tasks.overfitting import parting
-from tasks.plurals import counted
+from tasks.evaluation.measures import metric, share_error
+from tasks.files.plurals import counted
+from tasks.report.mean_of_tests import means_over_tests
+from tasks.report.overfitting import parting
 
 
 def test_the_standard_error_of_a_share() -> None:

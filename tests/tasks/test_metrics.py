@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from tasks import metrics
-from tasks.task_groups import by_group, group_errors
+from tasks.evaluation import metrics
+from tasks.evaluation.task_groups import by_group, group_errors
 
 SEEDS = range(12)
 

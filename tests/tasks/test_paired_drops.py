@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tasks.paired_drops import ONE_SIDED, least_ratio, paired_drop
+from tasks.studies.paired_drops import ONE_SIDED, least_ratio, paired_drop
 
 Answers = list[int]
 

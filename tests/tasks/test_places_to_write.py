@@ -9,15 +9,15 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tasks.artefacts import DiskFull
-from tasks.export_directories import ExportError
-from tasks.export_files import publishing_over
-from tasks.exports import export_datacomp, export_jsonl, export_parquet
-from tasks.manifests import write_manifest
-from tasks.pool_records import PoolRecord
-from tasks.pools import build_pool
-from tasks.reshard import reshard
-from tasks.text_options import TextPoolOptions
+from tasks.catalog.text_options import TextPoolOptions
+from tasks.export.exports import export_datacomp, export_jsonl, export_parquet
+from tasks.export.reshard import reshard
+from tasks.files.artefacts import DiskFull
+from tasks.files.export_directories import ExportError
+from tasks.files.export_files import publishing_over
+from tasks.pool.pools import build_pool
+from tasks.pool.record import PoolRecord
+from tasks.tables.manifests import write_manifest
 
 LINE = b'{"prompt": "a", "completion": "b"}\n'
 
@@ -73,7 +73,7 @@ def test_an_export_replaces_its_own_kind_and_nothing_else(
 def test_what_the_machine_refuses_is_told_with_the_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ExportError, match="cannot be written"), publishing_over("/proc/none/out.npy", "datacomp"):
         pass
-    monkeypatch.setattr("tasks.export_files.os.access", lambda *_: False)
+    monkeypatch.setattr("tasks.files.export_files.os.access", lambda *_: False)
     with pytest.raises(ExportError, match="no leave to write in"), publishing_over(tmp_path / "x", "datacomp"):
         pass
 

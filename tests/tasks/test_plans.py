@@ -7,13 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks import estimate, pools, progress
-from tasks.artefacts import publish_json, read_json
-from tasks.catalog import CatalogError, load_catalog
-from tasks.plans import RECORD, plan_of
-from tasks.runs import begin_run
-from tasks.step_costs import TRIAL
-from tasks.workbench import opened
+from tasks.catalog.catalogs import CatalogError, load_catalog
+from tasks.curation import estimate
+from tasks.curation.checkpoint_plan import RECORD, plan_of
+from tasks.curation.step_costs import TRIAL
+from tasks.files import progress
+from tasks.files.artefacts import publish_json, read_json
+from tasks.modality.recipe import opened
+from tasks.pool import pools
+from tasks.runs.run import begin_run
 from testing.small_catalog import small_catalog
 
 

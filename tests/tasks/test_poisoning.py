@@ -7,15 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from mgd_core.metaparameters import check_simplex
-from mgd_core.plans import keep_all
-from mgd_core.replay import replay
-from tasks import poison_ascent, poison_evidence, poisoning, poisons, study_targets
-from tasks.paired_drops import paired_drop
-from tasks.pictures import Pictures
-from tasks.queries import connect
-from tasks.study_bench import StudyBench, begin_study, opened_study
-from tasks.study_targets import target_of
+from mgd_core.plans.plan import keep_all
+from mgd_core.replay.metaparameters import check_simplex
+from mgd_core.replay.run import replay
+from tasks.modality.classification import targets as study_targets
+from tasks.modality.classification.pictures import Pictures
+from tasks.modality.classification.recipe import StudyBench, begin_study, opened_study
+from tasks.modality.classification.targets import target_of
+from tasks.studies import poison_ascent, poison_evidence, poisoning, poisons
+from tasks.studies.paired_drops import paired_drop
+from tasks.tables.queries import connect
 from testing.small_study import small_study
 
 
@@ -79,7 +80,7 @@ def test_what_is_published_says_who_changed_what_and_who_is_spotted(studied: Pat
 
 
 def test_gradient_cancelling_cancels_the_gradient(studied: Path):
-    from mgd_core.cancelling import _gradient, cancelled, corrupted
+    from mgd_core.analysis.cancelling import _gradient, cancelled, corrupted
 
     with opened_study(studied) as bench:
         learner, state = bench.learner()

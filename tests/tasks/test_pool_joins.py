@@ -10,9 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tasks import pool_joins, table_streams, tables
-from tasks.pool_records import BuildOptions, PoolRecord
-from tasks.pools import build_pool
+from tasks.pool import joins as pool_joins
+from tasks.pool.pools import build_pool
+from tasks.pool.record import BuildOptions, PoolRecord
+from tasks.tables import published as tables
+from tasks.tables import streams as table_streams
 from testing.datacomp_pool import DatacompPool, make_pool
 
 LENIENT = BuildOptions(max_rejects=1.0)

@@ -10,12 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tasks.candidates import CandidatesError, metadata_candidates
-from tasks.census import take_census
-from tasks.pool_metadata import MetadataError
-from tasks.pool_records import BuildOptions
-from tasks.pools import build_pool
-from tasks.uids import UID
+from tasks.census.taking import take_census
+from tasks.pool.metadata import MetadataError
+from tasks.pool.pools import build_pool
+from tasks.pool.record import BuildOptions
+from tasks.subset.candidates import CandidatesError, metadata_candidates
+from tasks.tables.uids import UID
 from tests.tasks.conftest import uid_of
 
 UIDS = [uid_of(i) for i in range(3)]
@@ -92,7 +92,7 @@ def test_files_that_disagree_about_a_column_lose_nothing(
     streamed: bool, tars: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if streamed:
-        monkeypatch.setattr("tasks.pools.is_large", lambda _: True)
+        monkeypatch.setattr("tasks.pool.pools.is_large", lambda _: True)
     where = tars.parent / "metadata"
     codes = pa.array(["x"]).dictionary_encode()
     written(where / "a.parquet", uid=UIDS[:1], n=[1], m=[1], code=codes, Score=[0.5], list=[[1]])

@@ -19,13 +19,13 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from tasks.artefacts import DiskFull
-from tasks.pool_records import BuildOptions, EmptyPool, PoolError, PoolRecord, TooManyRejects, load_pool
-from tasks.pools import build_pool, finish_pool, pending_units, plan_pool, write_or_index_unit
-from tasks.samples import read_images
-from tasks.sheets import lay_out, open_sheet, write_sheet
-from tasks.source_patterns import SourceError
-from tasks.sources import load_source
+from tasks.files.artefacts import DiskFull
+from tasks.files.source_patterns import SourceError
+from tasks.files.sources import load_source
+from tasks.pool.pools import build_pool, finish_pool, pending_units, plan_pool, write_or_index_unit
+from tasks.pool.record import BuildOptions, EmptyPool, PoolError, PoolRecord, TooManyRejects, load_pool
+from tasks.pool.samples import read_images
+from tasks.pool.sheets import lay_out, open_sheet, write_sheet
 
 ROOT = Path(__file__).parents[2]
 ANY = BuildOptions(max_rejects=1.0, max_damaged_shards=9)
@@ -109,7 +109,7 @@ def test_units_in_any_order_and_interrupted_anywhere_give_the_same_bytes(sheet: 
 def test_a_build_that_is_killed_again_and_again_ends_with_the_same_bytes(sheet: Path, tmp_path: Path) -> None:
     reference = files_of(build_pool(sheet, tmp_path / "a", BuildOptions(shard_size=1)).directory)
     script = (
-        "import sys; from tasks.pools import build_pool, BuildOptions\n"
+        "import sys; from tasks.pool.pools import build_pool, BuildOptions\n"
         "build_pool(sys.argv[1], sys.argv[2], BuildOptions(shard_size=1))"
     )
     command = [sys.executable, "-c", script, str(sheet), str(tmp_path / "b")]

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from tasks.processes import WorkerDied, mapped
+from tasks.files.processes import WorkerDied, mapped
 
 
 def test_results_and_exceptions_come_back() -> None:

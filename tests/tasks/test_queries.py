@@ -13,11 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tasks.answers import run_sql
-from tasks.queries import QueryError, connect
-from tasks.sql_shell import sql_shell
-from tasks.tables import publish
-from tasks.views import ViewError, load_views
+from tasks.tables.published import publish
+from tasks.tables.queries import QueryError, connect
+from tasks.tables.query_output import run_sql
+from tasks.tables.sql_shell import sql_shell
+from tasks.tables.views import ViewError, load_views
 
 Rows = Callable[..., pa.Table]
 
@@ -126,7 +126,7 @@ def test_without_a_truth_its_views_are_left_out_and_said_so(small_run: Path, row
 
 
 def test_rounds_and_comparison(small_run: Path) -> None:
-    from tasks.schemas import ROUNDS
+    from tasks.tables.schemas import ROUNDS
 
     whole = {f.name: [None if f.nullable else 1] for f in ROUNDS}
     for number in (0, 1):

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks import record_streams, subset_files
-from tasks.record_streams import RecordWriter, record_pieces
-from tasks.subset_files import SubsetError, read_subset, write_records
-from tasks.uids import uid_bytes
+from tasks.subset import files as subset_files
+from tasks.subset import record_streams
+from tasks.subset.files import SubsetError, read_subset, write_records
+from tasks.subset.record_streams import RecordWriter, record_pieces
+from tasks.tables.uids import uid_bytes
 
 
 @pytest.mark.parametrize("cuts", [[], [1], [3, 3, 7], list(range(1, 40))])

@@ -13,15 +13,15 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from tasks.artefacts import digest
-from tasks.pools import BuildOptions, build_pool
-from tasks.remote_cache import ShardCache
-from tasks.remote_files import RangedFile, Reader
-from tasks.remotes import RemoteFault, RemoteOptions, file_info, is_lasting, patiently, read_ranges
-from tasks.samples import read_images, read_members
-from tasks.shards import index_shard
-from tasks.source_patterns import find_tars
-from tasks.sources import common_base
+from tasks.files.artefacts import digest
+from tasks.files.remote_cache import ShardCache
+from tasks.files.remote_files import RangedFile, Reader
+from tasks.files.remotes import RemoteFault, RemoteOptions, file_info, is_lasting, patiently, read_ranges
+from tasks.files.source_patterns import find_tars
+from tasks.files.sources import common_base
+from tasks.pool.pools import BuildOptions, build_pool
+from tasks.pool.samples import read_images, read_members
+from tasks.pool.shards import index_shard
 from testing.faulty_proxy import FaultyProxy
 from testing.loopback_s3 import loopback_s3, speaking_to
 
@@ -137,7 +137,7 @@ def test_a_failed_look_up_over_http_is_no_missing_file() -> None:
 
 def test_waits_double_up_to_the_longest_and_only_passing_faults_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
-    monkeypatch.setattr("tasks.remotes.time.sleep", waits.append)
+    monkeypatch.setattr("tasks.files.remotes.time.sleep", waits.append)
     answers = iter([ConnectionResetError()] * 5)
 
     def call() -> str:

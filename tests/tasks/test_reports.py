@@ -14,14 +14,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tasks.answers import run_sql
-from tasks.artefacts import publish_bytes, publish_json
-from tasks.charts import bars, ticks
-from tasks.contact_sheets import picture_url
-from tasks.queries import QueryError
-from tasks.reports import format_result_table, result_table, write_report
-from tasks.results import gap_closed
-from tasks.tables import publish
+from tasks.files.artefacts import publish_bytes, publish_json
+from tasks.html.charts import bars, ticks
+from tasks.report.contact_sheets import picture_url
+from tasks.report.reports import format_result_table, result_table, write_report
+from tasks.report.results import gap_closed
+from tasks.tables.published import publish
+from tasks.tables.queries import QueryError
+from tasks.tables.query_output import run_sql
 
 RUN = "small-1"
 HOSTILE = (

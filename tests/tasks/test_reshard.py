@@ -21,18 +21,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows.cli import main
-from tasks import shard_copies, shard_reads
-from tasks.artefacts import DiskFull
-from tasks.export_directories import ExportError
-from tasks.exports import verify_datacomp
-from tasks.lost_samples import LostSamples
-from tasks.manifests import read_manifest, write_manifest
-from tasks.pool_records import BuildOptions
-from tasks.pools import build_pool
-from tasks.progress import watch
-from tasks.reshard import Resharded, ReshardOptions, reshard
-from tasks.subset_files import SubsetError
-from tasks.uids import content_uid, uid_hex
+from tasks.export import shard_copies, shard_reads
+from tasks.export.exports import verify_datacomp
+from tasks.export.lost_samples import LostSamples
+from tasks.export.reshard import Resharded, ReshardOptions, reshard
+from tasks.files.artefacts import DiskFull
+from tasks.files.export_directories import ExportError
+from tasks.files.progress import watch
+from tasks.pool.pools import build_pool
+from tasks.pool.record import BuildOptions
+from tasks.subset.files import SubsetError
+from tasks.tables.manifests import read_manifest, write_manifest
+from tasks.tables.uids import content_uid, uid_hex
 
 ROOT = Path(__file__).parents[2]
 COUNTS = [0, 3, 1, 2, 0, 1, 5, 1, 1, 2, 1, 3]

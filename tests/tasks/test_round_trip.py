@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks import estimate, rounds
-from tasks.catalog import load_catalog
-from tasks.pool_records import BuildOptions, PoolRecord
-from tasks.pools import build_pool
-from tasks.reshard import ReshardOptions, reshard
-from tasks.runs import begin_run
-from tasks.tables import read
+from tasks.catalog.catalogs import load_catalog
+from tasks.curation import estimate, rounds
+from tasks.export.reshard import ReshardOptions, reshard
+from tasks.pool.pools import build_pool
+from tasks.pool.record import BuildOptions, PoolRecord
+from tasks.runs.run import begin_run
+from tasks.tables.published import read
 from testing.small_catalog import small_catalog
 
 

@@ -13,17 +13,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mgd_core.descent import mask, summed
-from mgd_core.reverse import NonFiniteError
-from tasks import comparison, estimate, rounds
-from tasks.catalog import CatalogError, load_catalog
-from tasks.comparison import ComparisonError
-from tasks.exports import verify_datacomp
-from tasks.pool_records import BuildOptions, EmptyPool
-from tasks.pools import build_pool
-from tasks.runs import RunMismatch, begin_run
-from tasks.tables import read
-from tasks.uids import uid_bytes
+from mgd_core.descent.steps import mask, summed
+from mgd_core.replay.reverse import NonFiniteError
+from tasks.catalog.catalogs import CatalogError, load_catalog
+from tasks.curation import comparison, estimate, rounds
+from tasks.curation.comparison import ComparisonError
+from tasks.export.exports import verify_datacomp
+from tasks.pool.pools import build_pool
+from tasks.pool.record import BuildOptions, EmptyPool
+from tasks.runs.run import RunMismatch, begin_run
+from tasks.tables.published import read
+from tasks.tables.uids import uid_bytes
 from testing.small_catalog import curate_plainly, published, small_catalog
 
 SCRIPT = Path(__file__).parents[1] / "small_catalog.py"
@@ -152,7 +152,7 @@ def test_a_target_without_classes_is_refused(tmp_path: Path, old: str, new: str,
 
 
 def test_an_empty_pool_is_refused(tmp_path: Path) -> None:
-    from tasks.source_patterns import SourceError
+    from tasks.files.source_patterns import SourceError
 
     empty = tmp_path / "tars"
     empty.mkdir()

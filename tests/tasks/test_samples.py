@@ -11,9 +11,9 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from tasks.pools import build_pool
-from tasks.samples import ShardChanged, read_images, read_members, read_sample, resolve
-from tasks.shards import index_shard
+from tasks.pool.pools import build_pool
+from tasks.pool.samples import ShardChanged, read_images, read_members, read_sample, resolve
+from tasks.pool.shards import index_shard
 
 
 class _Ranged(http.server.SimpleHTTPRequestHandler):

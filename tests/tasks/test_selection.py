@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tasks.selection import best_round
+from tasks.curation.selection import best_round
 
 ACCURACIES = np.array([0.02, 0.06, 0.09, 0.08, 0.06, 0.08, 0.07])
 

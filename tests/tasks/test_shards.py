@@ -9,11 +9,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tasks.pools import build_pool
-from tasks.samples import read_images, read_members
-from tasks.shards import Sample, index_shard, write_shard
-from tasks.uids import content_uid
-from tasks.verdicts import REASONS
+from tasks.pool.pools import build_pool
+from tasks.pool.samples import read_images, read_members
+from tasks.pool.shards import Sample, index_shard, write_shard
+from tasks.pool.validation import REASONS
+from tasks.tables.uids import content_uid
 
 
 def reasons(path: str) -> list[tuple[str, str]]:

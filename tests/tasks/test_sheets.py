@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from tasks import sheets
-from tasks.sheets import META_KEY, TABLE, TILES, Sheet, SheetError, lay_out, open_sheet, write_sheet
+from tasks.pool import sheets
+from tasks.pool.sheets import META_KEY, TABLE, TILES, Sheet, SheetError, lay_out, open_sheet, write_sheet
 
 POOLS = Path(__file__).parents[2] / "catalogs" / "pools"
 FASHION = {"pool": 10_000, "target": 1_000, "heldout": 500, "test": 2_000}

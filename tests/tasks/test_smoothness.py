@@ -12,21 +12,24 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from mgd_core.attribution import drop_sets, scores
-from mgd_core.plans import keep_all
-from mgd_core.replay import replay, train
-from mgd_core.smoothness import direction, reweighted, score
-from tasks import metagradient_check, rounds, smoothness, smoothness_lds
-from tasks.catalog import CatalogError, load_catalog
-from tasks.package_data import CATALOGS
-from tasks.pools import build_pool
-from tasks.queries import connect
-from tasks.runs import begin_run
-from tasks.smoothness_menu import OWN, Variant, applied, variants
-from tasks.smoothness_options import MenuOptions, SmoothnessOptions
-from tasks.smoothness_table import NotSmooth, check_bar, format_summaries, own_score, summaries
-from tasks.tables import publish, read
-from tasks.workbench import opened
+from mgd_core.analysis.attribution import drop_sets, scores
+from mgd_core.analysis.smoothness import direction, reweighted, score
+from mgd_core.plans.plan import keep_all
+from mgd_core.replay.run import replay, train
+from tasks.catalog.catalogs import CatalogError, load_catalog
+from tasks.catalog.smoothness_options import MenuOptions, SmoothnessOptions
+from tasks.curation import rounds
+from tasks.files.package_data import CATALOGS
+from tasks.modality.recipe import opened
+from tasks.pool.pools import build_pool
+from tasks.runs.run import begin_run
+from tasks.smoothness import lds as smoothness_lds
+from tasks.smoothness import measuring as smoothness
+from tasks.smoothness import metagradient_check
+from tasks.smoothness.menu import OWN, Variant, applied, variants
+from tasks.smoothness.table import NotSmooth, check_bar, format_summaries, own_score, summaries
+from tasks.tables.published import publish, read
+from tasks.tables.queries import connect
 from testing.small_catalog import small_catalog
 
 SECTION = """[smoothness]

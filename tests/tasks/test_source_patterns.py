@@ -11,16 +11,16 @@ from urllib.parse import urlsplit
 import pyarrow.parquet as pq
 import pytest
 
-from tasks.census import take_census
-from tasks.local_files import absolute
-from tasks.pool_records import BuildOptions
-from tasks.pools import build_pool, plan_pool
-from tasks.progress import watch
-from tasks.remotes import RemoteOptions, split_query
-from tasks.samples import read_images
-from tasks.source_patterns import SourceError, each_source, find_tars
-from tasks.text_files import find_texts
-from tasks.text_records import TextColumns
+from tasks.census.taking import take_census
+from tasks.files.local_files import absolute
+from tasks.files.progress import watch
+from tasks.files.remotes import RemoteOptions, split_query
+from tasks.files.source_patterns import SourceError, each_source, find_tars
+from tasks.pool.pools import build_pool, plan_pool
+from tasks.pool.record import BuildOptions
+from tasks.pool.samples import read_images
+from tasks.pool.text_files import find_texts
+from tasks.pool.text_records import TextColumns
 from tests.tasks.conftest import members_of, tar_of
 
 Shard = Callable[..., str]

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks import estimate
-from tasks.catalog import CatalogError, load_catalog
-from tasks.manifests import manifest_path, read_manifest
-from tasks.pools import build_pool
-from tasks.runs import begin_run
-from tasks.tables import read
-from tasks.uids import to_words, uid_bytes
-from tasks.workbench import opened
+from tasks.catalog.catalogs import CatalogError, load_catalog
+from tasks.curation import estimate
+from tasks.modality.recipe import opened
+from tasks.pool.pools import build_pool
+from tasks.runs.run import begin_run
+from tasks.tables.manifests import manifest_path, read_manifest
+from tasks.tables.published import read
+from tasks.tables.uids import to_words, uid_bytes
 from testing.small_catalog import small_catalog
 
 

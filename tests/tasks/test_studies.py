@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks import attribution
-from tasks.catalog import CatalogError
-from tasks.prediction import format_prediction, latest_study, predict
-from tasks.queries import QueryError, connect
-from tasks.study_bench import begin_study, opened_study
-from tasks.study_options import STUDIES, find_study, load_study
+from tasks.catalog.catalogs import CatalogError
+from tasks.catalog.study_options import STUDIES, find_study, load_study
+from tasks.modality.classification.recipe import begin_study, opened_study
+from tasks.studies import attribution
+from tasks.studies.prediction import format_prediction, latest_study, predict
+from tasks.tables.queries import QueryError, connect
 from testing.small_study import small_study
 
 

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from flows.cli import main
-from tasks.exports import export_datacomp
-from tasks.manifests import write_manifest
-from tasks.pools import build_pool
-from tasks.reshard import ReshardOptions, reshard
-from tasks.submissions import SubmissionError, SubmissionOptions, write_submission
-from tasks.train_info import InfoError, read_train_info
+from tasks.export.exports import export_datacomp
+from tasks.export.reshard import ReshardOptions, reshard
+from tasks.pool.pools import build_pool
+from tasks.submission.submissions import SubmissionError, SubmissionOptions, write_submission
+from tasks.submission.train_info import InfoError, read_train_info
+from tasks.tables.manifests import write_manifest
 from testing.eval_lines import lines, written
 
 METHOD = """

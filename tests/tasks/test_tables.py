@@ -15,10 +15,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tasks.artefacts import DiskFull
-from tasks.schemas import SHOWS, TABLES, doc_of
-from tasks.tables import TableError, files, publish, read, runs
-from tasks.uids import uid_hex
+from tasks.files.artefacts import DiskFull
+from tasks.tables.published import TableError, files, publish, read, runs
+from tasks.tables.schemas import SHOWS, TABLES, doc_of
+from tasks.tables.uids import uid_hex
 
 ROOT = Path(__file__).parents[2]
 Rows = Callable[..., pa.Table]
@@ -117,7 +117,7 @@ def test_threads_publishing_at_once_lose_nothing(tmp_path: Path, rows: Rows) -> 
 def test_killed_publishers_leave_whole_rounds_only(tmp_path: Path) -> None:
     """SIGKILL in the midst of publishing: listed files are whole, and going on gives undisturbed bytes."""
     script = (
-        "import sys, pyarrow as pa; from tasks.tables import publish\n"
+        "import sys, pyarrow as pa; from tasks.tables.published import publish\n"
         "for r in range(8):\n"
         "  uids = [i.to_bytes(16, 'big') for i in range(3000)]\n"
         "  counts = [i * r % 7 for i in range(3000)]\n"

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.tar_headers import BLOCK, LARGEST, archive_size, describes, headers, padded
+from tasks.files.tar_headers import BLOCK, LARGEST, archive_size, describes, headers, padded
 
 NAMES = st.text("0123456789abcdef-.", min_size=1, max_size=100)
 MEMBERS = st.lists(st.tuples(NAMES, st.integers(0, LARGEST - 1)), min_size=1, max_size=20)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.tars import Member, TarDamage, walk
+from tasks.files.tars import Member, TarDamage, walk
 
 FORMS = (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)
 MEMBERS = [("a.png", b"x" * 700), ("a.txt", b""), ("b.json", b"y" * 512), ("b.txt", b"z")]

@@ -12,23 +12,23 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mgd_core.causal_lm import NOT_PREDICTED
-from mgd_core.model_folders import CausalLmOptions, LanguageModelError, load_causal_lm
-from mgd_core.replay import train
-from tasks.catalog import CatalogError, check_sources, load_catalog, load_pair_catalog
-from tasks.listing import export_run
-from tasks.pools import build_pool
-from tasks.reports import write_report
-from tasks.reshard import ReshardOptions
-from tasks.results import result_table
-from tasks.rounds import load_parameters
-from tasks.run_folders import NoRun, chosen_round
-from tasks.runs import begin_run
-from tasks.sequences import TextTokenizer
-from tasks.tables import read
-from tasks.text_workbench import TextWorkbench
-from tasks.uids import content_uid
-from tasks.workbench import opened
+from mgd_core.models.causal_lm import NOT_PREDICTED
+from mgd_core.models.model_folders import CausalLmOptions, LanguageModelError, load_causal_lm
+from mgd_core.replay.run import train
+from tasks.catalog.catalogs import CatalogError, check_sources, load_catalog, load_pair_catalog
+from tasks.curation.rounds import load_parameters
+from tasks.export.reshard import ReshardOptions
+from tasks.modality.recipe import opened
+from tasks.modality.texts.recipe import TextWorkbench
+from tasks.modality.texts.sequences import TextTokenizer
+from tasks.pool.pools import build_pool
+from tasks.report.reports import write_report
+from tasks.report.results import result_table
+from tasks.runs.listing import export_run
+from tasks.runs.run import begin_run
+from tasks.tables.published import read
+from tasks.tables.run_folders import NoRun, chosen_round
+from tasks.tables.uids import content_uid
 from testing.small_catalog import curate_plainly, published
 from testing.small_texts import small_texts, write_model
 

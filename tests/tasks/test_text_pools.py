@@ -13,13 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tasks.pool_records import TooManyRejects
-from tasks.pools import build_pool
-from tasks.progress import watch
-from tasks.recipe_options import SourceOptions
-from tasks.source_patterns import SourceError
-from tasks.text_options import TextPoolOptions
-from tasks.text_records import TextColumns
+from tasks.catalog.recipe_options import SourceOptions
+from tasks.catalog.text_options import TextPoolOptions
+from tasks.files.progress import watch
+from tasks.files.source_patterns import SourceError
+from tasks.pool.pools import build_pool
+from tasks.pool.record import TooManyRejects
+from tasks.pool.text_records import TextColumns
 
 ROWS = [{"prompt": f"What is {n}?", "completion": f"It is {n}.", "task": "naming", "level": n} for n in range(6)]
 

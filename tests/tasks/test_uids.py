@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.uids import DATACOMP, content_uid, from_words, normalise, to_words, uid_array, uid_bytes, uid_hex
+from tasks.tables.uids import DATACOMP, content_uid, from_words, normalise, to_words, uid_array, uid_bytes, uid_hex
 
 # Zero bytes at either end are what a careless form drops.
 Uids = st.lists(st.integers(0, 2**128 - 1) | st.sampled_from([0, 1, 1 << 120, 256, 1 << 64, (1 << 64) - 1]))

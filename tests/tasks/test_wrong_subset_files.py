@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from mgd_core.errors import UserError
-from tasks.candidates import Candidates, CandidatesError, metadata_candidates
-from tasks.subset_algebra import chosen_counts, write_choice
-from tasks.subset_expressions import MOST_OPERANDS
-from tasks.subset_files import SubsetError, read_subset
-from tasks.uids import to_words, uid_bytes
+from tasks.subset.algebra import chosen_counts, write_choice
+from tasks.subset.candidates import Candidates, CandidatesError, metadata_candidates
+from tasks.subset.expressions import MOST_OPERANDS
+from tasks.subset.files import SubsetError, read_subset
+from tasks.tables.uids import to_words, uid_bytes
 
 UIDS = [f"{number:032x}" for number in range(5, 60, 7)]
 GOOD = to_words(UIDS)

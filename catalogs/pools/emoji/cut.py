@@ -42,7 +42,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from tasks.sheets import Pixels, Sheet, cut_out, fixed_order, lay_out, tile_uid, write_sheet
+from tasks.pool.sheets import Pixels, Sheet, cut_out, fixed_order, lay_out, tile_uid, write_sheet
 
 SEED = 2
 SWAPPED = 0.45

@@ -28,7 +28,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from PIL import Image
 
-from tasks.sheets import Sheet, fixed_order, lay_out, tile_uid, write_sheet
+from tasks.pool.sheets import Sheet, fixed_order, lay_out, tile_uid, write_sheet
 
 SEED = 2
 SWAPPED = 0.5

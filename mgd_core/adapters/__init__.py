@@ -1,0 +1,1 @@
+"""PyTorch's own model, optimizer and loader as a learner."""

@@ -1,0 +1,1 @@
+"""Exact derivatives of an objective: gradients, tangents and curvature products, in chunks."""

@@ -1,0 +1,1 @@
+"""Count updates and projected steps."""

@@ -1,0 +1,1 @@
+"""Objectives and targets of models: CLIP, classifiers, causal language models."""

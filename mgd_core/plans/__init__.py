@@ -1,0 +1,1 @@
+"""Plans: which states a reverse sweep keeps, recomputes and reads."""

@@ -1,0 +1,1 @@
+"""REPLAY: a training run forward, and the exact reverse sweep through it."""

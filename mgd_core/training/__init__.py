@@ -1,0 +1,1 @@
+"""One deterministic training run: optimizer, schedule, order, loader."""

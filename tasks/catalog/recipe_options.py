@@ -1,0 +1,318 @@
+"""The parts of a catalog that do not depend on what is trained: learner, descent, comparison, runtime, source."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ByteSize, Field, field_validator, model_validator
+
+from tasks.files.local_files import absolute
+from tasks.files.option_types import (
+    Bytes,
+    Decay,
+    Distinct,
+    Filled,
+    FromZero,
+    NotNegative,
+    Place,
+    Positive,
+    Section,
+    Seed,
+    Share,
+    Steps,
+    Whole,
+    Workers,
+    distinct,
+)
+from tasks.files.remotes import RemoteOptions
+from tasks.pool import pools
+from tasks.pool.record import Budget
+from tasks.subset.expressions import ExpressionError, parse
+
+
+class SourceOptions(Section):
+    """Where the candidates come from, and how much of it may be bad."""
+
+    source: Place | Annotated[tuple[Place, ...], Filled]
+    """Files, by paths, globs or fsspec URLs; relative to the catalog file."""
+    how_to_get: str = ""
+    """What to do if the source is not there; told to whoever starts the catalog without it."""
+    max_rejects: Budget = 0.01
+    """Bad samples that are recorded and left out before the flow stops: a share (0.01) or a whole number."""
+    max_damaged_shards: FromZero = 0
+    """Truncated or corrupt files that are gone through as far as they can be read before the flow stops."""
+    remote: RemoteOptions = RemoteOptions()
+    """How patiently remote stores are read, and how much of them is kept in the home; changes no result."""
+
+    @property
+    def sources(self) -> str | list[str]:
+        """The source as pool builders take it."""
+        return self.source if isinstance(self.source, str) else list(self.source)
+
+    def build_options(self) -> pools.BuildOptions:
+        """What the pool's builder needs of this."""
+        return pools.BuildOptions(**self.model_dump(exclude={"source", "how_to_get"}))
+
+    def resolved(self, base: Path) -> Self:
+        """The same with sources made absolute, relative ones being below ``base``."""
+        named = self.source
+        moved = absolute(named, base) if isinstance(named, str) else tuple(absolute(s, base) for s in named)
+        return self.model_copy(update={"source": moved})
+
+
+class LearnerOptions(Section):
+    """The training recipe, the same for every subset."""
+
+    steps: Steps
+    """Length of a training, in batches; the same whatever the subset, so that subsets are compared at equal cost."""
+    batch: Whole
+    """Samples of a step, all different; for a CLIP each is a negative of the others."""
+    learning_rate: Positive
+    """Peak of the schedule."""
+    schedule: Literal["cosine", "one_cycle", "constant"] = "cosine"
+    """After the warm-up: a cosine down to 0, a straight line down to 0 (`one_cycle`), or no change."""
+    warmup: FromZero = 0
+    """First steps, over which the rate rises from 0 to its peak."""
+    optimizer: Literal["adam", "sgd"] = "adam"
+    """Adam, with weight decay apart from the gradient (AdamW); or SGD with momentum."""
+    b1: Decay = 0.9
+    """Adam: share of its running mean of gradients that a step keeps."""
+    b2: Decay = 0.98
+    """Adam: the same, of squared gradients."""
+    eps: Positive = 1e-6
+    """Adam: added to the root of the mean square."""
+    eps_root: NotNegative = 1e-8
+    """Adam: added under that root; larger is smoother and less adaptive."""
+    momentum: Share = 0.9
+    """SGD: share of its motion that a step keeps."""
+    weight_decay: NotNegative = 0.0
+    """Share of a weight matrix that is taken away in a step, times the learning rate; vectors are left alone."""
+    clip_norm: Positive | None = None
+    """Gradients of a greater norm are scaled down to it; None: never."""
+    window: Whole | None = None
+    """Samples that are shuffled together: shards come in a seeded order, and as many as hold this many samples are
+    permuted as one, so that a pool that is not kept decoded (`runtime.decoded_disk`) is read once an epoch, shard by
+    shard, with the files of three windows in memory. None: the whole pool, every batch from everywhere."""
+    chunk: Whole | None = None
+    """Rows encoded at once; None: the whole batch. Changes memory, and results by rounding only."""
+    seed: Seed = 0
+    """Seed of a study's training; in a curation rounds are drawn from `descent.seed`, comparisons from their own."""
+
+    @model_validator(mode="after")
+    def _window_holds_a_batch(self) -> LearnerOptions:
+        if self.window is not None and self.window < self.batch:
+            raise ValueError(f"window ({self.window}) is smaller than a batch ({self.batch})")
+        return self
+
+    @model_validator(mode="after")
+    def _warmup_fits(self) -> LearnerOptions:
+        if self.warmup > self.steps:
+            raise ValueError(f"warmup ({self.warmup}) is longer than the training ({self.steps} steps)")
+        return self
+
+
+Selection = Literal["heldout_loss", "heldout_accuracy", "heldout_accuracy_1se"]
+
+
+_MEMORY, _DISK = "the number of states it may keep at once in memory", "the number of states it keeps on disk"
+PLAN_OPTIONS: dict[str, dict[str, str]] = {
+    "keep_all": {},
+    "binomial": {"slots": _MEMORY},
+    "kary": {"arity": "the number of children of a node, 2 or more"},
+    "segments": {"slots": _MEMORY, "disk_states": _DISK},
+    "auto": {"device_memory": 'the bytes of training states it may keep in the device\'s memory, say "8GiB"'},
+}
+"""Which options each plan needs, and what they are."""
+MAY_HAVE = {"auto": {"host_memory", "disk_space"}}
+"""Which options a plan takes besides."""
+
+
+class DescentOptions(Section):
+    """How counts are moved from round to round."""
+
+    rounds: Annotated[int, Field(ge=0, le=10_000)]
+    """Rounds of training, differentiating and moving the counts; one training more evaluates the last counts. 0:
+    comparison only, the recipe trained and tested on what `comparison` names."""
+    start: str | None = None
+    """The counts of round 0, as `mgd subset` takes them (`clip_score(fraction=0.3) & basic`, or the path of a subset);
+    None: every sample once. Samples that it leaves out stand at 0, and may be raised in a later round."""
+    surrogate: Literal["probe", "path"] = "probe"
+    """`probe`: weights enter at `probe_steps` and the pool is scored there; `path`: wherever a sample is seen."""
+    window_start: FromZero = 0
+    """First differentiated step k."""
+    probe_steps: tuple[int, ...] = ()
+    """Steps at which candidates enter (surrogate `probe`); empty: the window's first step."""
+    plan: Literal["keep_all", "binomial", "kary", "segments", "auto"] = "keep_all"
+    """Which training states the reverse sweep keeps: all of them; at most `slots` in memory with least recomputation
+    (`binomial`); the paper's tree (`kary`); `disk_states` on disk, and between them at most `slots` in memory
+    (`segments`); the cheapest that fits in `device_memory`, `host_memory` and `disk_space` (`auto`)."""
+    slots: Whole | None = None
+    """States kept in memory at once: plans `binomial` and `segments`."""
+    arity: Annotated[int, Field(ge=2, le=10**8)] | None = None
+    """Children of a node: plan `kary`."""
+    disk_states: Whole | None = None
+    """States kept on disk at once, in the run's directory: plan `segments`."""
+    device_memory: Bytes | None = None
+    """Bytes of kept states in the memory of the device (main memory, on a CPU), say "8GiB": plan `auto`. A step's own
+    needs come on top."""
+    host_memory: Bytes | None = None
+    """Bytes of kept states in main memory, beside a GPU: plan `auto`."""
+    disk_space: Bytes | None = None
+    """Bytes of kept states in the run's directory: plan `auto`."""
+    checkpoint_seconds: Positive = 300.0
+    """Most seconds of a round's training and differentiation that a killed process may lose; changes no result."""
+    checkpoint_steps: Whole | None = None
+    """Most steps of either sweep that a killed process may lose, where that is less; changes no result."""
+    rule: Literal["sign", "exchange"] = "sign"
+    """`sign`: a masked sample loses a copy where its g is above 0 and gains one where it is below (the paper's rule);
+    `exchange`: those of the lowest g gain a copy and as many of the highest lose one, so that the total stays."""
+    p: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """Share of the pool that is masked in (scored and moved) each round."""
+    share: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """`exchange`: share of the masked samples raised, and lowered."""
+    memory: Share = 0.0
+    """Weight of earlier rounds' metagradients in the step: 0 is the paper's rule, 1 sums all rounds alike."""
+    scale: Literal["none", "sample", "count"] = "none"
+    """`sample`: divide a sample's summed g by the root of its sum of squares, so that steady ones move first. `count`:
+    before summing, divide g by the median size among samples of the same count, without outliers."""
+    max_count: Whole | None = None
+    """Ceiling of a sample's count; None: no ceiling."""
+    select: Selection = "heldout_loss"
+    """What chooses the round; `heldout_accuracy_1se`: the last round within one standard error of the best."""
+    seed: Seed = 0
+    """Seed of the rounds: initial weights, order of the data, and who is masked in."""
+
+    @field_validator("start")
+    @classmethod
+    def _start_can_be_read(cls, text: str | None) -> str | None:
+        return text and str(parse(text))
+
+    @model_validator(mode="after")
+    def _plan_has_its_options(self) -> DescentOptions:
+        needs, takes = PLAN_OPTIONS[self.plan], MAY_HAVE.get(self.plan, set())
+        for option in ("slots", "arity", "disk_states", "device_memory", "host_memory", "disk_space"):
+            if option in needs and getattr(self, option) is None:
+                raise ValueError(f"plan '{self.plan}' needs '{option}': {needs[option]}")
+            if option not in needs and option not in takes and getattr(self, option) is not None:
+                raise ValueError(f"plan '{self.plan}' has no use for '{option}'; remove it, or name another plan")
+        return self
+
+
+RENAMED = {"clip_filter": "own_clip_filter"}
+"""Built-in rivals under the names of earlier versions."""
+BUILT_IN = (
+    *("everything", "mgd", "random", "loss_filter", "own_clip_filter", "gradient_filter", "embedding_filter"),
+    *("oracle", "checkpoint", "target", "heldout", *RENAMED),
+)
+"""Names that a rival of the catalog cannot have."""
+RIVAL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+class TrialOptions(Section):
+    """The trainings that put the chosen subset beside its rivals, at equal samples seen."""
+
+    subsets: tuple[str, ...]
+    """Built-in subsets: `everything`, as many samples at random, filters' choices, what descent chose (`mgd`), and the
+    right samples where the pool has a column `truth_clean` (`oracle`). Those but `everything`, `mgd` and `oracle` have
+    as many distinct samples as the chosen one."""
+    rivals: dict[str, str] = Field(default_factory=dict)
+    """Further rivals, by names of your own, as `mgd subset` takes them (`clip_score(fraction=0.3)`, or the path of a
+    subset, relative to the catalog). Each keeps its own samples and copies, and sees as many in training as all do."""
+    seeds: Annotated[tuple[Seed, ...], Filled, Distinct] = (101, 102, 103)
+    """Seeds of their trainings: initial weights and order of the data."""
+
+    @model_validator(mode="after")
+    def _subsets_are_told_apart(self) -> TrialOptions:
+        if not self.compared:
+            raise ValueError("no subset is to be trained, so there would be no result: name one in subsets, say 'mgd'")
+        distinct(self.subsets)
+        return self
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """Every subset that is trained, once each: the built-in ones, then the catalog's rivals."""
+        return tuple(dict.fromkeys((*self.subsets, *self.rivals)))
+
+    @field_validator("subsets", mode="before")
+    @classmethod
+    def _no_old_names(cls, named: Any) -> Any:
+        for name in named if isinstance(named, list | tuple) else ():
+            if isinstance(name, str) and name in RENAMED:
+                raise ValueError(
+                    f"'{name}' is now '{RENAMED[name]}', since it ranks by the cosine of round 0's own model; for the "
+                    'scores that the pool brought along, add rivals = { clip = "clip_score(fraction=0.3)" }'
+                )
+        return named
+
+    @field_validator("rivals")
+    @classmethod
+    def _rivals_can_be_read(cls, rivals: dict[str, str]) -> dict[str, str]:
+        for name in rivals:
+            if name in BUILT_IN:
+                raise ValueError(f"a rival cannot be called '{name}', which has a meaning here; give it another name")
+            if not RIVAL_NAME.fullmatch(name):
+                raise ValueError(f"a rival's name is up to 64 letters, digits, and _ . - after the first; got {name!r}")
+        return {name: _parsed(name, text) for name, text in rivals.items()}
+
+
+def _parsed(rival: str, text: str) -> str:
+    try:
+        return str(parse(text))
+    except ExpressionError as error:
+        raise ValueError(f"rival '{rival}': {error}") from None
+
+
+def as_now(catalog: dict[str, Any]) -> dict[str, Any]:
+    """A catalog as an earlier version recorded it, in the words of this one."""
+    trials = catalog.get("comparison", {})
+    subsets = [RENAMED.get(name, name) for name in trials.get("subsets", ())]
+    return {**catalog, "comparison": {**trials, "subsets": subsets}} if subsets else catalog
+
+
+def _device_name(name: str) -> str:
+    if not re.fullmatch(r"cpu|mps|(cuda|xpu)(:[0-9]{1,3})?", name):
+        raise ValueError("a device is 'cpu', 'cuda', or one of several: 'cuda:1'")
+    return name
+
+
+Device = Annotated[str, AfterValidator(_device_name)]
+
+
+class RuntimeOptions(Section):
+    """Where it runs."""
+
+    device: Device = "cpu"
+    """Where trainings run: `cpu`, `cuda`, `cuda:1`, ..."""
+    threads: Workers = 2
+    """CPU threads of a training; part of the run's identity, since it changes results bit for bit."""
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    """Arithmetic of the encoders' products: `tf32` for NVIDIA GPUs; `bfloat16` moves g visibly (see
+    benchmarks/results/precision.md). Parameters, moments and all sums stay in float32."""
+    runner: Literal["threads", "processes", "ray", "dask"] = "threads"
+    """What carries the flow's tasks: threads or processes of this machine, or Ray or Dask, for clusters."""
+    workers: Workers = 1
+    """Tasks of it at a time; those that train take the device in turn."""
+    readers: Workers = 2
+    """Threads that read and decode the next batches of a training while a step runs."""
+    decoded_disk: Annotated[ByteSize, Field(ge=0)] | None = None
+    """Most bytes of decoded pictures kept in a file beside the pool, say "100GiB". A pool that needs more is decoded
+    batch by batch; None: no limit."""
+    batch_cache: Annotated[ByteSize, Field(ge=0)] = ByteSize(0)
+    """Bytes of decoded batches kept in main memory for replays, those needed soonest; for pools that are not kept
+    decoded. None of these four changes a result."""
+
+
+Targets = TypeVar("Targets", bound=BaseModel)
+
+
+def with_absolute_sources(targets: Targets, base: Path) -> Targets:
+    """Targets (`target`, `heldout`, `tests`) with the sources of their tasks made absolute."""
+
+    def moved(task: Any) -> Any:
+        return task.model_copy(update={"source": absolute(task.source, base)})
+
+    tasks: dict[str, Any] = {name: moved(getattr(targets, name)) for name in ("target", "heldout")}
+    tasks["tests"] = {name: moved(task) for name, task in targets.tests.items()}  # type: ignore[attr-defined]
+    return targets.model_copy(update=tasks)

@@ -1,0 +1,125 @@
+"""The catalog's tasks: what the descent lowers, what chooses the round, and what only the report sees."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import field_validator, model_validator
+
+from tasks.catalog.roles import Roles, TestName
+from tasks.files.option_types import Distinct, Filled, Place, Positive, Section, Seed, Share, Whole
+
+Part = Literal["target", "heldout", "test"]
+ALL = "all"
+"""The split of an evaluation set that is not parted."""
+PLACES = ("{}", "{c}")
+"""Where a template takes a class in: as `str.format` has it, or as clip_benchmark's files do."""
+
+
+class PartsOptions(Section):
+    """How the samples of evaluation sets are parted, by a keyed hash of their pictures: equal pictures are in one part,
+    whatever the set."""
+
+    target: Share = 0.4
+    """Share of what the descent lowers."""
+    heldout: Share = 0.2
+    """Share of what chooses the round."""
+    test: Share = 0.4
+    """Share of what only the comparison sees; what the three leave is not used."""
+    seed: Seed = 0
+    """Seed of the hash: another one, another parting."""
+
+    @model_validator(mode="after")
+    def _shares_fit(self) -> PartsOptions:
+        total = self.target + self.heldout + self.test
+        if total > 1 + 1e-9:
+            raise ValueError(f"the shares of target, heldout and test are {total:g} together; they are parts of one")
+        return self
+
+
+class TaskOptions(Section):
+    """A zero-shot task: images of one split of a sheet, classes named by a column; or of one part of an evaluation set
+    in clip_benchmark's form, its classes and sentences in its own files."""
+
+    source: Place
+    """Directory of a sheet; or path or URL of a set (`NAME/test/0.tar`, ...), where each picture of a retrieval set is
+    a class of its own that its captions describe."""
+    split: str
+    """Split of a sheet; of a set the part: target, heldout or test, or `all` of it."""
+    classes: str | None = None
+    """Column that names the class of an image (sheets, which need it)."""
+    texts: str | None = None
+    """Column whose distinct values describe a class (say, the names of its members); None: the class name itself."""
+    texts_splits: Annotated[tuple[str, ...], Filled] | None = None
+    """Splits whose rows define the classes and their texts; None: all but the pool."""
+    max_texts: Whole = 8
+    """Texts taken of each class at most (of a set: sentences, evenly chosen)."""
+    templates: Annotated[tuple[str, ...], Filled, Distinct] | None = None
+    """Sentences around a class text, `{}` (or `{c}`) where it stands; features are averaged over texts and templates.
+    None: those in a set's own file; for sheets "a photo of a {}"."""
+    folder: str = "test"
+    """Folder of a set that is parted: `test`, or `train` where there is one."""
+    max_images: Whole | None = None
+    """Images of a set's part at most: those of the lowest hash; None: all."""
+
+    @field_validator("templates")
+    @classmethod
+    def _templates_have_a_place(cls, templates: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for template in templates or ():
+            left = in_template(template, "")
+            if left == template:
+                raise ValueError(f"{template!r} has no {{}} where the class goes, so all classes would read the same")
+            if set(left) & set("{}"):
+                raise ValueError(f"{template!r} has a brace too many: the class goes where {{}} stands")
+        return templates
+
+    def overlaps(self, other: TaskOptions) -> bool:
+        """Whether both name the same pictures, or one all of what the other has a part of."""
+        same = (self.source, self.folder) == (other.source, other.folder)
+        return same and (self.split == other.split or ALL in (self.split, other.split))
+
+    def idle(self, fields: tuple[str, ...]) -> list[str]:
+        """Those of some fields that are not what they are when nothing is said."""
+        return [name for name in fields if getattr(self, name) != TaskOptions.model_fields[name].default]
+
+
+def in_template(template: str, text: str) -> str:
+    """A template with a class text in its place."""
+    return text.join(part for piece in template.split(PLACES[0]) for part in piece.split(PLACES[1]))
+
+
+class TargetOptions(Section):
+    """What the descent lowers, what chooses the round, and what only the report sees."""
+
+    target: TaskOptions
+    heldout: TaskOptions
+    tests: Annotated[dict[TestName, TaskOptions], Filled]
+    temperature: Literal["best", "model"] | Positive = "best"
+    """Temperature of the target loss: the one that minimises it, the model's own, or a number."""
+    parts: PartsOptions = PartsOptions()
+    """How evaluation sets are parted between target, held-out target and tests."""
+    on_leak: Literal["refuse", "leave out"] = "refuse"
+    """What happens to a picture of the held-out target or a test that is also in the target, or chooses the round: the
+    catalog is refused, or the picture left out there."""
+
+    @property
+    def roles(self) -> Roles[TaskOptions]:
+        """The tasks by their roles."""
+        return Roles(self.target, self.heldout, self.tests)
+
+    @model_validator(mode="after")
+    def _roles_are_apart(self) -> TargetOptions:
+        seen: list[tuple[str, str, TaskOptions]] = []
+        for role, name, task in self.roles:
+            called = f"tests.{name}" if role == "tests" else name
+            for other, first, before in seen:
+                if other != role and task.overlaps(before):
+                    raise ValueError(
+                        f"{first} and {called} are both split '{task.split}' of {task.source}: what the descent lowers "
+                        "or chooses by would be tested on itself. Name another split"
+                        if task.split == before.split
+                        else f"{first} and {called} are splits '{before.split}' and '{task.split}' of {task.source}: "
+                        f"'{ALL}' is all of it, so no other role can have a part. Name a split, or another source"
+                    )
+            seen.append((role, called, task))
+        return self

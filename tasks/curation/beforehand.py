@@ -1,0 +1,171 @@
+"""What is looked at before anything is trained: all that can be known then is told then, not after the rounds.
+
+Before the pool is built: the sources, the home, the device, budgets that this machine cannot have, and the model, which
+is built once; targets and tests, of which it is told what is read and what is left. With the pool: whether it has as
+many samples as a batch, the truth that an oracle needs, and whether a round could move anything at all.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pyarrow.types as types
+import torch
+
+from mgd_core.errors import UserError
+from tasks.catalog.catalogs import BaseCatalog, Catalog, CatalogError, check_sources
+from tasks.catalog.recipe_options import DescentOptions
+from tasks.catalog.text_catalog import TextCatalog
+from tasks.curation.comparison import TRUTH_COLUMN
+from tasks.curation.expression_baselines import check_rivals
+from tasks.files.progress import say
+from tasks.modality.pairs.target_check import check_targets
+from tasks.pool.pools import PoolRecord
+
+MOST_EXCHANGED = 0.5
+"""Share of the masked samples that can rise while as many fall."""
+
+
+class HomeError(UserError, OSError):
+    """The directory of all runs cannot be written to."""
+
+
+def check_beforehand(catalog: BaseCatalog, home: Path) -> None:
+    """See that what the catalog names is there, and that its model can be trained on this machine.
+
+    Raises:
+        CatalogError: naming the first thing that is not so, and what to do.
+        HomeError: nothing can be written in ``home``.
+        LanguageModelError: the language model's folder or its tokenizer cannot be used.
+        EvalSetError: an evaluation set cannot be used as it is.
+    """
+    check_sources(catalog)
+    check_rivals(catalog, home)
+    check_home(home)
+    check_device(catalog.runtime.device)
+    _check_meanings(catalog)
+    _check_budgets(catalog, home)
+    if isinstance(catalog, Catalog):
+        from tasks.modality.pairs.model_configs import check_model
+
+        check_model(Path(catalog.model.config))
+        for note in check_targets(catalog, home):
+            say(note)
+    elif isinstance(catalog, TextCatalog):
+        from tasks.modality.texts.sequences import TextTokenizer
+
+        TextTokenizer(catalog.model)
+
+
+def check_pool(catalog: BaseCatalog, pool: PoolRecord) -> None:
+    """See that the pool is enough for what the catalog wants of it.
+
+    Raises:
+        CatalogError: it is not; says why and what to do.
+    """
+    with pq.ParquetFile(pool.samples_path) as file:
+        n = file.metadata.num_rows
+    batch, descent, where = catalog.learner.batch, catalog.descent, f"catalog '{catalog.name}'"
+    if n < batch:
+        raise CatalogError(
+            f"{where}: the pool has {n:,} samples, fewer than a batch (learner.batch = {batch:,}). Take a smaller batch"
+        )
+    moved = descent.p * n * (descent.share if descent.rule == "exchange" else 1)
+    if moved < 1:
+        raise CatalogError(
+            f"{where}: {_shares(descent)} of {n:,} samples are less than one, so no round moves anything"
+        )
+    if descent.rule == "exchange" and descent.max_count == 1 and descent.start is None:
+        raise CatalogError(
+            f"{where}: with descent.max_count = 1 no sample can be raised above the one copy it begins with, and "
+            "'exchange' lowers as many as it raises: no round moves anything. Take 2 or more, or rule 'sign'"
+        )
+    if "oracle" in catalog.comparison.subsets:
+        _check_truth(where, pool.samples_path, batch)
+
+
+def check_home(home: Path) -> None:
+    """See that files can be written in ``home``, which is made if it is not there; raises HomeError."""
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=home) as file:
+            file.write(b"x")
+    except (OSError, ValueError) as error:
+        told = getattr(error, "strerror", None) or error
+        raise HomeError(f"--home {home}: cannot be written to ({told}); name another directory") from error
+
+
+def check_device(device: str) -> None:
+    """See that the device is there; raises CatalogError."""
+    try:
+        torch.zeros(1, device=device)
+    except Exception as error:  # torch raises what it likes: AssertionError, RuntimeError, NotImplementedError
+        n = torch.cuda.device_count()
+        there = f"'cuda:0' to 'cuda:{n - 1}', and 'cpu'" if n else "'cpu' only"
+        raise CatalogError(
+            f"runtime.device = '{device}': there is no such device on this machine, which has {there} "
+            f"({str(error).splitlines()[0][:200]})"
+        ) from error
+
+
+def _check_meanings(catalog: BaseCatalog) -> None:
+    """Values that are allowed one by one, and together would do something else than they say."""
+    descent, where = catalog.descent, f"catalog '{catalog.name}'"
+    if descent.rounds and descent.rule == "exchange" and descent.share > MOST_EXCHANGED:
+        raise CatalogError(
+            f"{where}: descent.share = {descent.share:g} of the masked samples cannot rise while as many others fall; "
+            f"with rule 'exchange' it is {MOST_EXCHANGED:g} at most"
+        )
+    if catalog.runtime.precision == "tf32" and catalog.runtime.device == "cpu":
+        raise CatalogError(
+            f"{where}: runtime.precision = 'tf32' is arithmetic of NVIDIA GPUs, and runtime.device is 'cpu'. Take "
+            "'float32', or another device"
+        )
+
+
+def _check_budgets(catalog: BaseCatalog, home: Path) -> None:
+    """Budgets beyond what there is at all; what is free at the moment may be taken by this run's own states."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    on_cpu = catalog.runtime.device == "cpu"
+    device = memory if on_cpu else torch.cuda.get_device_properties(catalog.runtime.device).total_memory
+    there = {"device_memory": device, "host_memory": memory, "disk_space": shutil.disk_usage(home).total}
+    for key, most in there.items():
+        asked = getattr(catalog.descent, key)
+        if asked is not None and asked > most:
+            raise CatalogError(
+                f"catalog '{catalog.name}': descent.{key} = {asked / 2**30:,.1f} GiB, but there are "
+                f"{most / 2**30:,.1f} GiB in all, and the training needs some besides"
+            )
+
+
+def _shares(descent: DescentOptions) -> str:
+    share = f" x descent.share = {descent.share:g}" if descent.rule == "exchange" else ""
+    return f"descent.p = {descent.p:g}{share}"
+
+
+def _check_truth(where: str, samples: Path, batch: int) -> None:
+    """See that the pool tells of every sample whether it is right."""
+    instead = "Remove 'oracle' from comparison.subsets"
+    schema = pq.read_schema(samples)
+    if TRUTH_COLUMN not in schema.names:
+        raise CatalogError(
+            f"{where}: comparison.subsets asks for 'oracle', but the pool has no column '{TRUTH_COLUMN}': nobody knows "
+            f"which of its samples are right. {instead}"
+        )
+    if not types.is_boolean(schema.field(TRUTH_COLUMN).type):
+        raise CatalogError(
+            f"{where}: comparison.subsets asks for 'oracle', but the pool's column '{TRUTH_COLUMN}' is "
+            f"{schema.field(TRUTH_COLUMN).type}, not true and false. {instead}"
+        )
+    column = pq.read_table(samples, columns=[TRUTH_COLUMN])[TRUTH_COLUMN]
+    right = sum(1 for value in column.to_pylist() if value)
+    if column.null_count or right < batch:
+        told = f"is empty for {column.null_count:,} samples" if column.null_count else f"is true of {right:,} samples"
+        raise CatalogError(
+            f"{where}: comparison.subsets asks for 'oracle', but the pool's column '{TRUTH_COLUMN}' {told}, and a "
+            f"batch is {batch:,}. {instead}"
+        )

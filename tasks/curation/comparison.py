@@ -1,0 +1,161 @@
+"""The chosen subset beside its rivals: each is trained afresh with the plain recipe, at equal samples seen.
+
+Rivals of the subset that metagradient descent chose (n distinct samples): everything; n random samples; the n samples
+that a filter ranks first (`pair_rivals`, `text_rivals`); where the pool knows it, the samples that are right; and what
+the catalog names by an expression (`expression_rivals`), of whatever size that is.
+
+A training is a function of recipe, pool, counts and seed: subsets of equal counts share one, and it is found done
+whatever else the comparison holds now. So is its test, as long as the tests are what they were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+
+from mgd_core.errors import UserError
+from mgd_core.training.order import generator
+from tasks.catalog.catalogs import BaseCatalog
+from tasks.catalog.recipe_options import RENAMED
+from tasks.curation.expression_baselines import prepare_rivals, refuse_small, rival_counts
+from tasks.curation.rounds import counts_of
+from tasks.curation.trained import trained_parameters
+from tasks.evaluation.evaluation_records import replace_rows
+from tasks.evaluation.measures import metric
+from tasks.files.artefacts import digest, is_done, publish_json, read_json
+from tasks.modality.recipe import Counts, Workbench, opened
+from tasks.runs.run import Run
+from tasks.tables.published import read_parquet
+from tasks.tables.schemas import knows_truth
+
+RANDOM_STREAM = 7  # names the generator that draws random subsets
+TRUTH_COLUMN = "truth_clean"
+OF_ROUND_0 = {"loss_filter", "own_clip_filter"}
+"""Subsets that the model of round 0 ranks."""
+
+
+class ComparisonError(UserError, ValueError):
+    """A subset that the catalog asks for cannot be made from this pool."""
+
+
+def prepare_comparison(bench: Workbench) -> None:
+    """See that what the catalog compares can be had from this pool, before anything is trained.
+
+    Raises ComparisonError or RivalError.
+    """
+    if "oracle" in bench.catalog.comparison.subsets:
+        right = int(_truth(bench).sum())
+        refuse_small(right, bench.catalog.learner.batch, f"comparison.subsets: 'oracle' (`{TRUTH_COLUMN}` is true)")
+    prepare_rivals(bench)
+
+
+def known_subset(catalog: BaseCatalog, subset: str) -> None:
+    """Raises ComparisonError where ``subset`` is none that this catalog's run can make."""
+    kinds = get_args(get_args(type(catalog.comparison).model_fields["subsets"].annotation)[0])
+    known = (*kinds, *catalog.comparison.rivals)
+    if subset not in known:
+        hint = f"it is now '{RENAMED[subset]}'" if subset in RENAMED else f"there are {', '.join(known)}"
+        raise ComparisonError(f"catalog '{catalog.name}' has no subset '{subset}'; {hint}")
+
+
+def needs_round_0(catalog: BaseCatalog) -> bool:
+    """Whether a subset of the comparison is picked by the model that round 0 trains."""
+    return bool(OF_ROUND_0 & set(catalog.comparison.subsets))
+
+
+def train_subset(directory: Path, subset: str, seed: int, chosen: int) -> Path:
+    """Train one subset with one seed and evaluate it on the tests; returns the path of its record."""
+    with opened(directory) as bench:
+        counts = subset_counts(bench, subset, seed, chosen)
+        content = digest(counts.tolist())
+        done = bench.run.work("comparison", f"{content[:16]}-{seed}.json")
+        key = bench.run.key("comparison", seed, content, bench.run.record["tests"])
+        if not is_done(done, key):
+            publish_json(done, {"key": key, "tests": _train_and_test(bench, counts, subset, seed)})
+        record = bench.run.work("comparison", f"{subset}-{seed}.json")
+        rows = _rows(bench, read_json(done)["tests"], subset, seed, counts)
+        publish_json(record, {"subset": subset, "seed": seed, "counts": content, "rows": rows})
+        return record
+
+
+def publish_evaluations(directory: Path, records: Sequence[Path], chosen: int) -> None:
+    """Publish the records of the comparison trainings that have ended as ``evaluations``, in place of what an earlier
+    comparison left there. Opens no workbench: others train meanwhile."""
+    run = Run.load(directory)
+    found = [read_json(record) for record in dict.fromkeys(records)]
+    rows = [row for one in found for row in one["rows"]]
+    state = run.work("comparison-published.json")
+    before = read_json(state) if state.exists() else {"tasks": [], "counts": {}}
+    counts = {f"{one['subset']}-{one['seed']}": one["counts"] for one in found}
+    changed = {name for name, content in counts.items() if before["counts"].get(name, content) != content}
+    tasks = sorted({*before["tasks"], "heldout", *run.catalog.tests})
+    publish_json(state, {"tasks": tasks, "counts": before["counts"] | counts})
+
+    def stale(row: dict[str, Any]) -> bool:
+        return row["task"] in tasks or f"{row['subset']}-{row['seed']}" in changed
+
+    replace_rows(run.home, run.id, chosen, rows, stale)
+
+
+def subset_counts(bench: Workbench, subset: str, seed: int, chosen: int) -> Counts:
+    """Counts (n,) of a subset in the comparison.
+
+    Raises:
+        ComparisonError: the oracle was asked for and the pool does not know its truth; or there is no such subset.
+    """
+    if subset in bench.catalog.comparison.rivals:
+        return rival_counts(bench, subset)
+    mgd = counts_of(bench, chosen)
+    n, size = len(mgd), int((mgd > 0).sum())
+    if subset == "mgd":
+        return mgd
+    if subset == "everything":
+        return np.ones(n, np.int64)
+    if subset == "oracle":
+        return _truth(bench).astype(np.int64)
+    if subset == "random":
+        best = generator(seed, RANDOM_STREAM).permutation(n)[:size]
+    else:
+        best = np.argsort(bench.ranking(subset), kind="stable")[:size]
+    counts = np.zeros(n, np.int64)
+    counts[best] = 1
+    return counts
+
+
+def _truth(bench: Workbench) -> npt.NDArray[np.bool_]:
+    if not knows_truth(pq.read_schema(bench.pool.samples_path), TRUTH_COLUMN):
+        raise ComparisonError(
+            f"comparison.subsets asks for 'oracle', but the pool has no column '{TRUTH_COLUMN}' of true and false: "
+            "nobody knows which of its captions are right. Remove 'oracle' from the catalog's comparison.subsets."
+        )
+    column = read_parquet(bench.pool.samples_path, columns=[TRUTH_COLUMN])[TRUTH_COLUMN]
+    return np.asarray(column.to_pylist(), bool)
+
+
+def _train_and_test(bench: Workbench, counts: Counts, subset: str, seed: int) -> dict[str, dict[str, Any]]:
+    """By test: its samples ``n``, and what was measured by metric."""
+    theta = trained_parameters(bench, counts, subset, seed, keep=subset == "mgd")
+    learner, _ = bench.learner(counts, seed)
+    tasks = bench.tasks(learner)
+    tested = {"heldout": tasks.heldout, **tasks.tests}
+    return {name: {"n": task.size, "metrics": task.metrics(theta)} for name, task in tested.items()}
+
+
+def _rows(
+    bench: Workbench, tests: dict[str, dict[str, Any]], subset: str, seed: int, counts: Counts
+) -> list[dict[str, Any]]:
+    """Rows of the evaluations table."""
+    options = bench.catalog.learner
+    shared = {"subset": subset, "seed": seed, "samples_seen": options.steps * options.batch}
+    shared |= {"samples": int(counts.sum()), "distinct_samples": int((counts > 0).sum())}
+    return [
+        {**shared, "task": task, "metric": name, "value": value, "n": found["n"]}
+        | {"standard_error": metric(name).standard_error(value, found["n"])}
+        for task, found in tests.items()
+        for name, value in found["metrics"].items()
+    ]

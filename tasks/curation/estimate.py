@@ -1,0 +1,117 @@
+"""Before the rounds: is a step deterministic here, and what will the run cost?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mgd_core.plans.actions import Plan
+from mgd_core.plans.planning import Forecast
+from tasks.curation.checkpoint_plan import alternatives, forecast_of, plan_of
+from tasks.curation.comparison import needs_round_0, prepare_comparison
+from tasks.curation.rounds import first_counts, probe_steps_of
+from tasks.curation.step_costs import measure
+from tasks.files.plurals import counted
+from tasks.files.progress import begin, say
+from tasks.modality.recipe import Workbench, opened
+from tasks.tables.published import files, publish, read_parquet
+
+
+def prepare(directory: Path) -> None:
+    """Publish the pool's tables and round 0's counts, check determinism on one step, and say what the run will cost.
+
+    Raises:
+        NondeterminismError: the same step, run twice, gave different bits.
+    """
+    begin("read the pool and the targets")
+    with opened(directory) as bench:
+        prepare_comparison(bench)
+        publish_pool(bench)
+        if not bench.catalog.descent.rounds:
+            say(_comparison_only(bench))
+            return
+        begin("measure a training step and a reverse step")
+        plan = plan_of(bench)
+        for note in bench.notes():
+            say(note)
+        say(_forecast(bench, plan))
+        say(f"each differentiated round: {forecast_of(bench, plan)}")
+
+
+def describe_plans(directory: Path) -> str:
+    """The run's plan and what other plans would cost, as a table for a terminal."""
+    begin("read the pool, and measure a step of the recipe")
+    with opened(directory) as bench:
+        own, notes = forecast_of(bench, plan_of(bench)), bench.notes()
+        others = [one for one in alternatives(bench) if one.plan != own.plan]
+        rows = [(one.plan.advances - one.plan.steps + 1, _held(one), one) for one in (own, *others)]
+    steps, size = own.plan.steps, max(len(held) for _, held, _ in rows)
+    lines = [
+        f"{bench.catalog.name}: {steps} of {bench.catalog.learner.steps} steps differentiated in each round",
+        f"{'plan':<10}{'recomputed':>11}  {'states kept':<{size}}  {'a round':>9}",
+    ]
+    for i, (again, held, one) in enumerate(rows):
+        mark = "  <- this catalog's" if i == 0 else ""
+        lines.append(
+            f"{one.plan.name:<10}{again:>5}{again / steps:>5.2f}x  {held:<{size}}  {one.seconds:>7.0f} s{mark}"
+        )
+    return "\n".join([*lines, *([""] if notes else []), *notes])
+
+
+def _held(forecast: Forecast) -> str:
+    """States at once and their size, tier by tier."""
+    peaks = forecast.plan.peak_states.items()
+    return ", ".join(f"{n} on {tier} ({forecast.bytes[tier] / 2**20:,.0f} MiB)" for tier, n in peaks)
+
+
+def publish_pool(bench: Workbench) -> None:
+    """Publish the pool's tables and round 0's counts, once."""
+    run = bench.run
+    if 0 not in files(run.home, run.id, "counts"):
+        publish(run.home, run.id, "samples", 0, read_parquet(bench.pool.samples_path))
+        publish(run.home, run.id, "rejects", 0, read_parquet(bench.pool.rejects_path))
+        first_counts(bench)
+
+
+def _trainings(bench: Workbench) -> int:
+    """Trainings of the comparison."""
+    trials = bench.catalog.comparison
+    return len(trials.compared) * len(set(trials.seeds))
+
+
+def _comparison_only(bench: Workbench) -> str:
+    """One sentence on what a run without rounds will do."""
+    steps = counted(bench.catalog.learner.steps, "step")
+    trainings = _trainings(bench) + needs_round_0(bench.catalog)
+    size = counted(len(bench), "sample")
+    return f"{size}; no round: comparison only, at most {counted(trainings, 'training')} of {steps}"
+
+
+def _forecast(bench: Workbench, plan: Plan) -> str:
+    """One sentence on what is left of the run, in steps and minutes."""
+    catalog, costs = bench.catalog, measure(bench)
+    descent, learner, step, reverse = catalog.descent, catalog.learner, costs.step, costs.reverse
+    rounds, rivals = _left(bench)
+    differentiated = max(0, rounds - 1)  # the last round only trains
+    candidates = descent.p * len(bench) * len(probe_steps_of(descent)) * differentiated
+    again, reversed_steps = differentiated * (plan.advances - plan.steps + 1), differentiated * plan.steps
+    # A probe is a forward-mode pass: about the matrix products of a training step for the same rows.
+    steps = (rounds + rivals) * learner.steps + again
+    seconds = steps * step + reversed_steps * reverse + candidates / learner.batch * step
+    if not rounds + rivals:
+        return f"{counted(len(bench), 'sample')}; every round and training of the comparison is done"
+    done = descent.rounds + 1 - rounds
+    return (
+        f"{counted(len(bench), 'sample')}; {counted(descent.rounds, 'round')}{f', {done} done' if done else ''}: "
+        f"{counted(rounds + rivals, 'training')} of {counted(learner.steps, 'step')} ({step:.3f} s each), {again:,} "
+        f"replayed, {counted(reversed_steps, 'reverse step')} ({reverse:.3f} s each), {candidates:,.0f} probes. "
+        f"About {seconds / 60:.1f} minutes {'are left' if done else 'from nothing'}; finished parts are not run again."
+    )
+
+
+def _left(bench: Workbench) -> tuple[int, int]:
+    """Rounds, the last evaluation among them, and trainings of the comparison, that have no record yet."""
+    run, catalog = bench.run, bench.catalog
+    rounds = catalog.descent.rounds + 1 - len(files(run.home, run.id, "rounds"))
+    trials = catalog.comparison
+    wanted = [f"{subset}-{seed}.json" for subset in trials.compared for seed in dict.fromkeys(trials.seeds)]
+    return max(0, rounds), sum(not run.work("comparison", name).exists() for name in wanted)

@@ -1,0 +1,101 @@
+"""Rivals that the catalog names by an expression of `mgd subset`: asked of the pool before anything is trained.
+
+`[comparison] rivals = { l14 = "clip_score(fraction=0.3)", mine = "my.npy" }`. Each keeps its own samples and copies.
+The counts are kept in the run under the digest of filters, parameters and contents of files, so a file that changes
+while a run goes on changes nothing until the command is given again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from mgd_core.errors import UserError
+from tasks.catalog.catalogs import BaseCatalog
+from tasks.files.artefacts import is_done, publish_json, publishing, read_json
+from tasks.files.plurals import counted
+from tasks.files.progress import say
+from tasks.modality.recipe import Counts, Workbench
+from tasks.subset.algebra import chosen_counts
+from tasks.subset.candidates import pool_candidates
+from tasks.subset.sources import identity
+
+
+class RivalError(UserError, ValueError):
+    """A rival that the catalog names cannot be had, or not trained on; says which and why."""
+
+
+def check_rivals(catalog: BaseCatalog, home: Path) -> None:
+    """See that every rival's filters, files and runs are there, before there is a pool.
+
+    Raises RivalError.
+    """
+    for name, text in catalog.comparison.rivals.items():
+        with _told(name):
+            identity(text, home)
+
+
+def prepare_rivals(bench: Workbench) -> None:
+    """Ask every rival of the pool, and keep its counts; says how many samples each has.
+
+    Raises RivalError where one chooses nothing, what is not in the pool, or too little to fill a batch.
+    """
+    for name in bench.catalog.comparison.rivals:
+        _prepare(bench, name)
+
+
+def rival_counts(bench: Workbench, name: str) -> Counts:
+    """Counts (n,) of a rival of the catalog, as they were when the command was given."""
+    path = _path(bench, name)
+    if not path.exists():
+        _prepare(bench, name)
+    counts: Counts = np.load(path)
+    return counts
+
+
+def refuse_small(distinct: int, batch: int, what: str) -> None:
+    """Raises RivalError where a batch cannot be filled with different samples."""
+    if distinct < batch:
+        raise RivalError(
+            f"{what} has {counted(distinct, 'distinct sample')}, and learner.batch is {batch}: copies of one would "
+            "meet in every batch. Take a larger subset, or a smaller batch"
+        )
+
+
+def _prepare(bench: Workbench, name: str) -> None:
+    text, path = bench.catalog.comparison.rivals[name], _path(bench, name)
+    with _told(name):
+        key = bench.run.key("rival", identity(text, bench.run.home))
+        if path.exists() and is_done(path.with_suffix(".json"), key):
+            counts, missing = np.load(path), read_json(path.with_suffix(".json"))["missing"]
+        else:
+            with pool_candidates(bench.run.home, bench.pool) as candidates:
+                counts, asked = chosen_counts(candidates, text, bench.uids)
+            missing = [str(one) for one in asked.missing]
+            path.with_suffix(".json").unlink(missing_ok=True)  # counts without their record are not taken for others
+            with publishing(path) as file:
+                np.save(file, counts)
+            record = {"key": key, "expression": asked.expression, "operands": asked.operands, "missing": missing}
+            publish_json(path.with_suffix(".json"), record)
+    distinct, total = int((counts > 0).sum()), int(counts.sum())
+    refuse_small(distinct, bench.catalog.learner.batch, f"comparison.rivals.{name}")
+    for one in missing:
+        say(f"rival {name}: {one}")
+    copies = "" if distinct == total else f", {total:,} with copies"
+    say(f"rival {name}: {distinct:,} of {counted(len(bench), 'sample')}{copies}")
+
+
+def _path(bench: Workbench, name: str) -> Path:
+    return bench.run.work("rivals", f"{name}.npy")
+
+
+@contextmanager
+def _told(name: str) -> Iterator[None]:
+    """A user's mistake in an expression is told with the rival's name."""
+    try:
+        yield
+    except (UserError, OSError) as error:
+        raise RivalError(f"comparison.rivals.{name}: {error}") from error

@@ -1,0 +1,51 @@
+"""Curations that are done: found without a server, a workbench or a training, so that asking again answers at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tasks.catalog.catalogs import BaseCatalog, load_catalog
+from tasks.files.artefacts import is_done, publish_json
+from tasks.pool.record import load_pool
+from tasks.runs.run import Run, begin_run
+from tasks.tables.published import files
+
+RECORD = "finished.json"
+
+
+def mark_finished(directory: Path, catalog: BaseCatalog) -> None:
+    """Note that everything this catalog asks for is done."""
+    run = Run.load(directory)
+    publish_json(run.directory / RECORD, {"key": _key(run, catalog)})
+
+
+def finished_run(path: Path, home: Path) -> Path | None:
+    """Directory of the run that has done all that the catalog in ``path`` asks for, and still has it; None: there is
+    none, and the flow has to see what is left.
+
+    Raises:
+        RunMismatch: as `begin_run`.
+    """
+    from tasks.pool.pools import check_budget, plan_pool
+
+    catalog = load_catalog(path)
+    if not list((home / "runs").glob(f"{catalog.name}-*/{RECORD}")):
+        return None
+    pool = load_pool(plan_pool(catalog.pool.sources, home, catalog.pool.build_options()).directory)
+    if pool is None:
+        return None
+    check_budget(catalog.pool.build_options(), pool)
+    run = begin_run(home, path, pool)
+    results = [run.directory / "report.html", run.directory / "subset.npy"]
+    tables = [found for table in ("rounds", "choices", "evaluations") for found in files(home, run.id, table).values()]
+    there = all(one.exists() for one in (*results, *tables))
+    return run.directory if there and tables and is_done(run.directory / RECORD, _key(run, catalog)) else None
+
+
+def _key(run: Run, catalog: BaseCatalog) -> str:
+    """Of all that the catalog says, also of what changes no round, and of the contents of tests and rivals."""
+    from tasks.subset.sources import identity
+
+    rivals = {name: identity(expression, run.home) for name, expression in catalog.comparison.rivals.items()}
+    said = catalog.model_dump(mode="json", exclude={"description", "runtime"})
+    return run.key("finished", said, run.record.get("tests", {}), rivals)

@@ -1,0 +1,277 @@
+"""One round of metagradient descent: train and replay, probe shard by shard, step the counts, publish.
+
+Each function is one unit of work: it is found done by its record, whose key is the digest of its inputs, and does
+nothing then. What a round is a function of: the run's catalog and pool, and the counts it trains on.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+from safetensors import safe_open
+from safetensors.torch import save as to_safetensors
+
+from mgd_core.descent.steps import mask
+from mgd_core.plans.actions import Tier
+from mgd_core.replay.journal import Interval, durable
+from mgd_core.replay.probe import Probe
+from mgd_core.replay.run import Metagradient, ProbePoint, replay, train
+from tasks.catalog.recipe_options import DescentOptions
+from tasks.curation.checkpoint_plan import plan_of
+from tasks.curation.count_updates import publish_counts, publish_update
+from tasks.curation.starting_counts import starting_counts
+from tasks.files.artefacts import digest, is_done, publish_bytes, publish_json, read_json, unit_name
+from tasks.files.progress import announce
+from tasks.modality.recipe import Counts, Workbench, opened
+from tasks.tables.published import publish, read, read_parquet
+from tasks.tables.streams import publishing_rows
+from tasks.tables.uids import uid_array
+
+Vector = npt.NDArray[np.float64]
+LAST_LOSSES = 10  # training losses averaged for the rounds table
+STATES = "states"  # directory of a round's training states, until the round is done
+PROBE_BATCH = 512  # candidates encoded at once; changes results by rounding only
+
+
+def first_counts(bench: Workbench) -> None:
+    """Publish round 0's counts."""
+    publish_counts(bench.run.directory, 0, bench.uids, starting_counts(bench), provenance_of(bench, None))
+
+
+def counts_of(bench: Workbench, round: int) -> Counts:
+    """Counts (n,) of a round, in uid order."""
+    table = read(bench.run.home, bench.run.id, "counts", round)
+    counts: Counts = table["count"].to_numpy().astype(np.int64)
+    assert len(counts) == len(bench), "the counts table and the pool disagree about their samples"
+    return counts
+
+
+def train_round(directory: Path, round: int, differentiate: bool) -> Path:
+    """Train on the round's counts, evaluate, and, if ``differentiate``, traverse the window in reverse.
+
+    Writes ``replayed.safetensors`` (final parameters, probe points, path gradients) and then the record, whose path is
+    returned. Until then its states lie beside it, in ``states``, from which a killed round goes on.
+    """
+    with opened(directory) as bench:
+        counts = counts_of(bench, round)
+        record = bench.run.work(f"round-{round:03d}", "replayed.json")
+        key = bench.run.key("round", round, differentiate, digest(counts.tolist()))
+        if not is_done(record, key):
+            began = time.monotonic()
+            result, train_seconds = _replay(bench, counts, round, differentiate, key)
+            publish_bytes(record.with_suffix(".safetensors"), _packed(result))
+            seconds = {"train": train_seconds, "reverse": time.monotonic() - began - train_seconds}
+            publish_json(record, {"key": key, "figures": _figures(bench, result, counts, round), "seconds": seconds})
+        shutil.rmtree(record.with_name(STATES), ignore_errors=True)
+        return record
+
+
+def probe_shard(directory: Path, round: int, shard: str) -> Path:
+    """Metagradients of the round's masked samples that lie in ``shard``, one column for each probe step."""
+    with opened(directory) as bench:
+        replayed = bench.run.work(f"round-{round:03d}", "replayed.json")
+        record = bench.run.work(f"round-{round:03d}", f"probe-{unit_name(shard)}.json")
+        replay_key = read_json(replayed)["key"]
+        key = bench.run.key("probe", replay_key, shard)
+        if not is_done(record, key):
+            began = time.monotonic()
+            ids = _members(directory, round).get(shard, np.zeros(0, np.int64))
+            g = _probe(bench, round, ids, replay_key)
+            publish_bytes(record.with_suffix(".safetensors"), to_safetensors({"g": g, "ids": torch.from_numpy(ids)}))
+            publish_json(record, {"key": key, "seconds": {"probe": time.monotonic() - began}})
+        return record
+
+
+def finish_round(directory: Path, round: int, probes: list[Path]) -> None:
+    """Publish the round's metagradients and row, step the counts and publish the next round's with its manifest."""
+    with opened(directory) as bench:
+        home, run = bench.run.home, bench.run.id
+        record = read_json(bench.run.work(f"round-{round:03d}", "replayed.json"))
+        figures, seconds = record["figures"], dict(record["seconds"])
+        for probe in probes:
+            seconds["probe"] = seconds.get("probe", 0.0) + read_json(probe)["seconds"]["probe"]
+        update = None
+        if figures["reverse_steps"]:
+            g, probed, visits = _metagradient(bench, round, probes)
+            uids = uid_array(bench.uids)
+            columns = {"uid": uids, "g": g, "probed": probed, "visits": visits.astype(np.int32)}
+            with publishing_rows(home, run, "metagradients", round) as table:
+                table.add(pa.table(columns))
+            options, provenance = bench.catalog.descent, provenance_of(bench, round)
+            update = publish_update(bench.run.directory, round, options, provenance)
+            figures["probed"] = int(probed.sum())
+        figures |= {"raised": update.raised if update else 0, "lowered": update.lowered if update else 0}
+        figures |= {"target_n": bench.task_sizes().target, "heldout_n": bench.task_sizes().heldout}
+        publish(home, run, "rounds", round, pa.Table.from_pylist([figures]))
+        rows = [{"phase": phase, "seconds": value} for phase, value in seconds.items()]
+        publish(home, run, "timings", round, pa.Table.from_pylist(rows))
+
+
+def masked(bench: Workbench, round: int) -> npt.NDArray[np.bool_]:
+    """Which samples (n,) this round scores and moves."""
+    options = bench.catalog.descent
+    return mask(bench.uids, options.seed, round, options.p)
+
+
+def shard_names(directory: Path) -> list[str]:
+    """The pool's shards, in order."""
+    with opened(directory) as bench:
+        names: list[str] = sorted(_shards(bench).dictionary.to_pylist())
+    records = {unit_name(name) for name in names}
+    assert len(records) == len(names), "two shards would share a record"
+    return names
+
+
+def provenance_of(bench: Workbench, parent: int | None) -> dict[str, Any]:
+    """What a manifest says it came from."""
+    run = bench.run
+    pool = run.record["pool_digest"]
+    return {"run": run.id, "catalog": run.catalog_digest, "pool": pool, "parent_round": parent}
+
+
+def probe_steps_of(options: DescentOptions) -> tuple[int, ...]:
+    """Steps at which candidates enter; none for the path surrogate."""
+    if options.surrogate == "path":
+        return ()
+    return tuple(sorted(set(options.probe_steps))) or (options.window_start,)
+
+
+def load_parameters(record: Path) -> torch.Tensor:
+    """Final parameters (P,) of a trained round."""
+    with safe_open(record.with_suffix(".safetensors"), "pt") as file:
+        return file.get_tensor("theta")
+
+
+def _replay(bench: Workbench, counts: Counts, round: int, differentiate: bool, key: str) -> tuple[Metagradient, float]:
+    """Train and, if asked, differentiate; returns the result and the seconds until the reverse sweep began."""
+    catalog = bench.catalog
+    learner, state = bench.learner(counts, catalog.descent.seed, round)
+    target = bench.tasks(learner).target
+    steps, plan = learner.steps, plan_of(bench)
+    began = time.monotonic()
+    turned = [began]
+
+    def on(what: str, t: int) -> None:
+        if what == "reverse":
+            turned[0] = turned[0] if t + 1 < steps else time.monotonic()
+            announce(f"round {round}: reverse", steps - t, plan.steps)
+        else:
+            announce(f"round {round}: train", t + 1, steps)
+
+    owner = digest([key, bench.run.record["environment"], bench.run.record["versions"]])
+    states = bench.run.work(f"round-{round:03d}", STATES)
+    interval = Interval(catalog.descent.checkpoint_steps, catalog.descent.checkpoint_seconds)
+    with durable(states, owner, interval) as (store, journal):
+        if not differentiate:
+            final, losses = train(learner, state, on=on, journal=journal)
+            phi, _ = target.target(final.theta)
+            nothing = final.theta.new_zeros(0)
+            sums = {"example": nothing, "learning_rate": nothing}
+            result = Metagradient(phi, final, sums, nothing.long(), losses)
+            return result, time.monotonic() - began
+        points, n = probe_steps_of(catalog.descent), len(bench)
+        result = replay(learner, state, target.target, plan, n, points, on=on, store=store, journal=journal)
+        return result, turned[0] - began
+
+
+def _figures(bench: Workbench, result: Metagradient, counts: Counts, round: int) -> dict[str, Any]:
+    learner, _ = bench.learner(counts, bench.catalog.descent.seed, round)
+    tasks = bench.tasks(learner)
+    target, heldout = (task.score(result.final.theta) for task in (tasks.target, tasks.heldout))
+    # As planned, which a traversal asserts: one that was cut off and went on did more, and must give the same table.
+    plan = plan_of(bench) if result.reverse_steps else None
+    in_memory = sum(n for tier, n in plan.peak_states.items() if tier is not Tier.DISK) if plan else 0
+    return {
+        "target_loss": target.loss,
+        "target_accuracy": target.accuracy,
+        "heldout_loss": heldout.loss,
+        "heldout_accuracy": heldout.accuracy,
+        "temperature": target.scale,
+        "train_loss": float(np.mean(result.train_losses[-LAST_LOSSES:])),
+        "advances": plan.advances if plan else 0,
+        "reverse_steps": result.reverse_steps,
+        "peak_states": in_memory,
+        "peak_bytes": in_memory * result.final.nbytes,
+        "distinct_samples": int((counts > 0).sum()),
+        "total": int(counts.sum()),
+        "probed": 0,
+    }
+
+
+def _packed(result: Metagradient) -> bytes:
+    tensors = {"theta": result.final.theta, "example": result.example, "visits": result.visits}
+    for point in result.probes:
+        tensors |= {f"theta.{point.step}": point.theta, f"gamma.{point.step}": point.gamma}
+    return bytes(to_safetensors({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}))
+
+
+def _shards(bench: Workbench) -> pa.DictionaryArray:
+    """Shard of every sample (n,)."""
+    column = read_parquet(bench.pool.samples_path, columns=["shard"])["shard"]
+    return column.combine_chunks().dictionary_encode()
+
+
+@lru_cache(maxsize=1)
+def _members(directory: Path, round: int) -> dict[str, npt.NDArray[np.int64]]:
+    """The round's masked samples of each shard, ascending: found once a round for all of its shards' units."""
+    with opened(directory) as bench:
+        ids, shards = np.flatnonzero(masked(bench, round)), _shards(bench)
+    codes = shards.indices.to_numpy()[ids]
+    order = np.argsort(codes, kind="stable")
+    bounds = np.searchsorted(codes[order], np.arange(len(shards.dictionary) + 1))
+    names = shards.dictionary.to_pylist()
+    return {name: ids[order[bounds[i] : bounds[i + 1]]] for i, name in enumerate(names)}
+
+
+def _probe(bench: Workbench, round: int, ids: npt.NDArray[np.int64], key: str) -> torch.Tensor:
+    """g of samples ``ids``, (n, probe steps)."""
+    columns = []
+    for probe in _probes(bench.run.directory, round, key):
+        parts = [torch.zeros(0, dtype=torch.float64)]
+        for batch in bench.batches([ids[at : at + PROBE_BATCH] for at in range(0, len(ids), PROBE_BATCH)]):
+            parts.append(probe.scores(batch.rows, batch.ids)[1].double().cpu())
+        columns.append(torch.cat(parts))
+    return torch.stack(columns, dim=1)
+
+
+@lru_cache(maxsize=1)
+def _probes(directory: Path, round: int, key: str) -> list[Probe]:
+    """The round's probes with their encoded reference batches, which all shards share; ``key`` is the replay's."""
+    with opened(directory) as bench:
+        learner, _ = bench.learner(counts_of(bench, round), bench.catalog.descent.seed, round)
+        probes = []
+        replayed = bench.run.work(f"round-{round:03d}", "replayed.safetensors")
+        with safe_open(replayed, "pt", device=bench.catalog.runtime.device) as file:
+            for step in probe_steps_of(bench.catalog.descent):
+                point = ProbePoint(step, file.get_tensor(f"theta.{step}"), file.get_tensor(f"gamma.{step}"))
+                probes.append(Probe(learner, point))
+        return probes
+
+
+def _metagradient(bench: Workbench, round: int, probes: list[Path]) -> tuple[Vector, npt.NDArray[np.bool_], Counts]:
+    """g, whether it was computed, and visits, each (n,). Several probe steps: the weight enters at each of them."""
+    n = len(bench)
+    with safe_open(bench.run.work(f"round-{round:03d}", "replayed.safetensors"), "np") as file:
+        example, visits = file.get_tensor("example").astype(np.float64), file.get_tensor("visits")
+    if bench.catalog.descent.surrogate == "path":
+        return example, visits > 0, visits
+    ids, columns = [], []
+    for record in probes:
+        with safe_open(record.with_suffix(".safetensors"), "np") as file:
+            ids.append(file.get_tensor("ids"))
+            columns.append(file.get_tensor("g"))
+    members, matrix = np.concatenate(ids), np.concatenate(columns)
+    wanted = np.flatnonzero(masked(bench, round))
+    assert np.array_equal(np.sort(members), wanted), "the shards' units have not probed each masked sample once"
+    g, probed = np.zeros(n), np.zeros(n, bool)
+    probed[members] = True
+    g[members] = matrix.sum(1)
+    return g, probed, visits

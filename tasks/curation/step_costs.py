@@ -1,0 +1,102 @@
+"""What the parts of a run cost here: a training step, a reverse step, moving a state to another tier. Measured once."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mgd_core.autodiff.derivatives import curvature_product
+from mgd_core.plans.actions import Tier
+from mgd_core.plans.planning import Rates
+from mgd_core.replay.guard import check_step
+from mgd_core.replay.state_files import StateFiles
+from mgd_core.replay.store import named
+from mgd_core.training.optimizers import State
+from tasks.modality.recipe import Workbench, opened
+
+TRIAL = "transfer-trial"  # directory of the state that is written and read to see how long that takes
+
+
+@dataclass(frozen=True)
+class StepCosts:
+    """Seconds of a training step and of a reverse step, and bytes of a training state."""
+
+    step: float
+    reverse: float
+    state_bytes: int
+
+
+def measure(bench: Workbench) -> StepCosts:
+    """Costs of the catalog's recipe, measured once in a process; the step is run twice and compared bit for bit.
+
+    Raises:
+        NondeterminismError: the same step, run twice, gave different bits.
+    """
+    return _measured(bench.run.directory)
+
+
+def measure_transfers(bench: Workbench, costs: StepCosts, tiers: set[Tier]) -> Rates:
+    """Rates of the recipe with the seconds of a save and a load of one state for each of ``tiers``."""
+    device = torch.device(bench.catalog.runtime.device)
+    _, state = bench.learner(np.ones(len(bench), np.int64), bench.catalog.descent.seed)
+    found = {tier: (_to_host if tier is Tier.HOST else _to_disk)(bench, state) for tier in sorted(tiers)}
+    saves, loads = ({tier: pair[i] for tier, pair in found.items()} for i in (0, 1))
+    # On a CPU, moving bytes takes the cores that train.
+    return Rates(costs.step, costs.reverse, saves, loads, overlap=device.type == "cuda")
+
+
+@cache
+def _measured(directory: Path) -> StepCosts:
+    with opened(directory) as bench:
+        learner, state = bench.learner(np.ones(len(bench), np.int64), bench.catalog.descent.seed)
+        check_step(learner, state, 0)
+        step = _seconds(lambda: learner.step(state, 0), state)
+        batch = learner.batches(0)
+        theta, v = state.theta, torch.ones_like(state.theta)
+        arguments = (learner.objective, learner.layout, theta, v, batch.rows, batch.weights, learner.chunk)
+        curvature_product(*arguments)
+        return StepCosts(step, _seconds(lambda: curvature_product(*arguments), state), state.nbytes)
+
+
+def _to_host(_: Workbench, state: State) -> tuple[float, float]:
+    if not state.theta.is_cuda:
+        return 0.0, 0.0  # the same memory
+    pinned = [torch.empty(x.shape, dtype=x.dtype, pin_memory=True) for x in state.tensors]
+
+    def save() -> None:
+        for target, source in zip(pinned, state.tensors, strict=True):
+            target.copy_(source, non_blocking=True)
+
+    return _seconds(save, state), _seconds(lambda: [x.to(state.theta.device) for x in pinned], state)
+
+
+def _to_disk(bench: Workbench, state: State) -> tuple[float, float]:
+    files = StateFiles(bench.run.work(TRIAL), "trial")
+    try:
+        on_host = {name: tensor.cpu() for name, tensor in named(state).items()}
+        files.check_room(state.nbytes, "trial of a training state's writing")
+        save = _seconds(lambda: files.write("state", on_host), state)
+        return save, _seconds(lambda: files.read("state"), state)
+    finally:
+        shutil.rmtree(files.directory, ignore_errors=True)
+
+
+def _seconds(work: Callable[[], object], like: State) -> float:
+    """Of ``work``, with what it started on the device of ``like``."""
+    _synchronise(like)
+    began = time.perf_counter()
+    work()
+    _synchronise(like)
+    return time.perf_counter() - began
+
+
+def _synchronise(state: State) -> None:
+    if state.theta.is_cuda:
+        torch.cuda.synchronize(state.theta.device)

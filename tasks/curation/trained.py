@@ -1,0 +1,80 @@
+"""Models of subsets, trained afresh with the plain recipe: kept where somebody will ask for them again.
+
+A training is a function of (recipe, pool, counts, seed), whatever the subset is called. The chosen subset's final
+parameters are kept in `work/trained`, 4 bytes a parameter, so that testing it on more tasks trains nothing; a rival's
+are where they are few (KEPT), or where it is asked for by name.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save as to_safetensors
+
+from mgd_core.replay.run import train
+from tasks.catalog.files import CatalogError
+from tasks.files.artefacts import digest, is_done, publish_bytes, publish_json
+from tasks.files.progress import announce
+from tasks.modality.pairs.recipe import PairWorkbench, clip_of
+from tasks.modality.pairs.run_encoder import RunEncoder
+from tasks.modality.recipe import Counts, Workbench
+from tasks.runs.run import Run
+from tasks.tables.published import read
+
+KEPT = 64 << 20
+"""Bytes of parameters that are kept of every training."""
+
+
+def trained_parameters(bench: Workbench, counts: Counts, subset: str, seed: int, keep: bool = True) -> torch.Tensor:
+    """Final parameters (P,) of the recipe on ``counts``, named ``subset``; trained unless they are kept from before."""
+    record, key = _record(bench.run, counts, seed)
+    if is_done(record, key):
+        with safe_open(record.with_suffix(".safetensors"), "pt", device=bench.catalog.runtime.device) as file:
+            return file.get_tensor("theta")
+    learner, state = bench.learner(counts, seed)
+
+    def on(_: str, t: int) -> None:
+        announce(f"compare: {subset}, seed {seed}", t + 1, learner.steps)
+
+    final, _ = train(learner, state, on=on)
+    if keep or final.theta.nbytes <= KEPT:
+        publish_bytes(record.with_suffix(".safetensors"), to_safetensors({"theta": final.theta.cpu().contiguous()}))
+        publish_json(record, {"key": key})
+    return final.theta
+
+
+def chosen_counts(run: Run, round: int) -> Counts:
+    """Counts (n,) of the subset ``mgd``, without a workbench."""
+    counts: Counts = read(run.home, run.id, "counts", round)["count"].to_numpy().astype(np.int64)
+    return counts
+
+
+def trained_identity(run: Run, counts: Counts, seed: int) -> str | None:
+    """What the model trained on ``counts`` is known by to evaluations; None: it is to be trained yet."""
+    record, key = _record(run, counts, seed)
+    return _identity(run, key) if is_done(record, key) else None
+
+
+def _identity(run: Run, key: str) -> str:
+    return digest([key, run.record["environment"], run.record["versions"]])
+
+
+def run_encoder(bench: Workbench, counts: Counts, subset: str, seed: int) -> RunEncoder:
+    """The model of a subset as evaluation sees it."""
+    theta = trained_parameters(bench, counts, subset, seed)
+    if not isinstance(bench, PairWorkbench):
+        raise CatalogError(f"run {bench.run.id} trains on texts: evaluation sets are put to CLIPs only")
+    learner, _ = bench.learner(counts, seed)
+    objective = clip_of(learner)
+    size = int(bench.model_config["vision_cfg"]["image_size"])
+    _, key = _record(bench.run, counts, seed)
+    return RunEncoder(objective, learner.layout.unflatten(theta), bench.vocabulary, size, _identity(bench.run, key))
+
+
+def _record(run: Run, counts: Counts, seed: int) -> tuple[Path, str]:
+    """Where a training is kept, and its key."""
+    content = digest(counts.tolist())
+    return run.work("trained", f"{content[:16]}-{seed}.json"), run.key("trained", seed, content)

@@ -1,0 +1,1 @@
+"""Labelled pictures for a classifier: what the studies train on."""

@@ -1,0 +1,131 @@
+"""Filters that anyone could have used on texts, without metagradients: loss, one-step gradients (LESS), embeddings.
+
+`loss_filter`: lowest loss by the model that round 0 trained on the whole pool. `embedding_filter`: mean last hidden
+states of the model as its folder has it, nearest (cosine) to the mean of the target's. `gradient_filter`: LESS (Xia et
+al. 2024, arXiv 2402.04333): the recipe is run on a random 5 % of the pool for four epochs, and at the end of each the
+direction Adam would move in for a sample alone is compared (cosine) with the target's gradient, weighted by the epoch's
+learning rate. Its random projection is left out: gradients are compared whole, which is what it approximates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from mgd_core.autodiff.derivatives import value_and_gradient
+from mgd_core.autodiff.dual_rules import plain_rules
+from mgd_core.autodiff.objective import unit_rows
+from mgd_core.replay.run import train
+from mgd_core.training.learner import Learner
+from mgd_core.training.optimizers import State
+from mgd_core.training.order import generator
+from tasks.curation.rounds import load_parameters
+from tasks.files.artefacts import publishing
+from tasks.files.progress import announce
+from tasks.modality.recipe import Counts
+from tasks.modality.texts.question_rows import lm_of
+from tasks.modality.texts.recipe import TextWorkbench
+from tasks.modality.texts.sequences import Sequences
+
+Scores = npt.NDArray[np.float64]
+AT_ONCE = 32
+WARM_UP_SHARE, EPOCHS = 0.05, 4  # Xia et al. 2024, section 4
+WARM_UP_STREAM = 9  # names the generator that draws the warm-up's samples
+
+
+def scores(bench: TextWorkbench, subset: str) -> Scores:
+    """Scores (n,) of a filter, the best lowest; computed once a run."""
+    path: Path = bench.run.work("comparison", f"{subset}-scores.npy")
+    if not path.exists():
+        found = FILTERS[subset](bench)
+        with publishing(path) as file:
+            np.save(file, found)
+    loaded: Scores = np.load(path)
+    return loaded
+
+
+def by_loss(bench: TextWorkbench) -> Scores:
+    """Loss of every sample, nats."""
+    learner, _ = bench.learner(_ones(bench), bench.catalog.descent.seed)
+    theta = load_parameters(bench.run.work("round-000", "replayed.json")).to(bench.catalog.runtime.device)
+    params, found = learner.layout.unflatten(theta), np.empty(len(bench))
+    with torch.no_grad(), plain_rules():
+        for ids, batch in zip(_parts(len(bench)), bench.batches(list(_parts(len(bench)))), strict=True):
+            found[ids] = learner.objective.encode(params, batch.rows)[0].double().cpu().numpy()
+    return found
+
+
+def by_embedding(bench: TextWorkbench) -> Scores:
+    """Cosine with the target's mean embedding, its sign turned."""
+    learner, _ = bench.learner(_ones(bench), bench.catalog.descent.seed)
+    rows = bench.task_rows.target
+    wanted = _embeddings(bench, learner, rows.sequences, len(rows.questions), "target").mean(0)
+    own = _embeddings(bench, learner, bench.sequences, len(bench), "pool")
+    return -(own @ unit_rows(wanted[None])[0]).numpy()
+
+
+def by_gradient(bench: TextWorkbench) -> Scores:
+    """LESS's score, its sign turned."""
+    found = np.zeros(len(bench))
+    for number, (learner, state, rate) in enumerate(_checkpoints(bench)):
+        _, wanted = bench.tasks(learner).target.target(state.theta)
+        wanted = unit_rows(wanted[None])[0]
+        optimizer = replace(learner.optimizer, weight_decay=0.0)  # type: ignore[type-var]
+        for i, batch in enumerate(bench.batches([np.array([i]) for i in range(len(bench))])):
+            _, g = value_and_gradient(learner.objective, learner.layout, state.theta, batch.rows, batch.weights)
+            moved = optimizer.update(state, g, learner.steps - 1, torch.ones_like(g[0])).theta
+            direction = unit_rows((state.theta - moved)[None])[0]
+            found[i] -= rate * float(direction @ wanted)
+            announce(f"gradients at checkpoint {number + 1} of {EPOCHS}", i + 1, len(bench))
+    return found
+
+
+FILTERS: dict[str, Callable[[TextWorkbench], Scores]] = {
+    "loss_filter": by_loss,
+    "embedding_filter": by_embedding,
+    "gradient_filter": by_gradient,
+}
+
+
+def _checkpoints(bench: TextWorkbench) -> Iterator[tuple[Learner, State, float]]:
+    """Learner, state and mean learning rate of the warm-up at the end of each epoch."""
+    options, n = bench.catalog.learner, len(bench)
+    size = min(n, max(options.batch, round(WARM_UP_SHARE * n)))
+    steps = max(EPOCHS, EPOCHS * size // options.batch)
+    short = options.model_copy(update={"steps": steps, "warmup": round(options.warmup * steps / options.steps)})
+    small = replace(bench, catalog=bench.catalog.model_copy(update={"learner": short}))
+    counts = np.zeros(n, np.int64)
+    counts[generator(bench.catalog.descent.seed, WARM_UP_STREAM).permutation(n)[:size]] = 1
+    learner, state = small.learner(counts, bench.catalog.descent.seed)
+    for epoch in range(EPOCHS):
+        start, stop = (steps * at // EPOCHS for at in (epoch, epoch + 1))
+        state, _ = train(learner, state, start, stop)
+        yield learner, state, float(learner.learning_rates[start:stop].mean())
+
+
+def _embeddings(bench: TextWorkbench, learner: Learner, sequences: Sequences, n: int, name: str) -> Tensor:
+    """Unit mean hidden states (n, d) of the first n sequences, by the model as it begins."""
+    model, device = lm_of(learner).model, bench.catalog.runtime.device
+    found = []
+    for ids in _parts(n):
+        inputs = sequences.rows(ids)[0].to(device)
+        inside = torch.from_numpy(np.arange(inputs.shape[1])[None] < (sequences.lengths[ids] - 1)[:, None]).to(device)
+        with torch.no_grad(), plain_rules():
+            states = model.hidden(inputs).double()
+        found.append(unit_rows((states * inside[:, :, None]).sum(1) / inside.sum(1, keepdim=True)).cpu())
+        announce(f"embeddings: {name}", int(ids[-1]) + 1, n)
+    return torch.cat(found)
+
+
+def _parts(n: int) -> Iterator[npt.NDArray[np.int64]]:
+    return (np.arange(at, min(at + AT_ONCE, n)) for at in range(0, n, AT_ONCE))
+
+
+def _ones(bench: TextWorkbench) -> Counts:
+    return np.ones(len(bench), np.int64)

@@ -1,6 +1,0 @@
-"""What travels with the package beside its code."""
-
-from pathlib import Path
-
-CATALOGS = Path(__file__).resolve().parents[1] / "catalogs"
-"""Catalogs, views, filters, models and embedded pools."""

@@ -1,0 +1,277 @@
+"""Pools: from a sheet of tiles, or from existing tars, to a table of samples that are read one by one.
+
+`plan_pool` splits the work into units of one shard; `write_or_index_unit` does one (writes the shard if the source is
+a sheet, then indexes it); `finish_pool` joins the parts into `samples.parquet` and `rejects.parquet`, sorted by uid,
+and writes `pool.json` last. A unit's marker carries the digest of its inputs, so a killed build continues with the
+same bytes, and a pool that is finished is never built again. Tars are indexed where they are, on any store, not
+copied; whoever changes one gets a new pool. Equal tars give equal tables wherever they lie: rows name their shard by
+its path below the pool's base (`sources`). Metadata beside the tars is joined by uid (`pool_metadata`).
+
+Cost: one pass over the images; in `finish_pool` about 1 kB of memory a sample up to 2^18 of them, and what
+`pool_joins` takes beyond that. Units are independent of each other.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict
+
+from tasks.files.artefacts import digest, file_digest, publish_json, publishing
+from tasks.files.local_files import absolute
+from tasks.files.progress import say
+from tasks.files.remote_files import Reader
+from tasks.files.remotes import split_query
+from tasks.files.scratch import scratch
+from tasks.files.source_patterns import TARS, find_tars
+from tasks.files.sources import PoolSource, common_base, fingerprint, reader_of, record_source
+from tasks.pool.index_jobs import (
+    ShardUnit,
+    check_done,
+    check_part,
+    is_done,
+    read_marker,
+    read_part,
+    sheet_fingerprint,
+    write_or_index_unit,
+)
+from tasks.pool.joins import is_large, join_parts
+from tasks.pool.json_columns import spread
+from tasks.pool.metadata import find_metadata, join_metadata
+from tasks.pool.record import BuildOptions, PoolRecord, check_budget, load_pool
+from tasks.pool.sheets import TABLE, open_sheet
+from tasks.pool.text_files import NAMES as TEXTS
+from tasks.pool.text_files import find_texts
+from tasks.pool.validation import reject
+from tasks.tables.published import conform, write_parquet
+from tasks.tables.uids import Bytes16, uid_array, uid_bytes
+
+Positions = npt.NDArray[np.int64]
+Joined: TypeAlias = tuple[int, list[dict[str, Any]], int | None]
+"""How many samples were written, rejects, and how many samples have no metadata (None: there is none)."""
+
+
+class PoolPlan(BaseModel):
+    """What building a pool takes: its units, none of which depends on another."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    pool_id: str
+    directory: Path
+    source: str
+    units: tuple[ShardUnit, ...]
+    options: BuildOptions
+    metadata: tuple[str, ...] = ()
+    passed_over: tuple[str, ...] = ()
+    """Files beside the pool's that look like data, and are none of it."""
+
+
+def build_pool(
+    source: str | Path | Sequence[str],
+    home: str | Path,
+    options: BuildOptions | None = None,
+    split: str = "pool",
+) -> PoolRecord:
+    """Build, or find built, the pool of `source` in `home`, unit by unit in this process."""
+    plan = plan_pool(source, home, options, split)
+    for unit in pending_units(plan):
+        write_or_index_unit(unit)
+    return finish_pool(plan)
+
+
+def plan_pool(
+    source: str | Path | Sequence[str],
+    home: str | Path,
+    options: BuildOptions | None = None,
+    split: str = "pool",
+) -> PoolPlan:
+    """The units of a pool: a sheet's directory (`split` of it), or tars: a directory, glob, brace pattern,
+    URL or list of them.
+
+    Notes in the pool's directory where its tars are. Raises SourceError when there is nothing at `source`.
+    """
+    options = options or BuildOptions()
+    if options.text is None and isinstance(source, str | Path) and (Path(source) / TABLE).is_file():
+        return _plan_sheet(Path(source), Path(home), options, split)
+    return _plan_tars(source, Path(home), options)
+
+
+def pending_units(plan: PoolPlan) -> list[ShardUnit]:
+    """The units still to do; none when the pool is finished."""
+    return [] if load_pool(plan.directory) else [unit for unit in plan.units if not is_done(unit)]
+
+
+def finish_pool(plan: PoolPlan) -> PoolRecord:
+    """Join the parts and write the pool's record; returns it at once when the pool is finished.
+
+    A uid's first sample (in shard order) stays, later ones are rejected. Raises EmptyPool, or TooManyRejects,
+    naming counts by reason and the first three examples; the rejects table is there to look at in both cases.
+    """
+    record = load_pool(plan.directory) or _join(plan)
+    for note in record.notes:
+        say(f"pool {record.pool_id}: {note}")
+    shutil.rmtree(plan.directory / "parts", ignore_errors=True)
+    check_budget(plan.options, record)
+    return record
+
+
+def _plan_sheet(sheet: Path, home: Path, options: BuildOptions, split: str) -> PoolPlan:
+    rows, size = open_sheet(sheet).rows(split).num_rows, options.shard_size
+    shared = {"source": str(sheet), "fingerprint": sheet_fingerprint(sheet), "split": split}
+    units = [{**shared, "start": at, "stop": min(at + size, rows)} for at in range(0, rows, size)]
+    return _plan(Path(absolute(str(sheet), Path.cwd())).name, str(sheet), home, options, units)
+
+
+def _plan_tars(source: str | Path | Sequence[str], home: Path, options: BuildOptions) -> PoolPlan:
+    found = (find_tars if options.text is None else find_texts)(source, options.remote)
+    urls, passed_over = found.urls, found.passed_over
+    if passed_over:
+        say(found.told(TARS if options.text is None else TEXTS))
+    base, names = common_base(urls)
+    metadata = find_metadata(options.metadata, base, options.remote) if options.text is None else []
+    reader = Reader(options.remote)
+    stamps = [fingerprint(url, reader, fresh=False) for url in (*urls, *metadata)]  # all were listed just now
+    units = [
+        {"source": url, "name": name, "fingerprint": stamp, "text": options.text}
+        for url, name, stamp in zip(urls, names, stamps, strict=False)
+    ]
+    inputs = dict(zip(metadata, stamps[len(urls) :], strict=True))
+    told = source if isinstance(source, str) else str(source)
+    plan = _plan(_name_of(Path(split_query(urls[0])[0]).parent), told, home, options, units, inputs)
+    plan = plan.model_copy(update={"passed_over": passed_over})
+    record_source(plan.directory, PoolSource(base=base, remote=options.remote))
+    return plan
+
+
+def _name_of(folder: Path) -> str:
+    """What a person calls the pool in a folder; DataComp's downloader calls every pool's folder `shards`."""
+    return folder.parent.name if folder.name == "shards" and folder.parent.name else folder.name
+
+
+def _plan(
+    name: str,
+    source: str,
+    home: Path,
+    options: BuildOptions,
+    units: list[dict[str, Any]],
+    metadata: dict[str, str] | None = None,
+) -> PoolPlan:
+    """The plan whose pool is named after the keys of its units and the fingerprints of its metadata, so equal inputs
+    find their pool again in any home."""
+    keys: list[Any] = [ShardUnit(directory=Path(), index=i, **unit).key for i, unit in enumerate(units)]
+    keys += [metadata] if metadata else []
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "pool"
+    pool_id = f"{slug}-{digest(keys)[:12]}"
+    directory = home / "pools" / pool_id
+    made = tuple(ShardUnit(directory=directory, index=i, **unit) for i, unit in enumerate(units))
+    found = tuple(metadata or ())
+    return PoolPlan(pool_id=pool_id, directory=directory, source=source, units=made, options=options, metadata=found)
+
+
+def _join(plan: PoolPlan) -> PoolRecord:
+    """Merge the parts, part duplicate uids from first ones, and publish tables and record."""
+    for unit in plan.units:
+        check_done(unit)
+    markers = [read_marker(unit) for unit in plan.units]
+    rejects = [row for marker in markers for row in marker["rejects"]]
+    nameless: list[dict[str, Any]] = []
+    tables = _named(plan.units, [marker["names_uids"] for marker in markers], nameless)
+    join = _join_streamed if is_large([unit.part for unit in plan.units]) else _join_at_once
+    with publishing(plan.directory / "samples.parquet") as file:
+        samples, duplicates, missing = join(plan, tables, file)
+    rejects += nameless + duplicates
+    with publishing(plan.directory / "rejects.parquet") as file:
+        write_parquet(file, conform("rejects", _rejects_table(rejects)))
+    notes = Counter(note for marker in markers for note in marker.get("notes", ()))
+    told = tuple(f"{note} (in {n:,} of {len(markers):,} files)" for note, n in notes.items())
+    return _publish_record(plan, samples, [row["reason"] for row in rejects], missing, told)
+
+
+def _join_at_once(plan: PoolPlan, tables: Iterator[pa.Table], file: BinaryIO) -> Joined:
+    parts = pa.concat_tables(tables)
+    first, repeats, originals = _split_repeats(uid_bytes(parts["uid"]))
+    samples, missing = spread(parts.take(pa.array(first))), None
+    if plan.metadata:
+        samples, missing = join_metadata(samples, plan.metadata, reader_of(plan.directory))
+    write_parquet(file, conform("samples", samples))
+    return samples.num_rows, _duplicates(parts, repeats, originals), missing
+
+
+def _join_streamed(plan: PoolPlan, tables: Iterator[pa.Table], file: BinaryIO) -> Joined:
+    for unit in plan.units:
+        check_part(unit)
+    paths = [unit.part for unit in plan.units]
+    with scratch(plan.directory.parents[1], "pool") as work:
+        samples, repeats, missing = join_parts(tables, paths, plan.metadata, reader_of(plan.directory), work, file)
+    return samples, [_duplicate(*pair) for pair in repeats.in_order()], missing
+
+
+def _named(units: Sequence[ShardUnit], named: list[bool], rejects: list[dict[str, Any]]) -> Iterator[pa.Table]:
+    """The parts' samples; where some shards name uids, those of the others could never be joined, and are rejected."""
+    for unit, names_uids in zip(units, named, strict=True):
+        table = read_part(unit)
+        if any(named) and not names_uids:
+            detail = f"none of the shard's samples names one, those of {sum(named)} other shards do"
+            keys = table.select(["shard", "key"]).to_pylist()
+            rejects += [reject(row["shard"], row["key"], "missing_uid", detail) for row in keys]
+            table = table.slice(0, 0)
+        yield table
+
+
+def _split_repeats(uids: Bytes16) -> tuple[Positions, Positions, Positions]:
+    """Positions of the first sample of each uid, sorted by uid; of all later ones; and of each later one's
+    first."""
+    order = np.argsort(uids, kind="stable")
+    repeated = np.zeros(len(order), bool)
+    repeated[1:] = uids[order][1:] == uids[order][:-1]
+    first, repeats = order[~repeated], np.sort(order[repeated])
+    return first, repeats, first[np.searchsorted(uids[first], uids[repeats])]
+
+
+def _duplicates(parts: pa.Table, repeats: Positions, originals: Positions) -> list[dict[str, Any]]:
+    columns = parts.select(["uid", "shard", "key"])
+    pairs = zip(*(columns.take(pa.array(p)).to_pylist() for p in (repeats, originals)), strict=True)
+    return [_duplicate(row, original) for row, original in pairs]
+
+
+def _duplicate(row: dict[str, Any], original: dict[str, Any]) -> dict[str, Any]:
+    detail = f"first seen in {original['shard']}, key {original['key']}"
+    named = {"shard": row["shard"], "member": row["key"], "uid": row["uid"].hex}
+    return {**named, "reason": "duplicate_uid", "detail": detail}
+
+
+def _rejects_table(rejects: list[dict[str, Any]]) -> pa.Table:
+    columns = {name: [row[name] for row in rejects] for name in ("shard", "member", "reason", "detail")}
+    arrays = {name: pa.array(values, pa.string()) for name, values in columns.items()}
+    return pa.table({**arrays, "uid": uid_array([row["uid"] for row in rejects])})
+
+
+def _publish_record(
+    plan: PoolPlan, samples: int, reasons: list[str], without_metadata: int | None, notes: tuple[str, ...]
+) -> PoolRecord:
+    directory = plan.directory
+    record = PoolRecord(
+        pool_id=plan.pool_id,
+        directory=directory,
+        source=plan.source,
+        shards=len(plan.units),
+        samples=samples,
+        rejects=len(reasons),
+        reasons={reason: reasons.count(reason) for reason in sorted(set(reasons))},
+        without_metadata=without_metadata,
+        kind="pairs" if plan.options.text is None else "texts",
+        columns=plan.options.text,
+        notes=notes,
+        samples_digest=file_digest(directory / "samples.parquet"),
+        rejects_digest=file_digest(directory / "rejects.parquet"),
+    )
+    publish_json(directory / "pool.json", record.model_dump(mode="json"))
+    return record

@@ -1,0 +1,146 @@
+"""Pool records: what a finished pool says of itself, and whether it is within its budget of bad samples.
+
+A share of rejects is of the samples that were seen, used or not. Damaged tars have a budget of their own,
+because how many samples each of them lost cannot be known.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
+
+from tasks.files.artefacts import read_json
+from tasks.files.remotes import RemoteOptions
+from tasks.pool.index_jobs import PoolError
+from tasks.pool.text_records import TextColumns
+from tasks.pool.validation import DAMAGE
+
+Budget = NonNegativeInt | Annotated[float, Field(ge=0, le=1)]
+"""How many may be bad: a whole number counts, a fraction is a share."""
+
+
+class EmptyPool(PoolError):
+    """No sample of the pool can be used."""
+
+
+class TooManyRejects(PoolError):
+    """More of the pool was rejected than its budget allows."""
+
+
+class BuildOptions(BaseModel):
+    """How a pool is built and how much of it may be bad."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    shard_size: int = Field(default=1000, ge=1, le=100_000, description="samples in each shard that is written")
+    max_rejects: Budget = Field(
+        default=0.01,
+        description="most samples that may be rejected: a whole number counts, a fraction is a share of them",
+    )
+    max_damaged_shards: int = Field(
+        default=0,
+        ge=0,
+        description="most tars that may be truncated or corrupt; how many samples each loses cannot be known",
+    )
+    metadata: str | tuple[str, ...] | None = Field(
+        default=None,
+        description="Parquet files joined by uid; None: `metadata` beside a folder `shards`; an empty list: none",
+    )
+    text: TextColumns | None = Field(default=None, description="columns of text samples; None: image-text pairs")
+    remote: RemoteOptions = Field(default=RemoteOptions(), description="how remote stores are read")
+
+
+class PoolRecord(BaseModel):
+    """A finished pool. Its existence as `pool.json` says that all its files are complete."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    pool_id: str
+    directory: Path = Field(exclude=True, description="where the pool lies; relative shards are below it")
+    source: str
+    shards: int
+    samples: int
+    rejects: int
+    reasons: dict[str, int]
+    without_metadata: int | None = Field(
+        default=None, description="samples without a row in the metadata, if there is one"
+    )
+    samples_digest: str
+    rejects_digest: str
+    kind: Literal["pairs", "texts"] | None = Field(
+        default=None, description="what its samples are; None: an earlier version did not say, see `is_text`"
+    )
+    columns: TextColumns | None = Field(default=None, description="what prompt and completion were made of, of texts")
+    notes: tuple[str, ...] = Field(default=(), description="what else is to be told of it, sentences")
+
+    @property
+    def is_text(self) -> bool:
+        """Whether its samples are texts without pictures."""
+        if self.kind is None:
+            names = pq.read_schema(self.samples_path).names
+            with pq.ParquetFile(self.samples_path) as file:
+                first = next(file.iter_batches(1, columns=["image_size"]), None)
+            return "completion" in names and (first is None or first["image_size"].null_count > 0)
+        return self.kind == "texts"
+
+    @property
+    def samples_path(self) -> Path:
+        """The samples table, sorted by uid."""
+        return self.directory / "samples.parquet"
+
+    @property
+    def rejects_path(self) -> Path:
+        """The rejects table."""
+        return self.directory / "rejects.parquet"
+
+
+def load_pool(directory: str | Path) -> PoolRecord | None:
+    """The record of the finished pool in `directory`, or None when it is not finished."""
+    path = Path(directory) / "pool.json"
+    if not path.exists():
+        return None
+    try:
+        return PoolRecord(directory=Path(directory), **read_json(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        told = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".lower()
+        raise PoolError(f"{path}: not a record of this version ({told}). Remove {directory} to build it anew") from None
+    except (TypeError, ValueError, RecursionError) as error:
+        raise PoolError(f"{path}: not a record ({error}). Remove {directory} to build it again") from error
+
+
+def check_budget(options: BuildOptions, record: PoolRecord) -> None:
+    """Raise TooManyRejects or EmptyPool, with examples, unless the pool is within its budget."""
+    damaged = sum(record.reasons.get(reason, 0) for reason in DAMAGE)
+    bad, budget = record.rejects - damaged, options.max_rejects
+    allowed = budget if isinstance(budget, int) else int(budget * (record.samples + bad))
+    if damaged > options.max_damaged_shards:
+        files = "files" if record.is_text else "tars"
+        what = f"{damaged} of {record.shards} {files} damaged, max_damaged_shards is {options.max_damaged_shards}"
+        raise TooManyRejects(
+            f"{what}. {_examples(record)} Fetch them again, or raise max_damaged_shards to go on without"
+        )
+    if not record.samples:
+        raise EmptyPool(f"no usable sample in {record.source}. {_examples(record)} Check that this is the right place")
+    if bad > allowed:
+        what = f"{bad:,} of {record.samples + bad:,} rejected, {allowed:,} allowed (max_rejects {budget})"
+        raise TooManyRejects(f"{what}. {_examples(record)} Repair the pool, or raise max_rejects to go on without them")
+
+
+def told_rejects(record: PoolRecord) -> str:
+    """A sentence on what was left out of a pool that is within its budget; empty if nothing was."""
+    return f"{record.rejects:,} rejected, the rest goes on. {_examples(record)}" if record.rejects else ""
+
+
+def _examples(record: PoolRecord) -> str:
+    """Counts by reason, the first three rejects, and where the rest is."""
+    if not record.rejects:
+        return "Nothing was rejected either: the source is empty."
+    counts = ", ".join(f"{count:,} {reason}" for reason, count in record.reasons.items())
+    with pq.ParquetFile(record.rejects_path) as file:
+        first = file.read().slice(0, 3).to_pylist()
+    shown = "; ".join(f"{row['shard']} {row['member']}: {row['reason']} {row['detail']}".strip() for row in first)
+    return f"Pool {record.pool_id}: {counts}. First: {shown}. All are in {record.rejects_path}."

@@ -1,0 +1,1 @@
+"""Reports: a run's results, evidence and pictures on one page."""

@@ -1,0 +1,117 @@
+"""The report's section on the metagradients: how g lies about 0, and how well it and the counts know the truth.
+
+The histogram is made in SQL, by the query that the page shows, so that only its bins are read however large the pool.
+Bins are equal and 0 lies between two of them; the outermost hold all beyond the 99th percentile of |g|.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tasks.evaluation.measures import percent
+from tasks.html.charts import Series, histogram, line_chart
+from tasks.html.markup import absent, figure, figures, paragraph, section
+from tasks.report.run_data import Evidence
+
+BINS = 24  # on each side of 0
+AGREEMENT_SQL = "SELECT round, precision, weighted_precision, recall, auc, auc_sum FROM truth_agreement"
+
+
+def metagradients_section(evidence: Evidence) -> str:
+    """Histograms of g with the decision line, and agreement with the truth by round."""
+    numbers = [row["round"] for row in evidence.ask("SELECT DISTINCT round FROM metagradients ORDER BY round")]
+    shown = []
+    if numbers:
+        wanted = {numbers[-1]} | ({evidence.chosen - 1} if evidence.chosen else set())
+        shown = [_histogram(evidence, number) for number in sorted(wanted & set(numbers))]
+    else:
+        shown.append(absent("No round has metagradients yet."))
+    words = (
+        "The metagradient g of a sample is the derivative of the target loss with respect to its weight in training: "
+        f"negative where more of it would lower the loss. {_rule(evidence.descent)}"
+    )
+    return section(
+        "metagradients", "What the target wants", paragraph(words), figures(*shown, *_truth_figures(evidence))
+    )
+
+
+def _rule(descent: dict[str, Any]) -> str:
+    """What the update makes of g, from the catalog."""
+    summed = " Here it acts on the sum over the rounds." if descent.get("memory") else ""
+    p = descent.get("p", 1)
+    moved = f"the {percent(p, 0)} of the pool that a round moves" if p < 1 else "all samples"
+    if descent.get("rule") == "sign":
+        return f"The sign decides: of {moved}, it raises the counts left of 0 and lowers those right of it.{summed}"
+    if descent.get("rule") == "exchange":
+        share = percent(descent.get("share"), 0)
+        return (
+            f"The rank decides: of {moved}, the {share} with the lowest g are raised and the {share} with the highest "
+            f"lowered.{summed}"
+        )
+    return "The line at 0 parts what the sign rule raises from what it lowers."
+
+
+def _histogram(evidence: Evidence, number: int) -> str:
+    title = f"g in round {number}"
+    source = f"FROM metagradients WHERE probed AND round = {number}"
+    span = evidence.ask(f"SELECT quantile_cont(abs(g), 0.99) AS span {source}")[0]["span"]
+    if not span:
+        return figure(title, absent("No sample was probed in this round, or every g is 0."))
+    # In scientific notation DuckDB reads a double; 4 digits keep the command line short.
+    width = f"{span / BINS:.3e}"
+    truth = "truth_clean" if evidence.knows_truth else "NULL::BOOLEAN"
+    sql = (
+        f"SELECT {truth} AS clean, greatest(-{BINS}, least({BINS - 1}, floor(g / {width})))::INTEGER AS bin, "
+        "count(*) AS samples FROM metagradients JOIN samples USING (run, uid) "
+        f"WHERE probed AND metagradients.round = {number} GROUP BY ALL ORDER BY ALL"
+    )
+    rows = evidence.ask(sql)
+    what = evidence.judged
+    kinds = [(True, f"{what} right", "clean"), (False, f"{what} wrong", "swapped"), (None, "samples", "plain")]
+    series = [
+        (name, style, {r["bin"]: r["samples"] for r in rows if r["clean"] is kind}) for kind, name, style in kinds
+    ]
+    series = [one for one in series if one[2]]
+    picture = histogram(title, float(width), series, "g")
+    key = "".join(f'<span class="key {style}">{name}</span>' for name, style, _ in series if style != "plain")
+    keys = f'<p class="keys">{key}</p>' if key else ""
+    return figure(title, keys + picture, _histogram_words(evidence, number, rows), sql, evidence.run)
+
+
+def _histogram_words(evidence: Evidence, number: int, rows: Sequence[dict[str, Any]]) -> str:
+    total = sum(row["samples"] for row in rows)
+    wanted = sum(row["samples"] for row in rows if row["bin"] < 0)
+    words = f"{total:,} samples probed; g is below 0 for {percent(wanted / total, 0)}"
+    for clean, name in ((True, "of right captions"), (False, "of wrong ones")):
+        own = [row for row in rows if row["clean"] is clean]
+        if own:
+            share = sum(row["samples"] for row in own if row["bin"] < 0) / sum(row["samples"] for row in own)
+            words += f", {name} for {percent(share, 0)}"
+    # The counts that were chosen come from the g of the round before.
+    here = " Its step made the chosen counts." if evidence.chosen == number + 1 else ""
+    return words + "." + here + " The outermost bars hold all beyond."
+
+
+def _truth_figures(evidence: Evidence) -> list[str]:
+    """Precision and recall of the kept, and how well g tells right from wrong captions, by round."""
+    rows, what = evidence.agreement, evidence.judged
+    if not rows:
+        words = f"The pool does not tell which {what}s are right, so precision and recall cannot be measured."
+        return [absent(words)]
+    numbers = [row["round"] for row in rows]
+    shares = [("precision", "clean"), ("recall", "recall")]
+    series = [Series(name, style, [row[name] for row in rows]) for name, style in shares]
+    title = "What is kept against the truth"
+    chart = line_chart(title, numbers, series, lambda v: percent(v, 0), evidence.chosen)
+    words = f"Precision: share of the kept whose {what} is right. Recall: share of the right ones that are kept."
+    made = [figure(title, chart, words, AGREEMENT_SQL, evidence.run)]
+    scored = [row for row in rows if row["auc"] is not None]
+    if scored:
+        areas = [Series("one round", "target", [row["auc"] for row in scored])]
+        areas.append(Series("summed", "heldout", [row["auc_sum"] for row in scored]))
+        title = "How well g tells right from wrong"
+        chart = line_chart(title, [row["round"] for row in scored], areas, lambda v: f"{v:.2f}", None)
+        words = f"AUC: chance that a right {what} has a lower g than a wrong one; 0.5 knows nothing."
+        made.append(figure(title, chart, words, AGREEMENT_SQL, evidence.run))
+    return made

@@ -1,0 +1,110 @@
+"""Runs as the command line lists and exports them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from mgd_core.errors import UserError
+from tasks.catalog.text_catalog import TextCatalog
+from tasks.export.exports import SubsetReport, export_datacomp, export_jsonl, export_parquet
+from tasks.export.reshard import ReshardOptions, reshard
+from tasks.files.plurals import counted
+from tasks.pool.record import load_pool
+from tasks.runs.run import Run
+from tasks.tables.manifests import manifest_path
+from tasks.tables.published import files, read
+from tasks.tables.run_folders import NoRun, chosen_round, latest_run, run_directories, run_directory
+
+Format = Literal["datacomp", "parquet", "jsonl", "webdataset"]
+NAMES = {"datacomp": "subset.npy", "parquet": "subset.parquet", "jsonl": "subset.jsonl", "webdataset": "subset-shards"}
+
+
+def open_run(home: Path, run: str) -> Run:
+    """The run of this id.
+
+    Raises:
+        NoRun: with the ids there are.
+    """
+    return Run.load(run_directory(home, run))
+
+
+def readable_run(home: Path, run: str | None) -> str:
+    """Id of a run that has tables to read: the named one, or the newest of those.
+
+    Raises:
+        NoRun: there is none, or the named one has published nothing yet.
+    """
+    if run is not None:
+        if not files(Path(home), open_run(home, run).id, "counts"):
+            raise NoRun(f"run {run} was begun and has published nothing yet; go on with it by `mgd curate`")
+        return run
+    found = [one.name for one in run_directories(home) if files(Path(home), one.name, "counts")]
+    return found[0] if found else latest_run(home)
+
+
+def format_runs(home: Path) -> str:
+    """One line a run: id, rounds done of rounds planned, what was chosen."""
+    lines = [_listed(directory) for directory in run_directories(home)]
+    heading = _line("run", "rounds", "chosen", "held-out", "report")
+    return "\n".join([heading, *lines]) if lines else f"no runs in {home}; begin one with `mgd curate fashion`"
+
+
+def _listed(directory: Path) -> str:
+    """A run's line; of one that cannot be read, why."""
+    try:
+        run = Run.load(directory)
+        done, chosen = len(files(run.home, run.id, "rounds")), chosen_round(run.home, run.id)
+        value = None if chosen is None else read(run.home, run.id, "choices", chosen)["value"][0].as_py()
+        begun = files(run.home, run.id, "counts")
+    except UserError as error:
+        return _line(directory.name, "", "", "", f"(damaged: {error})")
+    planned = run.catalog.descent.rounds + 1 if run.catalog.descent.rounds else done  # none: comparison only
+    page, rounds = directory / "report.html", f"{done}/{planned}"
+    report = str(page) if page.exists() else "(not finished)" if begun else "(only begun: nothing to report or ask yet)"
+    held_out = "" if value is None else f"{value:.3f}"
+    return _line(run.id, rounds, "" if chosen is None else str(chosen), held_out, report)
+
+
+def _line(run: str, rounds: str, chosen: str, held_out: str, report: str) -> str:
+    return f"{run:<28} {rounds:>8} {chosen:>7} {held_out:>9}  {report}"
+
+
+def export_run(
+    home: Path, run_id: str, format: Format, out: Path | None, round: int | None, how: ReshardOptions
+) -> str:
+    """Write the subset of a run's round (default: the chosen one); returns one sentence on what was written. `how` is
+    for shards only.
+
+    Raises:
+        NoRun: no such run, or no manifest of that round yet.
+    """
+    run = open_run(home, run_id)
+    number = chosen_round(run.home, run.id) if round is None else round
+    if number is None:
+        raise NoRun(f"run {run.id} has chosen no round yet; finish it with `mgd curate`, or name one with --round")
+    manifest = manifest_path(run.directory, number)
+    if not manifest.exists():
+        raise NoRun(f"run {run.id} has no manifest of round {number}; it has rounds 0 to {run.catalog.descent.rounds}")
+    target = out or run.directory / NAMES[format]
+    if format == "webdataset":
+        if isinstance(run.catalog, TextCatalog):
+            raise NoRun(f"run {run.id} is of texts, which have no pictures to make shards of: take --format jsonl")
+        shards = reshard(run.pool_directory, manifest, target, how)
+        made = counted(shards.shards, "shard")
+        what = f"{counted(shards.samples, 'sample')} ({shards.distinct:,} distinct) in {made}"
+    else:
+        report = _write(run, format, manifest, target)
+        copies = counted(report.most_copies, "copy", "copies")
+        what = f"{counted(report.records, 'sample')} ({report.distinct:,} distinct, at most {copies} of one)"
+    return f"{target}: round {number}, {what}"
+
+
+def _write(run: Run, format: Format, manifest: Path, target: Path) -> SubsetReport:
+    """One file with the subset."""
+    if format != "jsonl":
+        return (export_datacomp if format == "datacomp" else export_parquet)(manifest, target)
+    pool = load_pool(run.pool_directory)
+    if pool is None:
+        raise NoRun(f"the pool of run {run.id} is gone from {run.pool_directory}; run `mgd curate` again")
+    return export_jsonl(manifest, pool, target, getattr(run.catalog.pool, "columns", None))

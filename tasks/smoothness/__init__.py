@@ -1,0 +1,1 @@
+"""Metasmoothness: the gate before a curation, and its ablation."""

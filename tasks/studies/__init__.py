@@ -1,0 +1,1 @@
+"""Studies beside curation: attribution, learning-rate schedules, poisons."""

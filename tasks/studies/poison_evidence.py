@@ -1,0 +1,95 @@
+"""What a poisoning study publishes: what each method did, which samples it changed, and how a curator would spot them.
+
+A curator has a clean target (here: the test split) and takes the metagradient of the poisoned training by example
+weight: samples that raise the loss have a positive g. `spotted` is the chance that a changed sample has a higher g than
+one that was not (the area under the ROC curve): 0.5 is blind, 1 is perfect.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from mgd_core.plans.plan import keep_all
+from mgd_core.replay.reverse import NonFiniteError
+from mgd_core.replay.run import replay
+from tasks.files.artefacts import publish_json, read_json
+from tasks.modality.classification.pictures import SPREAD
+from tasks.modality.classification.recipe import StudyBench, opened_study
+from tasks.modality.classification.targets import target_of
+from tasks.studies.paired_drops import paired_drop
+from tasks.studies.poisoning import CLEAN, METHODS, PLAIN, SMOOTH, answers, effect, poisons_of
+from tasks.studies.poisons import poisoned, start_of
+from tasks.tables.published import publish
+
+
+def inspect(directory: Path, method: str) -> list[float]:
+    """g of every training sample under a clean target, of the training on a poisoned set; empty if it has none."""
+    with opened_study(directory) as bench:
+        found = poisons_of(directory, method)
+        key = bench.key("inspect", method, bench.study.poison.model_dump(mode="json"))
+        path = bench.work("poison", f"{key[:16]}-{method}-inspected.json")
+        if not path.exists():
+            learner, state = bench.learner()
+            target, plan = target_of(learner, bench.test), keep_all(0, learner.steps)
+            try:
+                g = replay(poisoned(bench, learner, found), state, target, plan, len(bench.train)).example
+            except NonFiniteError:
+                g = torch.zeros(0)
+            publish_json(path, {"g": g.double().tolist()})
+        values: list[float] = read_json(path)["g"]
+        return values
+
+
+def publish_poisons(directory: Path) -> None:
+    """Publish the tables `poisons` and `poison_effects`."""
+    with opened_study(directory) as bench:
+        effects: list[dict[str, Any]] = []
+        samples: list[dict[str, Any]] = []
+        for method in METHODS:
+            rows = _samples(bench, directory, method) if method != CLEAN else []
+            samples += rows
+            spotted = _spotted(bench, directory, method) if method != CLEAN else None
+            for recipe in (SMOOTH, PLAIN):
+                seen = spotted if recipe == SMOOTH else None
+                scores = effect(directory, method, recipe)
+                row = {"method": method, "recipe": recipe, "changed": len(rows), "spotted": seen, **scores}
+                drop = paired_drop(*(answers(directory, of, recipe) for of in (CLEAN, method)))
+                effects.append(row | {"drop": drop.mean, "drop_error": drop.error})
+        publish(bench.home, bench.id, "poisons", 0, pa.Table.from_pylist(samples))
+        publish(bench.home, bench.id, "poison_effects", 0, pa.Table.from_pylist(effects))
+
+
+def _samples(bench: StudyBench, directory: Path, method: str) -> list[dict[str, Any]]:
+    found, start, g = poisons_of(directory, method), start_of(bench), np.array(inspect(directory, method))
+    places = (-g).argsort(kind="stable").argsort(kind="stable") + 1 if len(g) else None
+    rows = []
+    for i, at in enumerate(found.ids.tolist()):
+        rows.append(
+            {
+                "method": method,
+                "uid": bench.train.uids[at],
+                "label": bench.classes[int(bench.train.labels[at])],
+                "shown_as": bench.classes[int(found.labels[i].argmax())],
+                "pixel_change": float((found.pixels[i] - start.pixels[i]).abs().mean() * SPREAD),
+                "label_change": float((found.labels[i] - start.labels[i]).abs().sum() / 2),
+                "g": None if places is None else float(g[at]),
+                "place": None if places is None else int(places[at]),
+            }
+        )
+    return rows
+
+
+def _spotted(bench: StudyBench, directory: Path, method: str) -> float | None:
+    g = np.array(inspect(directory, method))
+    if not len(g):
+        return None
+    changed = np.zeros(len(g), np.bool_)
+    changed[poisons_of(directory, method).ids.tolist()] = True
+    ranks = g.argsort().argsort() + 1.0
+    m, n = changed.sum(), (~changed).sum()
+    return float((ranks[changed].sum() - m * (m + 1) / 2) / (m * n))

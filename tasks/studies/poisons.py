@@ -1,0 +1,77 @@
+"""Changed training samples: which they are, what is allowed of them, and a training that reads them.
+
+Pixels stay those of valid pictures, labels probabilities of classes: two metaparameters of the engine
+(mgd_core.replay.metaparameters.Inputs), whatever method changes them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from safetensors.torch import save as to_safetensors
+from torch import Tensor
+
+from mgd_core.replay.metaparameters import Inputs
+from mgd_core.training.learner import Batch, Learner
+from mgd_core.training.order import generator
+from tasks.files.artefacts import publish_bytes
+from tasks.modality.classification.pictures import MEAN, SPREAD
+from tasks.modality.classification.recipe import StudyBench
+
+STREAM = 1 << 27  # names the generator of the poisons; beyond any round
+LOW, HIGH = (0 - MEAN) / SPREAD, (1 - MEAN) / SPREAD  # a pixel's range in the pictures' units
+
+
+@dataclass(frozen=True)
+class Poison:
+    """Changed samples: positions (m,) in the training split, pixels (m, channels, side, side), soft labels (m, C)."""
+
+    ids: Tensor
+    pixels: Tensor
+    labels: Tensor
+
+
+def start_of(bench: StudyBench) -> Poison:
+    """The samples that are to be changed, as they are: a random share of the training split."""
+    o, n = bench.study.poison, len(bench.train)
+    count = max(1, round(o.share * n))
+    ids = torch.from_numpy(generator(o.seed, STREAM, 0).permutation(n)[:count]).sort().values
+    ids = ids.to(bench.train.labels.device)
+    labels = F.one_hot(bench.train.labels[ids], len(bench.classes)).to(bench.train.pixels.dtype)
+    return Poison(ids, bench.train.pixels[ids], labels)
+
+
+def kinds_of(bench: StudyBench, found: Poison) -> tuple[Inputs, Inputs]:
+    """The metaparameters: pixels and labels of the poisons."""
+    n = len(bench.train)
+    pixels = Inputs(0, found.ids, n, tuple(found.pixels.shape[1:]), low=LOW, high=HIGH)
+    return pixels, Inputs(1, found.ids, n, tuple(found.labels.shape[1:]), simplex=True)
+
+
+def poisoned(bench: StudyBench, learner: Learner, found: Poison) -> Learner:
+    """The learner that trains on the poisoned set: soft labels for all, changed rows for the poisons."""
+    classes = len(bench.classes)
+
+    def batches(t: int) -> Batch:
+        batch = learner.batches(t)
+        pixels, labels = batch.rows
+        return batch._replace(rows=(pixels, F.one_hot(labels, classes).to(pixels.dtype)))
+
+    pixels, labels = kinds_of(bench, found)
+    return labels.placed(pixels.placed(replace(learner, batches=batches), found.pixels), found.labels)
+
+
+def save_poison(path: Path, found: Poison, **beside: Tensor) -> None:
+    """Write the poisons, and the tensors ``beside`` them, durably."""
+    tensors = {"ids": found.ids, "pixels": found.pixels, "labels": found.labels, **beside}
+    publish_bytes(path, to_safetensors({name: x.cpu().contiguous() for name, x in tensors.items()}))
+
+
+def load_poison(path: Path, device: torch.device | str = "cpu") -> Poison:
+    """The poisons of a file."""
+    tensors = load_file(path, device=str(device))
+    return Poison(tensors["ids"], tensors["pixels"], tensors["labels"])

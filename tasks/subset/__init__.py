@@ -1,0 +1,1 @@
+"""Subsets: filters in SQL, set algebra, and the files that hold them."""

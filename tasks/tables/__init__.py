@@ -1,0 +1,1 @@
+"""Published tables in Parquet, their schemas, and the SQL that people ask of them."""
