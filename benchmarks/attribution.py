@@ -36,10 +36,10 @@ from benchmarks import attribution_corpus, attribution_peers
 from benchmarks._envelope import emit
 from mgd_core.analysis.attribution import Drops, Floats, drop_sets, intervals, predicted_changes, trained_without
 from mgd_core.analysis.smoothness import direction, reweighted, score
+from mgd_core.engine.replay import replay, train
+from mgd_core.engine.reverse import NonFiniteError
 from mgd_core.models.classification import MEASURES, Outputs, each_class, each_example
 from mgd_core.plans.plan import keep_all
-from mgd_core.replay.reverse import NonFiniteError
-from mgd_core.replay.run import replay, train
 from mgd_core.training.determinism import deterministic
 from mgd_core.training.learner import Learner
 from mgd_core.training.optimizers import Adam, Sgd, State

@@ -16,13 +16,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mgd_core.engine.journal import Interval, durable
+from mgd_core.engine.metagradient import Metagradient
+from mgd_core.engine.replay import replay
 from mgd_core.plans.actions import Plan, Tier
 from mgd_core.plans.kary import kary
 from mgd_core.plans.plan import binomial, keep_all
 from mgd_core.plans.segments import segments
-from mgd_core.replay.journal import Interval, durable
-from mgd_core.replay.metagradient import Metagradient
-from mgd_core.replay.run import replay
 from mgd_core.training.optimizers import Adam, Optimizer, Sgd
 from testing import problems
 from testing.oracles import Problem

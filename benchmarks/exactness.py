@@ -4,7 +4,7 @@
 GPT, LoRA on a GPT-NeoX of transformers) and weighted InfoNCE (two MLPs and an open_clip CLIP; `testing.problems`)
 under Adam and SGD:
 
-* the gradient of phi by every kind of metaparameter (mgd_core.replay.metaparameters) with one reverse pass through the
+* the gradient of phi by every kind of metaparameter (mgd_core.engine.metaparameters) with one reverse pass through the
 graph
   of the whole run (`testing.oracles`: plain PyTorch, none of the engine's code), for every plan, slot count, chunk
   size and source of the gradient (read back from the moments, or computed again), and with central differences. Kinds:
@@ -33,10 +33,10 @@ from torch import Tensor
 
 from benchmarks import bitwise
 from benchmarks._envelope import emit
+from mgd_core.engine.metaparameters import Inputs, WeightDecays
+from mgd_core.engine.probe import Probe
+from mgd_core.engine.replay import Metagradient, replay
 from mgd_core.plans.plan import Plan, binomial, keep_all
-from mgd_core.replay.metaparameters import Inputs, WeightDecays
-from mgd_core.replay.probe import Probe
-from mgd_core.replay.run import Metagradient, replay
 from mgd_core.training.optimizers import Adam, Optimizer, Sgd
 from testing import exactness_zoo, problems, zoo_layers, zoo_models
 from testing.oracles import (

@@ -11,12 +11,12 @@ from torch import Tensor
 from benchmarks.gpu_models import scale, training
 from benchmarks.gpu_sections import Bench, Finding
 from mgd_core.autodiff.precision import FLOAT32
+from mgd_core.engine.fingerprints import fingerprint
+from mgd_core.engine.metagradient import Metagradient
+from mgd_core.engine.replay import replay
+from mgd_core.engine.reverse import reverse_step
 from mgd_core.plans.actions import Plan
 from mgd_core.plans.plan import binomial, keep_all
-from mgd_core.replay.fingerprints import fingerprint
-from mgd_core.replay.metagradient import Metagradient
-from mgd_core.replay.reverse import reverse_step
-from mgd_core.replay.run import replay
 from mgd_core.training.learner import Learner
 from mgd_core.training.optimizers import Adam, State
 from testing import problems

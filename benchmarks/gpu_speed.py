@@ -17,9 +17,9 @@ from benchmarks.gpu_meter import Reading, read, release
 from benchmarks.gpu_models import Scale, Training, scale, training
 from benchmarks.gpu_sections import Bench, Finding
 from mgd_core.autodiff.precision import BFLOAT16, FLOAT32, TF32, Precision
-from mgd_core.replay.metagradient import ProbePoint
-from mgd_core.replay.probe import Probe
-from mgd_core.replay.reverse import ReverseStep, reverse_step
+from mgd_core.engine.metagradient import ProbePoint
+from mgd_core.engine.probe import Probe
+from mgd_core.engine.reverse import ReverseStep, reverse_step
 
 
 class Steps(NamedTuple):

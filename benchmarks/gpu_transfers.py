@@ -17,12 +17,12 @@ import torch
 from benchmarks.gpu_meter import read
 from benchmarks.gpu_models import scale, training
 from benchmarks.gpu_sections import Bench, Finding
+from mgd_core.engine.background import Background
+from mgd_core.engine.disk_store import DiskStore
+from mgd_core.engine.fingerprints import fingerprint
+from mgd_core.engine.state_files import StateFiles
+from mgd_core.engine.store import HostStore, each
 from mgd_core.plans.actions import Tier
-from mgd_core.replay.background import Background
-from mgd_core.replay.disk_store import DiskStore
-from mgd_core.replay.fingerprints import fingerprint
-from mgd_core.replay.state_files import StateFiles
-from mgd_core.replay.store import HostStore, each
 from mgd_core.training.optimizers import State
 
 TIMES = 3

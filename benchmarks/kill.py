@@ -266,9 +266,9 @@ def disk_rates(place: Path, mib: int) -> dict[str, float]:
     """MiB a second: files written and flushed, read and checked, and fingerprints alone. Best of three."""
     import torch
 
-    from mgd_core.replay.fingerprints import fingerprint
-    from mgd_core.replay.state_files import StateFiles
-    from mgd_core.replay.store import named
+    from mgd_core.engine.fingerprints import fingerprint
+    from mgd_core.engine.state_files import StateFiles
+    from mgd_core.engine.store import named
     from mgd_core.training.optimizers import State
 
     torch.set_num_threads(1)

@@ -17,14 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mgd_core.engine.background import Background
+from mgd_core.engine.disk_store import DiskStore
+from mgd_core.engine.replay import replay
+from mgd_core.engine.state_files import StateFiles
+from mgd_core.engine.store import Store
 from mgd_core.plans.actions import Plan, Tier
 from mgd_core.plans.plan import binomial, keep_all
 from mgd_core.plans.segments import segments
-from mgd_core.replay.background import Background
-from mgd_core.replay.disk_store import DiskStore
-from mgd_core.replay.run import replay
-from mgd_core.replay.state_files import StateFiles
-from mgd_core.replay.store import Store
 from mgd_core.training.determinism import deterministic
 from mgd_core.training.optimizers import Adam
 from testing.oracles import NaiveRun, Problem
@@ -51,7 +51,7 @@ class Outcome:
 def ours(
     problem: Problem, slots: int | None = None, disk_states: int | None = None, chunk: int | None = None
 ) -> Outcome:
-    """mgd_core.replay.run under the determinism of a real run.
+    """mgd_core.engine.replay under the determinism of a real run.
 
     ``slots``: most states in memory (None: all). ``disk_states``: most states on disk besides (None: no disk).
     """

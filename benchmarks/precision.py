@@ -26,9 +26,9 @@ from torch import Tensor
 
 from benchmarks._envelope import emit
 from mgd_core.autodiff.precision import BFLOAT16, FLOAT32, TF32, Precision
+from mgd_core.engine.probe import Probe
+from mgd_core.engine.replay import replay
 from mgd_core.plans.plan import keep_all
-from mgd_core.replay.probe import Probe
-from mgd_core.replay.run import replay
 from mgd_core.training.determinism import deterministic
 from testing.embedded_clip import QUICK, Size, build, pairs
 

@@ -1,6 +1,6 @@
 """What does it cost to score candidates, in passes of training over as many?
 
-`python -m benchmarks.probe` scores batches of 256 candidates at a probe step (mgd_core.replay.probe: one forward-mode
+`python -m benchmarks.probe` scores batches of 256 candidates at a probe step (mgd_core.engine.probe: one forward-mode
 pass, 3 matrix products where forward and backward of a training step have 3 too), on the demo's CLIP and on emoji's
 (catalogs/models), and trains on the same batches; both sides in turn within one run, one thread, CPU seconds, medians.
 A pool of 10,000 is scored with one reference batch, whose own encoding is counted in:
@@ -28,8 +28,8 @@ import torch
 from benchmarks._envelope import emit
 from benchmarks.reverse_step import BATCH, BATCHES, CHUNK, VOCABULARY, build
 from mgd_core.autodiff.derivatives import value_and_gradient
-from mgd_core.replay.probe import Probe
-from mgd_core.replay.run import ProbePoint
+from mgd_core.engine.probe import Probe
+from mgd_core.engine.replay import ProbePoint
 from mgd_core.training.determinism import deterministic
 from mgd_core.training.learner import Learner
 

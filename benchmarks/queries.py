@@ -29,9 +29,9 @@ from torch import Tensor, nn
 from benchmarks import reverse_step
 from benchmarks._envelope import emit
 from mgd_core.autodiff.layout import ParameterLayout
+from mgd_core.engine.replay import Metagradient, replay
+from mgd_core.engine.reverse import reverse_step as reverse
 from mgd_core.plans.plan import keep_all
-from mgd_core.replay.reverse import reverse_step as reverse
-from mgd_core.replay.run import Metagradient, replay
 from mgd_core.training.determinism import deterministic
 from mgd_core.training.learner import Batch, Learner
 from mgd_core.training.optimizers import Adam, Optimizer, State

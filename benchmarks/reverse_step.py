@@ -4,7 +4,7 @@
 batch of 256 in float32 on 2 threads and under the determinism of a real run:
 
 * a training step: gradient and Adam update;
-* a reverse step, as `mgd_core.replay.run` takes it: the gradient read back from the moments, the VJP of the update,
+* a reverse step, as `mgd_core.engine.replay` takes it: the gradient read back from the moments, the VJP of the update,
 and one
   curvature product (reverse over forward: 8 matrix products where a training step has 3, so 2.7 is the limit of the
   arithmetic for layers whose input is differentiated too).
@@ -31,8 +31,8 @@ import torch
 
 from benchmarks._envelope import emit
 from mgd_core.autodiff.layout import ParameterLayout
+from mgd_core.engine.reverse import reverse_step
 from mgd_core.models.clip import ClipObjective, build_clip, initial_parameters
-from mgd_core.replay.reverse import reverse_step
 from mgd_core.training.determinism import deterministic
 from mgd_core.training.learner import Batch, Learner
 from mgd_core.training.optimizers import Adam, State

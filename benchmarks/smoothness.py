@@ -42,9 +42,9 @@ from benchmarks._envelope import emit
 from benchmarks.smoothness_problem import POOL, RECIPES, Recipe, learner_of, target_of
 from mgd_core.analysis.smoothness import along, direction, reweighted
 from mgd_core.descent.steps import Counts, exchange_step
+from mgd_core.engine.replay import replay, train
+from mgd_core.engine.reverse import NonFiniteError
 from mgd_core.plans.plan import keep_all
-from mgd_core.replay.reverse import NonFiniteError
-from mgd_core.replay.run import replay, train
 from mgd_core.training.determinism import deterministic
 from mgd_core.training.order import generator
 

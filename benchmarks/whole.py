@@ -29,11 +29,11 @@ import torch
 from benchmarks import reverse_step
 from benchmarks._envelope import emit
 from benchmarks.reverse_step import BATCHES, VOCABULARY
+from mgd_core.engine.replay import replay, train
+from mgd_core.engine.reverse import reverse_step as reverse
 from mgd_core.models.clip import ClipObjective
 from mgd_core.models.zeroshot import ZeroShotTask
 from mgd_core.plans.plan import Plan, binomial, keep_all
-from mgd_core.replay.reverse import reverse_step as reverse
-from mgd_core.replay.run import replay, train
 from mgd_core.training.determinism import deterministic
 from mgd_core.training.learner import Batch, Learner
 from mgd_core.training.optimizers import State

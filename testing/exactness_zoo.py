@@ -27,12 +27,12 @@ from torch.func import functional_call
 from mgd_core.autodiff import directions
 from mgd_core.autodiff.layout import ParameterLayout, Params
 from mgd_core.autodiff.objective import Objective, Rows
+from mgd_core.engine.metaparameters import Inputs, WeightDecays
+from mgd_core.engine.replay import Metagradient, replay
 from mgd_core.errors import UserError
 from mgd_core.models.classification import ClassificationObjective
 from mgd_core.models.clip import initial_parameters
 from mgd_core.plans.plan import keep_all
-from mgd_core.replay.metaparameters import Inputs, WeightDecays
-from mgd_core.replay.run import Metagradient, replay
 from mgd_core.training.learner import Batch, Learner
 from mgd_core.training.optimizers import Adam
 from mgd_core.training.schedules import warmup_cosine

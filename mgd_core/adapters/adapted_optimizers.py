@@ -157,7 +157,7 @@ def _maker(optimizer: torch.optim.Optimizer, eps_root: float) -> Callable[[Mappi
             f"{type(optimizer).__module__}.{type(optimizer).__name__} is none of torch.optim's AdamW, Adam and SGD, "
             "whose derivatives the engine has. Use one of them, or write yours as a "
             "mgd_core.training.optimizers.Optimizer and "
-            "call mgd_core.replay.run."
+            "call mgd_core.engine.replay."
         )
     make, carried = makers[type(optimizer)]
     _check_options(optimizer, carried)

@@ -3,7 +3,7 @@
 :func:`metagradient` is all of it; what it makes of the optimizer and of the loader is in
 mgd_core.adapters.adapted_optimizers and mgd_core.adapters.adapted_batches. Losses that couple the rows of a batch
 (contrastive ones) are an :class:`mgd_core.autodiff.objective.Objective` of their own, with
-:func:`mgd_core.replay.run.replay`.
+:func:`mgd_core.engine.replay.replay`.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from mgd_core.adapters.adapted_optimizers import Adapted, RefusedOptimizer, adap
 from mgd_core.autodiff.layout import ParameterLayout, Params
 from mgd_core.autodiff.objective import Features, Objective, Rows
 from mgd_core.autodiff.refusals import RefusedModel
+from mgd_core.engine.metagradient import Metagradient
+from mgd_core.engine.replay import replay
+from mgd_core.engine.training import Progress
 from mgd_core.plans.plan import binomial
-from mgd_core.replay.metagradient import Metagradient
-from mgd_core.replay.run import replay
-from mgd_core.replay.training import Progress
 from mgd_core.training.determinism import ambient_rng
 from mgd_core.training.learner import Learner
 
@@ -89,7 +89,7 @@ def metagradient(
         RefusedData: items or their order are not the same each time, or a batch is not made of rows.
         RefusedModel: dropout, batch norm, losses that are not one per example, and whatever else has no exact
             metagradient.
-        UserError: as :func:`mgd_core.replay.run.replay`.
+        UserError: as :func:`mgd_core.engine.replay.replay`.
     """
     trained = (p.detach() for group in optimizer.param_groups for p in group["params"] if p.requires_grad)
     like = next(trained, torch.zeros(()))
@@ -105,7 +105,7 @@ def metagradient(
         error.add_note(
             "metagradient() calls your losses as the engine's `encode`: on any rows of a batch, as if no example's "
             "loss depended on another. Where it does (contrastive losses), write an Objective and call "
-            "mgd_core.replay.run."
+            "mgd_core.engine.replay."
         )
         raise
     return TrainedMetagradient(**vars(found), parameters=how.layout.unflatten(found.final.theta))

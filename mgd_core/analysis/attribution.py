@@ -19,8 +19,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mgd_core.replay.metaparameters import ExampleWeights
-from mgd_core.replay.training import train
+from mgd_core.engine.metaparameters import ExampleWeights
+from mgd_core.engine.training import train
 from mgd_core.training.learner import Learner
 from mgd_core.training.optimizers import State
 from mgd_core.training.order import generator

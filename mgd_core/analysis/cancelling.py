@@ -15,8 +15,8 @@ from torch import Tensor
 
 from mgd_core.autodiff.layout import ParameterLayout
 from mgd_core.autodiff.objective import Objective, Rows
-from mgd_core.replay.metaparameters import Inputs
-from mgd_core.replay.run import Target
+from mgd_core.engine.metaparameters import Inputs
+from mgd_core.engine.replay import Target
 
 ASCENT = 10  # steps of the corruption
 

@@ -45,7 +45,7 @@ MLPs (benchmarks/results/queries.md). CUDA: the same ratio for a launch of 5 us 
 
 Way = Literal["either", "forward", "double"]
 """By which way a curvature product is taken: reverse over forward (mgd_core.autodiff.derivatives), or double backward
-(here). ``either``: by the size of the problem. mgd_core.replay.examination says which are exact for an objective."""
+(here). ``either``: by the size of the problem. mgd_core.engine.examination says which are exact for an objective."""
 
 
 class Finding(NamedTuple):

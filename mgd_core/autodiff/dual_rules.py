@@ -9,7 +9,7 @@ Outside a dual level the ordinary functions run.
 
 ``plain_rules()`` and ``double_rules()`` are the fewer that one reverse pass and a double backward need: refusals,
 attention by its definition, and for the latter the layers of mgd_core.autodiff.double_functions. Tests compare every
-rule with PyTorch's in float64, and mgd_core.replay.examination compares once for every model what they make of it.
+rule with PyTorch's in float64, and mgd_core.engine.examination compares once for every model what they make of it.
 
 A rule takes its arguments by the names that PyTorch has for them, since models call functions either way. What PyTorch
 decomposes by itself never comes here: ``F.cross_entropy`` takes the log-softmax of PyTorch, not ours.

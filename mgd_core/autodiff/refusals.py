@@ -2,7 +2,7 @@
 
 ``check_modules`` looks at the layers alone and costs nothing: every :class:`mgd_core.training.learner.Learner` is
 checked when it is made. What layers do not show (a function called in ``forward``) is found by
-mgd_core.replay.examination, which runs the model on a few rows before a training.
+mgd_core.engine.examination, which runs the model on a few rows before a training.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mgd_core.replay.metaparameters import Metaparameter
+from mgd_core.engine.metaparameters import Metaparameter
 
 SHORTER, LONGER = 0.5, 1.2
 

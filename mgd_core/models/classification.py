@@ -1,7 +1,7 @@
 """Classifiers as an objective of the engine: weighted cross-entropy with labels or with probabilities of classes.
 
 Features are the losses themselves, since losses of different rows do not couple. Labels are class numbers (n,), or soft
-labels (n, classes), which may be a metaparameter (mgd_core.replay.metaparameters.Inputs).
+labels (n, classes), which may be a metaparameter (mgd_core.engine.metaparameters.Inputs).
 """
 
 from __future__ import annotations

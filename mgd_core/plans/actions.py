@@ -2,7 +2,7 @@
 
 The reverse sweep needs s_{T-1}, ..., s_k, but training makes them in the other order. A plan says which states are
 kept on the way and which are made again. It is an iterator of actions that an executor interprets
-(mgd_core.replay.run), and pure arithmetic on step numbers, so its cost is known before the run: ``advances``,
+(mgd_core.engine.replay), and pure arithmetic on step numbers, so its cost is known before the run: ``advances``,
 ``peak_states``, ``transfers``.
 
 A plan has two layers. The outer one keeps states on a slower tier at the plan's cuts (mgd_core.plans.segments; the

@@ -1,7 +1,7 @@
 """The settings under which a step gives the same bits every time, and their restoration.
 
 Bits depend on thread count, device, dtype and library versions; ``environment()`` names them so that a run can refuse
-to go on under others. That a step does give the same bits is checked by mgd_core.replay.guard.
+to go on under others. That a step does give the same bits is checked by mgd_core.engine.guard.
 """
 
 from __future__ import annotations

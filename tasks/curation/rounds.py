@@ -20,10 +20,10 @@ from safetensors import safe_open
 from safetensors.torch import save as to_safetensors
 
 from mgd_core.descent.steps import mask
+from mgd_core.engine.journal import Interval, durable
+from mgd_core.engine.probe import Probe
+from mgd_core.engine.replay import Metagradient, ProbePoint, replay, train
 from mgd_core.plans.actions import Tier
-from mgd_core.replay.journal import Interval, durable
-from mgd_core.replay.probe import Probe
-from mgd_core.replay.run import Metagradient, ProbePoint, replay, train
 from tasks.catalog.recipe_options import DescentOptions
 from tasks.curation.checkpoint_plan import plan_of
 from tasks.curation.count_updates import publish_counts, publish_update

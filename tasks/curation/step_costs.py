@@ -13,11 +13,11 @@ import numpy as np
 import torch
 
 from mgd_core.autodiff.derivatives import curvature_product
+from mgd_core.engine.guard import check_step
+from mgd_core.engine.state_files import StateFiles
+from mgd_core.engine.store import named
 from mgd_core.plans.actions import Tier
 from mgd_core.plans.planning import Rates
-from mgd_core.replay.guard import check_step
-from mgd_core.replay.state_files import StateFiles
-from mgd_core.replay.store import named
 from mgd_core.training.optimizers import State
 from tasks.modality.recipe import Workbench, opened
 

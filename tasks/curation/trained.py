@@ -14,7 +14,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save as to_safetensors
 
-from mgd_core.replay.run import train
+from mgd_core.engine.replay import train
 from tasks.catalog.files import CatalogError
 from tasks.files.artefacts import digest, is_done, publish_bytes, publish_json
 from tasks.files.progress import announce

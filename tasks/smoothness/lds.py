@@ -19,7 +19,7 @@ from safetensors.torch import save as to_safetensors
 
 from mgd_core.analysis.attribution import Drops, drop_sets, predicted_changes, scores
 from mgd_core.analysis.smoothness import reweighted
-from mgd_core.replay.run import replay, train
+from mgd_core.engine.replay import replay, train
 from tasks.catalog.smoothness_options import SmoothnessOptions
 from tasks.curation.checkpoint_plan import plan_of
 from tasks.files.artefacts import is_done, publish_bytes, read_json

@@ -20,8 +20,8 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from mgd_core.analysis.smoothness import UndefinedSmoothness, along, direction, reweighted
-from mgd_core.replay.reverse import NonFiniteError
-from mgd_core.replay.run import train
+from mgd_core.engine.replay import train
+from mgd_core.engine.reverse import NonFiniteError
 from mgd_core.training.optimizers import State
 from tasks.catalog.smoothness_options import SmoothnessOptions
 from tasks.curation.checkpoint_plan import plan_of

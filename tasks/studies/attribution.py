@@ -19,9 +19,9 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from mgd_core.analysis.attribution import Floats, drop_sets, intervals, predicted_changes, trained_without
+from mgd_core.engine.replay import replay, train
 from mgd_core.models.classification import MEASURES, Outputs, each_class, each_example
 from mgd_core.plans.plan import keep_all
-from mgd_core.replay.run import replay, train
 from mgd_core.training.learner import Learner
 from tasks.files.artefacts import publish_bytes, publish_json, read_json
 from tasks.files.progress import announce, say

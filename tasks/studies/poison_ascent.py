@@ -17,8 +17,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from mgd_core.engine.replay import Target, replay
 from mgd_core.plans.plan import keep_all
-from mgd_core.replay.run import Target, replay
 from mgd_core.training.learner import Learner
 from mgd_core.training.order import generator
 from tasks.modality.classification.pictures import Pictures

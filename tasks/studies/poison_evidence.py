@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from mgd_core.engine.replay import replay
+from mgd_core.engine.reverse import NonFiniteError
 from mgd_core.plans.plan import keep_all
-from mgd_core.replay.reverse import NonFiniteError
-from mgd_core.replay.run import replay
 from tasks.files.artefacts import publish_json, read_json
 from tasks.modality.classification.pictures import SPREAD
 from tasks.modality.classification.recipe import StudyBench, opened_study

@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 
 from mgd_core.analysis.cancelling import cancelled, corrupted
+from mgd_core.engine.replay import train
+from mgd_core.engine.reverse import NonFiniteError
 from mgd_core.models.classification import ClassificationObjective
-from mgd_core.replay.reverse import NonFiniteError
-from mgd_core.replay.run import train
 from mgd_core.training.learner import Learner
 from mgd_core.training.optimizers import Sgd, State
 from mgd_core.training.order import generator

@@ -1,7 +1,7 @@
 """Changed training samples: which they are, what is allowed of them, and a training that reads them.
 
 Pixels stay those of valid pictures, labels probabilities of classes: two metaparameters of the engine
-(mgd_core.replay.metaparameters.Inputs), whatever method changes them.
+(mgd_core.engine.metaparameters.Inputs), whatever method changes them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from mgd_core.replay.metaparameters import Inputs
+from mgd_core.engine.metaparameters import Inputs
 from mgd_core.training.learner import Batch, Learner
 from mgd_core.training.order import generator
 from tasks.files.artefacts import publish_bytes

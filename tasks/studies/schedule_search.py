@@ -19,10 +19,10 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from mgd_core.descent.projected_descent import Descent, advance, begin
+from mgd_core.engine.metaparameters import LearningRates, control_points
+from mgd_core.engine.replay import replay, train
+from mgd_core.engine.reverse import NonFiniteError
 from mgd_core.plans.plan import keep_all
-from mgd_core.replay.metaparameters import LearningRates, control_points
-from mgd_core.replay.reverse import NonFiniteError
-from mgd_core.replay.run import replay, train
 from mgd_core.training.optimizers import State
 from mgd_core.training.schedules import one_cycle
 from tasks.files.artefacts import publish_bytes, publish_json, read_json

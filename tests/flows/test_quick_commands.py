@@ -43,7 +43,7 @@ def test_the_help_names_the_catalogs_and_loads_nothing() -> None:
 
 def test_the_public_names_of_the_engine_are_there_whatever_was_imported_before() -> None:
     code = (
-        "import mgd_core.replay.run, mgd_core as m; from mgd_core import replay, binomial; "
+        "import mgd_core.engine.replay, mgd_core as m; from mgd_core import replay, binomial; "
         "print([getattr(m, name) for name in m.__all__])"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -19,8 +19,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler
 from mgd_core.adapters.adapted_batches import RefusedData
 from mgd_core.adapters.adapted_optimizers import RefusedOptimizer
 from mgd_core.autodiff.refusals import RefusedModel
+from mgd_core.engine import metagradient
 from mgd_core.errors import UserError
-from mgd_core.replay import metagradient
 
 N, WIDTH, CLASSES, EPOCHS = 22, 5, 3, 3
 README = Path(__file__).resolve().parents[2] / "README.md"

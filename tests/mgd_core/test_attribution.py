@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from mgd_core.analysis.attribution import drop_sets, intervals, predicted_changes, scores, trained_without
+from mgd_core.engine.replay import replay, train
 from mgd_core.models.classification import MEASURES, ClassificationObjective, Outputs, each_class, each_example, margin
 from mgd_core.plans.plan import keep_all
-from mgd_core.replay.run import replay, train
 from mgd_core.training.learner import check_rowwise
 from mgd_core.training.optimizers import Adam
 from testing import problems

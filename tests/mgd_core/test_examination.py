@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from mgd_core.autodiff.derivatives import CurvatureProduct
 from mgd_core.autodiff.precision import Autocast
 from mgd_core.autodiff.refusals import RefusedModel, modules_of
+from mgd_core.engine import chance, step_checks
+from mgd_core.engine.examination import examined, probe_way_of
+from mgd_core.engine.probe import Probe
+from mgd_core.engine.replay import ProbePoint, replay
+from mgd_core.engine.reverse import InexactError, NonFiniteError, reverse_step
 from mgd_core.errors import UserError
 from mgd_core.plans.plan import keep_all
-from mgd_core.replay import chance, step_checks
-from mgd_core.replay.examination import examined, probe_way_of
-from mgd_core.replay.probe import Probe
-from mgd_core.replay.reverse import InexactError, NonFiniteError, reverse_step
-from mgd_core.replay.run import ProbePoint, replay
 from mgd_core.training.learner import Batch
 from mgd_core.training.optimizers import Adam
 from testing import problems
@@ -231,7 +231,7 @@ def test_the_standing_check_names_step_and_layer(monkeypatch):
         v[start : layout.offsets[3]] *= 1.01
         return right(objective, layout, theta, v, *others, **named)
 
-    monkeypatch.setattr("mgd_core.replay.reverse.curvature", wrong)
+    monkeypatch.setattr("mgd_core.engine.reverse.curvature", wrong)
     monkeypatch.setattr(step_checks, "curvature", wrong)
     name = problem.learner.layout.names[2]
     with pytest.raises(InexactError, match=rf"step 11 is not exact.*Likely layer: that of parameter '{name}'"):
@@ -257,7 +257,7 @@ def test_a_cotangent_of_weights_that_is_not_finite_is_told(monkeypatch):
         found = right(*arguments, **named)
         return found._replace(weights=found.weights * torch.inf)
 
-    monkeypatch.setattr("mgd_core.replay.reverse.curvature", spoiled)
+    monkeypatch.setattr("mgd_core.engine.reverse.curvature", spoiled)
     with pytest.raises(NonFiniteError, match="cotangent of the example weights became NaN or infinite at step 11"):
         run(small())
 
@@ -276,7 +276,7 @@ def test_probes_by_double_backward_give_the_same_scores(monkeypatch):
     point = ProbePoint(3, theta, torch.randn(len(theta), generator=torch.Generator().manual_seed(0)).to(theta))
     learner = dataclasses.replace(problem.learner, chunk=5)
     forward = Probe(learner, point).scores(problem.pool, ids)
-    monkeypatch.setattr("mgd_core.replay.probe.probe_way_of", lambda *_: "double")
+    monkeypatch.setattr("mgd_core.engine.probe.probe_way_of", lambda *_: "double")
     double = Probe(learner, point).scores(problem.pool, ids)
     assert all(torch.allclose(a, b, rtol=1e-12) for a, b in zip(forward, double, strict=True))
 

@@ -5,8 +5,8 @@ import hashlib
 import pytest
 import torch
 
-from mgd_core.replay import fingerprints
-from mgd_core.replay.fingerprints import BLOCK, FACTOR, LANES, fingerprint, tensor_digest, tensors_digest
+from mgd_core.engine import fingerprints
+from mgd_core.engine.fingerprints import BLOCK, FACTOR, LANES, fingerprint, tensor_digest, tensors_digest
 from mgd_core.training.optimizers import State
 
 

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from mgd_core.engine.guard import Guard, NondeterminismError, check_step, difference
+from mgd_core.engine.replay import replay
 from mgd_core.plans.plan import binomial, keep_all
-from mgd_core.replay.guard import Guard, NondeterminismError, check_step, difference
-from mgd_core.replay.run import replay
 from mgd_core.training.learner import Batch
 from mgd_core.training.optimizers import State
 from testing.oracles import with_learner

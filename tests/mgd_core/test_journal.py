@@ -7,16 +7,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from mgd_core.engine.guard import NondeterminismError
+from mgd_core.engine.journal import Interval, Journal, durable
+from mgd_core.engine.replay import Metagradient, replay, train
+from mgd_core.engine.state_files import CorruptState, ForeignState, NoRoom
+from mgd_core.engine.store import Store
+from mgd_core.engine.training import Progress
 from mgd_core.plans.actions import Plan, Tier
 from mgd_core.plans.kary import kary
 from mgd_core.plans.plan import binomial, keep_all
 from mgd_core.plans.segments import segments
-from mgd_core.replay.guard import NondeterminismError
-from mgd_core.replay.journal import Interval, Journal, durable
-from mgd_core.replay.run import Metagradient, replay, train
-from mgd_core.replay.state_files import CorruptState, ForeignState, NoRoom
-from mgd_core.replay.store import Store
-from mgd_core.replay.training import Progress
 from mgd_core.training.learner import Batch
 from mgd_core.training.optimizers import Adam
 from testing import problems

@@ -12,12 +12,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mgd_core.engine.journal import Interval, durable
+from mgd_core.engine.replay import replay
 from mgd_core.plans.actions import Plan
 from mgd_core.plans.kary import kary
 from mgd_core.plans.plan import binomial, keep_all
 from mgd_core.plans.segments import segments
-from mgd_core.replay.journal import Interval, durable
-from mgd_core.replay.run import replay
 from mgd_core.training.learner import Batch
 from mgd_core.training.loader import AHEAD, Loader, batch_bytes
 from mgd_core.training.optimizers import Adam

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from mgd_core.autodiff import directions
-from mgd_core.plans.plan import binomial, keep_all
-from mgd_core.replay.metaparameters import (
+from mgd_core.engine.metaparameters import (
     ExampleWeights,
     Inputs,
     LearningRates,
@@ -17,7 +16,8 @@ from mgd_core.replay.metaparameters import (
     control_points,
     onto_simplex,
 )
-from mgd_core.replay.run import Metagradient, replay
+from mgd_core.engine.replay import Metagradient, replay
+from mgd_core.plans.plan import binomial, keep_all
 from mgd_core.training.optimizers import Adam
 from testing import problems
 from testing.oracles import NaiveRun, Problem, central_difference, relative_error, with_learner

@@ -9,9 +9,9 @@ from torch import Tensor
 from mgd_core.autodiff.derivatives import curvature_product, value_and_gradient
 from mgd_core.autodiff.directions import curvature_products
 from mgd_core.autodiff.precision import BFLOAT16, FLOAT32, PRECISIONS, TF32, Precision
+from mgd_core.engine.probe import Probe
+from mgd_core.engine.replay import replay
 from mgd_core.plans.plan import keep_all
-from mgd_core.replay.probe import Probe
-from mgd_core.replay.run import replay
 from mgd_core.training.learner import Learner
 from testing.embedded_clip import QUICK, build, pairs
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from mgd_core.engine.probe import Probe
+from mgd_core.engine.replay import ProbePoint, replay
 from mgd_core.plans.plan import binomial
-from mgd_core.replay.probe import Probe
-from mgd_core.replay.run import ProbePoint, replay
 from testing import problems
 from testing.oracles import Joining, NaiveRun, Problem, central_difference, relative_error, with_learner
 from testing.samples import ADAM, CLIPPED, DEVICE, SGD, small

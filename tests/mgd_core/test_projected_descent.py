@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from mgd_core.descent.projected_descent import Descent, advance, begin
-from mgd_core.replay.metaparameters import Inputs, LearningRates
+from mgd_core.engine.metaparameters import Inputs, LearningRates
 
 
 def run(kind, f, z: Tensor, steps: int, size: float = 0.3, scale: float | None = None) -> list[Descent]:

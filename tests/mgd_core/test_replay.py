@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from mgd_core.engine.guard import NondeterminismError
+from mgd_core.engine.replay import Metagradient, replay, train
+from mgd_core.engine.reverse import NonFiniteError
 from mgd_core.plans.actions import Tier
 from mgd_core.plans.plan import Plan, binomial, keep_all
-from mgd_core.replay.guard import NondeterminismError
-from mgd_core.replay.reverse import NonFiniteError
-from mgd_core.replay.run import Metagradient, replay, train
 from mgd_core.training.learner import Batch
 from mgd_core.training.optimizers import Adam
 from testing import problems

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mgd_core.replay.reverse import NonFiniteError, ReverseStep, check_finite, reverse_step
+from mgd_core.engine.reverse import NonFiniteError, ReverseStep, check_finite, reverse_step
 from mgd_core.training.optimizers import Adam, Sgd, State
 from testing import problems
 from testing.oracles import Problem, relative_error, with_learner

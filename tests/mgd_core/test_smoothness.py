@@ -16,8 +16,8 @@ from mgd_core.analysis.smoothness import (
     reweighted,
     score,
 )
+from mgd_core.engine.replay import replay, train
 from mgd_core.plans.plan import keep_all
-from mgd_core.replay.run import replay, train
 from mgd_core.training.optimizers import Adam, Sgd
 from testing.samples import DEVICE, first_rows_target, small
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mgd_core.replay.background import Background
-from mgd_core.replay.disk_store import DiskStore
-from mgd_core.replay.state_files import PARTIAL, CorruptState, ForeignState, NoRoom, StateFiles
-from mgd_core.replay.store import HostStore, MemoryStore, Peaks, Store, Tier
+from mgd_core.engine.background import Background
+from mgd_core.engine.disk_store import DiskStore
+from mgd_core.engine.state_files import PARTIAL, CorruptState, ForeignState, NoRoom, StateFiles
+from mgd_core.engine.store import HostStore, MemoryStore, Peaks, Store, Tier
 from mgd_core.training.optimizers import State
 
 

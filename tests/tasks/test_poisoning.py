@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from mgd_core.engine.metaparameters import check_simplex
+from mgd_core.engine.replay import replay
 from mgd_core.plans.plan import keep_all
-from mgd_core.replay.metaparameters import check_simplex
-from mgd_core.replay.run import replay
 from tasks.modality.classification import targets as study_targets
 from tasks.modality.classification.pictures import Pictures
 from tasks.modality.classification.recipe import StudyBench, begin_study, opened_study

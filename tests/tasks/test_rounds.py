@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from mgd_core.descent.steps import mask, summed
-from mgd_core.replay.reverse import NonFiniteError
+from mgd_core.engine.reverse import NonFiniteError
 from tasks.catalog.catalogs import CatalogError, load_catalog
 from tasks.curation import comparison, estimate, rounds
 from tasks.curation.comparison import ComparisonError

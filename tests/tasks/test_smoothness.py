@@ -14,8 +14,8 @@ from safetensors.numpy import load_file
 
 from mgd_core.analysis.attribution import drop_sets, scores
 from mgd_core.analysis.smoothness import direction, reweighted, score
+from mgd_core.engine.replay import replay, train
 from mgd_core.plans.plan import keep_all
-from mgd_core.replay.run import replay, train
 from tasks.catalog.catalogs import CatalogError, load_catalog
 from tasks.catalog.smoothness_options import MenuOptions, SmoothnessOptions
 from tasks.curation import rounds

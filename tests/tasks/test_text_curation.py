@@ -12,9 +12,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from mgd_core.engine.replay import train
 from mgd_core.models.causal_lm import NOT_PREDICTED
 from mgd_core.models.model_folders import CausalLmOptions, LanguageModelError, load_causal_lm
-from mgd_core.replay.run import train
 from tasks.catalog.catalogs import CatalogError, check_sources, load_catalog, load_pair_catalog
 from tasks.curation.rounds import load_parameters
 from tasks.export.reshard import ReshardOptions

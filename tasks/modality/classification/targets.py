@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mgd_core.engine.replay import Target
 from mgd_core.models.classification import MEASURES, ClassificationObjective, Outputs
-from mgd_core.replay.run import Target
 from mgd_core.training.learner import Learner
 from tasks.modality.classification.pictures import Pictures
 from tasks.modality.classification.recipe import StudyBench

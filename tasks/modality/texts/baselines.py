@@ -21,7 +21,7 @@ from torch import Tensor
 from mgd_core.autodiff.derivatives import value_and_gradient
 from mgd_core.autodiff.dual_rules import plain_rules
 from mgd_core.autodiff.objective import unit_rows
-from mgd_core.replay.run import train
+from mgd_core.engine.replay import train
 from mgd_core.training.learner import Learner
 from mgd_core.training.optimizers import State
 from mgd_core.training.order import generator

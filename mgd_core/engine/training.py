@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from mgd_core.replay.journal import ForwardPoint, Journal
-from mgd_core.replay.reverse import NonFiniteError
+from mgd_core.engine.journal import ForwardPoint, Journal
+from mgd_core.engine.reverse import NonFiniteError
 from mgd_core.training.learner import Learner
 from mgd_core.training.optimizers import State
 

@@ -23,7 +23,7 @@ class ProbePoint:
 class Metagradient:
     """d phi / d z for the metaparameters of the window, and what it cost.
 
-    ``phi``: the target loss, scalar; ``sums``: d phi / dz by the name of each kind (mgd_core.replay.metaparameters);
+    ``phi``: the target loss, scalar; ``sums``: d phi / dz by the name of each kind (mgd_core.engine.metaparameters);
     ``visits``: (pool size,) how often each example was seen in the window; ``adjoint``: that of s_k. For Q targets at
     once, ``phi`` is (Q,), and ``sums``, ``adjoint`` and the probes' gamma have a leading axis Q.
 

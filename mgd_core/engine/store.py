@@ -2,9 +2,9 @@
 
 A tier keeps states by step. States are immutable, so keeping one in the memory of its device costs a reference. On a
 GPU, copies to pinned host memory are made on a stream of their own, beside the computation, and ``prefetch`` brings one
-back ahead of its use. The disk's tier is mgd_core.replay.disk_store.
+back ahead of its use. The disk's tier is mgd_core.engine.disk_store.
 
-While a copy or a write is under way its state stays in memory: up to mgd_core.replay.background.WAITING more states
+While a copy or a write is under way its state stays in memory: up to mgd_core.engine.background.WAITING more states
 than the plan keeps, and one that was prefetched.
 """
 

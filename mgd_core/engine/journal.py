@@ -22,11 +22,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mgd_core.replay.background import Background
-from mgd_core.replay.disk_store import DiskStore, leaving
-from mgd_core.replay.metagradient import Metagradient, ProbePoint
-from mgd_core.replay.state_files import StateFiles
-from mgd_core.replay.store import Store, moved, named, unnamed
+from mgd_core.engine.background import Background
+from mgd_core.engine.disk_store import DiskStore, leaving
+from mgd_core.engine.metagradient import Metagradient, ProbePoint
+from mgd_core.engine.state_files import StateFiles
+from mgd_core.engine.store import Store, moved, named, unnamed
 from mgd_core.training.optimizers import State
 
 FORWARD, TURN, REVERSE, PROBE = "forward", "turn", "reverse", "probe-"

@@ -6,7 +6,7 @@ and one curvature product):
     (gamma, lambda', dlr) = VJP of the optimizer update at (g_t, s_t, lr_t) with lambda
     D = <gamma, grad_theta L_t(theta; w)>;   lambda = lambda' + (dD/dtheta, 0, 0);   dw = dD/dw
 
-and dx = dD/dx for inputs x of the step, if asked (mgd_core.replay.metaparameters). g_t is read back from the
+and dx = dD/dx for inputs x of the step, if asked (mgd_core.engine.metaparameters). g_t is read back from the
 optimizer's moments where they hold it, else computed again. Cost: about 2.7 training steps.
 
 With Q targets the adjoint's tensors have a leading Q, and so has everything else: g_t, the factors of the update's
@@ -23,7 +23,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from mgd_core.autodiff.directions import Finding, curvature
-from mgd_core.replay.step_checks import InexactError, NonFiniteError, Taken, check_finite, check_taken
+from mgd_core.engine.step_checks import InexactError, NonFiniteError, Taken, check_finite, check_taken
 from mgd_core.training.learner import Batch, Learner
 from mgd_core.training.optimizers import State
 
@@ -58,7 +58,7 @@ def reverse_step(
     """Pull ``adjoint`` (of ``after``, the state after step ``t``) back through step ``t``, taken at ``state``.
 
     The adjoint's tensors: (P,), or (Q, P) for Q targets. ``inputs``: columns of the batch's rows whose cotangents are
-    wanted. ``finding``: how the curvature product is taken, of mgd_core.replay.examination.
+    wanted. ``finding``: how the curvature product is taken, of mgd_core.engine.examination.
 
     Raises:
         NonFiniteError: a cotangent became NaN or infinite; names the step and the parameter.

@@ -1,8 +1,8 @@
 """States on disk: written on a thread beside the computation, read ahead of their use.
 
-One file a state (mgd_core.replay.state_files). A write costs the computation a reference and, on a GPU, a copy to
+One file a state (mgd_core.engine.state_files). A write costs the computation a reference and, on a GPU, a copy to
 pinned memory on a stream of its own; what it costs the thread is in benchmarks/results/kill.md. At most
-mgd_core.replay.background.WAITING states wait to be written: where the disk is slower than the training, the training
+mgd_core.engine.background.WAITING states wait to be written: where the disk is slower than the training, the training
 waits.
 """
 
@@ -14,9 +14,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-from mgd_core.replay.background import Background
-from mgd_core.replay.state_files import StateFiles
-from mgd_core.replay.store import named, unnamed
+from mgd_core.engine.background import Background
+from mgd_core.engine.state_files import StateFiles
+from mgd_core.engine.store import named, unnamed
 from mgd_core.training.optimizers import State
 
 PREFIX = "state-"
@@ -34,7 +34,7 @@ class DiskStore:
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="read states")
 
     def save(self, step: int, state: State) -> None:
-        """See :class:`mgd_core.replay.store.TierStore`.
+        """See :class:`mgd_core.engine.store.TierStore`.
 
         Raises:
             NoRoom: the disk was full at an earlier write.
@@ -50,7 +50,7 @@ class DiskStore:
         self.writer.submit(write)
 
     def load(self, step: int) -> State:
-        """See :class:`mgd_core.replay.store.TierStore`.
+        """See :class:`mgd_core.engine.store.TierStore`.
 
         Raises:
             ForeignState: the file belongs to another run.
@@ -76,12 +76,12 @@ class DiskStore:
             self._coming[step] = self._reader.submit(self._read, step)
 
     def check_room(self, needed: int, what: str) -> None:
-        """See :meth:`mgd_core.replay.state_files.StateFiles.check_room`."""
+        """See :meth:`mgd_core.engine.state_files.StateFiles.check_room`."""
         self.files.check_room(needed, what)
 
     @property
     def kept(self) -> Collection[int]:
-        """See :class:`mgd_core.replay.store.TierStore`."""
+        """See :class:`mgd_core.engine.store.TierStore`."""
         return self._kept
 
     def close(self) -> None:

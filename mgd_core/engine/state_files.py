@@ -2,7 +2,7 @@
 
 Each is a safetensors file, written under another name, flushed and renamed, so that a process killed at any instant
 leaves it whole or not at all. Its metadata hold the key of the traversal it belongs to and a digest of its tensors;
-both are compared on reading. Cost: one pass of the fingerprint (mgd_core.replay.fingerprints) over the bytes each way.
+both are compared on reading. Cost: one pass of the fingerprint (mgd_core.engine.fingerprints) over the bytes each way.
 
 One process at a time may use a directory. What it does not do: keep several versions of a file.
 """
@@ -23,8 +23,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mgd_core.engine.fingerprints import tensors_digest
 from mgd_core.errors import UserError
-from mgd_core.replay.fingerprints import tensors_digest
 
 # EFBIG is what a file-size limit (ulimit -f) answers; the remedy is the same.
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}

@@ -3,7 +3,7 @@
 D = <gamma, grad L> comes out of the curvature product, and g out of the training step; so <gamma, g> must be D to
 rounding. It is not where a layer's forward mode and gradient differ, where the step was run with other draws, rows or
 buffers than now, and where a replayed state is not the first one. What this cannot see (a second derivative that is
-wrong over a right first one) is compared before a training, by mgd_core.replay.examination.
+wrong over a right first one) is compared before a training, by mgd_core.engine.examination.
 
 The gap is relative to |gamma| |g|. Seen at most, over the trainings of testing.problems with Adam and SGD, in chunks
 and not: float64 7e-16, float32 4e-7, bfloat16 under autocast 6e-2: 3 to 8 times the rounding of one number. The bar
@@ -41,7 +41,7 @@ class InexactError(UserError, RuntimeError):
 
 
 class Taken(NamedTuple):
-    """One reverse step, as :func:`mgd_core.replay.reverse.reverse_step` took it."""
+    """One reverse step, as :func:`mgd_core.engine.reverse.reverse_step` took it."""
 
     state: State
     after: State

@@ -14,7 +14,7 @@ where both do the model is refused, with their reasons. For a problem so small t
 nothing else is looked at. The place is beside the first parameters, moved by a tenth, since at those of many models
 (gates and adapters of zeros) half of the layers have no derivative yet.
 
-What a few rows do not show is left to the standing check of every reverse step (mgd_core.replay.step_checks).
+What a few rows do not show is left to the standing check of every reverse step (mgd_core.engine.step_checks).
 Cost: about 40 passes over at most four rows; remembered for every objective.
 """
 
@@ -43,8 +43,8 @@ from mgd_core.autodiff.layout import ParameterLayout
 from mgd_core.autodiff.objective import Objective, Rows
 from mgd_core.autodiff.plain_derivatives import Slopes, plain_product, plain_tangents, worst_gap
 from mgd_core.autodiff.refusals import RefusedModel, modules_of
+from mgd_core.engine.chance import check_repeatable, seen_precision
 from mgd_core.errors import UserError
-from mgd_core.replay.chance import check_repeatable, seen_precision
 from mgd_core.training.determinism import ambient_rng
 from mgd_core.training.learner import Batch, Learner
 

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from mgd_core.autodiff.layout import ParameterLayout
+from mgd_core.engine.fingerprints import Fingerprint, fingerprint
 from mgd_core.errors import UserError
-from mgd_core.replay.fingerprints import Fingerprint, fingerprint
 from mgd_core.training.learner import Batch, Learner
 from mgd_core.training.optimizers import State
 

@@ -13,9 +13,9 @@ from torch import Tensor
 from mgd_core.autodiff.derivatives import DualFeatures, candidate_tangents, encode_dual
 from mgd_core.autodiff.directions import candidates_along, encode_along
 from mgd_core.autodiff.objective import Rows
+from mgd_core.engine.examination import probe_way_of
+from mgd_core.engine.replay import ProbePoint
 from mgd_core.errors import UserError
-from mgd_core.replay.examination import probe_way_of
-from mgd_core.replay.run import ProbePoint
 from mgd_core.training.learner import Batch, Learner
 
 
@@ -27,7 +27,7 @@ class Probe:
     """Scores candidates at one probe point. ``reference`` is the batch that was trained on at that step.
 
     Tangents are taken in forward mode, or by double backward for models that forward mode is not exact for
-    (mgd_core.replay.examination).
+    (mgd_core.engine.examination).
 
     Raises:
         ProbeError: the point is of several targets.

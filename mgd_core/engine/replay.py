@@ -1,26 +1,26 @@
 """REPLAY: the exact gradient of a target through a whole training run (Engstrom et al. 2025, arXiv 2503.13751, sec. 3).
 
 Only the window [k, T) is differentiated: what happened before step k counts as fixed. Cost: T steps, the plan's
-advances, and about 2.7 steps for each reverse step (mgd_core.replay.reverse). Two surrogates come out of one traversal:
+advances, and about 2.7 steps for each reverse step (mgd_core.engine.reverse). Two surrogates come out of one traversal:
 
 * ``path``: weights enter wherever an example is visited in the window; its gradient is summed over the visits;
-* ``probe``: ``gamma`` of step k (and of any other steps asked for), from which mgd_core.replay.probe scores any
+* ``probe``: ``gamma`` of step k (and of any other steps asked for), from which mgd_core.engine.probe scores any
 candidate.
 
-Any other metaparameter that steps read (mgd_core.replay.metaparameters) is differentiated by in the same traversal.
+Any other metaparameter that steps read (mgd_core.engine.metaparameters) is differentiated by in the same traversal.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from mgd_core.engine.journal import Journal
+from mgd_core.engine.metagradient import Metagradient, ProbePoint
+from mgd_core.engine.metaparameters import Metaparameter
+from mgd_core.engine.store import Store
+from mgd_core.engine.training import Progress, train
+from mgd_core.engine.traversal import Target, Traversal
 from mgd_core.plans.actions import Plan, Tier
-from mgd_core.replay.journal import Journal
-from mgd_core.replay.metagradient import Metagradient, ProbePoint
-from mgd_core.replay.metaparameters import Metaparameter
-from mgd_core.replay.store import Store
-from mgd_core.replay.training import Progress, train
-from mgd_core.replay.traversal import Target, Traversal
 from mgd_core.training.learner import Learner
 from mgd_core.training.optimizers import State
 
@@ -44,12 +44,12 @@ def replay(
 
     ``probe_steps``: steps of the window whose (theta, gamma) are returned for probing. ``pool_size``: length of the
     example axis that ``Batch.ids`` index into. ``store``: where the plan's states are kept; None: in memory alone. With
-    a ``journal`` (mgd_core.replay.journal.durable makes both) the traversal goes on from the newest record of an
+    a ``journal`` (mgd_core.engine.journal.durable makes both) the traversal goes on from the newest record of an
     earlier process that was given the same arguments. ``metaparameters``: further kinds whose gradients are wanted,
     beside example weights and learning rates; ``learner`` reads their z already (``kind.placed``). Plan, tiers and
     where it was cut off change no bit of the result.
 
-    Before the first step the model is looked at on a few rows (mgd_core.replay.examination): whether it can be
+    Before the first step the model is looked at on a few rows (mgd_core.engine.examination): whether it can be
     differentiated exactly, and by which way.
 
     Raises:
@@ -71,7 +71,7 @@ def replay(
     store = Store() if store is None else store
     if not store.has_disk and (journal is not None or Tier.DISK in plan.peak_states):
         who = "a journal needs" if journal is not None else f"plan '{plan.name}' keeps states on disk and needs"
-        raise ValueError(f"{who} a store with a disk tier; mgd_core.replay.journal.durable makes one")
+        raise ValueError(f"{who} a store with a disk tier; mgd_core.engine.journal.durable makes one")
     names = ["example", "learning_rate", *(kind.name for kind in metaparameters)]
     if len(set(names)) < len(names):
         raise ValueError(f"two metaparameters have one name among {names}; example and learning_rate are always there")

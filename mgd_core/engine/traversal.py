@@ -14,15 +14,15 @@ from itertools import islice, tee
 import torch
 
 from mgd_core.autodiff.directions import Finding
+from mgd_core.engine.examination import examined, probe_way_of
+from mgd_core.engine.guard import Guard, check_step
+from mgd_core.engine.journal import ForwardPoint, Journal, ReversePoint
+from mgd_core.engine.metagradient import Metagradient, ProbePoint
+from mgd_core.engine.metaparameters import ExampleWeights, LearningRates, Metaparameter
+from mgd_core.engine.reverse import check_finite, reverse_step
+from mgd_core.engine.store import Peaks, Store
+from mgd_core.engine.training import Progress, checked_step, train
 from mgd_core.plans.actions import Action, Advance, Free, Load, Plan, Reverse, Save, Tier, Turn, batch_order
-from mgd_core.replay.examination import examined, probe_way_of
-from mgd_core.replay.guard import Guard, check_step
-from mgd_core.replay.journal import ForwardPoint, Journal, ReversePoint
-from mgd_core.replay.metagradient import Metagradient, ProbePoint
-from mgd_core.replay.metaparameters import ExampleWeights, LearningRates, Metaparameter
-from mgd_core.replay.reverse import check_finite, reverse_step
-from mgd_core.replay.store import Peaks, Store
-from mgd_core.replay.training import Progress, checked_step, train
 from mgd_core.training.learner import Learner
 from mgd_core.training.optimizers import State
 

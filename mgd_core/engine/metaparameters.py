@@ -3,12 +3,12 @@
 A kind of metaparameter is four short answers, and no gradient machinery of its own: which learner reads z
 (:meth:`Metaparameter.placed`), what shape d phi / dz has and what of a reverse step goes into it (:meth:`zeros`,
 :meth:`collect`), and which z are allowed (:meth:`projected`). One reverse sweep serves any number of them
-(``mgd_core.replay.run.replay(metaparameters=...)``), since a reverse step gives the cotangents of all that the step
+(``mgd_core.engine.replay.replay(metaparameters=...)``), since a reverse step gives the cotangents of all that the step
 read: example weights, learning rate, weight decay, and the columns of the rows that some kind names in ``inputs``
 (Engstrom et al. 2025, arXiv 2503.13751, sections 3 and 5).
 
 The weights of the paper's data selection, which enter at one step k for the whole pool, have no sum over steps: there
-``replay`` hands out gamma_k, and mgd_core.replay.probe scores candidates with it.
+``replay`` hands out gamma_k, and mgd_core.engine.probe scores candidates with it.
 
 Cost: nothing for weights and rates; for inputs, the reverse pass goes on from the first layer to the rows.
 """
@@ -23,7 +23,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from mgd_core.replay.reverse import ReverseStep
+from mgd_core.engine.reverse import ReverseStep
 from mgd_core.training.learner import Batch, Learner
 
 
