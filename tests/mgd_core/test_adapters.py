@@ -16,10 +16,10 @@ from torch.optim import SGD, Adam, AdamW
 from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau, SequentialLR, StepLR
 from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, TensorDataset
 
+from mgd_core import metagradient
 from mgd_core.adapters.adapted_batches import RefusedData
 from mgd_core.adapters.adapted_optimizers import RefusedOptimizer
 from mgd_core.autodiff.refusals import RefusedModel
-from mgd_core.engine import metagradient
 from mgd_core.errors import UserError
 
 N, WIDTH, CLASSES, EPOCHS = 22, 5, 3, 3
