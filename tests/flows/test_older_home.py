@@ -1,0 +1,67 @@
+"""A home as an earlier version left it (of 21 November 2026: tables, manifests, records and shards of a small run) is
+read by every command that reads."""
+
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flows.cli import main
+from tasks.tables.published import read
+
+ROOT = Path(__file__).resolve().parents[1]
+RUN = "small-83661b07"
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    with tarfile.open(ROOT / "fixtures" / "home-of-november-2026.tar.xz") as file:
+        file.extractall(tmp_path, filter="data")
+    return tmp_path / "home"
+
+
+def told(home: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert main([*arguments, "--home", str(home)]) == 0
+    return capsys.readouterr().out
+
+
+def rows(home: Path, capsys: pytest.CaptureFixture[str], question: str) -> list[dict[str, object]]:
+    return [dict(row) for row in json.loads(told(home, capsys, "sql", question, "--format", "json"))]
+
+
+def test_its_runs_are_listed(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    listed = told(home, capsys, "runs").splitlines()[1].split()
+    assert listed[:4] == [RUN, "2/2", "0", "2.301"]
+
+
+def test_its_tables_answer_under_todays_names(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rounds = rows(home, capsys, "SELECT round, distinct_samples, total, smoothness, heldout_n FROM rounds_summary")
+    shared = {"total": 240, "smoothness": None, "heldout_n": None}  # what that version did not write yet is null
+    assert rounds == [{"round": 0, "distinct_samples": 240, **shared}, {"round": 1, "distinct_samples": 218, **shared}]
+    counts = rows(home, capsys, "SELECT round, sum(count) AS total FROM counts GROUP BY round ORDER BY round")
+    assert [row["total"] for row in counts] == [240, 240]
+    (moved,) = rows(home, capsys, "SELECT count(*) AS n FROM metagradients WHERE probed AND g IS NOT NULL")
+    assert moved["n"] == 111
+
+
+def test_its_report_is_written_with_pictures_of_its_shards(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = Path(told(home, capsys, "report").strip()).read_text()
+    assert "clip_filter" in page and page.count("data:image/") > 10
+
+
+@pytest.mark.parametrize("form", ["datacomp", "parquet", "webdataset"])
+@pytest.mark.parametrize("number", ["0", "1"])
+def test_its_subsets_are_exported(home: Path, capsys: pytest.CaptureFixture[str], form: str, number: str) -> None:
+    out = home / "export"
+    assert "240 samples" in told(home, capsys, "export", "--format", form, "--out", str(out), "--round", number)
+    if form == "datacomp":
+        counts = read(home, RUN, "counts", int(number))["count"].to_numpy()
+        assert len(np.load(out)) == counts.sum()
+
+
+def test_its_subsets_are_operands(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = home / "one.npy"
+    found = told(home, capsys, "subset", f'run(id="{RUN}", round=1)', "--run", RUN, "--out", str(out))
+    assert "218 of 240 samples, 90.8% (240 with copies, at most 2 of one)" in found and len(np.load(out)) == 240
