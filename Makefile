@@ -59,7 +59,7 @@ lint: $(STAMP)  ## ruff and mypy
 	@$(BIN)/mypy --no-error-summary
 
 bench: $(STAMP)  ## every benchmark in its quick form (leave out --quick for the full ones)
-	@for file in $$(grep -l __main__ benchmarks/[a-z]*.py); do \
+	@for file in $$(grep -l __main__ benchmarks/[a-z]*.py) $$(dirname benchmarks/*/__main__.py); do \
 	  name=$$(basename $$file .py); echo "== python -m benchmarks.$$name --quick"; \
 	  $(BIN)/python -m benchmarks.$$name --quick || exit 1; \
 	done

@@ -10,15 +10,15 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from benchmarks.instruction_data import (
+from benchmarks.instruction.data import (
     IRRELEVANT,
     RIGHT,
     InstructionDataError,
     Sizes,
     assembled,
 )
-from benchmarks.instruction_model import write_trimmed
-from benchmarks.instruction_quick import quick_data, write_quick_model
+from benchmarks.instruction.model import write_trimmed
+from benchmarks.instruction.quick import quick_data, write_quick_model
 
 SIZES = Sizes(test=30, heldout=10, target=10, right=60, wrong=90, irrelevant=80)
 

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from benchmarks.peer_methods import Outcome, torchopt_adam
+from benchmarks.peers.methods import Outcome, torchopt_adam
 from testing.oracles import Problem
 
 MODES = ("sqrt", "log", "all")

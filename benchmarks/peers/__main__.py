@@ -1,7 +1,7 @@
 """Exact metagradients side by side: ours, naive unrolling, TorchOpt, bergson. Memory, CPU seconds, and who is right.
 
 `python -m benchmarks.peers` differentiates one training (an MLP 64-640-640-10, batch 32, float32, T = 200 and 2000;
-benchmarks.peer_problem) by every method, each run in a process of its own, three times in turn; about 50 minutes. It
+benchmarks.peers.problem) by every method, each run in a process of its own, three times in turn; about 50 minutes. It
 needs the peers: `pip install -e '.[peers]'`, or `--python PATH` of an interpreter that has them and this project's
 torch. A peer that cannot be imported is reported as missing, and ours is measured all the same.
 
@@ -28,10 +28,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks._envelope import emit
-from benchmarks.peer_bergson import MODES, kept
-from benchmarks.peer_problem import STATE_MIB
-from benchmarks.peer_process import Case, Measurement, measure
-from benchmarks.peer_results import Exactness, Results, Row, exactness_figures, show_exactness
+from benchmarks.peers.bergson import MODES, kept
+from benchmarks.peers.problem import STATE_MIB
+from benchmarks.peers.process import Case, Measurement, measure
+from benchmarks.peers.results import Exactness, Results, Row, exactness_figures, show_exactness
 
 STEPS, QUICK_STEPS = (200, 2000), (16, 40)
 SLOTS, QUICK_SLOTS = (13, 26, 32), (13,)

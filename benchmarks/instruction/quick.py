@@ -12,7 +12,7 @@ from itertools import product
 from pathlib import Path
 from pydoc_data.topics import topics
 
-from benchmarks.instruction_data import InstructionData, Question, Sample
+from benchmarks.instruction.data import InstructionData, Question, Sample
 from mgd_core.training.order import generator
 
 KINDS = {

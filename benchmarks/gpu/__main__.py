@@ -31,17 +31,17 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before cuBLAS's f
 import torch
 
 from benchmarks._envelope import emit
-from benchmarks.gpu_sections import Bench, Outcome, Section, run
+from benchmarks.gpu.sections import Bench, Outcome, Section, run
 
 SECTIONS = (
-    Section("exactness", "benchmarks.gpu_checks:exactness", 60),
-    Section("determinism", "benchmarks.gpu_checks:determinism", 90),
-    Section("transfers", "benchmarks.gpu_transfers:transfers", 60),
-    Section("float32", "benchmarks.gpu_speed:float32", 210),
-    Section("TF32", "benchmarks.gpu_speed:tf32", 60),
-    Section("bfloat16 autocast", "benchmarks.gpu_speed:autocast", 60),
-    Section("compiled", "benchmarks.gpu_compiled:compiled", 150),
-    Section("a round of DataComp-small", "benchmarks.gpu_round:projection", 10),
+    Section("exactness", "benchmarks.gpu.checks:exactness", 60),
+    Section("determinism", "benchmarks.gpu.checks:determinism", 90),
+    Section("transfers", "benchmarks.gpu.transfers:transfers", 60),
+    Section("float32", "benchmarks.gpu.speed:float32", 210),
+    Section("TF32", "benchmarks.gpu.speed:tf32", 60),
+    Section("bfloat16 autocast", "benchmarks.gpu.speed:autocast", 60),
+    Section("compiled", "benchmarks.gpu.compiled:compiled", 150),
+    Section("a round of DataComp-small", "benchmarks.gpu.round:projection", 10),
 )
 LAST = 10.0  # seconds kept for the projection
 BUDGET = 510.0

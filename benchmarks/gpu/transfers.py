@@ -14,9 +14,9 @@ from statistics import median
 
 import torch
 
-from benchmarks.gpu_meter import read
-from benchmarks.gpu_models import scale, training
-from benchmarks.gpu_sections import Bench, Finding
+from benchmarks.gpu.meter import read
+from benchmarks.gpu.models import scale, training
+from benchmarks.gpu.sections import Bench, Finding
 from mgd_core.engine.background import Background
 from mgd_core.engine.disk_store import DiskStore
 from mgd_core.engine.fingerprints import fingerprint

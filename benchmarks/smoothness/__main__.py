@@ -1,6 +1,6 @@
 """Does metasmoothness tell which recipes metagradient steps work on?
 
-`python -m benchmarks.smoothness` takes the recipes of `benchmarks.smoothness_problem`, one knob apart from a rough one,
+`python -m benchmarks.smoothness` takes the recipes of `benchmarks.smoothness.problem`, one knob apart from a rough one,
 whose S goes from about 0 to 1, and for each and each of three seeds (initialisation, data order, directions)
 
 * measures S along two directions of example weights (h = 0.1) moved from the window's first step on;
@@ -39,7 +39,7 @@ import numpy.typing as npt
 import torch
 
 from benchmarks._envelope import emit
-from benchmarks.smoothness_problem import POOL, RECIPES, Recipe, learner_of, target_of
+from benchmarks.smoothness.problem import POOL, RECIPES, Recipe, learner_of, target_of
 from mgd_core.analysis.smoothness import along, direction, reweighted
 from mgd_core.descent.steps import Counts, exchange_step
 from mgd_core.engine.replay import replay, train

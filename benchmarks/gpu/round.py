@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu_sections import Bench, Finding
+from benchmarks.gpu.sections import Bench, Finding
 from mgd_core.plans.actions import Tier
 from mgd_core.plans.planning import Rates, auto
 

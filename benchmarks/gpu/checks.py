@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from benchmarks.gpu_models import scale, training
-from benchmarks.gpu_sections import Bench, Finding
+from benchmarks.gpu.models import scale, training
+from benchmarks.gpu.sections import Bench, Finding
 from mgd_core.autodiff.precision import FLOAT32
 from mgd_core.engine.fingerprints import fingerprint
 from mgd_core.engine.metagradient import Metagradient

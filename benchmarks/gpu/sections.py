@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from benchmarks import gpu_meter
+from benchmarks.gpu import meter as gpu_meter
 
 THREADS = {"cpu": 2, "cuda": 8}
 
@@ -61,7 +61,7 @@ class OutOfTime(Exception):
 
 @dataclass(frozen=True)
 class Section:
-    """``place``: module and function, as in ``benchmarks.gpu_speed:float32``; ``seconds``: its time."""
+    """``place``: module and function, as in ``benchmarks.gpu.speed:float32``; ``seconds``: its time."""
 
     name: str
     place: str

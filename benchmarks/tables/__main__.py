@@ -1,6 +1,6 @@
 """Do updates and questions hold up at 12.8 and 128 million samples?
 
-`python -m benchmarks.tables` publishes the tables of a synthetic pool (`benchmarks.synthetic_tables`), then, each in a
+`python -m benchmarks.tables` publishes the tables of a synthetic pool (`benchmarks.tables.synthetic`), then, each in a
 process of its own:
 
 * the count update of a round with its manifest, by the rule of the paper (sign) and by the demo's (exchange, on the sum
@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._envelope import emit
-from benchmarks.synthetic_tables import RUN, publish_rounds, publish_samples
+from benchmarks.tables.synthetic import RUN, publish_rounds, publish_samples
 from tasks.catalog.recipe_options import DescentOptions
 from tasks.curation.count_updates import publish_update
 from tasks.files.artefacts import read_json

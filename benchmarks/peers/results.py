@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.peer_process import Case, Measurement
+from benchmarks.peers.process import Case, Measurement
 from testing.oracles import relative_error
 
 SAME_WORK = 1e-3  # error of a float32 metagradient beyond which a method did other work than the rest

@@ -1,6 +1,6 @@
 """Ways to the same metagradient, each as a function of a problem: ours, naive unrolling, TorchOpt.
 
-bergson's is in benchmarks.peer_bergson. All return the gradient of phi by every example's weight, and what was spent.
+bergson's is in benchmarks.peers.bergson. All return the gradient of phi by every example's weight, and what was spent.
 A peer is imported when its function is called, so that one that is missing harms nobody else.
 """
 

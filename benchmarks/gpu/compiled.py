@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from benchmarks.gpu_meter import read
-from benchmarks.gpu_models import Training, scale, training
-from benchmarks.gpu_sections import Bench, Finding, LeftOut
+from benchmarks.gpu.meter import read
+from benchmarks.gpu.models import Training, scale, training
+from benchmarks.gpu.sections import Bench, Finding, LeftOut
 from mgd_core.autodiff.derivatives import curvature_product, value_and_gradient
 from mgd_core.autodiff.precision import FLOAT32
 from mgd_core.training.learner import Learner

@@ -22,7 +22,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 WARM_UP_STEPS = 5
 NOISE = {"TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}  # of a peer's imports
 # Threads that wait for each other sleep (see benchmarks.reverse_step); one thread each, so that CPU seconds compare.
@@ -70,7 +70,7 @@ class Measurement:
 def measure(cases: list[Case], python: str = sys.executable, timeout: float = 3600) -> list[Measurement]:
     """Run ``cases`` one after the other in one new process of the interpreter ``python``."""
     environment = os.environ | NOISE | ONE_THREAD | {"PYTHONPATH": str(ROOT)}
-    command = [python, "-c", "from benchmarks.peer_process import work; work()"]
+    command = [python, "-c", "from benchmarks.peers.process import work; work()"]
     request = json.dumps([asdict(case) for case in cases])
     try:
         done = subprocess.run(
@@ -130,7 +130,8 @@ def _run(case: Case) -> Measurement:
 
 
 def _method(family: str) -> Callable[..., Any]:
-    from benchmarks import peer_bergson, peer_methods
+    from benchmarks.peers import bergson as peer_bergson
+    from benchmarks.peers import methods as peer_methods
 
     methods: dict[str, Callable[..., Any]] = {
         "ours": peer_methods.ours,
@@ -142,7 +143,7 @@ def _method(family: str) -> Callable[..., Any]:
 
 
 def _builder(problem: str) -> Callable[[int], Any]:
-    from benchmarks import peer_problem
+    from benchmarks.peers import problem as peer_problem
     from mgd_core.training.optimizers import Adam
     from testing import problems
 

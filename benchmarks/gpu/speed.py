@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from benchmarks.gpu_meter import Reading, read, release
-from benchmarks.gpu_models import Scale, Training, scale, training
-from benchmarks.gpu_sections import Bench, Finding
+from benchmarks.gpu.meter import Reading, read, release
+from benchmarks.gpu.models import Scale, Training, scale, training
+from benchmarks.gpu.sections import Bench, Finding
 from mgd_core.autodiff.precision import BFLOAT16, FLOAT32, TF32, Precision
 from mgd_core.engine.metagradient import ProbePoint
 from mgd_core.engine.probe import Probe

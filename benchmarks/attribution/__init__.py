@@ -1,0 +1,1 @@
+"""Attribution against retrained models, beside the peers' methods."""

@@ -1,0 +1,1 @@
+"""What a GPU does with the engine: figures, transfers, compiled steps, a round."""

@@ -1,0 +1,1 @@
+"""Poisons found by metagradient ascent, beside what published attacks do."""

@@ -1,0 +1,1 @@
+"""Metasmoothness against what it should foretell."""
