@@ -6,12 +6,15 @@ Every import counts, wherever it stands: at the top, in a function, or under TYP
 from __future__ import annotations
 
 import ast
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
+KINDED = {"model", "pool", "record", "catalog", "run", "recipe", "options"}
+"""What has a kind of data, if the word is in the name of what is asked for `.kind`."""
 PRODUCT = ("mgd_core", "tasks", "flows")
 
 MAY_IMPORT: dict[str, str] = {
@@ -40,9 +43,9 @@ MAY_IMPORT: dict[str, str] = {
 CORE_MAY_IMPORT: dict[str, str] = {
     "adapters": "engine plans training autodiff errors",
     "analysis": "engine training autodiff errors",
+    "descent": "engine errors",
     "engine": "plans training autodiff errors",
     "models": "training autodiff errors",
-    "descent": "engine errors",
     "plans": "errors",
     "training": "autodiff errors",
     "autodiff": "errors",
@@ -134,3 +137,55 @@ def _imports(name: str, path: Path, known: dict[str, Path]) -> Iterator[Import]:
                 full = full.rpartition(".")[0]
             if full and full != name:
                 yield Import(name, full, node.lineno, node not in tree.body)
+
+
+def kind_branches() -> list[str]:
+    """Places in the product that ask what kind of data there is, outside tasks/modality: `isinstance` with a kind's own
+    catalog or recipe, and comparisons with `.kind`, `.modality` or `["kind"]`."""
+    return [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for name, path in modules(*PRODUCT).items()
+        if not name.startswith("tasks.modality")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if _asks_kind(node)
+    ]
+
+
+def folder_sizes() -> dict[str, int]:
+    """Modules of each folder of the product, without `__init__`."""
+    sizes = defaultdict[str, int](int)
+    for path in modules(*PRODUCT).values():
+        sizes[str(path.parent.relative_to(ROOT))] += path.name != "__init__.py"
+    return dict(sizes)
+
+
+def functions() -> dict[str, int]:
+    """Lines of every function of the product, by place."""
+    return {
+        f"{path.relative_to(ROOT)}:{node.lineno} {node.name}": (node.end_lineno or node.lineno) - node.lineno + 1
+        for path in modules(*PRODUCT).values()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+
+
+def lines() -> int:
+    """Lines of the product's Python."""
+    return sum(len(path.read_text(encoding="utf-8").splitlines()) for path in modules(*PRODUCT).values())
+
+
+def _asks_kind(node: ast.AST) -> bool:
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "isinstance":
+        named = [x.id for x in ast.walk(node.args[1]) if isinstance(x, ast.Name)]
+        return any(x.endswith(("Catalog", "Recipe")) and x not in ("BaseCatalog", "Recipe") for x in named)
+    if isinstance(node, ast.Compare):
+        return any(_is_kind(side) for side in (node.left, *node.comparators))
+    return False
+
+
+def _is_kind(node: ast.AST) -> bool:
+    if isinstance(node, ast.Attribute):
+        return node.attr == "modality" or (
+            node.attr == "kind" and bool(KINDED & set(re.split(r"\W+|_", ast.unparse(node.value))))
+        )
+    return isinstance(node, ast.Subscript) and ast.unparse(node.slice) == "'kind'"
