@@ -22,7 +22,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch loads OpenMP
 
 from benchmarks._envelope import emit
 from tasks.catalog.study_options import STUDIES
-from tasks.modality.classification.recipe import begin_study, opened_study
+from tasks.modality.classification.modality import begin_study, opened_study
 from tasks.studies import schedule_search as search
 from tasks.tables.published import read
 

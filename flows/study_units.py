@@ -10,7 +10,7 @@ from prefect import Flow
 from flows.runtime.device import device_lock
 from flows.runtime.runners import run_flow
 from tasks.catalog.study_options import find_study, load_study
-from tasks.modality.classification.recipe import opened_study
+from tasks.modality.classification.modality import opened_study
 
 
 def study_device(directory: Path) -> AbstractContextManager[None]:

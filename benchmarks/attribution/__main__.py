@@ -46,7 +46,7 @@ from mgd_core.training.learner import Learner
 from mgd_core.training.optimizers import Adam, Sgd, State
 from mgd_core.training.schedules import warmup_cosine
 from tasks.catalog.study_options import find_study
-from tasks.modality.classification.recipe import StudyBench, begin_study, opened_study
+from tasks.modality.classification.modality import StudyBench, begin_study, opened_study
 
 SHARES, SINGLE, SEED, H = (0.01, 0.05, 0.2, 0.5), 20, 0, 0.1
 SUBSETS, QUICK_SUBSETS = 60, 12

@@ -35,7 +35,7 @@ import numpy as np
 from benchmarks._envelope import emit
 from benchmarks.poison.cifar import cifar_sheet
 from tasks.catalog.study_options import STUDIES
-from tasks.modality.classification.recipe import begin_study, opened_study
+from tasks.modality.classification.modality import begin_study, opened_study
 from tasks.studies import poison_evidence, poisoning
 from tasks.studies.paired_drops import least_ratio, paired_drop
 from tasks.studies.poisons import load_poison

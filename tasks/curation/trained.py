@@ -18,8 +18,8 @@ from mgd_core.engine.replay import train
 from tasks.catalog.files import CatalogError
 from tasks.files.artefacts import digest, is_done, publish_bytes, publish_json
 from tasks.files.progress import announce
-from tasks.modality.pairs.recipe import PairWorkbench, clip_of
-from tasks.modality.pairs.run_encoder import RunEncoder
+from tasks.modality.pairs.encoder import RunEncoder
+from tasks.modality.pairs.modality import PairWorkbench, clip_of
 from tasks.modality.recipe import Counts, Workbench
 from tasks.runs.run import Run
 from tasks.tables.published import read

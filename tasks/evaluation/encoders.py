@@ -1,7 +1,7 @@
 """Encoders: a trained model as evaluation sees it, images and texts in, unit features out.
 
 Any checkpoint of open_clip, with open_clip's tokenizer and evaluation transform; what a run trained is
-`tasks.modality.pairs.run_encoder`. Both are deterministic on a device at a batch size; batches change features by
+`tasks.modality.pairs.encoder`. Both are deterministic on a device at a batch size; batches change features by
 rounding only.
 """
 

@@ -162,7 +162,7 @@ def opened(directory: Path) -> Iterator[Workbench]:
 def _workbench(directory: Path, record: str) -> Workbench:
     """The workbench of a run, by the digest of its record: tests and comparison of a run may change."""
     from tasks.catalog.catalogs import Catalog
-    from tasks.modality.pairs.recipe import open_pairs
+    from tasks.modality.pairs.modality import open_pairs
     from tasks.modality.texts.recipe import open_texts
 
     run = Run.load(directory)

@@ -13,8 +13,8 @@ from typing import Any
 
 from tasks.catalog.catalogs import CatalogError
 from tasks.catalog.smoothness_options import MenuOptions
+from tasks.modality.pairs.modality import PairWorkbench
 from tasks.modality.pairs.model_configs import TOWERS, Config, known_keys
-from tasks.modality.pairs.recipe import PairWorkbench
 from tasks.modality.recipe import Workbench
 
 LEARNER_KNOBS = ("eps_root", "batch", "learning_rate", "warmup")

@@ -25,7 +25,7 @@ from mgd_core.plans.plan import keep_all
 from mgd_core.training.learner import Learner
 from tasks.files.artefacts import publish_bytes, publish_json, read_json
 from tasks.files.progress import announce, say
-from tasks.modality.classification.recipe import StudyBench, opened_study
+from tasks.modality.classification.modality import StudyBench, opened_study
 from tasks.tables.published import publish
 
 BLOCK = 10  # subsets of one unit of retraining

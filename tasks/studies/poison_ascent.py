@@ -21,8 +21,8 @@ from mgd_core.engine.replay import Target, replay
 from mgd_core.plans.plan import keep_all
 from mgd_core.training.learner import Learner
 from mgd_core.training.order import generator
+from tasks.modality.classification.modality import StudyBench
 from tasks.modality.classification.pictures import Pictures
-from tasks.modality.classification.recipe import StudyBench
 from tasks.modality.classification.targets import target_of
 from tasks.studies.poisons import HIGH, LOW, STREAM, Poison, kinds_of, load_poison, poisoned, save_poison, start_of
 

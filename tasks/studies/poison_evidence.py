@@ -18,8 +18,8 @@ from mgd_core.engine.replay import replay
 from mgd_core.engine.reverse import NonFiniteError
 from mgd_core.plans.plan import keep_all
 from tasks.files.artefacts import publish_json, read_json
+from tasks.modality.classification.modality import StudyBench, opened_study
 from tasks.modality.classification.pictures import SPREAD
-from tasks.modality.classification.recipe import StudyBench, opened_study
 from tasks.modality.classification.targets import target_of
 from tasks.studies.paired_drops import paired_drop
 from tasks.studies.poisoning import CLEAN, METHODS, PLAIN, SMOOTH, answers, effect, poisons_of

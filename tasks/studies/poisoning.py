@@ -26,7 +26,7 @@ from mgd_core.training.order import generator
 from mgd_core.training.schedules import one_cycle
 from tasks.files.artefacts import publish_json, read_json
 from tasks.files.progress import announce
-from tasks.modality.classification.recipe import StudyBench, opened_study
+from tasks.modality.classification.modality import StudyBench, opened_study
 from tasks.modality.classification.targets import SCORES, right_of, score_of
 from tasks.studies import poison_ascent
 from tasks.studies.poisons import HIGH, LOW, STREAM, Poison, kinds_of, load_poison, poisoned, save_poison, start_of

@@ -19,8 +19,8 @@ from mgd_core.engine.metaparameters import Inputs
 from mgd_core.training.learner import Batch, Learner
 from mgd_core.training.order import generator
 from tasks.files.artefacts import publish_bytes
+from tasks.modality.classification.modality import StudyBench
 from tasks.modality.classification.pictures import MEAN, SPREAD
-from tasks.modality.classification.recipe import StudyBench
 
 STREAM = 1 << 27  # names the generator of the poisons; beyond any round
 LOW, HIGH = (0 - MEAN) / SPREAD, (1 - MEAN) / SPREAD  # a pixel's range in the pictures' units

@@ -12,7 +12,7 @@ from uuid import UUID
 import duckdb
 import numpy as np
 
-from tasks.modality.classification.recipe import RECORD, opened_study
+from tasks.modality.classification.modality import RECORD, opened_study
 from tasks.studies.attribution import load_influences, output_names, values_without
 from tasks.tables.published import files
 from tasks.tables.queries import QueryError, connect

@@ -27,7 +27,7 @@ from mgd_core.training.optimizers import State
 from mgd_core.training.schedules import one_cycle
 from tasks.files.artefacts import publish_bytes, publish_json, read_json
 from tasks.files.progress import announce
-from tasks.modality.classification.recipe import StudyBench, opened_study
+from tasks.modality.classification.modality import StudyBench, opened_study
 from tasks.modality.classification.targets import SCORES, score_of, target_of
 from tasks.tables.published import publish
 

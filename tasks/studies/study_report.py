@@ -19,8 +19,8 @@ from torch import Tensor
 
 from tasks.files.artefacts import publish_bytes
 from tasks.html.markup import absent, command, data_table, figure, paragraph, section, text
+from tasks.modality.classification.modality import StudyBench, opened_study
 from tasks.modality.classification.pictures import MEAN, SPREAD
-from tasks.modality.classification.recipe import StudyBench, opened_study
 from tasks.report.reports import LOOKS
 from tasks.studies.poisoning import METHODS, MGD, poisons_of
 from tasks.studies.poisons import start_of

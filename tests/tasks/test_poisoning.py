@@ -11,8 +11,8 @@ from mgd_core.engine.metaparameters import check_simplex
 from mgd_core.engine.replay import replay
 from mgd_core.plans.plan import keep_all
 from tasks.modality.classification import targets as study_targets
+from tasks.modality.classification.modality import StudyBench, begin_study, opened_study
 from tasks.modality.classification.pictures import Pictures
-from tasks.modality.classification.recipe import StudyBench, begin_study, opened_study
 from tasks.modality.classification.targets import target_of
 from tasks.studies import poison_ascent, poison_evidence, poisoning, poisons
 from tasks.studies.paired_drops import paired_drop

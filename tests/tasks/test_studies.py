@@ -9,7 +9,7 @@ import pytest
 
 from tasks.catalog.catalogs import CatalogError
 from tasks.catalog.study_options import STUDIES, find_study, load_study
-from tasks.modality.classification.recipe import begin_study, opened_study
+from tasks.modality.classification.modality import begin_study, opened_study
 from tasks.studies import attribution
 from tasks.studies.prediction import format_prediction, latest_study, predict
 from tasks.tables.queries import QueryError, connect

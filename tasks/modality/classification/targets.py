@@ -8,8 +8,8 @@ from torch import Tensor
 from mgd_core.engine.replay import Target
 from mgd_core.models.classification import MEASURES, ClassificationObjective, Outputs
 from mgd_core.training.learner import Learner
+from tasks.modality.classification.modality import StudyBench
 from tasks.modality.classification.pictures import Pictures
-from tasks.modality.classification.recipe import StudyBench
 
 PIECE = 2000  # pictures whose activations are held at once
 SCORES = ("target_loss", "target_accuracy", "test_loss", "test_accuracy")
