@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, str] = {
     "subset": "pool tables files mgd_core",
     "pool": "tables files mgd_core",
     "tables": "files mgd_core",
-    "html": "",
+    "html": "files",
     "files": "mgd_core",
     "mgd_core": "",
 }
