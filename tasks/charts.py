@@ -11,7 +11,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from html import escape
+
+from markupsafe import Markup, escape
 
 WIDTH, HEIGHT = 460, 232
 LEFT, RIGHT, TOP, BOTTOM = 50, 90, 20, 30
@@ -28,7 +29,7 @@ class Series:
     values: Sequence[float | None]
 
 
-def line_chart(title: str, rounds: Sequence[int], series: Sequence[Series], show: Number, chosen: int | None) -> str:
+def line_chart(title: str, rounds: Sequence[int], series: Sequence[Series], show: Number, chosen: int | None) -> Markup:
     """Lines over the rounds, the chosen round marked."""
     known = [v for one in series for v in one.values if v is not None]
     marks = ticks(min(known), max(known))
@@ -64,7 +65,7 @@ def histogram(
     note: str,
     decision: bool = True,
     what: str = "samples",
-) -> str:
+) -> Markup:
     """Overlaid step outlines of bins of one width; bin b spans [b, b + 1) widths, so that 0 lies between two bins.
 
     Each of `series` is a name, a CSS class and the number in each bin. `note` names the x axis. `decision`: 0 parts
@@ -99,7 +100,40 @@ def histogram(
     return _svg(title, HEIGHT, parts)
 
 
-def stacked_columns(title: str, rounds: Sequence[int], series: Sequence[Series], chosen: int | None) -> str:
+def curves(title: str, series: Sequence[Series], strengths: Sequence[float], note: str) -> Markup:
+    """Lines through the values of a course from its first to its last step, from 0 on; names are of any length.
+
+    `strengths`: how opaque each line is, 0 to 1. `note` names the x axis.
+    """
+    known = [[v for v in one.values if v is not None] for one in series]
+    marks = ticks(0.0, max(map(max, known)))
+    end = WIDTH - 2 * RIGHT
+    y = _scale(0, max(marks[-1], *map(max, known)), HEIGHT - BOTTOM, TOP)
+    parts = [_horizontal(y(mark), f"{mark:g}", end) for mark in marks]
+    ends = []
+    for one, values, strength in zip(series, known, strengths, strict=True):
+        x = _scale(0, len(values) - 1, LEFT, end)
+        path = " ".join(f"{_n(x(i))},{_n(y(value))}" for i, value in enumerate(values))
+        parts.append(f'<polyline class="line {one.style}" stroke-opacity="{strength:.2f}" points="{path}"/>')
+        ends += [(y(values[-1]), end, one)] if one.name else []
+    parts.append(f'<text class="axis" x="{LEFT}" y="{HEIGHT - 8}">{escape(note)}</text>')
+    return _svg(title, HEIGHT, [*parts, *_end_names(ends)])
+
+
+def standalone(drawn: Markup, style: str) -> str:
+    """A chart as a file of its own, in a style of its own."""
+    return drawn.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1).replace(
+        ">", f"><style>{style}</style>", 1
+    )
+
+
+def keys(names: Sequence[tuple[str, str]]) -> Markup:
+    """What the outlines of a histogram are, above it: a name and a CSS class each; nothing of none."""
+    told = "".join(f'<span class="key {style}">{escape(name)}</span>' for name, style in names)
+    return Markup(f'<p class="keys">{told}</p>' if told else "")
+
+
+def stacked_columns(title: str, rounds: Sequence[int], series: Sequence[Series], chosen: int | None) -> Markup:
     """Columns of shares that add to 1, one a round, the first series at the bottom."""
     x, y = _rounds_axis(rounds, True), _scale(0, 1, HEIGHT - BOTTOM, TOP)
     half = _column_half(len(rounds))
@@ -118,7 +152,7 @@ def stacked_columns(title: str, rounds: Sequence[int], series: Sequence[Series],
     return _svg(title, HEIGHT, parts)
 
 
-def two_way_columns(title: str, rounds: Sequence[int], up: Series, down: Series) -> str:
+def two_way_columns(title: str, rounds: Sequence[int], up: Series, down: Series) -> Markup:
     """Columns that rise for one series and fall for the other."""
     most = max([*(v or 0 for v in up.values), *(v or 0 for v in down.values), 1])
     x, y = _rounds_axis(rounds, True), _scale(-most, most, HEIGHT - BOTTOM, TOP)
@@ -136,7 +170,7 @@ def two_way_columns(title: str, rounds: Sequence[int], up: Series, down: Series)
     return _svg(title, HEIGHT, parts)
 
 
-def bars(title: str, rows: Sequence[tuple[str, float, str]]) -> str:
+def bars(title: str, rows: Sequence[tuple[str, float, str]]) -> Markup:
     """Horizontal bars: a name, a length and the text at its end each."""
     left, step = 112, 26
     x = _scale(0, max([length for _, length, _ in rows] + [1e-12]), left, WIDTH - 108)
@@ -212,7 +246,7 @@ def _round_names(rounds: Sequence[int], x: Callable[[float], float], chosen: int
     return "".join(parts)
 
 
-def _end_names(ends: list[tuple[float, float, Series]], ink: bool = True) -> list[str]:
+def _end_names(ends: Sequence[tuple[float, float, Series]], ink: bool = True) -> list[str]:
     """Names beside the ends of the series, pushed apart so that none covers another."""
     parts, last = [], -math.inf
     for y, x, one in sorted(ends, key=lambda end: (end[0], end[2].name)):
@@ -227,9 +261,9 @@ def _rect(style: str, x: float, y: float, width: float, height: float, inner: st
     return f'<rect class="{style}" {box}>{inner}</rect>'
 
 
-def _svg(title: str, height: int, parts: Sequence[str]) -> str:
-    label = escape(title, quote=True)
-    return f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
+def _svg(title: str, height: int, parts: Sequence[str]) -> Markup:
+    box = f'viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title)}"'
+    return Markup(f"<svg {box}>{''.join(parts)}</svg>")
 
 
 def _n(value: float) -> str:
