@@ -21,7 +21,7 @@ import numpy as np
 from tasks.artefacts import publish_json, publishing
 from tasks.copied_members import LostSample, members_of, record_of
 from tasks.reshard_plans import Plan
-from tasks.shard_layouts import RECORD, Hand, Layout, Window, lay_out
+from tasks.shard_layouts import RECORD, Hand, Layout, PositionWindow, lay_out
 from tasks.shard_reads import read_blocks
 from tasks.straight_copies import copy_straight
 from tasks.tar_headers import BLOCK, Octets
@@ -78,7 +78,13 @@ def copy_shard(plan: Plan, number: int, root: str | Path, out: Path) -> Copied:
 
 
 def _fill(
-    buffer: Octets, hand: Hand, layout: Layout, window: Window, sources: Sequence[str], root: str, findings: _Findings
+    buffer: Octets,
+    hand: Hand,
+    layout: Layout,
+    window: PositionWindow,
+    sources: Sequence[str],
+    root: str,
+    findings: _Findings,
 ) -> None:
     """Fill a window's buffer: every sample copied straight, or else looked at closely."""
     straight = copy_straight(hand, layout, window, sources, root, buffer)

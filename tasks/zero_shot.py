@@ -23,7 +23,7 @@ from tasks.progress import say
 from tasks.remote_files import Reader
 from tasks.roles import Roles
 from tasks.set_targets import load_part
-from tasks.sheets import TILES, Sheet, open_sheet
+from tasks.sheets import TILES, TileSheet, open_sheet
 from tasks.target_options import PartsOptions, TargetOptions, TaskOptions, in_template
 from tasks.task_kinds import check_keys, check_use, is_set
 from tasks.vocabulary import Vocabulary
@@ -156,7 +156,7 @@ def _load_sheet_task(options: TaskOptions, size: int) -> TaskData:
     )
 
 
-def _told(options: TaskOptions, sheet: Sheet) -> str:
+def _told(options: TaskOptions, sheet: TileSheet) -> str:
     n = sheet.splits[options.split]
     return f"{n:,} of the {sheet.table.num_rows:,} tiles in {options.source}: its split '{options.split}'"
 
