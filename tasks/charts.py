@@ -12,7 +12,9 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
+
+from tasks.html.pages import escaped
 
 WIDTH, HEIGHT = 460, 232
 LEFT, RIGHT, TOP, BOTTOM = 50, 90, 20, 30
@@ -47,7 +49,7 @@ def line_chart(title: str, rounds: Sequence[int], series: Sequence[Series], show
         parts.append(f'<polyline class="line {one.style}" points="{path}"/>')
         for px, py, value, number in points:
             ring = " picked" if number == chosen else ""
-            told = f"<title>round {number}, {escape(one.name)}: {escape(show(value))}</title>"
+            told = f"<title>round {number}, {escaped(one.name)}: {escaped(show(value))}</title>"
             parts.append(
                 f'<circle class="point {one.style}{ring}" cx="{_n(px)}" cy="{_n(py)}" r="{4.5 if ring else 2.6}">'
                 f"{told}</circle>"
@@ -79,10 +81,10 @@ def histogram(
     parts = []
     for name, style, one in series:
         steps = "".join(f"H{_n(x(b))}V{_n(y(one.get(b, 0)))}H{_n(x(b + 1))}" for b in bins)
-        told = f"<title>{escape(name)}: {sum(one.values()):,} {escape(what)}</title>"
+        told = f"<title>{escaped(name)}: {sum(one.values()):,} {escaped(what)}</title>"
         parts.append(f'<path class="area {style}" d="M{_n(x(bins[0]))},{floor}{steps}V{floor}Z">{told}</path>')
     parts += [_horizontal(y(mark), f"{mark:,.0f}", WIDTH - 14) for mark in ticks(0, most, 4)[1:] if mark >= 1]
-    parts.append(f'<text class="axis" x="0" y="{TOP + 4}">{escape(what)}</text>')
+    parts.append(f'<text class="axis" x="0" y="{TOP + 4}">{escaped(what)}</text>')
     exponent = scale_exponent(max(abs(bins[0]), abs(bins[-1] + 1)) * width)
     for mark in ticks(bins[0] * width, (bins[-1] + 1) * width, 5):
         text = f"{mark / 10**exponent + 0.0:g}".replace("-", "−")
@@ -96,7 +98,7 @@ def histogram(
         parts.append(f'<text class="note" x="{_n(x(0) + 7)}" y="{TOP + 4}">less helps →</text>')
     unit = f"{note}{unit_name(exponent)}"
     middle = _n((LEFT + WIDTH - 14) / 2)
-    parts.append(f'<text class="axis" x="{middle}" y="{HEIGHT - 8}" text-anchor="middle">{escape(unit)}</text>')
+    parts.append(f'<text class="axis" x="{middle}" y="{HEIGHT - 8}" text-anchor="middle">{escaped(unit)}</text>')
     return _svg(title, HEIGHT, parts)
 
 
@@ -116,20 +118,19 @@ def curves(title: str, series: Sequence[Series], strengths: Sequence[float], not
         path = " ".join(f"{_n(x(i))},{_n(y(value))}" for i, value in enumerate(values))
         parts.append(f'<polyline class="line {one.style}" stroke-opacity="{strength:.2f}" points="{path}"/>')
         ends += [(y(values[-1]), end, one)] if one.name else []
-    parts.append(f'<text class="axis" x="{LEFT}" y="{HEIGHT - 8}">{escape(note)}</text>')
+    parts.append(f'<text class="axis" x="{LEFT}" y="{HEIGHT - 8}">{escaped(note)}</text>')
     return _svg(title, HEIGHT, [*parts, *_end_names(ends)])
 
 
 def standalone(drawn: Markup, style: str) -> str:
     """A chart as a file of its own, in a style of its own."""
-    return drawn.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1).replace(
-        ">", f"><style>{style}</style>", 1
-    )
+    head, _, rest = str(drawn).removeprefix("<svg").partition(">")
+    return f'<svg xmlns="http://www.w3.org/2000/svg"{head}><style>{style}</style>{rest}\n'
 
 
 def keys(names: Sequence[tuple[str, str]]) -> Markup:
     """What the outlines of a histogram are, above it: a name and a CSS class each; nothing of none."""
-    told = "".join(f'<span class="key {style}">{escape(name)}</span>' for name, style in names)
+    told = "".join(f'<span class="key {style}">{escaped(name)}</span>' for name, style in names)
     return Markup(f'<p class="keys">{told}</p>' if told else "")
 
 
@@ -142,7 +143,7 @@ def stacked_columns(title: str, rounds: Sequence[int], series: Sequence[Series],
     for one in series:
         for i, value in enumerate(one.values):
             top = base[i] + (value or 0)
-            told = f"<title>round {rounds[i]}, {escape(one.name)}: {100 * (value or 0):.1f} %</title>"
+            told = f"<title>round {rounds[i]}, {escaped(one.name)}: {100 * (value or 0):.1f} %</title>"
             parts.append(_rect(one.style, x(i) - half, y(top), 2 * half, y(base[i]) - y(top), told))
             middle, base[i] = (base[i] + top) / 2, top
         if one.values[-1]:
@@ -161,7 +162,7 @@ def two_way_columns(title: str, rounds: Sequence[int], up: Series, down: Series)
     for one, sign in ((up, 1), (down, -1)):
         for i, value in enumerate(one.values):
             top, low = sorted((y(0), y(sign * (value or 0))))
-            told = f"<title>round {rounds[i]}: {value or 0:,} {escape(one.name)}</title>"
+            told = f"<title>round {rounds[i]}: {value or 0:,} {escaped(one.name)}</title>"
             parts.append(_rect(one.style, x(i) - half, top, 2 * half, low - top, told))
         ends.append((y(sign * most / 2), x(len(rounds) - 1) + half - 5, one))
     marks = [mark for mark in ticks(0, most, 3)[1:] if mark >= 1]
@@ -177,9 +178,9 @@ def bars(title: str, rows: Sequence[tuple[str, float, str]]) -> Markup:
     parts = []
     for i, (name, length, text) in enumerate(rows):
         y = 8 + i * step
-        parts.append(f'<text class="label" x="{left - 10}" y="{y + 12}" text-anchor="end">{escape(name)}</text>')
+        parts.append(f'<text class="label" x="{left - 10}" y="{y + 12}" text-anchor="end">{escaped(name)}</text>')
         parts.append(_rect("bar", left, y, max(x(length) - left, 1), 16, ""))
-        parts.append(f'<text class="tick" x="{_n(x(length) + 7)}" y="{y + 12}">{escape(text)}</text>')
+        parts.append(f'<text class="tick" x="{_n(x(length) + 7)}" y="{y + 12}">{escaped(text)}</text>')
     return _svg(title, 12 + step * len(rows), parts)
 
 
@@ -227,7 +228,7 @@ def _column_half(n: int) -> float:
 
 def _horizontal(y: float, text: str, end: float = WIDTH - RIGHT, style: str = "grid") -> str:
     rule = f'<line class="{style}" x1="{LEFT}" x2="{_n(end)}" y1="{_n(y)}" y2="{_n(y)}"/>'
-    return f'{rule}<text class="tick" x="{LEFT - 7}" y="{_n(y + 4)}" text-anchor="end">{escape(text)}</text>'
+    return f'{rule}<text class="tick" x="{LEFT - 7}" y="{_n(y + 4)}" text-anchor="end">{escaped(text)}</text>'
 
 
 def _round_names(rounds: Sequence[int], x: Callable[[float], float], chosen: int | None) -> str:
@@ -252,7 +253,7 @@ def _end_names(ends: Sequence[tuple[float, float, Series]], ink: bool = True) ->
     for y, x, one in sorted(ends, key=lambda end: (end[0], end[2].name)):
         last = max(y, last + LINE)
         style = f"name {one.style}" if ink else "name"
-        parts.append(f'<text class="{style}" x="{_n(x + 10)}" y="{_n(last + 4)}">{escape(one.name)}</text>')
+        parts.append(f'<text class="{style}" x="{_n(x + 10)}" y="{_n(last + 4)}">{escaped(one.name)}</text>')
     return parts
 
 
@@ -262,7 +263,7 @@ def _rect(style: str, x: float, y: float, width: float, height: float, inner: st
 
 
 def _svg(title: str, height: int, parts: Sequence[str]) -> Markup:
-    box = f'viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title)}"'
+    box = f'viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escaped(title)}"'
     return Markup(f"<svg {box}>{''.join(parts)}</svg>")
 
 

@@ -77,14 +77,17 @@ def seconds(evidence: Evidence) -> Figures:
 def pictures(evidence: Evidence) -> dict[str, Any]:
     """The samples behind the counts: contact sheets of pictures, or tables of texts."""
     if not evidence.ask("SELECT 1 FROM samples LIMIT 1") or not evidence.ask("SELECT 1 FROM counts LIMIT 1"):
-        missing = "No samples or no counts are published yet."
-        return {"title": "Samples", "words": "", "missing": [missing], "galleries": []}
-    shown, missing = ("sample", []) if evidence.is_text else ("pair", _lost(evidence))
-    words = f"×n: times the {shown} stands in the {_basis(evidence)}."
+        return {
+            "title": "Samples",
+            "words": "",
+            "missing": ["No samples or no counts are published yet."],
+            "galleries": [],
+        }
+    title, one, missing = ("Samples", "sample", []) if evidence.is_text else ("Pictures", "pair", _lost(evidence))
+    words = f"×n: times the {one} stands in the {_basis(evidence)}."
     if evidence.knows_truth and not evidence.is_text:
         words += " The caption in colour is the true one, where it is another than the caption that was trained on."
     made = [_gallery(evidence, gallery) for gallery in GALLERIES]
-    title = "Samples" if evidence.is_text else "Pictures"
     return {"title": title, "words": words, "missing": missing, "galleries": made}
 
 

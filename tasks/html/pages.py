@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 TEMPLATES = Path(__file__).resolve().parents[2] / "catalogs" / "pages"
 # What no HTML parser takes, and what would reorder the page around a caption.
@@ -48,6 +48,16 @@ def render(template: str, **values: Any) -> Markup:
     return Markup(ENVIRONMENT.get_template(f"{template}.html.j2").render(values))
 
 
+def showable(value: object) -> str:
+    """A value as text that every HTML parser takes; markup as it is."""
+    return value if isinstance(value, Markup) else UNSHOWABLE.sub("\ufffd", str(value))
+
+
+def escaped(value: object) -> Markup:
+    """A value as text inside of markup that is made by hand."""
+    return escape(showable(value))
+
+
 def _tied(words: str) -> str:
     """Words in which a number stays beside its sign and unit."""
     return re.sub(r"(?<=\d) (?=[%±])|(?<=±) (?=\d)", "\u00a0", words)
@@ -60,14 +70,10 @@ def _asked(run: str, sql: str) -> str:
     return f'mgd sql --run {run} "{sql}"'
 
 
-def _showable(value: object) -> object:
-    return value if isinstance(value, Markup) else UNSHOWABLE.sub("\ufffd", str(value))
-
-
 ENVIRONMENT = Environment(
     loader=FileSystemLoader(TEMPLATES),
     autoescape=True,
-    finalize=_showable,
+    finalize=showable,
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
