@@ -45,8 +45,7 @@ def line_chart(title: str, rounds: Sequence[int], series: Sequence[Series], show
     ends = []
     for one in series:
         points = [(x(i), y(v), v, rounds[i]) for i, v in enumerate(one.values) if v is not None]
-        path = " ".join(f"{_n(px)},{_n(py)}" for px, py, *_ in points)
-        parts.append(f'<polyline class="line {one.style}" points="{path}"/>')
+        parts.append(_line(one.style, [at[:2] for at in points]))
         for px, py, value, number in points:
             ring = " picked" if number == chosen else ""
             told = f"<title>round {number}, {escaped(one.name)}: {escaped(show(value))}</title>"
@@ -84,26 +83,21 @@ def histogram(
         told = f"<title>{escaped(name)}: {sum(one.values()):,} {escaped(what)}</title>"
         parts.append(f'<path class="area {style}" d="M{_n(x(bins[0]))},{floor}{steps}V{floor}Z">{told}</path>')
     parts += [_horizontal(y(mark), f"{mark:,.0f}", WIDTH - 14) for mark in ticks(0, most, 4)[1:] if mark >= 1]
-    parts.append(f'<text class="axis" x="0" y="{TOP + 4}">{escaped(what)}</text>')
+    parts.append(_text("axis", 0, TOP + 4, what))
     exponent = scale_exponent(max(abs(bins[0]), abs(bins[-1] + 1)) * width)
     for mark in ticks(bins[0] * width, (bins[-1] + 1) * width, 5):
-        text = f"{mark / 10**exponent + 0.0:g}".replace("-", "−")
-        parts.append(
-            f'<text class="tick" x="{_n(x(mark / width))}" y="{HEIGHT - BOTTOM}" text-anchor="middle">{text}</text>'
-        )
+        shown = f"{mark / 10**exponent + 0.0:g}".replace("-", "−")
+        parts.append(_text("tick", x(mark / width), HEIGHT - BOTTOM, shown, "middle"))
     if decision:
-        zero = _n(x(0))
-        parts.append(f'<line class="decision" x1="{zero}" x2="{zero}" y1="{TOP - 4}" y2="{floor}"/>')
-        parts.append(f'<text class="note" x="{_n(x(0) - 7)}" y="{TOP + 4}" text-anchor="end">← more helps</text>')
-        parts.append(f'<text class="note" x="{_n(x(0) + 7)}" y="{TOP + 4}">less helps →</text>')
-    unit = f"{note}{unit_name(exponent)}"
-    middle = _n((LEFT + WIDTH - 14) / 2)
-    parts.append(f'<text class="axis" x="{middle}" y="{HEIGHT - 8}" text-anchor="middle">{escaped(unit)}</text>')
+        parts.append(f'<line class="decision" x1="{_n(x(0))}" x2="{_n(x(0))}" y1="{TOP - 4}" y2="{floor}"/>')
+        parts.append(_text("note", x(0) - 7, TOP + 4, "← more helps", "end"))
+        parts.append(_text("note", x(0) + 7, TOP + 4, "less helps →"))
+    parts.append(_text("axis", (LEFT + WIDTH - 14) / 2, HEIGHT - 8, note + unit_name(exponent), "middle"))
     return _svg(title, HEIGHT, parts)
 
 
 def curves(title: str, series: Sequence[Series], strengths: Sequence[float], note: str) -> Markup:
-    """Lines through the values of a course from its first to its last step, from 0 on; names are of any length.
+    """Lines through the values of a course from its first to its last step, from 0 on; with room for longer names.
 
     `strengths`: how opaque each line is, 0 to 1. `note` names the x axis.
     """
@@ -115,10 +109,10 @@ def curves(title: str, series: Sequence[Series], strengths: Sequence[float], not
     ends = []
     for one, values, strength in zip(series, known, strengths, strict=True):
         x = _scale(0, len(values) - 1, LEFT, end)
-        path = " ".join(f"{_n(x(i))},{_n(y(value))}" for i, value in enumerate(values))
-        parts.append(f'<polyline class="line {one.style}" stroke-opacity="{strength:.2f}" points="{path}"/>')
+        course = [(x(i), y(value)) for i, value in enumerate(values)]
+        parts.append(_line(one.style, course, f' stroke-opacity="{strength:.2f}"'))
         ends += [(y(values[-1]), end, one)] if one.name else []
-    parts.append(f'<text class="axis" x="{LEFT}" y="{HEIGHT - 8}">{escaped(note)}</text>')
+    parts.append(_text("axis", LEFT, HEIGHT - 8, note))
     return _svg(title, HEIGHT, [*parts, *_end_names(ends)])
 
 
@@ -178,9 +172,9 @@ def bars(title: str, rows: Sequence[tuple[str, float, str]]) -> Markup:
     parts = []
     for i, (name, length, text) in enumerate(rows):
         y = 8 + i * step
-        parts.append(f'<text class="label" x="{left - 10}" y="{y + 12}" text-anchor="end">{escaped(name)}</text>')
+        parts.append(_text("label", left - 10, y + 12, name, "end"))
         parts.append(_rect("bar", left, y, max(x(length) - left, 1), 16, ""))
-        parts.append(f'<text class="tick" x="{_n(x(length) + 7)}" y="{y + 12}">{escaped(text)}</text>')
+        parts.append(_text("tick", x(length) + 7, y + 12, text))
     return _svg(title, 12 + step * len(rows), parts)
 
 
@@ -203,11 +197,8 @@ def scale_exponent(largest: float) -> int:
 
 def unit_name(exponent: int) -> str:
     """What follows a quantity's name when it was divided by a power of ten."""
-    return (
-        ""
-        if exponent == 0
-        else ", in units of 10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    )
+    raised = str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f", in units of 10{raised}" if exponent else ""
 
 
 def _scale(low: float, high: float, start: float, stop: float) -> Callable[[float], float]:
@@ -228,23 +219,17 @@ def _column_half(n: int) -> float:
 
 def _horizontal(y: float, text: str, end: float = WIDTH - RIGHT, style: str = "grid") -> str:
     rule = f'<line class="{style}" x1="{LEFT}" x2="{_n(end)}" y1="{_n(y)}" y2="{_n(y)}"/>'
-    return f'{rule}<text class="tick" x="{LEFT - 7}" y="{_n(y + 4)}" text-anchor="end">{escaped(text)}</text>'
+    return rule + _text("tick", LEFT - 7, y + 4, text, "end")
 
 
 def _round_names(rounds: Sequence[int], x: Callable[[float], float], chosen: int | None) -> str:
     """Round numbers below the axis, thinned out where there are many; the chosen one always, in its own style."""
-    every = max(1, -(-len(rounds) // 12))
+    every, y = max(1, -(-len(rounds) // 12)), HEIGHT - BOTTOM + 18
     parts = []
     for i, number in enumerate(rounds):
-        picked = number == chosen
-        if picked or i % every == 0:
-            style = "tick picked" if picked else "tick"
-            text = (
-                f'<text class="{style}" x="{_n(x(i))}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{number}</text>'
-            )
-            parts.append(text)
-    parts.append(f'<text class="axis" x="{LEFT - 7}" y="{HEIGHT - BOTTOM + 18}" text-anchor="end">round</text>')
-    return "".join(parts)
+        if number == chosen or i % every == 0:
+            parts.append(_text("tick picked" if number == chosen else "tick", x(i), y, number, "middle"))
+    return "".join([*parts, _text("axis", LEFT - 7, y, "round", "end")])
 
 
 def _end_names(ends: Sequence[tuple[float, float, Series]], ink: bool = True) -> list[str]:
@@ -253,8 +238,18 @@ def _end_names(ends: Sequence[tuple[float, float, Series]], ink: bool = True) ->
     for y, x, one in sorted(ends, key=lambda end: (end[0], end[2].name)):
         last = max(y, last + LINE)
         style = f"name {one.style}" if ink else "name"
-        parts.append(f'<text class="{style}" x="{_n(x + 10)}" y="{_n(last + 4)}">{escaped(one.name)}</text>')
+        parts.append(_text(style, x + 10, last + 4, one.name))
     return parts
+
+
+def _line(style: str, points: Sequence[tuple[float, float]], more: str = "") -> str:
+    path = " ".join(f"{_n(x)},{_n(y)}" for x, y in points)
+    return f'<polyline class="line {style}"{more} points="{path}"/>'
+
+
+def _text(style: str, x: float, y: float, words: object, anchor: str = "") -> str:
+    anchored = f' text-anchor="{anchor}"' if anchor else ""
+    return f'<text class="{style}" x="{_n(x)}" y="{_n(y)}"{anchored}>{escaped(words)}</text>'
 
 
 def _rect(style: str, x: float, y: float, width: float, height: float, inner: str) -> str:
