@@ -7,10 +7,8 @@ numbers in the text are those of the charts.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
-
-from markupsafe import Markup
 
 from tasks.charts import Series, bars, line_chart, stacked_columns, two_way_columns
 from tasks.contact_sheets import GALLERIES, Gallery, contact_sheet
@@ -77,18 +75,9 @@ def seconds(evidence: Evidence) -> Figures:
 def pictures(evidence: Evidence) -> dict[str, Any]:
     """The samples behind the counts: contact sheets of pictures, or tables of texts."""
     if not evidence.ask("SELECT 1 FROM samples LIMIT 1") or not evidence.ask("SELECT 1 FROM counts LIMIT 1"):
-        return {
-            "title": "Samples",
-            "words": "",
-            "missing": ["No samples or no counts are published yet."],
-            "galleries": [],
-        }
-    title, one, missing = ("Samples", "sample", []) if evidence.is_text else ("Pictures", "pair", _lost(evidence))
-    words = f"×n: times the {one} stands in the {_basis(evidence)}."
-    if evidence.knows_truth and not evidence.is_text:
-        words += " The caption in colour is the true one, where it is another than the caption that was trained on."
-    made = [_gallery(evidence, gallery) for gallery in GALLERIES]
-    return {"title": title, "words": words, "missing": missing, "galleries": made}
+        missing = ["No samples or no counts are published yet."]
+        return {"title": "Samples", "words": "", "missing": missing, "galleries": ()}
+    return (_tables if evidence.is_text else _pictures)(evidence)
 
 
 def duration(seconds: float) -> str:
@@ -98,22 +87,32 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-def _gallery(evidence: Evidence, gallery: Gallery) -> Markup:
-    rows = evidence.ask_samples(gallery.sql)
-    moved = [str(row["uid"]) for row in rows if "moved" in row]
+def _tables(evidence: Evidence) -> dict[str, Any]:
+    """Galleries as tables of the samples' texts, which every kind has."""
+    words = f"×n: times the sample stands in the {_basis(evidence)}."
+    made = [text_sheet(gallery, rows, evidence.run, paths) for gallery, rows, paths in _galleries(evidence)]
+    return {"title": "Samples", "words": words, "missing": (), "galleries": made}
+
+
+def _pictures(evidence: Evidence) -> dict[str, Any]:
+    """Contact sheets."""
+    words, root = f"×n: times the pair stands in the {_basis(evidence)}.", evidence.pool_directory
+    if evidence.knows_truth:
+        words += " The caption in colour is the true one, where it is another than the caption that was trained on."
+    unknown = "The run's record (run.json) is not here, so the pool's directory is unknown"
+    lost = [] if root else [f"{unknown}: pictures in relative shards are left out."]
+    made = [contact_sheet(gallery, rows, root, evidence.run, paths) for gallery, rows, paths in _galleries(evidence)]
+    return {"title": "Pictures", "words": words, "missing": lost, "galleries": made}
+
+
+def _galleries(evidence: Evidence) -> Iterator[tuple[Gallery, list[dict[str, Any]], dict[Any, list[int]]]]:
+    """Each gallery with its samples, and the counts of the rounds of those that moved."""
     asked = "SELECT uid, list(count ORDER BY round) AS path FROM counts WHERE uid IN (SELECT unnest(?::UUID[])) "
     asked += "GROUP BY uid"
-    paths = {row["uid"]: row["path"] for row in evidence.ask(asked, [moved])} if moved else {}
-    if evidence.is_text:
-        return text_sheet(gallery, rows, evidence.run, paths)
-    return contact_sheet(gallery, rows, evidence.pool_directory, evidence.run, paths)
-
-
-def _lost(evidence: Evidence) -> list[str]:
-    if evidence.pool_directory:
-        return []
-    unknown = "The run's record (run.json) is not here, so the pool's directory is unknown"
-    return [f"{unknown}: pictures in relative shards are left out."]
+    for gallery in GALLERIES:
+        rows = evidence.ask_samples(gallery.sql)
+        moved = [str(row["uid"]) for row in rows if "moved" in row]
+        yield gallery, rows, {row["uid"]: row["path"] for row in evidence.ask(asked, [moved])} if moved else {}
 
 
 def _basis(evidence: Evidence) -> str:
