@@ -6,8 +6,8 @@ give equal bytes. Cost: a few scans of the census's tables.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import duckdb
@@ -15,13 +15,11 @@ import duckdb
 from tasks.census.tables import SETTINGS
 from tasks.census.verdict import CensusRecord
 from tasks.files.artefacts import publish_bytes
-from tasks.files.package_data import CATALOGS
 from tasks.html.charts import bars
-from tasks.html.histograms import Bins, bin_values, histogram
-from tasks.html.markup import absent, data_table, figure, figures, folded, paragraph, section, text
+from tasks.html.histograms import bin_values, histogram
+from tasks.html.pages import Figure, Figures, Table, render
 from tasks.pool.census_kinds import KINDS
 
-LOOKS = CATALOGS / "report"
 EXAMPLES = 3
 # Title, unit, and column or expression of the samples table, in the order of the page.
 SIZES = (
@@ -39,20 +37,18 @@ def write_census_page(directory: Path, record: CensusRecord) -> Path:
         for table in ("shards", "samples", "attempts", "metadata", "findings"):
             file = str(directory / f"{table}.parquet").replace("'", "''")
             connection.execute(f"CREATE VIEW {table} AS FROM read_parquet('{file}', hive_partitioning = false)")
-        body = [
-            _found(connection, record),
-            _pictures_and_captions(connection, record),
-            _links(connection, record),
-            _shards(connection),
-            _tables(directory),
-        ]
-    template = Template((LOOKS / "page.html").read_text(encoding="utf-8"))
-    page = template.substitute(
-        title=text(f"census: {record.pool_id}"),
-        style=(LOOKS / "style.css").read_text(encoding="utf-8"),
-        headline=_headline(record),
-        body="\n".join(part for part in body if part),
-    )
+        page = render(
+            "census",
+            title=f"census: {record.pool_id}",
+            source=record.source,
+            headline=_headline(record),
+            verdict=_verdict(record),
+            findings=_findings(connection, record),
+            samples=_pictures_and_captions(connection, record),
+            links=_links(connection, record),
+            shards=_shards(connection),
+            directory=directory,
+        )
     path = directory / "census.html"
     publish_bytes(path, page.encode())
     return path
@@ -70,7 +66,8 @@ def format_census(record: CensusRecord) -> str:
     return "\n".join([_summary(record), "", *lines])
 
 
-def _headline(record: CensusRecord) -> str:
+def _headline(record: CensusRecord) -> tuple[str, str, list[tuple[str, str]]]:
+    """Title, lead paragraph and key figures."""
     totals = record.totals
     key = {
         "samples that can be used": f"{totals['samples']:,}",
@@ -79,10 +76,8 @@ def _headline(record: CensusRecord) -> str:
         "shards": f"{totals['shards']:,}",
         "GB": f"{totals['bytes'] / 1e9:,.3g}" if totals["bytes"] else None,
     }
-    shown = "".join(f"<div><dt>{text(k)}</dt><dd>{text(v)}</dd></div>" for k, v in key.items() if v is not None)
-    where = f'<p class="eyebrow">Census of a pool · <code>{text(record.source)}</code></p>'
     title = "The pool is within its budget" if record.within_budget else "The pool is over its budget"
-    return f"{where}\n<h1>{title}</h1>\n{paragraph(_summary(record), 'lead')}\n<dl class=figs>{shown}</dl>"
+    return title, _summary(record), [(name, value) for name, value in key.items() if value is not None]
 
 
 def _summary(record: CensusRecord) -> str:
@@ -98,14 +93,13 @@ def _summary(record: CensusRecord) -> str:
     return ". ".join(words) + "."
 
 
-def _found(connection: duckdb.DuckDBPyConnection, record: CensusRecord) -> str:
+def _verdict(record: CensusRecord) -> Table:
     rows = [[*_cells(line), "over" if line.over else "", _doc(line.kind)] for line in record.lines]
-    table = data_table(["", "found", "of", "allowed", "", "what it means"], rows, {1, 2, 3, 4})
-    words = (
-        "Each line is a sort of finding. What is allowed stands in the catalog: pool.max_rejects and "
-        "pool.max_damaged_shards for the first two lines, census.limits for the rest; – means any number."
-    )
-    examples = []
+    return Table(["", "found", "of", "allowed", "", "what it means"], rows, [1, 2, 3, 4])
+
+
+def _findings(connection: duckdb.DuckDBPyConnection, record: CensusRecord) -> Iterator[tuple[str, Table]]:
+    """What is told of each kind of finding, and some examples."""
     for kind, number in record.findings.items():
         sql = f"SELECT shard, member, uid, detail FROM findings WHERE kind = ? LIMIT {EXAMPLES}"
         cells = [
@@ -113,67 +107,57 @@ def _found(connection: duckdb.DuckDBPyConnection, record: CensusRecord) -> str:
             for a, b, c, d in connection.execute(sql, [kind]).fetchall()
         ]
         title = f"{_name(kind)}: {number:,}" + (f", the first {EXAMPLES}" if number > EXAMPLES else "")
-        examples.append(folded(title, data_table(["shard or file", "member", "uid", "detail"], cells, set())))
-    return section("found", "What was found", paragraph(words), table, *examples)
+        yield title, Table(["shard or file", "member", "uid", "detail"], cells)
 
 
-def _pictures_and_captions(connection: duckdb.DuckDBPyConnection, record: CensusRecord) -> str:
+def _pictures_and_captions(connection: duckdb.DuckDBPyConnection, record: CensusRecord) -> Figures:
     if not record.totals["samples"]:
-        return section("samples", "Pictures and captions", absent("No sample can be used."))
-    drawn = []
-    for title, unit, columns in SIZES:
-        made = _bins(connection, "samples", columns)
-        drawn.append(figure(title, histogram(title, made, unit), made.words))
+        return "No sample can be used."
+    drawn = [_histogram(connection, "samples", *one) for one in SIZES]
     if record.totals["metadata"]:
-        made = _bins(connection, "metadata", SCORES)
-        if made.counts:
-            title = "CLIP scores in the metadata"
-            drawn.append(figure(title, histogram(title, made, "cosine of picture and caption"), made.words))
-    return section("samples", "Pictures and captions", figures(*drawn))
+        drawn.append(
+            _histogram(connection, "metadata", "CLIP scores in the metadata", "cosine of picture and caption", SCORES)
+        )
+    return [one for one in drawn if one is not None]
 
 
-def _links(connection: duckdb.DuckDBPyConnection, record: CensusRecord) -> str:
+def _links(connection: duckdb.DuckDBPyConnection, record: CensusRecord) -> dict[str, Any]:
     if not record.totals["attempts"]:
-        words = "No shard has a table of what was tried, so dead links are known from the metadata only, if at all."
-        return section("links", "Links", absent(words))
+        return {}
     statuses = _counted(connection, "SELECT coalesce(status, 'no status') FROM attempts")
     names = {"success": "downloaded", "failed_to_download": "not downloaded", "failed_to_resize": "not resized"}
-    drawn = bars("What became of the links", [(names.get(s, s)[:15], n, f"{n:,}") for s, n in statuses])
+    title = "What became of the links"
+    drawn = bars(title, [(names.get(s, s)[:15], n, f"{n:,}") for s, n in statuses])
     told = "SELECT coalesce(nullif(error, ''), status) FROM attempts WHERE status <> 'success'"
     errors = [[error, f"{n:,}"] for error, n in _counted(connection, told)]
-    why = data_table(["the commonest reasons why they failed", "links"], errors) if errors else ""
-    return section("links", "Links", figures(figure("What became of the links", drawn)), why)
+    why = Table(["the commonest reasons why they failed", "links"], errors, [1])
+    return {"figures": [Figure(title, drawn)], "errors": why}
 
 
-def _shards(connection: duckdb.DuckDBPyConnection) -> str:
-    share = "100.0 * samples / greatest(attempted, 1)"
-    known = _bins(connection, "shards", {"shards": f"CASE WHEN attempted > 0 THEN {share} END"})
-    sizes = _bins(connection, "shards", {"shards": "samples"})
-    drawn = [figure("Samples in a shard", histogram("Samples in a shard", sizes, "samples", "shards"), sizes.words)]
-    if known.counts:
-        title = "Share of a shard's links that became samples"
-        drawn.append(figure(title, histogram(title, known, "%", "shards"), known.words))
+def _shards(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
+    share = "CASE WHEN attempted > 0 THEN 100.0 * samples / attempted END"
+    sizes = _histogram(connection, "shards", "Samples in a shard", "samples", {"shards": "samples"}, "shards")
+    title = "Share of a shard's links that became samples"
+    known = _histogram(connection, "shards", title, "%", {"shards": share}, "shards")
     worst = connection.execute(
         "SELECT shard, samples, rejects, attempted FROM shards ORDER BY rejects DESC, samples, shard LIMIT 10"
     ).fetchall()
     cells = [[row[0], *(f"{value:,}" if value is not None else "–" for value in row[1:])] for row in worst]
-    table = folded("The ten worst shards", data_table(["shard", "samples", "rejected", "tried"], cells))
-    return section("shards", "Shards", figures(*drawn), table)
+    table = Table(["shard", "samples", "rejected", "tried"], cells, [1, 2, 3])
+    return {"figures": [one for one in (sizes, known) if one is not None], "worst": table}
 
 
-def _tables(directory: Path) -> str:
-    words = (
-        f"The tables behind this page are Parquet files in {directory}: findings (a row for each thing found: kind, "
-        "shard, member, uid, detail), samples, attempts, metadata and shards. Any tool that reads Parquet can ask "
-        "them; DuckDB, say, for the links to try again:"
-    )
-    example = f"SELECT uid, shard, detail FROM '{directory}/findings.parquet' WHERE kind = 'dead_link'"
-    return section("tables", "Ask more", paragraph(words), f"<p><code>{text(example)}</code></p>")
-
-
-def _bins(connection: duckdb.DuckDBPyConnection, table: str, columns: dict[str, str]) -> Bins:
-    """Histograms of some columns over common bins."""
-    return bin_values(lambda sql: connection.execute(sql).fetchall(), table, columns)
+def _histogram(
+    connection: duckdb.DuckDBPyConnection,
+    table: str,
+    title: str,
+    unit: str,
+    columns: dict[str, str],
+    what: str = "samples",
+) -> Figure | None:
+    """Histograms of some columns over common bins; None where there is no value."""
+    bins = bin_values(lambda sql: connection.execute(sql).fetchall(), table, columns)
+    return Figure(title, histogram(title, bins, unit, what), bins.words) if bins.counts else None
 
 
 def _counted(connection: duckdb.DuckDBPyConnection, sql: str) -> list[tuple[str, int]]:

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from webdataset.tariterators import base_plus_ext, group_by_keys
 
 from mgd_core.errors import UserError
 from tasks.files.artefacts import digest
 from tasks.files.remote_files import Reader
-from tasks.files.tars import TarDamage, walk
+from tasks.files.tars import Member, TarDamage, walk
 from tasks.pool.decoding import Picture, PictureError, decode
-from tasks.pool.shards import NAME
 from tasks.pool.validation import IMAGE_EXTENSIONS
 
 Kind = Literal["classification", "retrieval", "multilabel", "association", "faces"]
@@ -70,30 +70,39 @@ class EvalSample:
 
 
 def keyed(shard: str, reader: Reader) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Key and members (by extension) of each sample of a tar; raises EvalSetError at damage or members out of place."""
+    """Key and members (by extension) of each sample of a tar, as webdataset groups them; raises EvalSetError at damage
+    or members out of place."""
     try:
         file, length = reader.open(shard)
     except FileNotFoundError as error:
         raise EvalSetError(f"{shard}: not there, though nshards.txt counts it; fetch the set again") from error
-    key, members, seen = "", dict[str, bytes](), set[str]()
     with file:
         try:
-            for member in walk(file, length):
-                match = NAME.match(member.name)
-                if match is None or member.torn:
-                    raise EvalSetError(f"{shard}: member {member.name!r} is torn or of no sample; fetch the set again")
-                if members and match[1] != key:
-                    yield key, members
-                    members = {}
-                key, extension = match[1], match[2].lower()
-                if extension in members or (not members and key in seen):
-                    raise EvalSetError(f"{shard}: {key!r} comes twice, so it is unclear what belongs together")
-                seen.add(key)
-                members[extension] = member.data
+            for sample in group_by_keys(_files(shard, walk(file, length))):
+                key = sample.pop("__key__")
+                del sample["__url__"]
+                yield key, sample
         except TarDamage as damage:
             raise EvalSetError(f"{shard}: {damage}; fetch the set again") from damage
-    if members:
-        yield key, members
+        except EvalSetError:
+            raise
+        except ValueError as error:  # of group_by_keys
+            told = f"a member comes twice, so it is unclear what belongs together ({error.args[0]})"
+            raise EvalSetError(f"{shard}: {told}") from error
+
+
+def _files(shard: str, members: Iterable[Member]) -> Iterator[dict[str, Any]]:
+    """Members as webdataset takes them, but for what it would pass over, or take for another sample, in silence."""
+    last, seen = "", set[str]()
+    for member in members:
+        key, extension = base_plus_ext(member.name)
+        if key is None or member.torn or extension.startswith("__"):  # a name of webdataset's own
+            raise EvalSetError(f"{shard}: member {member.name!r} is torn or of no sample; fetch the set again")
+        if key != last and key in seen:
+            raise EvalSetError(f"{shard}: {key!r} comes twice, so it is unclear what belongs together")
+        last = key
+        seen.add(key)
+        yield {"__url__": shard, "fname": member.name, "data": member.data}
 
 
 def made_sample(kind: Kind, classes: int, shard: str, key: str, members: dict[str, bytes]) -> EvalSample:

@@ -15,11 +15,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 
 import numpy as np
 import torch
 from torch import Tensor
+from webdataset.filters import batched
 
 from mgd_core.autodiff.objective import unit_rows
 from tasks.evaluation import metrics
@@ -85,7 +85,7 @@ Values = tuple[dict[str, float | None], int, Errors]
 def _classification(found: EvalSet, samples: Iterable[EvalSample], encoder: Encoder, batch: int) -> Values:
     heads = class_features(encoder, found.class_texts())
     ranked, labels, columns = list[Tensor](), list[int](), list[np.ndarray]()
-    for group in batches(samples, batch):
+    for group in batched(batch, collation_fn=None)(samples):
         ranked.append(metrics.best(_images(encoder, group) @ heads.T, ANSWERS))
         labels += [int(sample.label or 0) for sample in group]
         columns += [sample.vector for sample in group if sample.vector is not None]
@@ -114,7 +114,7 @@ def _classification(found: EvalSet, samples: Iterable[EvalSample], encoder: Enco
 def _multilabel(found: EvalSet, samples: Iterable[EvalSample], encoder: Encoder, batch: int) -> Values:
     heads = class_features(encoder, found.class_texts())
     scores, truth = list[Tensor](), list[Tensor]()
-    for group in batches(samples, batch):
+    for group in batched(batch, collation_fn=None)(samples):
         scores.append(_images(encoder, group) @ heads.T)
         truth += [torch.from_numpy(sample.vector).bool() for sample in group]
     all_scores, all_truth = torch.cat(scores), torch.stack(truth)
@@ -130,7 +130,7 @@ def _multilabel(found: EvalSet, samples: Iterable[EvalSample], encoder: Encoder,
 def _retrieval(found: EvalSet, samples: Iterable[EvalSample], encoder: Encoder, batch: int) -> Values:
     images, texts, owner = list[Tensor](), list[Tensor](), list[int]()
     count = 0
-    for group in batches(samples, batch):
+    for group in batched(batch, collation_fn=None)(samples):
         images.append(_images(encoder, group))
         texts.append(encoded_texts(encoder, [caption for sample in group for caption in sample.captions]))
         owner += [count + i for i, sample in enumerate(group) for _ in sample.captions]
@@ -171,7 +171,7 @@ def _association(found: EvalSet, samples: Iterable[EvalSample], encoder: Encoder
 def _faces(found: EvalSet, samples: Iterable[EvalSample], encoder: Encoder, batch: int) -> Values:
     heads = [class_features(encoder, texts) for texts in face_texts(found.classes, found.templates)]
     answers, known = list[Tensor](), list[np.ndarray]()
-    for group in batches(samples, batch):
+    for group in batched(batch, collation_fn=None)(samples):
         images = _images(encoder, group)
         answers.append(torch.stack([metrics.best(images @ head.T, 1)[:, 0] for head in heads], dim=1))
         known += [sample.vector for sample in group if sample.vector is not None]
@@ -200,13 +200,6 @@ def encoded_texts(encoder: Encoder, texts: list[str]) -> Tensor:
     """Unit features (n, d) of texts, some at a time."""
     parts = [encoder.texts(texts[at : at + TEXTS_AT_ONCE]) for at in range(0, len(texts), TEXTS_AT_ONCE)]
     return torch.cat(parts)
-
-
-def batches(samples: Iterable[EvalSample], size: int) -> Iterator[list[EvalSample]]:
-    """Samples in groups of ``size``, the last one shorter."""
-    stream = iter(samples)
-    while group := list(islice(stream, size)):
-        yield group
 
 
 def _images(encoder: Encoder, samples: list[EvalSample]) -> Tensor:

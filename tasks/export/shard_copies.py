@@ -20,7 +20,7 @@ import numpy as np
 
 from tasks.export.copied_members import LostSample, members_of, record_of
 from tasks.export.reshard_plans import Plan
-from tasks.export.shard_layouts import RECORD, Hand, Layout, Window, lay_out
+from tasks.export.shard_layouts import RECORD, Hand, Layout, PositionWindow, lay_out
 from tasks.export.shard_reads import read_blocks
 from tasks.export.straight_copies import copy_straight
 from tasks.files.artefacts import publish_json, publishing
@@ -78,7 +78,13 @@ def copy_shard(plan: Plan, number: int, root: str | Path, out: Path) -> Copied:
 
 
 def _fill(
-    buffer: Octets, hand: Hand, layout: Layout, window: Window, sources: Sequence[str], root: str, findings: _Findings
+    buffer: Octets,
+    hand: Hand,
+    layout: Layout,
+    window: PositionWindow,
+    sources: Sequence[str],
+    root: str,
+    findings: _Findings,
 ) -> None:
     """Fill a window's buffer: every sample copied straight, or else looked at closely."""
     straight = copy_straight(hand, layout, window, sources, root, buffer)

@@ -59,7 +59,7 @@ class Hand:
 
 
 @dataclass(frozen=True)
-class Window:
+class PositionWindow:
     """Samples that follow each other in the new tar, by place in the hand, and the bytes [start, stop) they take."""
 
     places: range
@@ -78,13 +78,13 @@ class Layout:
     offsets: Places
     size: int
 
-    def windows(self, limit: int) -> Iterator[Window]:
+    def windows(self, limit: int) -> Iterator[PositionWindow]:
         """The tar in windows of at most `limit` bytes, or one sample."""
         start, samples = 0, len(self.offsets) - 1
         while start < samples:
             last = int(np.searchsorted(self.offsets, self.offsets[start] + limit, side="right")) - 1
             stop = max(start + 1, last)
-            yield Window(range(start, stop), int(self.offsets[start]), int(self.offsets[stop]))
+            yield PositionWindow(range(start, stop), int(self.offsets[start]), int(self.offsets[stop]))
             start = stop
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.export.copied_members import FIRST_UID
-from tasks.export.shard_layouts import RECORD, Hand, Layout, Places, Window
+from tasks.export.shard_layouts import RECORD, Hand, Layout, Places, PositionWindow
 from tasks.export.shard_reads import addresses, pieces_of
 from tasks.files.remotes import is_local
 from tasks.files.tar_headers import BLOCK, SIZE, Octets
@@ -25,7 +25,7 @@ UID_DIGITS = 32
 
 
 def copy_straight(
-    hand: Hand, layout: Layout, window: Window, sources: Sequence[str], root: str, buffer: Octets
+    hand: Hand, layout: Layout, window: PositionWindow, sources: Sequence[str], root: str, buffer: Octets
 ) -> npt.NDArray[np.bool_]:
     """Copy what can be copied straight into the window's `buffer`; returns which of its samples that was."""
     places = np.arange(window.places.start, window.places.stop)

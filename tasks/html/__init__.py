@@ -1,1 +1,1 @@
-"""What pages are made of."""
+"""Pages and pictures for people: templates, charts and histograms."""

@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from markupsafe import Markup
+
 from tasks.html import charts
-from tasks.html.markup import text
 
 STYLES = ("clean", "swapped", "plain")
 ABOUT = 36  # bins of a histogram, about
@@ -49,12 +50,11 @@ def bin_values(ask: Ask, table: str, columns: Mapping[str, str]) -> Bins:
     return Bins(width, counts, "; ".join(_words(name, span, len(spans) > 1) for name, span in spans.items()) + ".")
 
 
-def histogram(title: str, bins: Bins, unit: str, what: str = "samples") -> str:
+def histogram(title: str, bins: Bins, unit: str, what: str = "samples") -> Markup:
     """Overlaid outlines of all columns, named above them where there are several; `what` is counted."""
     series = [(name, style, dict(counts)) for (name, counts), style in zip(bins.counts.items(), STYLES, strict=False)]
-    keys = "".join(f'<span class="key {style}">{text(name)}</span>' for name, style, _ in series)
-    named = f'<p class="keys">{keys}</p>' if len(series) > 1 else ""
-    return named + charts.histogram(title, bins.width, series, unit, decision=False, what=what)
+    named = [(name, style) for name, style, _ in series] if len(series) > 1 else []
+    return charts.keys(named) + charts.histogram(title, bins.width, series, unit, decision=False, what=what)
 
 
 def _round_width(width: float, whole: bool) -> float:

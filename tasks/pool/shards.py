@@ -4,15 +4,13 @@ A shard is a tar whose adjacent members `<key>.jpg|png|webp`, `<key>.json`, `<ke
 gives each sample its uid, caption, size and the byte range of each member, so that it can be read later without the
 rest of the shard. What cannot be used becomes a reject with a reason (`verdicts.REASONS`), never a silent skip.
 
-Cost: one sequential read of the tar and one decode an image. `tarfile` writes the tars: webdataset's own writer adds
-nothing for members that already are bytes, and importing it imports torch.
+Cost: one sequential read of the tar and one decode an image. webdataset writes, and does not read: an index needs byte
+offsets and a word on damage, which its readers have not, and importing it imports torch, which asking does without.
 """
 
 from __future__ import annotations
 
-import io
 import re
-import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,14 +53,14 @@ class ShardIndex:
 def write_shard(path: str | Path, samples: Iterable[Sample]) -> None:
     """Publish a tar of `samples`, in order, members as DataComp orders them; equal samples give equal
     bytes."""
-    with publishing(path) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+    from webdataset import TarWriter  # with torch: whoever only indexes does without
+
+    with publishing(path) as file, TarWriter(file, user="", group="", mtime=0, encoder=False) as tar:
         for sample in samples:
             text = sample.text.encode() if isinstance(sample.text, str) else sample.text
             record = sample.record if isinstance(sample.record, bytes) else canonical_json(dict(sample.record))
             for extension, data in ((sample.image_format, sample.image), ("json", record), ("txt", text)):
-                header = tarfile.TarInfo(f"{sample.key}.{extension}")
-                header.size, header.mode, header.mtime = len(data), 0o444, 0
-                tar.addfile(header, io.BytesIO(data))
+                tar.write({"__key__": sample.key, extension: data})  # one at a time: it sorts what it gets at once
 
 
 def index_shard(url: str, name: str | None = None, reader: Reader | None = None) -> ShardIndex:

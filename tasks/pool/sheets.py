@@ -50,7 +50,7 @@ class SheetError(UserError, ValueError):
 
 
 @dataclass(frozen=True, eq=False)
-class Sheet:
+class TileSheet:
     """A decoded tile sheet: `table` row i describes `tiles[i]` (uint8, height x width x 1 or 3 channels)."""
 
     directory: Path
@@ -89,7 +89,7 @@ class Sheet:
         return png_bytes(_picture(self.tiles[tile]))
 
 
-def open_sheet(directory: str | Path) -> Sheet:
+def open_sheet(directory: str | Path) -> TileSheet:
     """Read and check the sheet in `directory`; raises SheetError naming the file and what is wrong."""
     directory = Path(directory)
     for name in (TILES, TABLE):
@@ -97,10 +97,10 @@ def open_sheet(directory: str | Path) -> Sheet:
             raise SheetError(f"{directory / name}: no such file; a sheet has {TILES} and {TABLE}")
     table, meta = _read_table(directory / TABLE)
     tiles = _read_tiles(directory / TILES, table.num_rows, meta)
-    return Sheet(directory, tiles, table, meta)
+    return TileSheet(directory, tiles, table, meta)
 
 
-def write_sheet(directory: str | Path, picture: Image.Image, table: pa.Table, meta: Mapping[str, Any]) -> Sheet:
+def write_sheet(directory: str | Path, picture: Image.Image, table: pa.Table, meta: Mapping[str, Any]) -> TileSheet:
     """Write a laid-out picture and its table as a sheet and read it back.
 
     `meta` needs tile_width, tile_height and tiles_per_row. The same input gives the same bytes under the same

@@ -1,10 +1,10 @@
 """Contact sheets: the pictures behind the counts, each with its caption, g, count, and the truth where it is known.
 
-Four sheets: a fixed sample of what was kept, what was dropped with the largest summed g, what is repeated most, and
-what moved most often between rounds. Which pictures stand on a sheet is one SQL query that the page repeats; their
-bytes come from the shards by ranged reads, `TILES` a sheet. Pictures are shown as the model sees them (`decoding`): one
-up to `SMALL` pixels goes in byte for byte, if browsers show that as it is decoded, and is drawn with crisp pixels; a
-larger one is scaled down. One that cannot be read leaves an empty tile.
+Four galleries: a fixed sample of what was kept, what was dropped with the largest summed g, what is repeated most, and
+what moved most often between rounds. Which samples are in one is told by an SQL query that the page repeats; their
+bytes come from the shards by ranged reads, `TILES` a gallery. Pictures are shown as the model sees them (`decoding`):
+one up to `SMALL` pixels goes in byte for byte, if browsers show that as it is decoded, and is drawn with crisp pixels;
+a larger one is scaled down. One that cannot be read leaves an empty tile.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
 from PIL import Image
 
 from tasks.html.charts import scale_exponent, unit_name
-from tasks.html.markup import caption, command, paragraph, text
+from tasks.html.pages import render
 from tasks.pool.decoding import decode
 from tasks.pool.samples import read_sample
 
@@ -30,8 +31,8 @@ MEDIA = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp"}
 
 
 @dataclass(frozen=True)
-class Sheet:
-    """One sheet: its title, what is on it, the query that picks and orders its samples, and what to say if it is
+class Gallery:
+    """One gallery: its title, what is on it, the query that picks and orders its samples, and what to say if it is
     empty."""
 
     title: str
@@ -41,26 +42,26 @@ class Sheet:
 
 
 PICK = "SELECT uid, text, g_sum, g_sum_later, count, outcome FROM sample_outcomes"
-SHEETS = (
-    Sheet(
+GALLERIES = (
+    Gallery(
         "Kept once",
         "A fixed sample of those with count 1, in no particular order.",
         f"{PICK} WHERE outcome = 'kept' ORDER BY md5(uid::VARCHAR) LIMIT {TILES}",
         "No sample has count 1.",
     ),
-    Sheet(
+    Gallery(
         "Dropped",
         "Those dropped with the largest g summed over the rounds before the chosen one: those the target wanted least.",
         f"{PICK} WHERE outcome = 'dropped' ORDER BY g_sum DESC NULLS LAST, uid LIMIT {TILES}",
         "No sample was dropped.",
     ),
-    Sheet(
+    Gallery(
         "Repeated most",
         "Those with the highest counts, the lowest summed g first.",
         f"{PICK} WHERE outcome = 'repeated' ORDER BY count DESC, g_sum NULLS LAST, uid LIMIT {TILES}",
         "No sample is repeated.",
     ),
-    Sheet(
+    Gallery(
         "Moved most",
         "Those whose count changed most over all rounds, the largest |g| at those changes first. "
         "The figures beside × are the counts of the rounds in turn.",
@@ -73,26 +74,17 @@ SHEETS = (
 
 
 def contact_sheet(
-    sheet: Sheet, rows: Sequence[dict[str, Any]], root: Path | None, run: str, paths: dict[Any, list[int]]
-) -> str:
-    """One sheet as HTML.
+    gallery: Gallery, rows: Sequence[dict[str, Any]], root: Path | None, run: str, paths: dict[Any, list[int]]
+) -> Markup:
+    """One gallery as HTML.
 
-    `rows`: what the sheet's query picked, with the columns of samples added; `root`: the pool's directory, None if it
+    `rows`: what the gallery's query picked, with the columns of samples added; `root`: the pool's directory, None if it
     is not known; `paths`: the counts of the rounds in turn, by uid, for samples where they are worth showing.
     """
-    if not rows:
-        return f"<h3>{text(sheet.title)}</h3>" + paragraph(sheet.empty, "absent")
     exponent = summed_exponent(rows)
-    tiles = "\n".join(_tile(row, root, exponent, paths.get(row["uid"])) for row in rows)
-    unit = summed_words(rows, exponent)
-    return "\n".join(
-        [
-            f"<h3>{text(sheet.title)}</h3>",
-            paragraph(f"{sheet.words}{unit}{_right_ones(rows)}", "told"),
-            f'<div class="sheet">\n{tiles}\n</div>',
-            command(run, sheet.sql, "Ask for these pairs"),
-        ]
-    )
+    told = f"{summed_words(rows, exponent)}{_right_ones(rows)}"
+    tiles = [_tile(row, root, exponent, paths.get(row["uid"])) for row in rows]
+    return render("gallery", run=run, gallery=gallery, rows=rows, told=told, table=None, tiles=tiles)
 
 
 def picture_url(row: dict[str, Any], root: Path | None) -> str | None:
@@ -110,29 +102,27 @@ def picture_url(row: dict[str, Any], root: Path | None) -> str | None:
     return f"data:{kind};base64,{b64encode(data).decode()}"
 
 
-def _tile(row: dict[str, Any], root: Path | None, exponent: int, path: list[int] | None) -> str:
-    words = " ".join(str(row["text"]).split()) or "(no caption)"
+def _tile(row: dict[str, Any], root: Path | None, exponent: int, path: list[int] | None) -> dict[str, Any]:
     truth, state = _truth(row)
-    url = picture_url(row, root)
-    picture = "<span class=unread>unreadable</span>"
-    if url:
-        picture = f'<img {_drawn(row["width"], row["height"])} src="{url}" alt="{text(words)}">'
-    count = f"×{row['count']}" if path is None else f"×{'·'.join(map(str, path))}"
-    g = summed(row, exponent, "g\u00a0")
-    told = f'<span class="truth">really: {caption(truth)}</span>' if truth else ""
-    return (
-        f'<div class="tile {state}"><span class="pic">{picture}</span>'
-        f'<span class="cap" title="{text(words)}">{caption(words)}</span>{told}'
-        f'<span class="fig"><span>{g}</span> <span>{text(count)}</span></span></div>'
-    )
-
-
-def _drawn(width: int, height: int) -> str:
-    """How large a picture is drawn: small ones by a whole factor, so that every pixel is a square of one size."""
-    longest = max(width, height, 1)
+    # Small pictures are drawn larger by a whole factor, so that every pixel is a square of one size.
+    longest = max(row["width"], row["height"], 1)
     factor: float = SMALL // longest if longest <= SMALL else SMALL / longest
-    style = "class=crisp " if longest <= SMALL else ""
-    return f"{style}width={max(1, round(width * factor))} height={max(1, round(height * factor))}"
+    return {
+        "url": picture_url(row, root),
+        "crisp": longest <= SMALL,
+        "width": max(1, round(row["width"] * factor)),
+        "height": max(1, round(row["height"] * factor)),
+        "words": " ".join(str(row["text"]).split()) or "(no caption)",
+        "truth": truth,
+        "state": state,
+        "g": summed(row, exponent, "g\u00a0"),
+        "count": count_told(row, path),
+    }
+
+
+def count_told(row: dict[str, Any], path: list[int] | None) -> str:
+    """A sample's count, or its counts in the rounds in turn."""
+    return f"×{row['count']}" if path is None else f"×{'·'.join(map(str, path))}"
 
 
 def signed(value: float) -> str:
@@ -142,13 +132,13 @@ def signed(value: float) -> str:
 
 
 def summed_exponent(rows: Sequence[dict[str, Any]]) -> int:
-    """The power of ten that the g of a sheet's samples are told in."""
+    """The power of ten that the g of a gallery's samples are told in."""
     found = (row[name] for row in rows for name in ("g_sum", "g_sum_later"))
     return scale_exponent(max((abs(g) for g in found if g is not None), default=0.0))
 
 
 def summed_words(rows: Sequence[dict[str, Any]], exponent: int) -> str:
-    """What the g of a sheet's samples is, if any has one."""
+    """What the g of a gallery's samples is, if any has one."""
     if all(row["g_sum"] is None and row["g_sum_later"] is None for row in rows):
         return ""
     later = "; in brackets that of the rounds from then on, which had no part in it"

@@ -6,13 +6,11 @@ does, and leave out what the run does not know.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from tasks.evaluation.measures import Metric, metric, percent
 from tasks.files.plurals import counted
 from tasks.html.charts import ticks
-from tasks.html.markup import absent, command, paragraph, section, text
 from tasks.report.overfitting import parting
 from tasks.report.result_words import precision, rivals_told
 from tasks.report.results import (
@@ -36,17 +34,11 @@ COMPARISON_SQL = """SELECT task, metric, subset, mean, std, seeds, n, standard_e
     ORDER BY task, metric, mean DESC"""
 
 
-def headline(evidence: Evidence) -> str:
+def headline(evidence: Evidence) -> tuple[str, str, list[tuple[str, str]]]:
     """Title, lead paragraph and key figures."""
     catalog = evidence.record.get("catalog", {})
     title = catalog.get("description") or catalog.get("name") or evidence.run
-    figures = "".join(
-        f"<div><dt>{text(name)}</dt><dd>{text(value)}</dd></div>" for name, value in _key_figures(evidence)
-    )
-    return (
-        f'<p class="eyebrow">Curation by metagradient descent · <code>{text(evidence.run)}</code></p>\n'
-        f"<h1>{text(title)}</h1>\n{paragraph(lead(evidence), 'lead')}\n<dl class=figs>{figures}</dl>"
-    )
+    return title, lead(evidence), _key_figures(evidence)
 
 
 def lead(evidence: Evidence) -> str:
@@ -55,25 +47,20 @@ def lead(evidence: Evidence) -> str:
     return " ".join(s for s in (*told, parting(evidence.rounds, evidence.chosen)) if s)
 
 
-def comparison_section(evidence: Evidence) -> str:
+def comparison(evidence: Evidence) -> dict[str, Any]:
     """The comparison: a table for each test task and metric but losses, which stand in a column of their own."""
-    rows = evidence.results
+    rows, measures = evidence.results, evidence.measures
     if not rows:
-        words = "The subsets have not been compared yet: the run has published no evaluations."
-        return section("result", "Comparison", absent(words))
-    told = [paragraph(f"Each subset is trained afresh with the plain recipe. {effort(rows)}")]
-    told += [
-        paragraph(" ".join(sentences))
-        for sentences in (precision(rows), rivals_told(evidence.home, evidence.run))
-        if sentences
-    ]
-    if not any(row["subset"] == "oracle" for row in rows):
-        told.append(absent("There is no oracle among the subsets, so the gap closed is not known."))
-    measures = evidence.measures
+        return {}
     losses = {task for task, metric in measures if metric == LOSS}
     tables = [_table(evidence, task, metric, task in losses) for task, metric in measures if metric != LOSS]
-    tables = tables or [_table(evidence, task, metric, False) for task, metric in measures]
-    return section("result", "Comparison", *told, *tables, command(evidence.run, COMPARISON_SQL))
+    return {
+        "effort": effort(rows),
+        "told": (precision(rows), rivals_told(evidence.home, evidence.run)),
+        "has_oracle": any(row["subset"] == "oracle" for row in rows),
+        "tables": tables or [_table(evidence, task, metric, False) for task, metric in measures],
+        "sql": COMPARISON_SQL,
+    }
 
 
 def _measure(evidence: Evidence) -> str:
@@ -200,34 +187,37 @@ def _key_figures(evidence: Evidence) -> list[tuple[str, str]]:
     return figures
 
 
-def _table(evidence: Evidence, task: str, name: str, losses: bool) -> str:
+def _table(evidence: Evidence, task: str, name: str, has_losses: bool) -> dict[str, Any]:
     """One task's table, best first, with the seeds on a common axis."""
-    measure = f"{task} {name}"
+    measure, kind = f"{task} {name}", metric(name)
     own = [row for row in evidence.evaluations if (row["task"], row["metric"]) == (task, name)]
     rows = [row for row in evidence.results if row[measure] is not None]
-    kind = metric(name)
     rows.sort(key=lambda row: (kind.ascending(row[measure]), row["subset"]))
     values = [row["value"] for row in own]
     marks = ticks(min(values), max(values), 4)
     low, high = min(marks[0], *values), max(marks[-1], *values)
     gaps = any(row.get(measure + GAP) is not None for row in rows)
-    header = ["subset", "samples", "distinct", kind.words, *(["gap closed"] if gaps else [])]
-    head = _cells("th", header) + "<th class=strip>each seed, and the mean</th>"
-    head += '<th class="num loss">loss</th>' if losses else ""
-    body = []
-    for row in rows:
+
+    def at(value: float) -> str:
+        return f"{100 * (value - low) / ((high - low) or 1):.2f}%"
+
+    def told(row: dict[str, Any]) -> dict[str, Any]:
         seeds = [(r["seed"], r["value"]) for r in own if r["subset"] == row["subset"]]
-        made = _cells("td", _figures(row, measure, gaps))
-        made += f"<td class=strip>{_strip(seeds, row[measure], low, high, kind)}</td>"
-        made += f'<td class="num loss">{_loss(row.get(f"{task} {LOSS}"))}</td>' if losses else ""
-        body.append(f'<tr class="{row["subset"] if row["subset"] in NAMES else ""}">{made}</tr>')
-    axis = "".join(f'<i style="left:{_at(m, low, high)}">{text(_show(m, kind))}</i>' for m in marks)
-    foot = f"<td colspan={len(header)}></td><td class=strip><span class=axis>{axis}</span></td>"
-    foot += "<td class=loss></td>" if losses else ""
-    return (
-        f"<h3>Test task “{text(task)}”</h3>\n<div class=wide><table class=result><thead><tr>{head}</tr></thead>"
-        f"<tbody>\n{chr(10).join(body)}\n</tbody><tfoot><tr>{foot}</tr></tfoot></table></div>"
-    )
+        return {
+            "style": row["subset"] if row["subset"] in NAMES else "",
+            "cells": _figures(row, measure, gaps),
+            "seeds": [(at(value), f"seed {seed}: {_show(value, kind, 1)}") for seed, value in seeds],
+            "mean": at(row[measure]),
+            "loss": _loss(row.get(f"{task} {LOSS}")),
+        }
+
+    return {
+        "task": task,
+        "header": ["subset", "samples", "distinct", kind.words, *(["gap closed"] if gaps else [])],
+        "rows": [told(row) for row in rows],
+        "axis": [(at(mark), _show(mark, kind)) for mark in marks],
+        "has_losses": has_losses,
+    }
 
 
 def _figures(row: dict[str, Any], measure: str, gaps: bool) -> list[str]:
@@ -236,25 +226,8 @@ def _figures(row: dict[str, Any], measure: str, gaps: bool) -> list[str]:
     return [*cells, percent(row.get(measure + GAP), 0)] if gaps else cells
 
 
-def _cells(tag: str, cells: Sequence[str]) -> str:
-    styles = ("name", "num size", "num size", "num value", "num")
-    return "".join(f'<{tag} class="{style}">{text(cell)}</{tag}>' for style, cell in zip(styles, cells, strict=False))
-
-
 def _loss(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
-
-
-def _strip(seeds: Sequence[tuple[int, float]], mean: float, low: float, high: float, kind: Metric) -> str:
-    dots = "".join(
-        f'<i class=dot style="left:{_at(value, low, high)}" title="seed {seed}: {_show(value, kind, 1)}"></i>'
-        for seed, value in seeds
-    )
-    return f'<span class=plot>{dots}<i class=mean style="left:{_at(mean, low, high)}"></i></span>'
-
-
-def _at(value: float, low: float, high: float) -> str:
-    return f"{100 * (value - low) / ((high - low) or 1):.2f}%"
 
 
 def _show(value: float, kind: Metric, digits: int = 0) -> str:

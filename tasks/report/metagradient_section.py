@@ -10,30 +10,21 @@ from collections.abc import Sequence
 from typing import Any
 
 from tasks.evaluation.measures import percent
-from tasks.html.charts import Series, histogram, line_chart
-from tasks.html.markup import absent, figure, figures, paragraph, section
+from tasks.html.charts import Series, histogram, keys, line_chart
+from tasks.html.pages import Figure
 from tasks.report.run_data import Evidence
 
 BINS = 24  # on each side of 0
 AGREEMENT_SQL = "SELECT round, precision, weighted_precision, recall, auc, auc_sum FROM truth_agreement"
 
 
-def metagradients_section(evidence: Evidence) -> str:
+def metagradients(evidence: Evidence) -> dict[str, Any]:
     """Histograms of g with the decision line, and agreement with the truth by round."""
     numbers = [row["round"] for row in evidence.ask("SELECT DISTINCT round FROM metagradients ORDER BY round")]
-    shown = []
-    if numbers:
-        wanted = {numbers[-1]} | ({evidence.chosen - 1} if evidence.chosen else set())
-        shown = [_histogram(evidence, number) for number in sorted(wanted & set(numbers))]
-    else:
-        shown.append(absent("No round has metagradients yet."))
-    words = (
-        "The metagradient g of a sample is the derivative of the target loss with respect to its weight in training: "
-        f"negative where more of it would lower the loss. {_rule(evidence.descent)}"
-    )
-    return section(
-        "metagradients", "What the target wants", paragraph(words), figures(*shown, *_truth_figures(evidence))
-    )
+    wanted = {*numbers[-1:], *([evidence.chosen - 1] if evidence.chosen else [])}
+    shown = [_histogram(evidence, number) for number in sorted(wanted & set(numbers))]
+    shown = shown or ["No round has metagradients yet."]
+    return {"rule": _rule(evidence.descent), "figures": [*shown, *_truth_figures(evidence)]}
 
 
 def _rule(descent: dict[str, Any]) -> str:
@@ -52,12 +43,12 @@ def _rule(descent: dict[str, Any]) -> str:
     return "The line at 0 parts what the sign rule raises from what it lowers."
 
 
-def _histogram(evidence: Evidence, number: int) -> str:
+def _histogram(evidence: Evidence, number: int) -> Figure | str:
     title = f"g in round {number}"
     source = f"FROM metagradients WHERE probed AND round = {number}"
     span = evidence.ask(f"SELECT quantile_cont(abs(g), 0.99) AS span {source}")[0]["span"]
     if not span:
-        return figure(title, absent("No sample was probed in this round, or every g is 0."))
+        return f"{title}: no sample was probed, or every g is 0."
     # In scientific notation DuckDB reads a double; 4 digits keep the command line short.
     width = f"{span / BINS:.3e}"
     truth = "truth_clean" if evidence.knows_truth else "NULL::BOOLEAN"
@@ -73,10 +64,9 @@ def _histogram(evidence: Evidence, number: int) -> str:
         (name, style, {r["bin"]: r["samples"] for r in rows if r["clean"] is kind}) for kind, name, style in kinds
     ]
     series = [one for one in series if one[2]]
-    picture = histogram(title, float(width), series, "g")
-    key = "".join(f'<span class="key {style}">{name}</span>' for name, style, _ in series if style != "plain")
-    keys = f'<p class="keys">{key}</p>' if key else ""
-    return figure(title, keys + picture, _histogram_words(evidence, number, rows), sql, evidence.run)
+    named = keys([(name, style) for name, style, _ in series if style != "plain"])
+    picture = named + histogram(title, float(width), series, "g")
+    return Figure(title, picture, _histogram_words(evidence, number, rows), sql)
 
 
 def _histogram_words(evidence: Evidence, number: int, rows: Sequence[dict[str, Any]]) -> str:
@@ -93,19 +83,18 @@ def _histogram_words(evidence: Evidence, number: int, rows: Sequence[dict[str, A
     return words + "." + here + " The outermost bars hold all beyond."
 
 
-def _truth_figures(evidence: Evidence) -> list[str]:
+def _truth_figures(evidence: Evidence) -> list[Figure | str]:
     """Precision and recall of the kept, and how well g tells right from wrong captions, by round."""
     rows, what = evidence.agreement, evidence.judged
     if not rows:
-        words = f"The pool does not tell which {what}s are right, so precision and recall cannot be measured."
-        return [absent(words)]
+        return [f"The pool does not tell which {what}s are right, so precision and recall cannot be measured."]
     numbers = [row["round"] for row in rows]
     shares = [("precision", "clean"), ("recall", "recall")]
     series = [Series(name, style, [row[name] for row in rows]) for name, style in shares]
     title = "What is kept against the truth"
     chart = line_chart(title, numbers, series, lambda v: percent(v, 0), evidence.chosen)
     words = f"Precision: share of the kept whose {what} is right. Recall: share of the right ones that are kept."
-    made = [figure(title, chart, words, AGREEMENT_SQL, evidence.run)]
+    made: list[Figure | str] = [Figure(title, chart, words, AGREEMENT_SQL)]
     scored = [row for row in rows if row["auc"] is not None]
     if scored:
         areas = [Series("one round", "target", [row["auc"] for row in scored])]
@@ -113,5 +102,5 @@ def _truth_figures(evidence: Evidence) -> list[str]:
         title = "How well g tells right from wrong"
         chart = line_chart(title, [row["round"] for row in scored], areas, lambda v: f"{v:.2f}", None)
         words = f"AUC: chance that a right {what} has a lower g than a wrong one; 0.5 knows nothing."
-        made.append(figure(title, chart, words, AGREEMENT_SQL, evidence.run))
+        made.append(Figure(title, chart, words, AGREEMENT_SQL))
     return made

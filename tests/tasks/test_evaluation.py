@@ -402,6 +402,8 @@ Change = Callable[[Path], Any]
         ([GOOD], lambda d: (d / "dataset_type.txt").write_text("video"), "says 'video'; there are classification"),
         ([GOOD], lambda d: _cut(d / "test/0.tar"), "without its end-of-archive block"),
         ([GOOD], lambda d: _twice(d / "test/0.tar"), "comes twice"),
+        ([GOOD] * 2, lambda d: _twice(d / "test/0.tar"), "'s0000000' comes twice"),
+        ([GOOD, {**GOOD, "__bad__": b"1"}], None, "member 's0000001.__bad__' is torn or of no sample"),
         ([], lambda d: write_set(d, [], CLASSES, per_shard=1), "nshards.txt: says '0'"),
         ([GOOD], lambda d: (d / "test/nshards.txt").write_text("9" * 12), "not a number of tars"),
         ([GOOD] * 6, lambda d: (d / "test/nshards.txt").write_text("1"), "says 1, so 1.tar would be passed over"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import shutil
 import signal
 import subprocess
@@ -19,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from flows.cli import main
 from tasks.export import shard_copies, shard_reads
@@ -117,6 +119,21 @@ def test_shards_hold_the_multiset_and_webdataset_reads_them(manifest: Path, pool
         seen.update(uids)
     assert seen == bag(manifest)
     assert verify_datacomp(out / "sample_ids.npy", list(seen)).records == 20
+
+
+def test_the_example_of_the_docs_trains_on_an_export(manifest: Path, pool: Path, tmp_path: Path) -> None:
+    from tasks.evaluation.encoders import open_clip_encoder
+
+    reshard(pool, manifest, tmp_path / "out", options())
+    model, trained = str(ROOT / "catalogs" / "models" / "emoji.json"), tmp_path / "model.pt"
+    main = runpy.run_path(str(ROOT / "docs" / "train_on_subset.py"))["main"]
+    words = ["--model", model, "--batch", "12", "--out", str(trained)]
+    with torch.random.fork_rng():
+        one = main([str(tmp_path / "out"), *words, "--steps", "3"])
+        again = main([str(tmp_path / "out"), *words, "--steps", "3"])
+    assert len(one) == 3 and all(0 < loss < 20 for loss in one), "of 20 samples: the third step is in a third epoch"
+    assert again == one and len(set(one)) == 3
+    assert torch.isfinite(open_clip_encoder(trained, model).texts(["a cat"])).all()
 
 
 def test_pool_to_subset_to_shards_to_pool_keeps_uids_and_bytes(manifest: Path, pool: Path, tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 
 from tasks.pool.pools import build_pool
 from tasks.pool.samples import read_images, read_members
-from tasks.pool.shards import Sample, index_shard, write_shard
+from tasks.pool.shards import NAME, Sample, index_shard, write_shard
 from tasks.pool.validation import REASONS
 from tasks.tables.uids import content_uid
 
@@ -31,6 +33,14 @@ def test_writing_twice_gives_the_same_bytes_and_webdataset_reads_them(
     for name in ("a.tar", "b.tar"):
         write_shard(tmp_path / name, samples)
     assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
+    with tarfile.open(tmp_path / "c.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
+        for sample in samples:
+            record = json.dumps(sample.record, sort_keys=True, separators=(",", ":")).encode()
+            for end, data in (("png", sample.image), ("json", record), ("txt", sample.text.encode())):
+                header = tarfile.TarInfo(f"{sample.key}.{end}")
+                header.size, header.mode = len(data), 0o444
+                tar.addfile(header, io.BytesIO(data))
+    assert (tmp_path / "c.tar").read_bytes() == (tmp_path / "a.tar").read_bytes(), "plain ustar, nobody's, of no time"
     read = list(webdataset.WebDataset(str(tmp_path / "a.tar"), shardshuffle=False).decode())
     assert [r["txt"] for r in read] == [s.text for s in samples]
     assert [r["json"]["uid"] for r in read] == [uid(i) for i in range(5)]
@@ -48,6 +58,14 @@ def test_the_index_gives_every_member_by_its_bytes(shard: Callable[..., str], go
     assert read_images(rows) == [source[0][1] for source in sources]
     found = read_members(rows)[2]
     assert (found["image"], found["json"], found["text"]) == tuple(data for _, data in sources[2])
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a/b.c.jpg", "d.e/f.tar.gz", "a/.x", "a", "a.", ".a", "x\n.y", "a.b/c", ""])
+def test_names_are_split_as_webdataset_splits_them(name: str) -> None:
+    from webdataset.tariterators import base_plus_ext
+
+    match = NAME.match(name)
+    assert (match.groups() if match else (None, None)) == base_plus_ext(name)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from tasks.pool import sheets
-from tasks.pool.sheets import META_KEY, TABLE, TILES, Sheet, SheetError, lay_out, open_sheet, write_sheet
+from tasks.pool.sheets import META_KEY, TABLE, TILES, SheetError, TileSheet, lay_out, open_sheet, write_sheet
 
 POOLS = Path(__file__).parents[2] / "catalogs" / "pools"
 FASHION = {"pool": 10_000, "target": 1_000, "heldout": 500, "test": 2_000}
@@ -25,17 +25,17 @@ EMOJI = {"pool": 5_686, "target": 796, "heldout": 231, "test": 1_478}
 
 
 @pytest.fixture(scope="module")
-def fashion() -> Sheet:
+def fashion() -> TileSheet:
     return open_sheet(POOLS / "fashion")
 
 
 @pytest.fixture(scope="module")
-def emoji() -> Sheet:
+def emoji() -> TileSheet:
     return open_sheet(POOLS / "emoji")
 
 
 @pytest.fixture
-def small(tmp_path: Path) -> Sheet:
+def small(tmp_path: Path) -> TileSheet:
     """Seven random RGB tiles of 4 x 5 pixels, three a row."""
     tiles = np.random.default_rng(0).integers(0, 256, (7, 4, 5, 3)).astype(np.uint8)
     table = pa.table(
@@ -64,7 +64,7 @@ def load_cut(pool: str) -> ModuleType:
     return module
 
 
-def test_rows_images_and_png_agree(small: Sheet) -> None:
+def test_rows_images_and_png_agree(small: TileSheet) -> None:
     assert small.splits == {"pool": 4, "target": 1, "heldout": 1, "test": 1}
     assert small.rows("test")["tile"].to_pylist() == [6]
     np.testing.assert_array_equal(small.images("pool"), small.tiles[:4])
@@ -88,21 +88,21 @@ def test_fixed_order_is_a_permutation_that_follows_names_seed_and_purpose() -> N
 
 
 @pytest.mark.parametrize("name", [TILES, TABLE])
-def test_missing_file_is_named(small: Sheet, name: str) -> None:
+def test_missing_file_is_named(small: TileSheet, name: str) -> None:
     (small.directory / name).unlink()
     with pytest.raises(SheetError, match=f"{name}: no such file"):
         open_sheet(small.directory)
 
 
 @pytest.mark.parametrize("name", [TILES, TABLE])
-def test_damaged_file_is_named(small: Sheet, name: str) -> None:
+def test_damaged_file_is_named(small: TileSheet, name: str) -> None:
     path = small.directory / name
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(SheetError, match=f"{name}: not a readable"):
         open_sheet(small.directory)
 
 
-def test_tile_count_mismatch(small: Sheet) -> None:
+def test_tile_count_mismatch(small: TileSheet) -> None:
     pq.write_table(small.table.slice(0, 3), small.directory / TABLE)
     with pytest.raises(SheetError, match=r"15x12 pixels, but table.parquet has 3 rows.* need 15x4"):
         open_sheet(small.directory)
@@ -123,13 +123,13 @@ def test_tile_count_mismatch(small: Sheet) -> None:
         (lambda t: t.replace_schema_metadata({META_KEY: b"{"}), "not JSON"),
     ],
 )
-def test_bad_table_says_what_is_wrong(small: Sheet, change, message: str) -> None:
+def test_bad_table_says_what_is_wrong(small: TileSheet, change, message: str) -> None:
     pq.write_table(change(small.table), small.directory / TABLE)
     with pytest.raises(SheetError, match=message):
         open_sheet(small.directory)
 
 
-def test_unknown_split_and_tile(small: Sheet) -> None:
+def test_unknown_split_and_tile(small: TileSheet) -> None:
     with pytest.raises(SheetError, match="no tiles in split 'train'; this sheet has"):
         small.rows("train")
     with pytest.raises(SheetError, match="tile 7 is not on this sheet of 7 tiles"):
@@ -138,7 +138,7 @@ def test_unknown_split_and_tile(small: Sheet) -> None:
 
 @pytest.mark.parametrize(("pool", "splits", "swapped"), [("fashion", FASHION, 0.5), ("emoji", EMOJI, 0.45)])
 def test_embedded_pool(pool: str, splits: dict[str, int], swapped: float, request: pytest.FixtureRequest) -> None:
-    sheet: Sheet = request.getfixturevalue(pool)
+    sheet: TileSheet = request.getfixturevalue(pool)
     assert sheet.splits == splits == sheet.meta["splits"]
     rows = sheet.table.to_pylist()
     assert all(len(row["uid"]) == 32 and int(row["uid"], 16) >= 0 for row in rows)
@@ -150,7 +150,7 @@ def test_embedded_pool(pool: str, splits: dict[str, int], swapped: float, reques
     assert all(row[name] is not None for row in inside for name in truths)
 
 
-def test_embedded_pools_share_no_picture_between_pool_and_the_rest(fashion: Sheet, emoji: Sheet) -> None:
+def test_embedded_pools_share_no_picture_between_pool_and_the_rest(fashion: TileSheet, emoji: TileSheet) -> None:
     for sheet in (fashion, emoji):
         pixels = {split: {tile.tobytes() for tile in sheet.images(split)} for split in sheet.splits}
         for other in ("target", "heldout", "test"):
@@ -158,7 +158,7 @@ def test_embedded_pools_share_no_picture_between_pool_and_the_rest(fashion: Shee
     assert len({tile.tobytes() for tile in fashion.tiles}) == len(fashion.tiles)
 
 
-def test_fashion_labels_follow_the_caption_seen(fashion: Sheet) -> None:
+def test_fashion_labels_follow_the_caption_seen(fashion: TileSheet) -> None:
     templates = fashion.meta["templates"]
     for row in fashion.table.to_pylist():
         assert row["text"] in [template.format(row["label"]) for template in templates]
@@ -167,7 +167,7 @@ def test_fashion_labels_follow_the_caption_seen(fashion: Sheet) -> None:
         assert len(counts) == 10 and len(set(counts.values())) == 1
 
 
-def test_emoji_columns_follow_the_caption_seen(emoji: Sheet) -> None:
+def test_emoji_columns_follow_the_caption_seen(emoji: TileSheet) -> None:
     rows = emoji.table.to_pylist()
     assert all(row["text"] == row["concept"].replace("-", " ") for row in rows)
     subgroup = {row["text"]: row["subgroup"] for row in rows}
@@ -223,13 +223,13 @@ def test_emoji_spoil_never_gives_a_sample_its_own_concept() -> None:
     assert sum(s.seen != s.true for s in spoilt) == round(0.45 * len(samples))
 
 
-def test_sheet_metadata_names_source_and_licence(fashion: Sheet, emoji: Sheet) -> None:
+def test_sheet_metadata_names_source_and_licence(fashion: TileSheet, emoji: TileSheet) -> None:
     for sheet in (fashion, emoji):
         assert {"source", "licence", "seed", "swapped"} <= set(sheet.meta)
         assert json.dumps(dict(sheet.meta))
         assert (sheet.directory / "LICENSE").is_file()
 
 
-def test_opening_a_copy_elsewhere_gives_the_same_sheet(small: Sheet, tmp_path: Path) -> None:
+def test_opening_a_copy_elsewhere_gives_the_same_sheet(small: TileSheet, tmp_path: Path) -> None:
     copy = open_sheet(shutil.copytree(small.directory, tmp_path / "copy"))
     assert copy.table.equals(small.table)

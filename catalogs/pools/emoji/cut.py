@@ -42,7 +42,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from tasks.pool.sheets import Pixels, Sheet, cut_out, fixed_order, lay_out, tile_uid, write_sheet
+from tasks.pool.sheets import Pixels, TileSheet, cut_out, fixed_order, lay_out, tile_uid, write_sheet
 
 SEED = 2
 SWAPPED = 0.45
@@ -106,7 +106,7 @@ def main() -> None:
     print(f"{options.out}: {len(sheet.tiles)} tiles, {sheet.splits}")
 
 
-def cut(iconify: Path, emojibase: Path, out: Path) -> Sheet:
+def cut(iconify: Path, emojibase: Path, out: Path) -> TileSheet:
     """Write the sheet to `out` from the two unpacked packages."""
     concepts = read_concepts(emojibase)
     sets = {style: json.loads((iconify / "json" / f"{style}.json").read_text()) for style in LICENCES}

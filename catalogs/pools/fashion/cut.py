@@ -28,7 +28,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from PIL import Image
 
-from tasks.pool.sheets import Sheet, fixed_order, lay_out, tile_uid, write_sheet
+from tasks.pool.sheets import TileSheet, fixed_order, lay_out, tile_uid, write_sheet
 
 SEED = 2
 SWAPPED = 0.5
@@ -61,7 +61,7 @@ def main() -> None:
     print(f"{out}: {len(sheet.tiles)} tiles, {sheet.splits}")
 
 
-def cut(package: Path, out: Path, sizes: dict[str, int]) -> Sheet:
+def cut(package: Path, out: Path, sizes: dict[str, int]) -> TileSheet:
     """Write the sheet with `sizes` tiles a split to `out`; FileNotFoundError says how to get the package."""
     train, test = read_package(package, "train"), read_package(package, "t10k")
     rows, tiles = [], []

@@ -12,7 +12,7 @@ from torch import Tensor
 from tasks.catalog.catalogs import CatalogError
 from tasks.catalog.study_options import DataOptions
 from tasks.files.artefacts import digest
-from tasks.pool.sheets import Sheet, open_sheet
+from tasks.pool.sheets import TileSheet, open_sheet
 
 MEAN, SPREAD = 0.4, 0.3  # of pixels in [0, 1]: between Fashion-MNIST (.29, .35) and CIFAR-10 (.47, .25)
 
@@ -45,7 +45,7 @@ def load_pictures(options: DataOptions) -> tuple[list[str], Pictures, Pictures, 
     return classes, *splits  # type: ignore[return-value]
 
 
-def _split(sheet: Sheet, options: DataOptions, split: str, limit: int | None, classes: list[str]) -> Pictures:
+def _split(sheet: TileSheet, options: DataOptions, split: str, limit: int | None, classes: list[str]) -> Pictures:
     rows = sheet.rows(split)
     keep = np.arange(rows.num_rows)
     if options.where is not None:

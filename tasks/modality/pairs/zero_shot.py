@@ -27,7 +27,7 @@ from tasks.modality.pairs.pairs import resized
 from tasks.modality.pairs.set_targets import load_part
 from tasks.modality.pairs.vocabulary import Vocabulary
 from tasks.pool.decoding import pixel_digest
-from tasks.pool.sheets import TILES, Sheet, open_sheet
+from tasks.pool.sheets import TILES, TileSheet, open_sheet
 
 POOL_SPLIT = "pool"
 TEMPLATE = "a photo of a {}"
@@ -157,7 +157,7 @@ def _load_sheet_task(options: TaskOptions, size: int) -> TaskData:
     )
 
 
-def _told(options: TaskOptions, sheet: Sheet) -> str:
+def _told(options: TaskOptions, sheet: TileSheet) -> str:
     n = sheet.splits[options.split]
     return f"{n:,} of the {sheet.table.num_rows:,} tiles in {options.source}: its split '{options.split}'"
 
