@@ -109,7 +109,7 @@ def figures(home: Path, run_id: str) -> dict[str, Any]:
         columns = ("task", "samples", "kept", "mean_count", "mean_g")
         tasks = [dict(zip(columns, row, strict=True)) for row in connection.sql(GROUPS_SQL).fetchall()]
         rounds = connection.sql(
-            'select round, target_loss, heldout_loss, target_accuracy, heldout_accuracy, distinct_samples from rounds '
+            "select round, target_loss, heldout_loss, target_accuracy, heldout_accuracy, distinct_samples from rounds "
             "order by round"
         ).fetchall()
     for task in tasks:

@@ -62,7 +62,7 @@ def prepare(place: str) -> None:
     """In a child: build the pool and begin the run."""
     from tasks import estimate, pools
     from tasks.catalog import load_catalog
-    from tasks.runs import begin_run
+    from tasks.curation.begin import begin_run
     from tests.small_catalog import small_catalog
 
     path = small_catalog(Path(place), *RECIPE)

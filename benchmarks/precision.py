@@ -42,8 +42,8 @@ from mgd_core.probe import Probe
 from mgd_core.replay import replay
 from mgd_core.schedules import warmup_cosine
 from mgd_core.zeroshot import ZeroShotTask
+from tasks.modality.pairs.vocabulary import used_vocabulary
 from tasks.sheets import open_sheet
-from tasks.vocabulary import used_vocabulary
 
 CATALOGS = Path(__file__).parents[1] / "catalogs"
 TEMPLATES = ("a photo of a {}", "a picture of a {}")

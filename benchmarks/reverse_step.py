@@ -37,7 +37,7 @@ from mgd_core.optimizers import Adam, State
 from mgd_core.reverse import reverse_step
 from mgd_core.schedules import constant
 from tasks.catalog import CATALOGS
-from tasks.model_configs import load_model_config
+from tasks.modality.pairs.model_configs import load_model_config
 
 BATCH, CHUNK, THREADS = 256, 64, 2
 BATCHES = 4  # different ones, in turn

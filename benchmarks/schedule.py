@@ -22,7 +22,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch loads OpenMP
 
 from benchmarks._envelope import emit
 from tasks import schedule_search as search
-from tasks.study_bench import begin_study, opened_study
+from tasks.modality.classification.recipe import begin_study, open_study
 from tasks.study_options import STUDIES
 from tasks.tables import read
 
@@ -41,8 +41,8 @@ def main() -> None:
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as home:
         directory = begin_study(Path(home), catalog(Path(home), quick))
-        with opened_study(directory) as bench:
-            steps = bench.study.schedule.steps
+        with open_study(directory) as study:
+            steps = study.catalog.schedule.steps
         found = [search._load(search.descend(directory, number)) for number in range(steps + 1)]
         print("target loss by metagradient step: " + " ".join(f"{d.phi:.3f}" for d in found), flush=True)
         print("control points: " + " ".join(f"{rate:.1e}" for rate in found[-1].z.tolist()), flush=True)

@@ -17,8 +17,8 @@ from flows.runtime.session import record_session
 from tasks import census as censuses
 from tasks import census_files, census_shards
 from tasks.catalog import find_catalog, load_catalog, load_pair_catalog
+from tasks.modality.pairs.target_check import check_targets, target_pictures
 from tasks.progress import announce, begin, say
-from tasks.target_check import check_targets, target_pictures
 
 
 @task(name="census-shard", task_run_name="shard {unit.shard}", cache_policy=NO_CACHE, persist_result=False)

@@ -20,9 +20,10 @@ from flows.runtime.session import record_session
 from flows.smoothness import gate
 from tasks import comparison, estimate, reports, rounds, selection, subsets
 from tasks.catalog import BaseCatalog, find_catalog, load_catalog
+from tasks.curation.begin import begin_run
 from tasks.finished import mark_finished
 from tasks.progress import announce, begin
-from tasks.runs import Run, begin_run
+from tasks.runs import Run
 
 
 @task(name="replay", task_run_name="round {round}: train and replay", cache_policy=NO_CACHE, persist_result=False)

@@ -19,7 +19,8 @@ from flows.runtime.session import record_session
 from tasks import metagradient_check, smoothness_lds
 from tasks import smoothness as measuring
 from tasks.catalog import BaseCatalog, find_catalog, load_catalog
-from tasks.runs import Run, begin_run
+from tasks.curation.begin import begin_run
+from tasks.runs import Run
 from tasks.smoothness_menu import Variant
 from tasks.smoothness_options import SmoothnessOptions
 from tasks.smoothness_table import check_bar

@@ -22,8 +22,8 @@ from tasks.artefacts import publishing, read_json
 from tasks.census_files import FileUnit
 from tasks.census_shards import CensusUnit, finding
 from tasks.census_sidecars import ATTEMPTS, METADATA
+from tasks.modality.pairs.target_check import PICTURES
 from tasks.tables import write_parquet
-from tasks.target_check import PICTURES
 from tasks.verdicts import DAMAGE, REASONS
 
 SETTINGS: dict[str, Any] = {

@@ -1,8 +1,8 @@
 """The chosen subset beside its rivals: each is trained afresh with the plain recipe, at equal samples seen.
 
 Rivals of the subset that metagradient descent chose (n distinct samples): everything; n random samples; the n samples
-that a filter ranks first (`pair_rivals`, `text_rivals`); where the pool knows it, the samples that are right; and what
-the catalog names by an expression (`expression_rivals`), of whatever size that is.
+that a filter ranks first (the baselines of the kind of data); where the pool knows it, the samples that are right; and
+what the catalog names by an expression (`expression_rivals`), of whatever size that is.
 
 A training is a function of recipe, pool, counts and seed: subsets of equal counts share one, and it is found done
 whatever else the comparison holds now. So is its test, as long as the tests are what they were.
@@ -17,6 +17,7 @@ from typing import Any, get_args
 import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
+from torch import Tensor
 
 from mgd_core.errors import UserError
 from mgd_core.order import generator
@@ -25,25 +26,23 @@ from tasks.catalog import BaseCatalog
 from tasks.evaluation_records import replace_rows
 from tasks.expression_rivals import prepare_rivals, refuse_small, rival_counts
 from tasks.measures import metric
+from tasks.modality.recipe import RANDOM_STREAM, Counts, PoolRecipe
+from tasks.modality.registry import modality_of, open_recipe
 from tasks.recipe_options import RENAMED
-from tasks.rounds import counts_of
+from tasks.rounds import counts_of, load_parameters
 from tasks.runs import Run
 from tasks.schemas import knows_truth
 from tasks.tables import read_parquet
 from tasks.trained import trained_parameters
-from tasks.workbench import Counts, Workbench, opened
 
-RANDOM_STREAM = 7  # names the generator that draws random subsets
 TRUTH_COLUMN = "truth_clean"
-OF_ROUND_0 = {"loss_filter", "own_clip_filter"}
-"""Subsets that the model of round 0 ranks."""
 
 
 class ComparisonError(UserError, ValueError):
     """A subset that the catalog asks for cannot be made from this pool."""
 
 
-def prepare_comparison(bench: Workbench) -> None:
+def prepare_comparison(bench: PoolRecipe) -> None:
     """See that what the catalog compares can be had from this pool, before anything is trained.
 
     Raises ComparisonError or RivalError.
@@ -65,12 +64,13 @@ def known_subset(catalog: BaseCatalog, subset: str) -> None:
 
 def needs_round_0(catalog: BaseCatalog) -> bool:
     """Whether a subset of the comparison is picked by the model that round 0 trains."""
-    return bool(OF_ROUND_0 & set(catalog.comparison.subsets))
+    baselines = modality_of(catalog).baselines
+    return any(name in baselines and baselines[name].of_round_0 for name in catalog.comparison.subsets)
 
 
 def train_subset(directory: Path, subset: str, seed: int, chosen: int) -> Path:
     """Train one subset with one seed and evaluate it on the tests; returns the path of its record."""
-    with opened(directory) as bench:
+    with open_recipe(directory) as bench:
         counts = subset_counts(bench, subset, seed, chosen)
         content = digest(counts.tolist())
         done = bench.run.work("comparison", f"{content[:16]}-{seed}.json")
@@ -85,7 +85,7 @@ def train_subset(directory: Path, subset: str, seed: int, chosen: int) -> Path:
 
 def publish_evaluations(directory: Path, records: Sequence[Path], chosen: int) -> None:
     """Publish the records of the comparison trainings that have ended as ``evaluations``, in place of what an earlier
-    comparison left there. Opens no workbench: others train meanwhile."""
+    comparison left there. Opens no recipe: others train meanwhile."""
     run = Run.load(directory)
     found = [read_json(record) for record in dict.fromkeys(records)]
     rows = [row for one in found for row in one["rows"]]
@@ -102,7 +102,7 @@ def publish_evaluations(directory: Path, records: Sequence[Path], chosen: int) -
     replace_rows(run.home, run.id, chosen, rows, stale)
 
 
-def subset_counts(bench: Workbench, subset: str, seed: int, chosen: int) -> Counts:
+def subset_counts(bench: PoolRecipe, subset: str, seed: int, chosen: int) -> Counts:
     """Counts (n,) of a subset in the comparison.
 
     Raises:
@@ -121,13 +121,19 @@ def subset_counts(bench: Workbench, subset: str, seed: int, chosen: int) -> Coun
     if subset == "random":
         best = generator(seed, RANDOM_STREAM).permutation(n)[:size]
     else:
-        best = np.argsort(bench.ranking(subset), kind="stable")[:size]
+        baseline = modality_of(bench.catalog).baselines[subset]
+        best = np.argsort(baseline.scores(bench, _of_round_0(bench) if baseline.of_round_0 else None), kind="stable")
+        best = best[:size]
     counts = np.zeros(n, np.int64)
     counts[best] = 1
     return counts
 
 
-def _truth(bench: Workbench) -> npt.NDArray[np.bool_]:
+def _of_round_0(bench: PoolRecipe) -> Tensor:
+    return load_parameters(bench.run.work("round-000", "replayed.json")).to(bench.catalog.runtime.device)
+
+
+def _truth(bench: PoolRecipe) -> npt.NDArray[np.bool_]:
     if not knows_truth(pq.read_schema(bench.pool.samples_path), TRUTH_COLUMN):
         raise ComparisonError(
             f"comparison.subsets asks for 'oracle', but the pool has no column '{TRUTH_COLUMN}' of true and false: "
@@ -137,17 +143,17 @@ def _truth(bench: Workbench) -> npt.NDArray[np.bool_]:
     return np.asarray(column.to_pylist(), bool)
 
 
-def _train_and_test(bench: Workbench, counts: Counts, subset: str, seed: int) -> dict[str, dict[str, Any]]:
+def _train_and_test(bench: PoolRecipe, counts: Counts, subset: str, seed: int) -> dict[str, dict[str, Any]]:
     """By test: its samples ``n``, and what was measured by metric."""
     theta = trained_parameters(bench, counts, subset, seed, keep=subset == "mgd")
     learner, _ = bench.learner(counts, seed)
-    tasks = bench.tasks(learner)
+    tasks = bench.targets(learner)
     tested = {"heldout": tasks.heldout, **tasks.tests}
     return {name: {"n": task.size, "metrics": task.metrics(theta)} for name, task in tested.items()}
 
 
 def _rows(
-    bench: Workbench, tests: dict[str, dict[str, Any]], subset: str, seed: int, counts: Counts
+    bench: PoolRecipe, tests: dict[str, dict[str, Any]], subset: str, seed: int, counts: Counts
 ) -> list[dict[str, Any]]:
     """Rows of the evaluations table."""
     options = bench.catalog.learner

@@ -1,8 +1,7 @@
 """Encoders: a trained model as evaluation sees it, images and texts in, unit features out.
 
-Two kinds: what a run trained (its own vocabulary and preprocessing), and any open_clip checkpoint (open_clip's
-tokenizer and evaluation transform). Both are deterministic on a device at a batch size; batches change features by
-rounding only.
+Two kinds: what a run trained (`modality.pairs.encoder`), and any open_clip checkpoint (open_clip's tokenizer and
+evaluation transform). Both are deterministic on a device at a batch size; batches change features by rounding only.
 """
 
 from __future__ import annotations
@@ -16,15 +15,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mgd_core.clip import ClipObjective
 from mgd_core.errors import UserError
-from mgd_core.layout import Params
 from mgd_core.objective import unit_rows
 from tasks.artefacts import digest, file_digest
 from tasks.decoding import in_rgb
-from tasks.pairs import resized
-from tasks.progress import say
-from tasks.vocabulary import Vocabulary
 
 
 class CheckpointError(UserError, ValueError):
@@ -46,38 +40,6 @@ class Encoder(Protocol):
 
     def texts(self, texts: Sequence[str]) -> Tensor:
         """Unit features (n, d) of sentences."""
-
-
-@dataclass(frozen=True)
-class RunEncoder:
-    """A model that a run trained: its objective, parameters, and the tokens that it knows."""
-
-    objective: ClipObjective
-    params: Params
-    vocabulary: Vocabulary
-    size: int
-    identity: str
-
-    def pixels(self, image: Image.Image) -> Tensor:
-        """uint8; normalised inside the objective."""
-        return torch.from_numpy(resized(image, self.size).copy())
-
-    @torch.no_grad()
-    def images(self, pixels: Tensor) -> Tensor:
-        """Unit features (n, d)."""
-        return self.objective.encode_images(self.params, pixels.to(self._device)).float().cpu()
-
-    @torch.no_grad()
-    def texts(self, texts: Sequence[str]) -> Tensor:
-        """Unit features (n, d); tokens that the run never saw have no embedding and are left out, which is told."""
-        tokens, unknown = self.vocabulary.known_tokens(texts)
-        if unknown:
-            say(f"{unknown} of {len(texts)} texts have tokens that the run's pool and targets did not; left out there")
-        return self.objective.encode_texts(self.params, tokens.to(self._device)).float().cpu()
-
-    @property
-    def _device(self) -> torch.device:
-        return next(iter(self.params.values())).device
 
 
 @dataclass(frozen=True)

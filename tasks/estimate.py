@@ -7,13 +7,14 @@ from pathlib import Path
 from mgd_core.actions import Plan
 from mgd_core.planning import Forecast
 from tasks.comparison import needs_round_0, prepare_comparison
+from tasks.modality.recipe import PoolRecipe
+from tasks.modality.registry import open_recipe
 from tasks.plans import alternatives, forecast_of, plan_of
 from tasks.plurals import counted
 from tasks.progress import begin, say
 from tasks.rounds import first_counts, probe_steps_of
 from tasks.step_costs import measure
 from tasks.tables import files, publish, read_parquet
-from tasks.workbench import Workbench, opened
 
 
 def prepare(directory: Path) -> None:
@@ -23,7 +24,7 @@ def prepare(directory: Path) -> None:
         NondeterminismError: the same step, run twice, gave different bits.
     """
     begin("read the pool and the targets")
-    with opened(directory) as bench:
+    with open_recipe(directory) as bench:
         prepare_comparison(bench)
         publish_pool(bench)
         if not bench.catalog.descent.rounds:
@@ -40,7 +41,7 @@ def prepare(directory: Path) -> None:
 def describe_plans(directory: Path) -> str:
     """The run's plan and what other plans would cost, as a table for a terminal."""
     begin("read the pool, and measure a step of the recipe")
-    with opened(directory) as bench:
+    with open_recipe(directory) as bench:
         own, notes = forecast_of(bench, plan_of(bench)), bench.notes()
         others = [one for one in alternatives(bench) if one.plan != own.plan]
         rows = [(one.plan.advances - one.plan.steps + 1, _held(one), one) for one in (own, *others)]
@@ -63,7 +64,7 @@ def _held(forecast: Forecast) -> str:
     return ", ".join(f"{n} on {tier} ({forecast.bytes[tier] / 2**20:,.0f} MiB)" for tier, n in peaks)
 
 
-def publish_pool(bench: Workbench) -> None:
+def publish_pool(bench: PoolRecipe) -> None:
     """Publish the pool's tables and round 0's counts, once."""
     run = bench.run
     if 0 not in files(run.home, run.id, "counts"):
@@ -72,13 +73,13 @@ def publish_pool(bench: Workbench) -> None:
         first_counts(bench)
 
 
-def _trainings(bench: Workbench) -> int:
+def _trainings(bench: PoolRecipe) -> int:
     """Trainings of the comparison."""
     trials = bench.catalog.comparison
     return len(trials.compared) * len(set(trials.seeds))
 
 
-def _comparison_only(bench: Workbench) -> str:
+def _comparison_only(bench: PoolRecipe) -> str:
     """One sentence on what a run without rounds will do."""
     steps = counted(bench.catalog.learner.steps, "step")
     trainings = _trainings(bench) + needs_round_0(bench.catalog)
@@ -86,7 +87,7 @@ def _comparison_only(bench: Workbench) -> str:
     return f"{size}; no round: comparison only, at most {counted(trainings, 'training')} of {steps}"
 
 
-def _forecast(bench: Workbench, plan: Plan) -> str:
+def _forecast(bench: PoolRecipe, plan: Plan) -> str:
     """One sentence on what is left of the run, in steps and minutes."""
     catalog, costs = bench.catalog, measure(bench)
     descent, learner, step, reverse = catalog.descent, catalog.learner, costs.step, costs.reverse
@@ -108,7 +109,7 @@ def _forecast(bench: Workbench, plan: Plan) -> str:
     )
 
 
-def _left(bench: Workbench) -> tuple[int, int]:
+def _left(bench: PoolRecipe) -> tuple[int, int]:
     """Rounds, the last evaluation among them, and trainings of the comparison, that have no record yet."""
     run, catalog = bench.run, bench.catalog
     rounds = catalog.descent.rounds + 1 - len(files(run.home, run.id, "rounds"))

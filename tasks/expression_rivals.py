@@ -17,11 +17,11 @@ from mgd_core.errors import UserError
 from tasks.artefacts import is_done, publish_json, publishing, read_json
 from tasks.candidates import pool_candidates
 from tasks.catalog import BaseCatalog
+from tasks.modality.recipe import Counts, PoolRecipe
 from tasks.plurals import counted
 from tasks.progress import say
 from tasks.subset_algebra import chosen_counts
 from tasks.subset_sources import identity
-from tasks.workbench import Counts, Workbench
 
 
 class RivalError(UserError, ValueError):
@@ -38,7 +38,7 @@ def check_rivals(catalog: BaseCatalog, home: Path) -> None:
             identity(text, home)
 
 
-def prepare_rivals(bench: Workbench) -> None:
+def prepare_rivals(bench: PoolRecipe) -> None:
     """Ask every rival of the pool, and keep its counts; says how many samples each has.
 
     Raises RivalError where one chooses nothing, what is not in the pool, or too little to fill a batch.
@@ -47,7 +47,7 @@ def prepare_rivals(bench: Workbench) -> None:
         _prepare(bench, name)
 
 
-def rival_counts(bench: Workbench, name: str) -> Counts:
+def rival_counts(bench: PoolRecipe, name: str) -> Counts:
     """Counts (n,) of a rival of the catalog, as they were when the command was given."""
     path = _path(bench, name)
     if not path.exists():
@@ -65,7 +65,7 @@ def refuse_small(distinct: int, batch: int, what: str) -> None:
         )
 
 
-def _prepare(bench: Workbench, name: str) -> None:
+def _prepare(bench: PoolRecipe, name: str) -> None:
     text, path = bench.catalog.comparison.rivals[name], _path(bench, name)
     with _told(name):
         key = bench.run.key("rival", identity(text, bench.run.home))
@@ -88,7 +88,7 @@ def _prepare(bench: Workbench, name: str) -> None:
     say(f"rival {name}: {distinct:,} of {counted(len(bench), 'sample')}{copies}")
 
 
-def _path(bench: Workbench, name: str) -> Path:
+def _path(bench: PoolRecipe, name: str) -> Path:
     return bench.run.work("rivals", f"{name}.npy")
 
 

@@ -1,4 +1,4 @@
-"""Curations that are done: found without a server, a workbench or a training, so that asking again answers at once."""
+"""Curations that are done: found without a server, a recipe or a training, so that asking again answers at once."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from pathlib import Path
 
 from tasks.artefacts import is_done, publish_json
 from tasks.catalog import BaseCatalog, load_catalog
+from tasks.curation.begin import begin_run
 from tasks.pool_records import load_pool
-from tasks.runs import Run, begin_run
+from tasks.runs import Run
 from tasks.tables import files
 
 RECORD = "finished.json"

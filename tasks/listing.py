@@ -13,7 +13,6 @@ from tasks.pool_records import load_pool
 from tasks.reshard import ReshardOptions, reshard
 from tasks.runs import Run
 from tasks.tables import files, read
-from tasks.text_catalog import TextCatalog
 
 Format = Literal["datacomp", "parquet", "jsonl", "webdataset"]
 NAMES = {"datacomp": "subset.npy", "parquet": "subset.parquet", "jsonl": "subset.jsonl", "webdataset": "subset-shards"}
@@ -119,8 +118,6 @@ def export_run(
         raise NoRun(f"run {run.id} has no manifest of round {number}; it has rounds 0 to {run.catalog.descent.rounds}")
     target = out or run.directory / NAMES[format]
     if format == "webdataset":
-        if isinstance(run.catalog, TextCatalog):
-            raise NoRun(f"run {run.id} is of texts, which have no pictures to make shards of: take --format jsonl")
         shards = reshard(run.pool_directory, manifest, target, how)
         made = counted(shards.shards, "shard")
         what = f"{counted(shards.samples, 'sample')} ({shards.distinct:,} distinct) in {made}"

@@ -18,12 +18,14 @@ from safetensors import safe_open
 
 from mgd_core.smoothness import direction
 from tasks.artefacts import is_done, read_json
+from tasks.modality.recipe import PoolRecipe
+from tasks.modality.registry import open_recipe
 from tasks.rounds import train_round
 from tasks.runs import Run
-from tasks.smoothness import FOLDER, measure_direction, record_result
+from tasks.smoothness import measure_direction
 from tasks.smoothness_menu import OWN
 from tasks.smoothness_options import SmoothnessOptions
-from tasks.workbench import Workbench, opened
+from tasks.smoothness_units import FOLDER, record_result
 
 NAME = "metagradient.json"
 
@@ -45,7 +47,7 @@ class MetagradientCheck:
 
 def check_metagradient(directory: Path, options: SmoothnessOptions) -> Path:
     """Take round 0's metagradient, or find it taken, and hold it against the directions; returns the record's path."""
-    with opened(directory) as bench:
+    with open_recipe(directory) as bench:
         record = bench.run.work(FOLDER, NAME)
         key = bench.run.key(FOLDER, NAME, options.directions, options.h)
         if not is_done(record, key):
@@ -71,7 +73,7 @@ def format_check(check: MetagradientCheck) -> str:
     return "\n".join(lines)
 
 
-def _check(bench: Workbench, h: float, measured: list[Path]) -> dict[str, Any]:
+def _check(bench: PoolRecipe, h: float, measured: list[Path]) -> dict[str, Any]:
     replayed = train_round(bench.run.directory, 0, True)
     with safe_open(replayed.with_suffix(".safetensors"), "np") as file:
         g, visits = file.get_tensor("example").astype(np.float64), file.get_tensor("visits")

@@ -16,15 +16,15 @@ from mgd_core.plans import Binomial, binomial, keep_all
 from mgd_core.segments import Segments, segments
 from tasks.artefacts import is_done, publish_json, read_json
 from tasks.catalog import BaseCatalog, CatalogError
+from tasks.modality.recipe import PoolRecipe
 from tasks.recipe_options import DescentOptions
 from tasks.step_costs import measure, measure_transfers
-from tasks.workbench import Workbench
 
 RECORD = "plan.json"
 SLOTS = (4, 8, 16, 32, 64, 128, 256)  # of the binomial plans that are shown beside the run's own
 
 
-def plan_of(bench: Workbench) -> Plan:
+def plan_of(bench: PoolRecipe) -> Plan:
     """The traversal plan of the run's window.
 
     Raises:
@@ -38,7 +38,7 @@ def plan_of(bench: Workbench) -> Plan:
     return _named(bench.catalog, read_json(record)["plan"])
 
 
-def forecast_of(bench: Workbench, plan: Plan) -> Forecast:
+def forecast_of(bench: PoolRecipe, plan: Plan) -> Forecast:
     """What ``plan`` costs with this run's recipe on this machine: steps, bytes, seconds of one round's two sweeps."""
     costs = measure(bench)
     slow = set(plan.peak_states) - {Tier.DEVICE}
@@ -46,7 +46,7 @@ def forecast_of(bench: Workbench, plan: Plan) -> Forecast:
     return forecast(plan, costs.state_bytes, rates)
 
 
-def alternatives(bench: Workbench) -> Iterator[Forecast]:
+def alternatives(bench: PoolRecipe) -> Iterator[Forecast]:
     """Plans beside the run's own: every state kept, and fewer and fewer of them."""
     start, stop = bench.catalog.descent.window_start, bench.catalog.learner.steps
     yield forecast_of(bench, keep_all(start, stop))
@@ -54,7 +54,7 @@ def alternatives(bench: Workbench) -> Iterator[Forecast]:
         yield forecast_of(bench, binomial(start, stop, slots))
 
 
-def _chosen(bench: Workbench) -> Plan:
+def _chosen(bench: PoolRecipe) -> Plan:
     options, costs = bench.catalog.descent, measure(bench)
     budgets = budgets_of(options)
     rates = measure_transfers(bench, costs, set(budgets) - {Tier.DEVICE})

@@ -19,8 +19,8 @@ from mgd_core.learner import Batch, Learner
 from mgd_core.metaparameters import Inputs
 from mgd_core.order import generator
 from tasks.artefacts import publish_bytes
-from tasks.pictures import MEAN, SPREAD
-from tasks.study_bench import StudyBench
+from tasks.modality.classification.pictures import MEAN, SPREAD
+from tasks.modality.classification.recipe import ClassificationRecipe
 
 STREAM = 1 << 27  # names the generator of the poisons; beyond any round
 LOW, HIGH = (0 - MEAN) / SPREAD, (1 - MEAN) / SPREAD  # a pixel's range in the pictures' units
@@ -35,33 +35,33 @@ class Poison:
     labels: Tensor
 
 
-def start_of(bench: StudyBench) -> Poison:
+def start_of(study: ClassificationRecipe) -> Poison:
     """The samples that are to be changed, as they are: a random share of the training split."""
-    o, n = bench.study.poison, len(bench.train)
+    o, n = study.catalog.poison, len(study.train)
     count = max(1, round(o.share * n))
     ids = torch.from_numpy(generator(o.seed, STREAM, 0).permutation(n)[:count]).sort().values
-    ids = ids.to(bench.train.labels.device)
-    labels = F.one_hot(bench.train.labels[ids], len(bench.classes)).to(bench.train.pixels.dtype)
-    return Poison(ids, bench.train.pixels[ids], labels)
+    ids = ids.to(study.train.labels.device)
+    labels = F.one_hot(study.train.labels[ids], len(study.classes)).to(study.train.pixels.dtype)
+    return Poison(ids, study.train.pixels[ids], labels)
 
 
-def kinds_of(bench: StudyBench, found: Poison) -> tuple[Inputs, Inputs]:
+def kinds_of(study: ClassificationRecipe, found: Poison) -> tuple[Inputs, Inputs]:
     """The metaparameters: pixels and labels of the poisons."""
-    n = len(bench.train)
+    n = len(study.train)
     pixels = Inputs(0, found.ids, n, tuple(found.pixels.shape[1:]), low=LOW, high=HIGH)
     return pixels, Inputs(1, found.ids, n, tuple(found.labels.shape[1:]), simplex=True)
 
 
-def poisoned(bench: StudyBench, learner: Learner, found: Poison) -> Learner:
+def poisoned(study: ClassificationRecipe, learner: Learner, found: Poison) -> Learner:
     """The learner that trains on the poisoned set: soft labels for all, changed rows for the poisons."""
-    classes = len(bench.classes)
+    classes = len(study.classes)
 
     def batches(t: int) -> Batch:
         batch = learner.batches(t)
         pixels, labels = batch.rows
         return batch._replace(rows=(pixels, F.one_hot(labels, classes).to(pixels.dtype)))
 
-    pixels, labels = kinds_of(bench, found)
+    pixels, labels = kinds_of(study, found)
     return labels.placed(pixels.placed(replace(learner, batches=batches), found.pixels), found.labels)
 
 

@@ -13,8 +13,8 @@ import duckdb
 import numpy as np
 
 from tasks.attribution import load_influences, output_names, values_without
+from tasks.modality.classification.recipe import RECORD, open_study
 from tasks.queries import QueryError, connect
-from tasks.study_bench import RECORD, opened_study
 from tasks.tables import files
 
 SHOWN = 20  # outputs that a table shows
@@ -55,23 +55,23 @@ def predict(directory: Path, query: str, train: bool) -> Prediction:
     Raises:
         QueryError: the query fails, has no column uid, or selects nothing, everything, or something else.
     """
-    with opened_study(directory) as bench:
-        uids = selected(bench.home, bench.id, query)
-        known = {uid: i for i, uid in enumerate(bench.train.uids)}
+    with open_study(directory) as study:
+        uids = selected(study.run.home, study.run.id, query)
+        known = {uid: i for i, uid in enumerate(study.train.uids)}
         foreign = [uid for uid in uids if uid not in known]
         if foreign or not 0 < len(uids) < len(known):
             told = f", {len(foreign)} of them no training sample (first {foreign[0]})" if foreign else ""
             raise QueryError(f"the query selects {len(uids)} samples{told}; name 1 to {len(known) - 1} of the training")
         dropped = np.zeros(len(known))
         dropped[[known[uid] for uid in uids]] = 1
-        g, phi = load_influences(bench)
+        g, phi = load_influences(study)
         before = phi.double().numpy()
         change = -g.double().numpy() @ dropped
         measured, accuracies = None, None
         if train:
-            values, *both = values_without(bench, dropped)
+            values, *both = values_without(study, dropped)
             measured, accuracies = (values - before).tolist(), (both[0], both[1])
-        measure, names = bench.study.attribution.measure, output_names(bench)
+        measure, names = study.catalog.attribution.measure, output_names(study)
         return Prediction(len(uids), len(known), measure, names, before.tolist(), change.tolist(), measured, accuracies)
 
 

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ByteSize, Field, field_validator, model_validator
 
-from tasks import pools
 from tasks.local_files import absolute
 from tasks.option_types import (
     Bytes,
@@ -27,7 +26,8 @@ from tasks.option_types import (
     Workers,
     distinct,
 )
-from tasks.pool_records import Budget
+from tasks.pool.forms import SampleForm
+from tasks.pool_records import Budget, BuildOptions
 from tasks.remotes import RemoteOptions
 from tasks.subset_expressions import ExpressionError, parse
 
@@ -51,9 +51,14 @@ class SourceOptions(Section):
         """The source as pool builders take it."""
         return self.source if isinstance(self.source, str) else list(self.source)
 
-    def build_options(self) -> pools.BuildOptions:
+    def build_options(self) -> BuildOptions:
         """What the pool's builder needs of this."""
-        return pools.BuildOptions(**self.model_dump(exclude={"source", "how_to_get"}))
+        return BuildOptions(**self.model_dump(include=set(BuildOptions.model_fields)), form=self.form)
+
+    @property
+    def form(self) -> SampleForm:
+        """How the samples lie in the files."""
+        raise NotImplementedError
 
     def resolved(self, base: Path) -> Self:
         """The same with sources made absolute, relative ones being below ``base``."""
@@ -114,6 +119,8 @@ class LearnerOptions(Section):
 
 
 Selection = Literal["heldout_loss", "heldout_accuracy", "heldout_accuracy_1se"]
+NO_ROUNDS = "no rounds"
+"""What chooses in a run that only compares."""
 
 
 _MEMORY, _DISK = "the number of states it may keep at once in memory", "the number of states it keeps on disk"

@@ -7,7 +7,7 @@ those of the charts.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from tasks.charts import Series, bars, line_chart, stacked_columns, two_way_columns
@@ -83,9 +83,25 @@ def pictures_section(evidence: Evidence) -> str:
     """The samples behind the counts: contact sheets of pictures, or tables of texts."""
     if not evidence.ask("SELECT 1 FROM samples LIMIT 1") or not evidence.ask("SELECT 1 FROM counts LIMIT 1"):
         return section("pictures", "Samples", absent("No samples or no counts are published yet."))
-    if evidence.is_text:
-        words = f"×n: times the sample stands in the {_basis(evidence)}."
-        return section("pictures", "Samples", paragraph(words), *(_sheet(evidence, sheet) for sheet in SHEETS))
+    return SHOWN.get(evidence.kind, _tables)(evidence)
+
+
+def duration(seconds: float) -> str:
+    """Seconds for the eye."""
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def _tables(evidence: Evidence) -> str:
+    """Sheets as tables of the samples' texts, which every kind has."""
+    words = f"×n: times the sample stands in the {_basis(evidence)}."
+    made = (text_sheet(sheet, rows, evidence.run, paths) for sheet, rows, paths in _sheets(evidence))
+    return section("pictures", "Samples", paragraph(words), *made)
+
+
+def _pictures(evidence: Evidence) -> str:
+    """Contact sheets."""
     told = ["×n: times the pair stands in the " + _basis(evidence)]
     if evidence.knows_truth:
         told.append("The caption in colour is the true one, where it is another than the caption that was trained on")
@@ -98,26 +114,23 @@ def pictures_section(evidence: Evidence) -> str:
             "are left out."
         )
     )
-    made = [_sheet(evidence, sheet) for sheet in SHEETS]
+    made = (contact_sheet(sheet, rows, root, evidence.run, paths) for sheet, rows, paths in _sheets(evidence))
     return section("pictures", "Pictures", paragraph(". ".join(told) + "."), lost, *made)
 
 
-def duration(seconds: float) -> str:
-    """Seconds for the eye."""
-    if seconds < 100:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+SHOWN = {"pairs": _pictures}
+"""How samples are shown, by kind; others as tables."""
 
 
-def _sheet(evidence: Evidence, sheet: Sheet) -> str:
-    rows = evidence.ask_samples(sheet.sql)
-    moved = [str(row["uid"]) for row in rows if "moved" in row]
+def _sheets(evidence: Evidence) -> Iterator[tuple[Sheet, list[dict[str, Any]], dict[Any, list[int]]]]:
+    """Each sheet with its samples, and the counts of the rounds of those that moved."""
     asked = "SELECT uid, list(count ORDER BY round) AS path FROM counts WHERE uid IN (SELECT unnest(?::UUID[])) "
     asked += "GROUP BY uid"
-    paths = {row["uid"]: row["path"] for row in evidence.ask(asked, [moved])} if moved else {}
-    if evidence.is_text:
-        return text_sheet(sheet, rows, evidence.run, paths)
-    return contact_sheet(sheet, rows, evidence.pool_directory, evidence.run, paths)
+    for sheet in SHEETS:
+        rows = evidence.ask_samples(sheet.sql)
+        moved = [str(row["uid"]) for row in rows if "moved" in row]
+        paths = {row["uid"]: row["path"] for row in evidence.ask(asked, [moved])} if moved else {}
+        yield sheet, rows, paths
 
 
 def _basis(evidence: Evidence) -> str:

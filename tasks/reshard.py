@@ -31,6 +31,7 @@ from tasks.artefacts import DiskFull, publish_json, publishing, read_json, readi
 from tasks.export_directories import ExportError, finished, put_in_place, refuse_stale, working
 from tasks.export_files import check_place
 from tasks.lost_samples import LostSamples, allowance, check_lost, copies_lost, lost_table, write_lost
+from tasks.pool.forms import PairForm
 from tasks.pool_records import Budget, PoolRecord, load_pool
 from tasks.processes import cores, mapped
 from tasks.progress import announce
@@ -180,10 +181,10 @@ def _finished_pool(directory: Path) -> PoolRecord:
         raise ExportError(
             f"{directory}: no finished pool (it has no pool.json); name the directory of one, or its tars"
         )
-    if record.is_text:
+    if record.samples_kind != PairForm.kind:
         raise ExportError(
-            f"{directory}: pool {record.pool_id} is of texts, and shards are made of pictures and captions. The "
-            "samples of a run's subset are written by `mgd export --format jsonl`"
+            f"{directory}: pool {record.pool_id} is of {record.samples_kind}, and shards are made of pictures "
+            "and captions. The samples of a run's subset are written by `mgd export --format jsonl`"
         )
     return record
 

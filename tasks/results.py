@@ -27,8 +27,8 @@ from tasks.catalog_files import read_toml
 from tasks.mean_of_tests import means_over_tests
 from tasks.measures import metric, percent
 from tasks.plurals import counted
+from tasks.recipe_options import NO_ROUNDS
 from tasks.schemas import TRUTH, knows_truth
-from tasks.selection import NO_ROUNDS
 from tasks.tables import files, read, read_parquet
 
 NOT_TESTS = {"target", "heldout"}

@@ -26,6 +26,8 @@ from mgd_core.probe import Probe
 from mgd_core.replay import Metagradient, ProbePoint, replay, train
 from tasks.artefacts import digest, is_done, publish_bytes, publish_json, read_json, unit_name
 from tasks.count_updates import publish_counts, publish_update
+from tasks.modality.recipe import PROBE_BATCH, Counts, PoolRecipe
+from tasks.modality.registry import open_recipe
 from tasks.plans import plan_of
 from tasks.progress import announce
 from tasks.recipe_options import DescentOptions
@@ -34,20 +36,18 @@ from tasks.starting_counts import starting_counts
 from tasks.table_streams import publishing_rows
 from tasks.tables import publish, read, read_parquet
 from tasks.uids import uid_array
-from tasks.workbench import Counts, Workbench, opened
 
 Vector = npt.NDArray[np.float64]
 LAST_LOSSES = 10  # training losses averaged for the rounds table
 STATES = "states"  # directory of a round's training states, until the round is done
-PROBE_BATCH = 512  # candidates encoded at once; changes results by rounding only
 
 
-def first_counts(bench: Workbench) -> None:
+def first_counts(bench: PoolRecipe) -> None:
     """Publish round 0's counts."""
     publish_counts(bench.run.directory, 0, bench.uids, starting_counts(bench), provenance_of(bench, None))
 
 
-def counts_of(bench: Workbench, round: int) -> Counts:
+def counts_of(bench: PoolRecipe, round: int) -> Counts:
     """Counts (n,) of a round, in uid order."""
     table = read(bench.run.home, bench.run.id, "counts", round)
     counts: Counts = table["count"].to_numpy().astype(np.int64)
@@ -61,7 +61,7 @@ def train_round(directory: Path, round: int, differentiate: bool) -> Path:
     Writes ``replayed.safetensors`` (final parameters, probe points, path gradients) and then the record, whose path is
     returned. Until then its states lie beside it, in ``states``, from which a killed round goes on.
     """
-    with opened(directory) as bench:
+    with open_recipe(directory) as bench:
         counts = counts_of(bench, round)
         record = bench.run.work(f"round-{round:03d}", "replayed.json")
         key = bench.run.key("round", round, differentiate, digest(counts.tolist()))
@@ -77,7 +77,7 @@ def train_round(directory: Path, round: int, differentiate: bool) -> Path:
 
 def probe_shard(directory: Path, round: int, shard: str) -> Path:
     """Metagradients of the round's masked samples that lie in ``shard``, one column for each probe step."""
-    with opened(directory) as bench:
+    with open_recipe(directory) as bench:
         replayed = bench.run.work(f"round-{round:03d}", "replayed.json")
         record = bench.run.work(f"round-{round:03d}", f"probe-{unit_name(shard)}.json")
         replay_key = read_json(replayed)["key"]
@@ -93,7 +93,7 @@ def probe_shard(directory: Path, round: int, shard: str) -> Path:
 
 def finish_round(directory: Path, round: int, probes: list[Path]) -> None:
     """Publish the round's metagradients and row, step the counts and publish the next round's with its manifest."""
-    with opened(directory) as bench:
+    with open_recipe(directory) as bench:
         home, run = bench.run.home, bench.run.id
         record = read_json(bench.run.work(f"round-{round:03d}", "replayed.json"))
         figures, seconds = record["figures"], dict(record["seconds"])
@@ -111,13 +111,13 @@ def finish_round(directory: Path, round: int, probes: list[Path]) -> None:
             figures["probed"] = int(probed.sum())
         figures |= {"raised": update.raised if update else 0, "lowered": update.lowered if update else 0}
         figures["smoothness"] = own_score(home, run) if round == 0 else None
-        figures |= {"target_n": bench.task_sizes().target, "heldout_n": bench.task_sizes().heldout}
+        figures |= {"target_n": bench.target_sizes().target, "heldout_n": bench.target_sizes().heldout}
         publish(home, run, "rounds", round, pa.Table.from_pylist([figures]))
         rows = [{"phase": phase, "seconds": value} for phase, value in seconds.items()]
         publish(home, run, "timings", round, pa.Table.from_pylist(rows))
 
 
-def masked(bench: Workbench, round: int) -> npt.NDArray[np.bool_]:
+def masked(bench: PoolRecipe, round: int) -> npt.NDArray[np.bool_]:
     """Which samples (n,) this round scores and moves."""
     options = bench.catalog.descent
     return mask(bench.uids, options.seed, round, options.p)
@@ -125,14 +125,14 @@ def masked(bench: Workbench, round: int) -> npt.NDArray[np.bool_]:
 
 def shard_names(directory: Path) -> list[str]:
     """The pool's shards, in order."""
-    with opened(directory) as bench:
+    with open_recipe(directory) as bench:
         names: list[str] = sorted(_shards(bench).dictionary.to_pylist())
     records = {unit_name(name) for name in names}
     assert len(records) == len(names), "two shards would share a record"
     return names
 
 
-def provenance_of(bench: Workbench, parent: int | None) -> dict[str, Any]:
+def provenance_of(bench: PoolRecipe, parent: int | None) -> dict[str, Any]:
     """What a manifest says it came from."""
     run = bench.run
     pool = run.record["pool_digest"]
@@ -152,11 +152,11 @@ def load_parameters(record: Path) -> torch.Tensor:
         return file.get_tensor("theta")
 
 
-def _replay(bench: Workbench, counts: Counts, round: int, differentiate: bool, key: str) -> tuple[Metagradient, float]:
+def _replay(bench: PoolRecipe, counts: Counts, round: int, differentiate: bool, key: str) -> tuple[Metagradient, float]:
     """Train and, if asked, differentiate; returns the result and the seconds until the reverse sweep began."""
     catalog = bench.catalog
     learner, state = bench.learner(counts, catalog.descent.seed, round)
-    target = bench.tasks(learner).target
+    target = bench.targets(learner).target
     steps, plan = learner.steps, plan_of(bench)
     began = time.monotonic()
     turned = [began]
@@ -184,9 +184,9 @@ def _replay(bench: Workbench, counts: Counts, round: int, differentiate: bool, k
         return result, turned[0] - began
 
 
-def _figures(bench: Workbench, result: Metagradient, counts: Counts, round: int) -> dict[str, Any]:
+def _figures(bench: PoolRecipe, result: Metagradient, counts: Counts, round: int) -> dict[str, Any]:
     learner, _ = bench.learner(counts, bench.catalog.descent.seed, round)
-    tasks = bench.tasks(learner)
+    tasks = bench.targets(learner)
     target, heldout = (task.score(result.final.theta) for task in (tasks.target, tasks.heldout))
     # As planned, which a traversal asserts: one that was cut off and went on did more, and must give the same table.
     plan = plan_of(bench) if result.reverse_steps else None
@@ -215,7 +215,7 @@ def _packed(result: Metagradient) -> bytes:
     return bytes(to_safetensors({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}))
 
 
-def _shards(bench: Workbench) -> pa.DictionaryArray:
+def _shards(bench: PoolRecipe) -> pa.DictionaryArray:
     """Shard of every sample (n,)."""
     column = read_parquet(bench.pool.samples_path, columns=["shard"])["shard"]
     return column.combine_chunks().dictionary_encode()
@@ -224,7 +224,7 @@ def _shards(bench: Workbench) -> pa.DictionaryArray:
 @lru_cache(maxsize=1)
 def _members(directory: Path, round: int) -> dict[str, npt.NDArray[np.int64]]:
     """The round's masked samples of each shard, ascending: found once a round for all of its shards' units."""
-    with opened(directory) as bench:
+    with open_recipe(directory) as bench:
         ids, shards = np.flatnonzero(masked(bench, round)), _shards(bench)
     codes = shards.indices.to_numpy()[ids]
     order = np.argsort(codes, kind="stable")
@@ -233,7 +233,7 @@ def _members(directory: Path, round: int) -> dict[str, npt.NDArray[np.int64]]:
     return {name: ids[order[bounds[i] : bounds[i + 1]]] for i, name in enumerate(names)}
 
 
-def _probe(bench: Workbench, round: int, ids: npt.NDArray[np.int64], key: str) -> torch.Tensor:
+def _probe(bench: PoolRecipe, round: int, ids: npt.NDArray[np.int64], key: str) -> torch.Tensor:
     """g of samples ``ids``, (n, probe steps)."""
     columns = []
     for probe in _probes(bench.run.directory, round, key):
@@ -247,7 +247,7 @@ def _probe(bench: Workbench, round: int, ids: npt.NDArray[np.int64], key: str) -
 @lru_cache(maxsize=1)
 def _probes(directory: Path, round: int, key: str) -> list[Probe]:
     """The round's probes with their encoded reference batches, which all shards share; ``key`` is the replay's."""
-    with opened(directory) as bench:
+    with open_recipe(directory) as bench:
         learner, _ = bench.learner(counts_of(bench, round), bench.catalog.descent.seed, round)
         probes = []
         replayed = bench.run.work(f"round-{round:03d}", "replayed.safetensors")
@@ -258,7 +258,7 @@ def _probes(directory: Path, round: int, key: str) -> list[Probe]:
         return probes
 
 
-def _metagradient(bench: Workbench, round: int, probes: list[Path]) -> tuple[Vector, npt.NDArray[np.bool_], Counts]:
+def _metagradient(bench: PoolRecipe, round: int, probes: list[Path]) -> tuple[Vector, npt.NDArray[np.bool_], Counts]:
     """g, whether it was computed, and visits, each (n,). Several probe steps: the weight enters at each of them."""
     n = len(bench)
     with safe_open(bench.run.work(f"round-{round:03d}", "replayed.safetensors"), "np") as file:

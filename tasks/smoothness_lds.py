@@ -21,17 +21,18 @@ from mgd_core.attribution import Drops, drop_sets, predicted_changes, scores
 from mgd_core.replay import replay, train
 from mgd_core.smoothness import reweighted
 from tasks.artefacts import is_done, publish_bytes, read_json
+from tasks.modality.recipe import PoolRecipe
+from tasks.modality.registry import open_recipe
 from tasks.plans import plan_of
 from tasks.progress import announce
-from tasks.smoothness import failure_of, load_base, record_result, train_base, unit_of
 from tasks.smoothness_menu import Variant
 from tasks.smoothness_options import SmoothnessOptions
-from tasks.workbench import Workbench, opened
+from tasks.smoothness_units import failure_of, load_base, record_result, train_base, unit_of
 
 
 def measure_lds(directory: Path, variant: Variant, options: SmoothnessOptions) -> None:
     """Take a recipe's metagradient, train it without each of the subsets, and record the score."""
-    with opened(directory) as own:
+    with open_recipe(directory) as own:
         bench, record, key = lds_unit(own, variant, options)
         if is_done(record, key):
             return
@@ -39,19 +40,19 @@ def measure_lds(directory: Path, variant: Variant, options: SmoothnessOptions) -
         record_result(record, key, partial(_score, own, bench, variant, options, base))
 
 
-def lds_of(own: Workbench, variant: Variant, options: SmoothnessOptions) -> float | None:
+def lds_of(own: PoolRecipe, variant: Variant, options: SmoothnessOptions) -> float | None:
     """The recorded score of a recipe; None where it was not asked for, or a training failed."""
     _, record, key = lds_unit(own, variant, options)
     return read_json(record).get("lds") if options.lds_subsets and is_done(record, key) else None
 
 
-def lds_unit(own: Workbench, variant: Variant, options: SmoothnessOptions) -> tuple[Workbench, Path, str]:
-    """The variant's workbench, and record and key of its score."""
+def lds_unit(own: PoolRecipe, variant: Variant, options: SmoothnessOptions) -> tuple[PoolRecipe, Path, str]:
+    """The variant's recipe, and record and key of its score."""
     return unit_of(own, variant, "lds", options.lds_subsets, options.lds_share)
 
 
 def _score(
-    own: Workbench, bench: Workbench, variant: Variant, options: SmoothnessOptions, base: Path
+    own: PoolRecipe, bench: PoolRecipe, variant: Variant, options: SmoothnessOptions, base: Path
 ) -> dict[str, Any]:
     if failure_of(base):
         return {"failure": failure_of(base)}
@@ -61,13 +62,13 @@ def _score(
     return {"lds": float(scores(predicted, np.array(changes)[:, None])[0])}
 
 
-def _metagradient(own: Workbench, bench: Workbench, variant: Variant) -> torch.Tensor:
+def _metagradient(own: PoolRecipe, bench: PoolRecipe, variant: Variant) -> torch.Tensor:
     """d target loss / d weight of each sample (n,), its weight entering at every visit in the window."""
     _, record, key = unit_of(own, variant, "path-metagradient")
     path = record.with_suffix(".safetensors")
     if not is_done(record, key):
-        learner, state = bench.learner(np.ones(len(bench), np.int64), bench.catalog.descent.seed)
-        plan, target = plan_of(bench), bench.tasks(learner).target
+        learner, state = bench.learner()
+        plan, target = plan_of(bench), bench.targets(learner).target
 
         def on(what: str, t: int) -> None:
             done = t + 1 if what != "reverse" else learner.steps - t
@@ -85,8 +86,8 @@ def _metagradient(own: Workbench, bench: Workbench, variant: Variant) -> torch.T
 
 
 def _change(
-    own: Workbench,
-    bench: Workbench,
+    own: PoolRecipe,
+    bench: PoolRecipe,
     variant: Variant,
     options: SmoothnessOptions,
     base: Path,
@@ -102,11 +103,11 @@ def _change(
 
 
 def _train_without(
-    bench: Workbench, variant: Variant, base: Path, dropped: Any, place: tuple[int, int]
+    bench: PoolRecipe, variant: Variant, base: Path, dropped: Any, place: tuple[int, int]
 ) -> dict[str, Any]:
-    learner, _ = bench.learner(np.ones(len(bench), np.int64), bench.catalog.descent.seed)
+    learner, _ = bench.learner()
     at, begin = load_base(base, bench.catalog.runtime.device), bench.catalog.descent.window_start
     less = torch.from_numpy(-dropped.astype(np.float32)).to(at.theta.device)
     final, _ = train(reweighted(learner, less, begin), at.start, begin)
     announce(f"smoothness, {variant.name}: without subset", place[0] + 1, place[1])
-    return {"change": bench.tasks(learner).target.score(final.theta).loss - at.figures["target_loss"]}
+    return {"change": bench.targets(learner).target.score(final.theta).loss - at.figures["target_loss"]}

@@ -5,17 +5,17 @@ from __future__ import annotations
 import numpy as np
 
 from tasks.candidates import pool_candidates
+from tasks.modality.recipe import Counts, PoolRecipe
 from tasks.plurals import counted
 from tasks.progress import say
 from tasks.subset_algebra import chosen_counts
 from tasks.subset_files import SubsetError
-from tasks.workbench import Counts, Workbench
 
 MOST = 2**31 - 1
 """Samples of a training multiset."""
 
 
-def starting_counts(bench: Workbench) -> Counts:
+def starting_counts(bench: PoolRecipe) -> Counts:
     """Counts (n,) of round 0, in uid order; says what was chosen, and what a filter could not judge.
 
     Raises ExpressionError, FilterError or SubsetError where the start cannot be had from this pool.

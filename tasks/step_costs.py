@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from mgd_core.actions import Tier
@@ -19,7 +18,8 @@ from mgd_core.optimizers import State
 from mgd_core.planning import Rates
 from mgd_core.state_files import StateFiles
 from mgd_core.store import named
-from tasks.workbench import Workbench, opened
+from tasks.modality.recipe import PoolRecipe
+from tasks.modality.registry import open_recipe
 
 TRIAL = "transfer-trial"  # directory of the state that is written and read to see how long that takes
 
@@ -33,7 +33,7 @@ class StepCosts:
     state_bytes: int
 
 
-def measure(bench: Workbench) -> StepCosts:
+def measure(bench: PoolRecipe) -> StepCosts:
     """Costs of the catalog's recipe, measured once in a process; the step is run twice and compared bit for bit.
 
     Raises:
@@ -42,10 +42,10 @@ def measure(bench: Workbench) -> StepCosts:
     return _measured(bench.run.directory)
 
 
-def measure_transfers(bench: Workbench, costs: StepCosts, tiers: set[Tier]) -> Rates:
+def measure_transfers(bench: PoolRecipe, costs: StepCosts, tiers: set[Tier]) -> Rates:
     """Rates of the recipe with the seconds of a save and a load of one state for each of ``tiers``."""
     device = torch.device(bench.catalog.runtime.device)
-    _, state = bench.learner(np.ones(len(bench), np.int64), bench.catalog.descent.seed)
+    _, state = bench.learner()
     found = {tier: (_to_host if tier is Tier.HOST else _to_disk)(bench, state) for tier in sorted(tiers)}
     saves, loads = ({tier: pair[i] for tier, pair in found.items()} for i in (0, 1))
     # On a CPU, moving bytes takes the cores that train.
@@ -54,8 +54,8 @@ def measure_transfers(bench: Workbench, costs: StepCosts, tiers: set[Tier]) -> R
 
 @cache
 def _measured(directory: Path) -> StepCosts:
-    with opened(directory) as bench:
-        learner, state = bench.learner(np.ones(len(bench), np.int64), bench.catalog.descent.seed)
+    with open_recipe(directory) as bench:
+        learner, state = bench.learner()
         check_step(learner, state, 0)
         step = _seconds(lambda: learner.step(state, 0), state)
         batch = learner.batches(0)
@@ -65,7 +65,7 @@ def _measured(directory: Path) -> StepCosts:
         return StepCosts(step, _seconds(lambda: curvature_product(*arguments), state), state.nbytes)
 
 
-def _to_host(_: Workbench, state: State) -> tuple[float, float]:
+def _to_host(_: PoolRecipe, state: State) -> tuple[float, float]:
     if not state.theta.is_cuda:
         return 0.0, 0.0  # the same memory
     pinned = [torch.empty(x.shape, dtype=x.dtype, pin_memory=True) for x in state.tensors]
@@ -77,7 +77,7 @@ def _to_host(_: Workbench, state: State) -> tuple[float, float]:
     return _seconds(save, state), _seconds(lambda: [x.to(state.theta.device) for x in pinned], state)
 
 
-def _to_disk(bench: Workbench, state: State) -> tuple[float, float]:
+def _to_disk(bench: PoolRecipe, state: State) -> tuple[float, float]:
     files = StateFiles(bench.run.work(TRIAL), "trial")
     try:
         on_host = {name: tensor.cpu() for name, tensor in named(state).items()}

@@ -19,13 +19,13 @@ from torch import Tensor
 
 from tasks.artefacts import publish_bytes
 from tasks.markup import absent, command, data_table, figure, paragraph, section, text
-from tasks.pictures import MEAN, SPREAD
+from tasks.modality.classification.pictures import MEAN, SPREAD
+from tasks.modality.classification.recipe import ClassificationRecipe, open_study
 from tasks.poisoning import METHODS, MGD, poisons_of
 from tasks.poisons import start_of
 from tasks.queries import connect
 from tasks.reports import LOOKS
 from tasks.schedule_plot import draw_schedules
-from tasks.study_bench import StudyBench, opened_study
 from tasks.tables import files, read
 
 SHOWN, ZOOM = 8, 56  # pictures in a row, and pixels a side that they are drawn with
@@ -35,77 +35,79 @@ group by output, effect order by output, effect"""
 
 def write_study_report(directory: Path) -> Path:
     """Write `report.html` into the study's directory; returns its path."""
-    with opened_study(directory) as bench:
-        parts = [made(bench) for made in (_attribution, _schedule, _poison)]
-        headline = f"<h1>{text(bench.study.name)}</h1>" + paragraph(bench.study.description or "A study.")
+    with open_study(directory) as study:
+        parts = [made(study) for made in (_attribution, _schedule, _poison)]
+        headline = f"<h1>{text(study.catalog.name)}</h1>" + paragraph(study.catalog.description or "A study.")
         template = Template((LOOKS / "page.html").read_text(encoding="utf-8"))
         style = (LOOKS / "style.css").read_text(encoding="utf-8")
         page = template.substitute(
-            title=text(f"mgd: {bench.id}"), style=style, headline=headline, body="\n".join(parts)
+            title=text(f"mgd: {study.run.id}"), style=style, headline=headline, body="\n".join(parts)
         )
         publish_bytes(directory / "report.html", page.encode())
     return directory / "report.html"
 
 
-def _attribution(bench: StudyBench) -> str:
-    if not files(bench.home, bench.id, "influences"):
+def _attribution(study: ClassificationRecipe) -> str:
+    if not files(study.run.home, study.run.id, "influences"):
         return section("attribution", "Whom outputs are owed to", absent("Not asked yet: mgd attribute."))
     parts = []
-    if files(bench.home, bench.id, "datamodelling_scores"):
-        rows = [row for row in _read(bench, "datamodelling_scores") if row["output"] == "mean"]
+    if files(study.run.home, study.run.id, "datamodelling_scores"):
+        rows = [row for row in _read(study, "datamodelling_scores") if row["output"] == "mean"]
         words = "Spearman's rank correlation of predicted and true changes over random subsets; 1 is the same order."
         cells = [[f"{r['share']:.0%}", f"{r['score']:.3f}", f"{r['low']:.3f} to {r['high']:.3f}"] for r in rows]
         table = data_table(["dropped", "LDS", "95 % interval"], cells)
-        parts.append(figure("Do influences predict?", table, words, "select * from datamodelling_scores", bench.id))
-    place = {uid: i for i, uid in enumerate(bench.train.uids)}
-    with connect(bench.home, bench.id) as connection:
+        parts.append(figure("Do influences predict?", table, words, "select * from datamodelling_scores", study.run.id))
+    place = {uid: i for i, uid in enumerate(study.train.uids)}
+    with connect(study.run.home, study.run.id) as connection:
         for output, effect, uids in connection.execute(EXTREMES).fetchall()[: 2 * SHOWN]:
             chosen = [place[uid.hex] for uid in uids[:SHOWN]]
-            told = [bench.classes[int(bench.train.labels[i])] for i in chosen]
-            parts.append(figure(f"{output}: {effect} most", _row(bench.train.pixels[chosen], told)))
+            told = [study.classes[int(study.train.labels[i])] for i in chosen]
+            parts.append(figure(f"{output}: {effect} most", _row(study.train.pixels[chosen], told)))
     return section("attribution", "Whom outputs are owed to", *parts)
 
 
-def _schedule(bench: StudyBench) -> str:
-    if not files(bench.home, bench.id, "schedules"):
+def _schedule(study: ClassificationRecipe) -> str:
+    if not files(study.run.home, study.run.id, "schedules"):
         return section("schedule", "Learning rates", absent("Not asked yet: mgd schedule."))
-    picture = draw_schedules(bench.home, bench.id, bench.directory / "schedule.svg").read_text("utf-8")
-    rows, cells = _read(bench, "schedule_scores"), []
+    picture = draw_schedules(study.run.home, study.run.id, study.run.directory / "schedule.svg").read_text("utf-8")
+    rows, cells = _read(study, "schedule_scores"), []
     for name in dict.fromkeys(row["schedule"] for row in rows):
         own = [[row[column] for row in rows if row["schedule"] == name] for column in ("test_loss", "test_accuracy")]
         cells.append([name, *(f"{fmean(values):.4f} ± {stdev(values):.4f}" for values in own)])
     table = data_table(["schedule", "test loss, nats", "test accuracy"], cells)
     words = "Paler lines are earlier metagradient steps; dashed, the best one-cycle of the grid."
-    drawn = figure("From flat to the last step", picture, words, "select * from schedules", bench.id)
+    drawn = figure("From flat to the last step", picture, words, "select * from schedules", study.run.id)
     return section("schedule", "Learning rates", drawn, figure("Trained again with other seeds", table))
 
 
-def _poison(bench: StudyBench) -> str:
-    if not files(bench.home, bench.id, "poison_effects"):
+def _poison(study: ClassificationRecipe) -> str:
+    if not files(study.run.home, study.run.id, "poison_effects"):
         return section("poison", "How fragile the training set is", absent("Not asked yet: mgd poison."))
     words = (
         "A stress test: how far a few changed samples can pull the model down, and whether their metagradient under a "
         "clean target gives them away (spotted: the chance that a changed sample has a higher g than another)."
     )
     cells = []
-    for row in _read(bench, "poison_effects"):
+    for row in _read(study, "poison_effects"):
         spotted = "" if row["spotted"] is None else f"{row['spotted']:.3f}"
         drop = f"{row['drop']:.4f} ± {row['drop_error']:.4f}"
         scores = [f"{row['test_accuracy']:.4f}", drop, f"{row['test_loss']:.3f}"]
         cells.append([row["method"], row["recipe"], *scores, spotted])
     columns = ["method", "recipe", "test accuracy", "drop", "test loss, nats", "spotted"]
     table = data_table(columns, cells, {2, 3, 4, 5})
-    parts = [figure("What changed samples do", table, "", "select * from poison_effects", bench.id)]
-    found = [row for row in _read(bench, "poisons") if row["method"] == MGD and row["place"] is not None]
+    parts = [figure("What changed samples do", table, "", "select * from poison_effects", study.run.id)]
+    found = [row for row in _read(study, "poisons") if row["method"] == MGD and row["place"] is not None]
     worst = sorted(found, key=lambda row: row["place"])[:SHOWN]
-    place = {bench.train.uids[at]: i for i, at in enumerate(start_of(bench).ids.tolist())}
+    place = {study.train.uids[at]: i for i, at in enumerate(start_of(study).ids.tolist())}
     chosen = [place[row["uid"].hex] for row in worst]
     told = [f"{row['label']}, shown as {row['shown_as']}, place {row['place']}" for row in worst]
-    parts.append(figure("Before the change", _row(start_of(bench).pixels[chosen], [row["label"] for row in worst])))
+    parts.append(figure("Before the change", _row(start_of(study).pixels[chosen], [row["label"] for row in worst])))
     parts.append(
-        figure("After it, the most harmful first", _row(poisons_of(bench.directory, METHODS[1]).pixels[chosen], told))
+        figure(
+            "After it, the most harmful first", _row(poisons_of(study.run.directory, METHODS[1]).pixels[chosen], told)
+        )
     )
-    asked = command(bench.id, "select uid, label, shown_as, g, place from poisons order by place")
+    asked = command(study.run.id, "select uid, label, shown_as, g, place from poisons order by place")
     return section("poison", "How fragile the training set is", paragraph(words), *parts, asked)
 
 
@@ -121,6 +123,6 @@ def _row(pixels: Tensor, told: list[str]) -> str:
     return f"<p>{' '.join(tiles)}</p>" + paragraph("; ".join(told))
 
 
-def _read(bench: StudyBench, table: str) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = read(bench.home, bench.id, table, 0).to_pylist()
+def _read(study: ClassificationRecipe, table: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = read(study.run.home, study.run.id, table, 0).to_pylist()
     return rows

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from tasks import pools
 from tasks.option_types import Filled, Place, Section, Whole
 from tasks.recipe_options import SourceOptions, TrialOptions
 from tasks.roles import Roles, TestName
 from tasks.text_records import TextColumns
-
-if TYPE_CHECKING:
-    from mgd_core.model_folders import CausalLmOptions
 
 
 class TextPoolOptions(SourceOptions):
@@ -23,9 +18,10 @@ class TextPoolOptions(SourceOptions):
     columns: TextColumns = TextColumns()
     """What the columns are called."""
 
-    def build_options(self) -> pools.BuildOptions:
-        """What the pool's builder needs of this."""
-        return pools.BuildOptions(**self.model_dump(exclude={"source", "how_to_get", "columns"}), text=self.columns)
+    @property
+    def form(self) -> TextColumns:
+        """Records with these columns."""
+        return self.columns
 
 
 class QuestionOptions(Section):
@@ -98,15 +94,6 @@ class TextModelOptions(Section):
     """What a prompt becomes before the completion follows; "chat": the tokenizer's own chat template."""
     dropout: Literal["as_configured", "off"] = "as_configured"
     """A model that drops at random is refused, unless this switches it off."""
-
-    @property
-    def built(self) -> CausalLmOptions:
-        """What the model's builder needs of this."""
-        from mgd_core.model_folders import CausalLmOptions  # with torch: a run of texts is listed without it
-        from mgd_core.model_folders import LoraOptions as Adapters
-
-        lora = Adapters(self.lora.rank, self.lora.alpha, self.lora.layers) if self.lora else None
-        return CausalLmOptions(Path(self.folder), self.trained_layers, lora, self.dropout)
 
     @model_validator(mode="after")
     def _template_has_a_place(self) -> TextModelOptions:

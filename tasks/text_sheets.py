@@ -12,7 +12,8 @@ from tasks.markup import absent, command, data_table, paragraph, section, text
 
 LONGEST = 400  # characters of a sample that are shown; of longer ones the end, where the completion is
 GROUP = "task"
-"""The column of a pool of texts whose values are told apart."""
+GROUPED = {"texts": GROUP}
+"""The column whose values are told apart, by kind of samples."""
 GROUPS_SQL = f"""SELECT {GROUP}, count(*) AS samples, avg((count > 0)::INTEGER) AS kept, avg(count) AS mean_count,
     avg(g_sum) AS mean_g FROM sample_outcomes GROUP BY {GROUP} ORDER BY mean_count DESC, {GROUP}"""
 
@@ -38,7 +39,7 @@ def text_sheet(sheet: Sheet, rows: Sequence[dict[str, Any]], run: str, paths: di
 
 def groups_section(evidence: Evidence) -> str:
     """Counts and g by task, of a pool of texts that has such a column; nothing for other pools."""
-    if not evidence.is_text or GROUP not in evidence.sample_columns:
+    if GROUPED.get(evidence.kind) not in evidence.sample_columns:
         return ""
     if not evidence.ask("SELECT 1 FROM counts LIMIT 1"):
         return section("groups", "By task", absent("No counts are published yet."))

@@ -16,19 +16,17 @@ from safetensors.torch import save as to_safetensors
 
 from mgd_core.replay import train
 from tasks.artefacts import digest, is_done, publish_bytes, publish_json
-from tasks.catalog_files import CatalogError
-from tasks.encoders import RunEncoder
-from tasks.pair_workbench import PairWorkbench, clip_of
+from tasks.encoders import Encoder
+from tasks.modality.recipe import Counts, PoolRecipe
 from tasks.progress import announce
 from tasks.runs import Run
 from tasks.tables import read
-from tasks.workbench import Counts, Workbench
 
 KEPT = 64 << 20
 """Bytes of parameters that are kept of every training."""
 
 
-def trained_parameters(bench: Workbench, counts: Counts, subset: str, seed: int, keep: bool = True) -> torch.Tensor:
+def trained_parameters(bench: PoolRecipe, counts: Counts, subset: str, seed: int, keep: bool = True) -> torch.Tensor:
     """Final parameters (P,) of the recipe on ``counts``, named ``subset``; trained unless they are kept from before."""
     record, key = _record(bench.run, counts, seed)
     if is_done(record, key):
@@ -47,7 +45,7 @@ def trained_parameters(bench: Workbench, counts: Counts, subset: str, seed: int,
 
 
 def chosen_counts(run: Run, round: int) -> Counts:
-    """Counts (n,) of the subset ``mgd``, without a workbench."""
+    """Counts (n,) of the subset ``mgd``, without a recipe."""
     counts: Counts = read(run.home, run.id, "counts", round)["count"].to_numpy().astype(np.int64)
     return counts
 
@@ -62,16 +60,15 @@ def _identity(run: Run, key: str) -> str:
     return digest([key, run.record["environment"], run.record["versions"]])
 
 
-def run_encoder(bench: Workbench, counts: Counts, subset: str, seed: int) -> RunEncoder:
-    """The model of a subset as evaluation sees it."""
+def run_encoder(bench: PoolRecipe, counts: Counts, subset: str, seed: int) -> Encoder:
+    """The model of a subset as evaluation sees it.
+
+    Raises:
+        CatalogError: evaluation sets mean nothing to it.
+    """
     theta = trained_parameters(bench, counts, subset, seed)
-    if not isinstance(bench, PairWorkbench):
-        raise CatalogError(f"run {bench.run.id} trains on texts: evaluation sets are put to CLIPs only")
-    learner, _ = bench.learner(counts, seed)
-    objective = clip_of(learner)
-    size = int(bench.model_config["vision_cfg"]["image_size"])
     _, key = _record(bench.run, counts, seed)
-    return RunEncoder(objective, learner.layout.unflatten(theta), bench.vocabulary, size, _identity(bench.run, key))
+    return bench.encoder(theta, _identity(bench.run, key))
 
 
 def _record(run: Run, counts: Counts, seed: int) -> tuple[Path, str]:

@@ -12,7 +12,7 @@ from PIL import Image
 from tasks import comparison, estimate, pools, rounds, selection, subsets
 from tasks.artefacts import read_json
 from tasks.catalog import CATALOGS, load_catalog
-from tasks.runs import begin_run
+from tasks.curation.begin import begin_run
 from tasks.sheets import lay_out, open_sheet, write_sheet
 
 SIZES = {"pool": 240, "target": 40, "heldout": 40, "test": 40}

@@ -32,7 +32,7 @@ def add_census(make: Make) -> None:
 def _taken(catalog: Catalog, home: Path) -> Path | None:
     """Directory of the census, if every unit of it was taken before: then no server is needed to join them."""
     from tasks.census import finish_census, plan_census
-    from tasks.target_check import target_pictures
+    from tasks.modality.pairs.target_check import target_pictures
 
     if not (home / "census").is_dir():
         return None
@@ -47,7 +47,7 @@ def _taken(catalog: Catalog, home: Path) -> Path | None:
 
 def _run(options: argparse.Namespace) -> int:
     from tasks.catalog import check_sources, find_catalog, load_pair_catalog
-    from tasks.target_check import check_targets
+    from tasks.modality.pairs.target_check import check_targets
 
     catalog, home = load_pair_catalog(find_catalog(options.catalog), "mgd census"), options.home.resolve()
     check_sources(catalog)

@@ -62,10 +62,10 @@ def _subset(options: argparse.Namespace):  # type: ignore[no-untyped-def]  # tor
     from tasks.eval_sets import find_eval_sets
     from tasks.evaluation_records import Evaluated, are_evaluated, evaluate_sets, evaluation_rows, publish_rows
     from tasks.listing import NoRun, chosen_round, latest_run, open_run
+    from tasks.modality.registry import open_recipe
     from tasks.progress import begin
     from tasks.remote_files import Reader
     from tasks.trained import chosen_counts, run_encoder, trained_identity
-    from tasks.workbench import opened
 
     run = open_run(options.home.resolve(), options.run_id or latest_run(options.home))
     chosen = chosen_round(run)
@@ -86,7 +86,7 @@ def _subset(options: argparse.Namespace):  # type: ignore[no-untyped-def]  # tor
         done = evaluate_sets(options.sets, Evaluated(known), **put)
     else:
         begin("read the run's pool and targets")
-        with device_lock(run.home, run.catalog.runtime.device), opened(run.directory) as bench:
+        with device_lock(run.home, run.catalog.runtime.device), open_recipe(run.directory) as bench:
             counts = subset_counts(bench, subset, seed, chosen)
             encoder = run_encoder(bench, counts, subset, seed)
             done = evaluate_sets(options.sets, encoder, **put)

@@ -14,11 +14,11 @@ from flows.cli import main
 from flows.runtime.server import ServerStatus, format_status
 from tasks import estimate
 from tasks.listing import format_runs
+from tasks.modality.registry import open_recipe
 from tasks.plans import plan_of
 from tasks.progress import announce, begin, say
 from tasks.step_costs import StepCosts
 from tasks.tables import publish
-from tasks.workbench import opened
 from tests.flows.broken_inputs import finished_home
 
 
@@ -52,7 +52,7 @@ def test_a_resume_says_what_is_left(home: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(estimate, "measure", lambda _: StepCosts(step=60.0, reverse=120.0, state_bytes=1))
     (directory,) = (home / "runs").iterdir()
     told: Callable[[], str] = lambda: estimate._forecast(bench, plan_of(bench))  # noqa: E731
-    with opened(directory) as bench:
+    with open_recipe(directory) as bench:
         first = told()
         assert "2 rounds: 9 trainings of 8 steps" in first and "minutes from nothing" in first
         round_row = dict.fromkeys(("target_loss", "target_accuracy", "heldout_loss", "heldout_accuracy"), 0.5)

@@ -11,9 +11,9 @@ import pytest
 from flows.cli import main
 from tasks import estimate
 from tasks.catalog import load_catalog
+from tasks.curation.begin import begin_run
+from tasks.modality.registry import open_recipe
 from tasks.pools import build_pool
-from tasks.runs import begin_run
-from tasks.workbench import opened
 from tests.datacomp_pool import make_pool
 from tests.small_catalog import small_catalog
 
@@ -46,7 +46,7 @@ def test_a_run_is_asked_for_its_counts(tmp_path: Path, capsys: pytest.CaptureFix
     options = load_catalog(catalog)
     pool = build_pool(str(options.pool.source), home, options.pool.build_options())
     run = begin_run(home, catalog, pool)
-    with opened(run.directory) as bench:
+    with open_recipe(run.directory) as bench:
         estimate.publish_pool(bench)
     (tmp_path / "own.sql").write_text(
         "-- What the last round has.\nSELECT uid FROM sample_outcomes WHERE last_count > 0"

@@ -9,7 +9,7 @@ import pytest
 
 from tasks.catalog import CATALOGS, Catalog, CatalogError, check_sources, load_catalog
 from tasks.catalog_reference import KINDS, descriptions, reference, sections
-from tasks.model_configs import load_model_config
+from tasks.modality.pairs.model_configs import load_model_config
 
 DOCS = CATALOGS.parent / "docs"
 EXAMPLES = sorted((CATALOGS / "examples").glob("*.toml"))

@@ -14,17 +14,18 @@ import pytest
 from mgd_core.errors import UserError
 from tasks import comparison, rounds, schemas, trained
 from tasks.catalog import CatalogError, load_catalog
+from tasks.curation.begin import begin_run
 from tasks.expression_rivals import RivalError, check_rivals
 from tasks.listing import format_runs
+from tasks.modality.registry import open_recipe
 from tasks.pools import build_pool
 from tasks.queries import connect
 from tasks.recipe_options import as_now
 from tasks.reports import write_report
 from tasks.result_words import summary
 from tasks.results import result_table
-from tasks.runs import Run, begin_run
+from tasks.runs import Run
 from tasks.tables import publish, read
-from tasks.workbench import opened
 from tests.small_catalog import curate_plainly, small_catalog
 
 SUBSETS = 'subsets = ["everything", "random", "loss_filter", "own_clip_filter", "mgd", "oracle"]'
@@ -196,7 +197,7 @@ def test_a_rival_that_cannot_be_trained_is_told_before_training(place: Path, exp
     pool = build_pool(str(options.pool.source), place / "home", options.pool.build_options())
     with pytest.raises(RivalError, match=r"comparison\.rivals\.bad") as told:
         check_rivals(options, place / "home")
-        with opened(begin_run(place / "home", catalog, pool).directory) as bench:
+        with open_recipe(begin_run(place / "home", catalog, pool).directory) as bench:
             comparison.prepare_comparison(bench)
     assert isinstance(told.value, UserError) and message in str(told.value)
 

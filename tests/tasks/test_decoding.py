@@ -15,11 +15,11 @@ import pytest
 from PIL import Image
 
 from tasks.contact_sheets import picture_url
-from tasks.decoding import PictureError, decode, in_rgb
+from tasks.decoding import PictureError, decode, in_rgb, resized
 from tasks.encoders import OpenClipEncoder
-from tasks.pairs import load_pairs, resized
+from tasks.modality.pairs.pairs import load_pairs
+from tasks.modality.pairs.set_targets import load_part
 from tasks.pools import BuildOptions, build_pool
-from tasks.set_targets import load_part
 from tasks.shards import Sample, write_shard
 from tasks.sheets import open_sheet
 from tasks.target_options import PartsOptions, TaskOptions
@@ -200,5 +200,5 @@ def test_a_picture_of_one_row_does_not_fill_the_memory() -> None:
 
 def _by_part(image: Image.Image, size: int) -> np.ndarray:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tasks.pairs.LARGE", 1)
+        patch.setattr("tasks.decoding.LARGE", 1)
         return resized(image, size)

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from flows.cli import main
+from tasks.curation.begin import begin_run
 from tasks.datacomp import tasks
 from tasks.encoders import CheckpointError, OpenClipEncoder, open_clip_encoder
 from tasks.estimate import publish_pool
@@ -42,14 +43,13 @@ from tasks.evaluation_records import (
     write_results,
 )
 from tasks.faces import QUESTIONS
+from tasks.modality.registry import open_recipe
 from tasks.pools import build_pool
 from tasks.progress import watch
 from tasks.remote_files import Reader
-from tasks.runs import begin_run
 from tasks.sheets import open_sheet
 from tasks.tables import read
 from tasks.trained import chosen_counts, run_encoder, trained_identity, trained_parameters
-from tasks.workbench import opened
 from tests.eval_set_files import npy, png, write_set
 from tests.small_catalog import small_catalog
 
@@ -331,12 +331,12 @@ def test_what_a_run_trained_scores_as_its_own_test_task(tmp_path: Path) -> None:
     shown = [name.replace("-", " ") for name in classes]
     found = open_eval_set(str(write_set(tmp_path / "wds_own_test", samples, shown, ["a photo of a {c}"], per_shard=30)))
     pool = build_pool(tmp_path / "sheet", tmp_path / "home")
-    with opened(begin_run(tmp_path / "home", catalog, pool).directory) as bench:
+    with open_recipe(begin_run(tmp_path / "home", catalog, pool).directory) as bench:
         counts = np.ones(len(bench), np.int64)
         encoder = run_encoder(bench, counts, "everything", 7)
         learner, _ = bench.learner(counts, 7)
         theta = trained_parameters(bench, counts, "everything", 7)
-        score = bench.tasks(learner).tests["fashion"].score(theta)
+        score = bench.targets(learner).tests["fashion"].score(theta)
         done = evaluate_set(found, encoder)
         assert done.metrics["acc1"] == pytest.approx(score.accuracy) and done.samples == 40
         publish_pool(bench)

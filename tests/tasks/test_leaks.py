@@ -14,13 +14,13 @@ from PIL import Image
 from flows.cli import main
 from tasks.catalog import Catalog, CatalogError, load_catalog
 from tasks.census import take_census
+from tasks.curation.begin import begin_run
+from tasks.modality.pairs.target_check import check_targets, target_pictures
+from tasks.modality.pairs.zero_shot import load_targets, load_task
+from tasks.modality.registry import open_recipe
 from tasks.pools import build_pool
-from tasks.runs import begin_run
 from tasks.sheets import open_sheet
-from tasks.target_check import check_targets, target_pictures
 from tasks.target_options import TaskOptions
-from tasks.workbench import opened
-from tasks.zero_shot import load_targets, load_task
 from tests.eval_set_files import png, write_set
 from tests.small_catalog import small_catalog
 
@@ -100,7 +100,7 @@ def test_what_is_read_is_told_and_asked_once(tmp_path: Path, monkeypatch: pytest
         f"test 'fashion': 23 of the 23 pictures in {tmp_path}/wds_own_test/test; not read: train",
     ]
     with monkeypatch.context() as patch:
-        patch.setattr("tasks.target_check.load_told", None)  # whoever calls it now fails
+        patch.setattr("tasks.modality.pairs.target_check.load_told", None)  # whoever calls it now fails
         assert check_targets(catalog, tmp_path / "home") == notes
     write_set(tmp_path / "wds_own_test", [{"cls": b"0", "png": b"no picture"}], CLASSES)
     (tmp_path / "wds_own_test" / "test" / "nshards.txt").write_text("5")
@@ -121,7 +121,7 @@ def test_the_pools_pictures_are_looked_for_in_the_tests(tmp_path: Path) -> None:
     (one,) = [row for row in found if row["kind"] == "tested_on" and row["detail"].endswith("'s0000020.webp'")]
     assert one["detail"].startswith("fashion: ") and one["shard"] and one["member"]
     pool = build_pool(str(catalog.pool.source), home, catalog.pool.build_options())
-    with opened(begin_run(home, tmp_path / "small.toml", pool).directory) as bench:
+    with open_recipe(begin_run(home, tmp_path / "small.toml", pool).directory) as bench:
         (note,) = bench.notes()
     assert note == (
         f"3 of the 23 samples of 'fashion' are in the pool too, for instance {tmp_path}/wds_own_test/test/4.tar, "

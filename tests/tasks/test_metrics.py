@@ -99,7 +99,6 @@ def test_average_precision(seed: int) -> None:
     assert metrics.average_precision(scores, truth) == pytest.approx(sum(naive) / 4)
 
 
-
 def test_standard_errors_are_those_of_drawing_the_samples_again() -> None:
     """Against the spread of the metric over many draws of the same samples, with replacement within each class."""
     rng = np.random.default_rng(0)

@@ -10,10 +10,10 @@ import pytest
 from tasks import estimate, pools, progress
 from tasks.artefacts import publish_json, read_json
 from tasks.catalog import CatalogError, load_catalog
+from tasks.curation.begin import begin_run
+from tasks.modality.registry import open_recipe
 from tasks.plans import RECORD, plan_of
-from tasks.runs import begin_run
 from tasks.step_costs import TRIAL
-from tasks.workbench import opened
 from tests.small_catalog import small_catalog
 
 
@@ -27,7 +27,7 @@ def begun(directory: Path, descent: str) -> Path:
 
 def test_auto_takes_what_fits_and_keeps_its_choice(tmp_path: Path) -> None:
     run = begun(tmp_path, 'plan = "auto"\ndevice_memory = "7MB"\ndisk_space = "1GB"')
-    with opened(run) as bench:
+    with open_recipe(run) as bench:
         chosen = plan_of(bench)
         _, state = bench.learner(np.ones(len(bench), np.int64), 0)
         assert chosen.peak_states["device"] * state.nbytes <= 7e6
@@ -44,7 +44,7 @@ def test_auto_takes_what_fits_and_keeps_its_choice(tmp_path: Path) -> None:
 def test_a_budget_that_holds_no_state_is_refused(tmp_path: Path) -> None:
     run = begun(tmp_path, 'plan = "auto"\ndevice_memory = "1MB"')
     with (
-        opened(run) as bench,
+        open_recipe(run) as bench,
         pytest.raises(CatalogError, match=r"'auto': the device budget of 1000000 bytes holds no"),
     ):
         plan_of(bench)

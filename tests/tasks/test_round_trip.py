@@ -8,10 +8,10 @@ import numpy as np
 
 from tasks import estimate, rounds
 from tasks.catalog import load_catalog
+from tasks.curation.begin import begin_run
 from tasks.pool_records import BuildOptions, PoolRecord
 from tasks.pools import build_pool
 from tasks.reshard import ReshardOptions, reshard
-from tasks.runs import begin_run
 from tasks.tables import read
 from tests.small_catalog import small_catalog
 

@@ -18,10 +18,11 @@ from mgd_core.reverse import NonFiniteError
 from tasks import comparison, estimate, rounds
 from tasks.catalog import CatalogError, load_catalog
 from tasks.comparison import ComparisonError
+from tasks.curation.begin import begin_run
 from tasks.exports import verify_datacomp
 from tasks.pool_records import BuildOptions, EmptyPool
 from tasks.pools import build_pool
-from tasks.runs import RunMismatch, begin_run
+from tasks.runs import RunMismatch
 from tasks.tables import read
 from tasks.uids import uid_bytes
 from tests.small_catalog import curate_plainly, published, small_catalog

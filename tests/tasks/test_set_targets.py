@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from tasks.catalog import CatalogError, load_catalog
+from tasks.curation.begin import digest_of_task
 from tasks.eval_samples import EvalSetError
 from tasks.eval_sets import open_eval_set
-from tasks.run_identity import digest_of_task
-from tasks.set_targets import load_part, part_of
+from tasks.modality.pairs.set_targets import load_part, part_of
+from tasks.modality.pairs.zero_shot import load_targets, load_task
 from tasks.target_options import PartsOptions, TaskOptions
-from tasks.zero_shot import load_targets, load_task
 from tests.eval_set_files import png, write_set
 from tests.small_catalog import small_catalog
 

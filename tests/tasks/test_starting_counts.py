@@ -9,12 +9,12 @@ import pytest
 
 from tasks import estimate
 from tasks.catalog import CatalogError, load_catalog
+from tasks.curation.begin import begin_run
 from tasks.manifests import manifest_path, read_manifest
+from tasks.modality.registry import open_recipe
 from tasks.pools import build_pool
-from tasks.runs import begin_run
 from tasks.tables import read
 from tasks.uids import to_words, uid_bytes
-from tasks.workbench import opened
 from tests.small_catalog import small_catalog
 
 
@@ -30,7 +30,7 @@ def test_round_0_has_the_counts_of_the_start(tmp_path: Path) -> None:
     (tmp_path / "subsets").mkdir()
     np.save(tmp_path / "subsets/mine.npy", np.repeat(to_words(uids[::4]), 2))
     run = begin_run(home, catalog, pool)
-    with opened(run.directory) as bench:
+    with open_recipe(run.directory) as bench:
         estimate.publish_pool(bench)
     expected = np.where(np.arange(len(uids)) % 4 == 0, 2, 0)
     assert read(home, run.id, "counts", 0)["count"].to_pylist() == expected.tolist()

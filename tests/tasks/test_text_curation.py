@@ -16,18 +16,19 @@ from mgd_core.causal_lm import NOT_PREDICTED
 from mgd_core.model_folders import CausalLmOptions, LanguageModelError, load_causal_lm
 from mgd_core.replay import train
 from tasks.catalog import CatalogError, check_sources, load_catalog, load_pair_catalog
+from tasks.curation.begin import begin_run
 from tasks.listing import NoRun, chosen_round, export_run
+from tasks.modality.registry import open_recipe
+from tasks.modality.texts.recipe import TextRecipe
+from tasks.modality.texts.sequences import TextTokenizer
 from tasks.pools import build_pool
 from tasks.reports import write_report
 from tasks.reshard import ReshardOptions
 from tasks.results import result_table
 from tasks.rounds import load_parameters
-from tasks.runs import Run, begin_run
-from tasks.sequences import TextTokenizer
+from tasks.runs import Run
 from tasks.tables import read
-from tasks.text_workbench import TextWorkbench
 from tasks.uids import content_uid
-from tasks.workbench import opened
 from tests.small_catalog import curate_plainly, published
 from tests.small_texts import small_texts, write_model
 
@@ -86,8 +87,8 @@ def test_equal_runs_give_equal_bytes(curated: Path, tmp_path: Path, change: tupl
 
 
 def test_only_what_is_trained_moves_and_is_kept(tmp_path: Path) -> None:
-    with opened(begun(small_texts(tmp_path, LAST_LAYER), tmp_path / "home")) as bench:
-        assert isinstance(bench, TextWorkbench) and bench.sequences.states is not None
+    with open_recipe(begun(small_texts(tmp_path, LAST_LAYER), tmp_path / "home")) as bench:
+        assert isinstance(bench, TextRecipe) and bench.sequences.states is not None
         learner, state = bench.learner(np.ones(len(bench), np.int64), 0)
         assert all("lora_" in name for name in learner.layout.names)
         final, losses = train(learner, state)
@@ -96,8 +97,8 @@ def test_only_what_is_trained_moves_and_is_kept(tmp_path: Path) -> None:
 
 def test_a_batch_is_completions_after_their_prompts(tmp_path: Path) -> None:
     """Losses by transformers itself, sample by sample, nothing filled up."""
-    with opened(begun(small_texts(tmp_path), tmp_path / "home")) as bench:
-        assert isinstance(bench, TextWorkbench)
+    with open_recipe(begun(small_texts(tmp_path), tmp_path / "home")) as bench:
+        assert isinstance(bench, TextRecipe)
         learner, state = bench.learner(np.ones(len(bench), np.int64), 0)
         (batch,) = bench.batches([np.arange(5)])
         (losses,) = learner.objective.encode(learner.layout.unflatten(state.theta), batch.rows)
@@ -112,11 +113,11 @@ def test_a_batch_is_completions_after_their_prompts(tmp_path: Path) -> None:
 
 
 def test_accuracy_is_that_of_the_likeliest_option_and_exact_match_that_of_greedy_decoding(curated: Path) -> None:
-    with opened(curated) as bench:
-        assert isinstance(bench, TextWorkbench)
+    with open_recipe(curated) as bench:
+        assert isinstance(bench, TextRecipe)
         learner, _ = bench.learner(np.ones(len(bench), np.int64), 0)
         theta = load_parameters(bench.run.work("round-002", "replayed.json"))
-        score = bench.tasks(learner).target.score(theta)
+        score = bench.targets(learner).target.score(theta)
         whole = load_causal_lm(CausalLmOptions(Path(bench.catalog.model.folder))).eval()
         named = {name.removeprefix("body."): p for name, p in learner.layout.unflatten(theta).items()}
         whole.load_state_dict({f"model.{n}" if n != "head.weight" else "lm_head.weight": p for n, p in named.items()})
@@ -176,7 +177,7 @@ def test_what_cannot_be_trained_or_asked_is_a_clear_stop(
     spoil(tmp_path)
     with (
         pytest.raises((CatalogError, LanguageModelError), match=message),
-        opened(begun(catalog, tmp_path / "home")) as bench,
+        open_recipe(begun(catalog, tmp_path / "home")) as bench,
     ):
         bench.learner(np.ones(len(bench), np.int64), 0)
 
@@ -184,7 +185,10 @@ def test_what_cannot_be_trained_or_asked_is_a_clear_stop(
 def test_a_choice_needs_options(tmp_path: Path) -> None:
     catalog = small_texts(tmp_path, ("[model]", '[targets]\nloss = "choice"\n[model]'))
     (tmp_path / "target.jsonl").write_text('{"prompt": "the sum is", "completion": "2"}\n')
-    with pytest.raises(CatalogError, match="completions without options"), opened(begun(catalog, tmp_path / "home")):
+    with (
+        pytest.raises(CatalogError, match="completions without options"),
+        open_recipe(begun(catalog, tmp_path / "home")),
+    ):
         pass
 
 

@@ -17,22 +17,21 @@ import torch
 from mgd_core.causal_lm import Stem
 from mgd_core.model_folders import CausalLmOptions, LanguageModelError, build_stem
 from tasks.artefacts import digest, publishing
+from tasks.modality.texts.model import built_options
+from tasks.modality.texts.sequences import Sequences
 from tasks.progress import announce
 from tasks.recipe_options import RuntimeOptions
 from tasks.runs import Run
-from tasks.sequences import Sequences
 from tasks.text_catalog import TextCatalog
 
 AT_ONCE = 32  # samples of a forward pass; of similar length, so that little is filled up
 
 
-def with_states(run: Run, name: str, found: Sequences) -> Sequences:
+def with_states(run: Run, catalog: TextCatalog, name: str, found: Sequences) -> Sequences:
     """The sequences with their hidden states, where the catalog trains the last layers only; else as they are.
 
     ``name`` is what they are called; the file goes by what they are, since a test may be called anything.
     """
-    catalog = run.catalog
-    assert isinstance(catalog, TextCatalog)
     if catalog.model.trained_layers is None:
         return found
     content = digest([digest(x.tobytes()) for x in (found.tokens, found.starts)])
@@ -43,7 +42,7 @@ def with_states(run: Run, name: str, found: Sequences) -> Sequences:
 
 
 def _compute(catalog: TextCatalog, name: str, sequences: Sequences, path: Path) -> None:
-    stem = _stem(catalog.model.built, catalog.runtime.device)
+    stem = _stem(built_options(catalog.model), catalog.runtime.device)
     needed, free = 4 * stem.width * len(sequences.tokens), shutil.disk_usage(path.parent).free
     if needed > free:
         raise LanguageModelError(

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tasks.pairs import Ids, Images, Streamed, decoded
+from tasks.modality.pairs.pairs import Ids, Images, Streamed, decoded
 from tasks.samples import read_images
 
 LANES = 4

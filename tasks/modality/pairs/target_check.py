@@ -13,15 +13,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.artefacts import digest, publishing
-from tasks.catalog import BaseCatalog, Catalog
 from tasks.decoding import VERSION
 from tasks.eval_sets import open_eval_set
+from tasks.modality.pairs.zero_shot import load_told
+from tasks.pair_catalog import Catalog
 from tasks.remote_files import Reader
 from tasks.sheets import open_sheet
 from tasks.target_options import TaskOptions
 from tasks.task_kinds import check_keys, is_set
 from tasks.units import sheet_fingerprint
-from tasks.zero_shot import load_told
 
 SIZE = 8
 """Pixels to which pictures are scaled where only their identity is wanted."""
@@ -29,16 +29,14 @@ PICTURES = pa.schema([("role", pa.string()), ("name", pa.string()), ("digest", p
 NOTES = b"notes"
 
 
-def check_targets(catalog: BaseCatalog, home: Path) -> list[str]:
-    """Sentences on what is read of targets and tests, and what is left; of a catalog of texts none.
+def check_targets(catalog: Catalog, home: Path) -> list[str]:
+    """Sentences on what is read of targets and tests, and what is left.
 
     Raises:
         CatalogError: one cannot be used, a key of one does nothing, or a picture stands in two of target, held-out
         target and tests.
         EvalSetError: an evaluation set cannot be used as it is.
     """
-    if not isinstance(catalog, Catalog):
-        return []
     notes = (pq.read_schema(target_pictures(catalog, home)).metadata or {}).get(NOTES, b"").decode()
     return notes.splitlines()
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tasks.artefacts import digest
-from tasks.catalog import CatalogError
+from tasks.catalog_files import CatalogError
 from tasks.sheets import Sheet, open_sheet
 from tasks.study_options import DataOptions
 

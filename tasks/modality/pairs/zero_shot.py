@@ -15,18 +15,17 @@ from torch import Tensor
 from mgd_core.clip import ClipObjective
 from mgd_core.layout import ParameterLayout
 from mgd_core.zeroshot import Temperature, ZeroShotTask
-from tasks.catalog import CatalogError
-from tasks.decoding import pixel_digest
+from tasks.catalog_files import CatalogError
+from tasks.decoding import pixel_digest, resized
 from tasks.leaks import apart
-from tasks.pairs import resized
+from tasks.modality.pairs.set_targets import load_part
+from tasks.modality.pairs.vocabulary import Vocabulary
 from tasks.progress import say
 from tasks.remote_files import Reader
 from tasks.roles import Roles
-from tasks.set_targets import load_part
 from tasks.sheets import TILES, Sheet, open_sheet
 from tasks.target_options import PartsOptions, TargetOptions, TaskOptions, in_template
 from tasks.task_kinds import check_keys, check_use, is_set
-from tasks.vocabulary import Vocabulary
 
 POOL_SPLIT = "pool"
 TEMPLATE = "a photo of a {}"
@@ -53,6 +52,9 @@ class TaskData:
         at = list(kept)
         identities, places = [self.identities[i] for i in at], [self.places[i] for i in at]
         return replace(self, images=self.images[at], labels=self.labels[at], identities=identities, places=places)
+
+    def __len__(self) -> int:
+        return len(self.labels)
 
     @property
     def texts(self) -> list[str]:

@@ -13,9 +13,9 @@ from mgd_core.answers import AnswerTask, Asked
 from mgd_core.causal_lm import CausalLmObjective
 from mgd_core.learner import Learner
 from mgd_core.objective import Rows
-from mgd_core.precision import Autocast
-from tasks.questions import Question
-from tasks.sequences import Sequences, TextTokenizer
+from tasks.modality.recipe import objective_of
+from tasks.modality.texts.questions import Question
+from tasks.modality.texts.sequences import Sequences, TextTokenizer
 from tasks.text_catalog import TextCatalog
 
 AT_ONCE = 16  # questions of a forward and backward pass; changes memory, and results by rounding only
@@ -49,7 +49,12 @@ class QuestionRows:
         device = catalog.runtime.device
         right = Parts(lambda start, stop: self._rows(start, stop, device), edges)
         asked = Parts(lambda start, stop: self._asked(start, stop, device), edges if self._has_options else (0,))
-        return AnswerTask(lm_of(learner), learner.layout, n, right, asked, targets.loss, targets.likelihood)
+        return AnswerTask(
+            objective_of(learner, CausalLmObjective), learner.layout, n, right, asked, targets.loss, targets.likelihood
+        )
+
+    def __len__(self) -> int:
+        return len(self.questions)
 
     @property
     def _has_options(self) -> bool:
@@ -75,10 +80,3 @@ def asked_sequences(tokenizer: TextTokenizer, questions: list[Question]) -> Sequ
     if any(len(q.options) > 1 for q in questions):
         pairs += [(q.prompt, option) for q in questions for option in q.options]
     return tokenizer.sequences(*zip(*pairs, strict=True))
-
-
-def lm_of(learner: Learner) -> CausalLmObjective:
-    """The language model of a learner, without what is around it."""
-    objective = learner.objective.objective if isinstance(learner.objective, Autocast) else learner.objective
-    assert isinstance(objective, CausalLmObjective)
-    return objective

@@ -8,8 +8,9 @@ from torch import Tensor
 from mgd_core.classification import MEASURES, ClassificationObjective, Outputs
 from mgd_core.learner import Learner
 from mgd_core.replay import Target
-from tasks.pictures import Pictures
-from tasks.study_bench import StudyBench
+from tasks.modality.classification.pictures import Pictures
+from tasks.modality.classification.recipe import ClassificationRecipe
+from tasks.modality.recipe import objective_of
 
 PIECE = 2000  # pictures whose activations are held at once
 SCORES = ("target_loss", "target_accuracy", "test_loss", "test_accuracy")
@@ -19,7 +20,7 @@ def target_of(learner: Learner, pictures: Pictures) -> Target:
     """Mean cross-entropy of a split, nats, as a target; PIECE pictures at a time."""
     shares = torch.full((1, len(pictures)), 1 / len(pictures), device=pictures.pixels.device).split(PIECE, 1)
     rows = zip(pictures.pixels.split(PIECE), pictures.labels.split(PIECE), strict=True)
-    how = _objective(learner), learner.layout
+    how = objective_of(learner, ClassificationObjective), learner.layout
     pieces = [Outputs(*how, own, share, MEASURES["loss"]) for own, share in zip(rows, shares, strict=True)]
 
     def target(theta: Tensor) -> tuple[Tensor, Tensor]:
@@ -29,10 +30,10 @@ def target_of(learner: Learner, pictures: Pictures) -> Target:
     return target
 
 
-def score_of(bench: StudyBench, learner: Learner, theta: Tensor) -> dict[str, float]:
+def score_of(recipe: ClassificationRecipe, learner: Learner, theta: Tensor) -> dict[str, float]:
     """Loss, nats, and accuracy of the target and test splits."""
     scores = {}
-    for name, pictures in (("target", bench.target), ("test", bench.test)):
+    for name, pictures in (("target", recipe.target), ("test", recipe.test)):
         logits = logits_of(learner, theta, pictures)
         scores[f"{name}_loss"] = float(MEASURES["loss"](logits, pictures.labels).mean())
         scores[f"{name}_accuracy"] = float((logits.argmax(1) == pictures.labels).double().mean())
@@ -46,11 +47,6 @@ def right_of(learner: Learner, theta: Tensor, pictures: Pictures) -> Tensor:
 
 def logits_of(learner: Learner, theta: Tensor, pictures: Pictures) -> Tensor:
     """(n, classes), PIECE pictures at a time."""
-    params = learner.layout.unflatten(theta)
+    params, objective = learner.layout.unflatten(theta), objective_of(learner, ClassificationObjective)
     with torch.no_grad():
-        return torch.cat([_objective(learner).logits(params, x) for x in pictures.pixels.split(PIECE)])
-
-
-def _objective(learner: Learner) -> ClassificationObjective:
-    assert isinstance(learner.objective, ClassificationObjective)
-    return learner.objective
+        return torch.cat([objective.logits(params, x) for x in pictures.pixels.split(PIECE)])

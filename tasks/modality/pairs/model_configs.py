@@ -22,7 +22,7 @@ from torch import Tensor
 
 from mgd_core.clip import ClipError, ClipObjective, build_clip
 from tasks.catalog_files import CatalogError, read_text
-from tasks.vocabulary import FULL_SIZE
+from tasks.modality.pairs.vocabulary import FULL_SIZE
 
 Config = dict[str, Any]
 TOWERS = ("vision_cfg", "text_cfg")

@@ -14,9 +14,9 @@ from hashlib import blake2b
 import numpy as np
 import numpy.typing as npt
 
+from tasks.decoding import resized
 from tasks.eval_samples import EvalSample, EvalSetError
 from tasks.eval_sets import EvalSet, open_eval_set
-from tasks.pairs import resized
 from tasks.remote_files import Reader
 from tasks.target_options import ALL, Part, PartsOptions, TaskOptions, in_template
 

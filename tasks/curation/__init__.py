@@ -1,0 +1,1 @@
+"""Curation: the rounds, and what comes before and after them."""

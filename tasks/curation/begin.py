@@ -1,0 +1,94 @@
+"""Runs begun, or found begun: a run's id is a digest of what its rounds are a function of.
+
+That is its catalog without what cannot change them, what the files it names hold, and the pool's contents; so the same
+command finds its own run and goes on with it. Comparison and tests come after the rounds and change none of them: a run
+whose rivals, seeds or tests change keeps its name and its rounds, and holds the catalog as it is now. What the bits
+depend on besides (torch version, threads, device) is kept in the record, and a run begun under other settings is not
+continued.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from mgd_core.determinism import environment
+from tasks.artefacts import digest, publish_bytes, publish_json, read_json
+from tasks.base_catalog import BaseCatalog
+from tasks.catalog import load_catalog
+from tasks.modality.registry import modality_of
+from tasks.pool_records import PoolRecord
+from tasks.runs import Run
+from tasks.subset_sources import identity as identity_of_subset
+
+VERSIONS = ("torch", "torchvision", "open_clip_torch", "timm", "numpy", "pyarrow", "pillow")
+IDLE: Any = {
+    "description": True,
+    "census": True,
+    "smoothness": True,
+    "comparison": True,
+    "targets": {"tests": True, "parts": {"test"}},  # a test's share lies behind those of target and held-out
+    "pool": {"source", "how_to_get", "metadata", "remote"},
+    "descent": {"checkpoint_seconds", "checkpoint_steps"},
+    "runtime": {"runner", "workers", "readers", "decoded_disk", "batch_cache"},
+}
+"""What changes no round: descriptions, comparison and tests, where files lie, and how work is spread."""
+
+
+def begin_run(home: Path, catalog_path: Path, pool: PoolRecord) -> Run:
+    """Create the run of a catalog on a pool, or open it if it was begun before.
+
+    Raises:
+        RunMismatch: it was begun with other versions, threads or device; names each with both values.
+    """
+    catalog = load_catalog(catalog_path)
+    content = identity(catalog, Path(home))
+    name = f"{catalog.name}-{digest([content, pool.samples_digest])[:8]}"
+    directory = Path(home) / "runs" / name
+    packages = (*VERSIONS, *modality_of(catalog).packages)
+    record: dict[str, Any] = {
+        "run": name,
+        "pool_id": pool.pool_id,
+        "pool_digest": pool.samples_digest,
+        "catalog_digest": digest(content),
+        "catalog": catalog.model_dump(mode="json"),
+        "tests": {test: identity_of_test(catalog, test) for test in catalog.tests},
+        "environment": environment(catalog.runtime.device, catalog.runtime.threads),
+        "versions": {package: version(package) for package in packages},
+    }
+    directory.mkdir(parents=True, exist_ok=True)
+    if (directory / "run.json").exists():
+        run = Run.load(directory)
+        run.check_same(record)
+        record = {**run.record, **{key: record[key] for key in ("catalog", "tests")}}
+    _publish_changed(directory / "catalog.toml", catalog_path.read_bytes())
+    if not (directory / "run.json").exists() or read_json(directory / "run.json") != record:
+        publish_json(directory / "run.json", record)
+    return Run(directory, catalog, record)
+
+
+def identity(catalog: BaseCatalog, home: Path) -> dict[str, Any]:
+    """What a run's rounds are a function of, beside its pool: what the catalog says, with digests of what it names."""
+    modality, content = modality_of(catalog), catalog.model_dump(mode="json", exclude=IDLE)
+    if catalog.descent.start is None:
+        del content["descent"]["start"]
+    else:
+        content["descent"]["start"] = identity_of_subset(catalog.descent.start, home)
+    content["model"] = modality.model_identity(catalog)
+    for role, task in (("target", catalog.targets.target), ("heldout", catalog.targets.heldout)):
+        content["targets"][role]["source"] = modality.task_identity(catalog, task)
+    return content
+
+
+def identity_of_test(catalog: BaseCatalog, name: str) -> str:
+    """What a test's result is a function of, beside the model: its options and the contents of its files, and how it is
+    measured; equal for equal ones, whatever the test is called."""
+    modality, task = modality_of(catalog), catalog.targets.tests[name]
+    said, measured = task.model_dump(mode="json", exclude={"source"}), modality.measured_by(catalog.targets)
+    return digest([said, modality.task_identity(catalog, task), measured])
+
+
+def _publish_changed(path: Path, content: bytes) -> None:
+    if not path.exists() or path.read_bytes() != content:
+        publish_bytes(path, content)

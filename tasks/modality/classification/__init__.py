@@ -1,0 +1,1 @@
+"""Labelled pictures: a classifier, of which studies ask what a curation does not."""

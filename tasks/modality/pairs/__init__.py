@@ -1,0 +1,1 @@
+"""Image-text pairs: a CLIP, trained on pictures and captions."""

@@ -1,0 +1,1 @@
+"""Texts: a causal language model, tuned on prompts and completions."""

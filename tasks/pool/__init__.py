@@ -1,0 +1,1 @@
+"""Pools: samples where they lie, indexed once, whatever kind they are of."""
