@@ -19,17 +19,17 @@ from tasks.recipe_options import (
     RuntimeOptions,
     SourceOptions,
     TrialOptions,
-    with_absolute_sources,
 )
 from tasks.smoothness_options import SmoothnessOptions
 from tasks.subset_expressions import parse, rebased
+from tasks.target_sections import TargetsSection
 
 
 class BaseCatalog(Section):
     """One curation, whatever is trained."""
 
     if TYPE_CHECKING:  # of each kind of data its own sections
-        targets: Any
+        targets: TargetsSection
         model: Any
     model_places: ClassVar[tuple[str, ...]] = ()
     """Keys of `model` that name a file or a folder."""
@@ -107,7 +107,7 @@ class BaseCatalog(Section):
         model = {key: absolute(getattr(self.model, key), base) for key in self.model_places}
         update = {
             "pool": self.pool.resolved(base),
-            "targets": with_absolute_sources(self.targets, base),
+            "targets": self.targets.resolved(base),
             "model": self.model.model_copy(update=model),
             "descent": descent,
             "comparison": comparison,

@@ -9,7 +9,6 @@ from mgd_core.errors import UserError
 from tasks.exports import SubsetReport, export_datacomp, export_jsonl, export_parquet
 from tasks.manifests import manifest_path
 from tasks.plurals import counted
-from tasks.pool_records import load_pool
 from tasks.reshard import ReshardOptions, reshard
 from tasks.runs import Run
 from tasks.tables import files, read
@@ -132,7 +131,4 @@ def _write(run: Run, format: Format, manifest: Path, target: Path) -> SubsetRepo
     """One file with the subset."""
     if format != "jsonl":
         return (export_datacomp if format == "datacomp" else export_parquet)(manifest, target)
-    pool = load_pool(run.pool_directory)
-    if pool is None:
-        raise NoRun(f"the pool of run {run.id} is gone from {run.pool_directory}; run `mgd curate` again")
-    return export_jsonl(manifest, pool, target, getattr(run.catalog.pool, "columns", None))
+    return export_jsonl(manifest, run.pool, target, getattr(run.catalog.pool, "columns", None))

@@ -23,7 +23,6 @@ from mgd_core.plans import keep_all
 from mgd_core.replay import Target, replay
 from tasks.modality.classification.pictures import Pictures
 from tasks.modality.classification.recipe import ClassificationRecipe
-from tasks.modality.classification.targets import target_of
 from tasks.poisons import HIGH, LOW, STREAM, Poison, kinds_of, load_poison, poisoned, save_poison, start_of
 
 TARGETS = 2  # stream of the parts of the target split, after those of the poisons and of noise
@@ -58,7 +57,7 @@ def stepped(study: ClassificationRecipe, at: Ascent, number: int) -> Ascent:
     """The ascent after its step ``number``, from 1 on."""
     o, found, kinds = study.catalog.poison, at.found, kinds_of(study, at.found)
     learner, state = study.learner()
-    target, plan = target_of(learner, seen(study, number)), keep_all(0, learner.steps)
+    target, plan = study.task(learner, seen(study, number)).target, keep_all(0, learner.steps)
     result = replay(poisoned(study, learner, found), state, target, plan, len(study.train), metaparameters=kinds)
     up, of_labels = (result.sums[kind.name] for kind in kinds)
     of_labels = of_labels - of_labels.mean(1, keepdim=True)  # along the simplex: its sum stays
@@ -76,7 +75,7 @@ def stepped(study: ClassificationRecipe, at: Ascent, number: int) -> Ascent:
 def target_in_parts(study: ClassificationRecipe, learner: Learner) -> Target:
     """A target that shows, each time it is asked, what the next step of the ascent would see."""
     numbers = count(1)
-    return lambda theta: target_of(learner, seen(study, next(numbers)))(theta)
+    return lambda theta: study.task(learner, seen(study, next(numbers))).target(theta)
 
 
 def step_size(study: ClassificationRecipe, number: int) -> float:

@@ -19,8 +19,8 @@ from mgd_core.replay import replay
 from mgd_core.reverse import NonFiniteError
 from tasks.artefacts import publish_json, read_json
 from tasks.modality.classification.pictures import SPREAD
-from tasks.modality.classification.recipe import ClassificationRecipe, open_study
-from tasks.modality.classification.targets import target_of
+from tasks.modality.classification.recipe import ClassificationRecipe
+from tasks.modality.registry import open_study
 from tasks.paired_drops import paired_drop
 from tasks.poisoning import CLEAN, METHODS, PLAIN, SMOOTH, answers, effect, poisons_of
 from tasks.poisons import poisoned, start_of
@@ -35,7 +35,7 @@ def inspect(directory: Path, method: str) -> list[float]:
         path = study.run.work("poison", f"{key[:16]}-{method}-inspected.json")
         if not path.exists():
             learner, state = study.learner()
-            target, plan = target_of(learner, study.test), keep_all(0, learner.steps)
+            target, plan = study.task(learner, study.test).target, keep_all(0, learner.steps)
             try:
                 g = replay(poisoned(study, learner, found), state, target, plan, len(study.train)).example
             except NonFiniteError:

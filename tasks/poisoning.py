@@ -26,8 +26,8 @@ from mgd_core.reverse import NonFiniteError
 from mgd_core.schedules import one_cycle
 from tasks import poison_ascent
 from tasks.artefacts import publish_json, read_json
-from tasks.modality.classification.recipe import ClassificationRecipe, open_study
-from tasks.modality.classification.targets import SCORES, right_of, score_of
+from tasks.modality.classification.recipe import SCORES, ClassificationRecipe
+from tasks.modality.registry import open_study
 from tasks.poisons import HIGH, LOW, STREAM, Poison, kinds_of, load_poison, poisoned, save_poison, start_of
 from tasks.progress import announce
 
@@ -137,8 +137,8 @@ def trained_on(study: ClassificationRecipe, found: Poison, recipe: str) -> dict[
     except NonFiniteError:
         worst = {name: 1e9 if "loss" in name else 0.0 for name in SCORES}
         return {"scores": worst, "right": [0] * len(study.test)}
-    right = right_of(learner, theta, study.test).int().tolist()
-    return {"scores": score_of(study, learner, theta), "right": right}
+    right = study.task(learner, study.test).right(theta).int().tolist()
+    return {"scores": study.scores(learner, theta), "right": right}
 
 
 def plain_recipe(study: ClassificationRecipe) -> tuple[Learner, State]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ByteSize, Field, field_validator, model_validator
+from pydantic import AfterValidator, ByteSize, Field, field_validator, model_validator
 
 from tasks.local_files import absolute
 from tasks.option_types import (
@@ -309,17 +309,3 @@ class RuntimeOptions(Section):
     batch_cache: Annotated[ByteSize, Field(ge=0)] = ByteSize(0)
     """Bytes of decoded batches kept in main memory for replays, those needed soonest; for pools that are not kept
     decoded. None of these four changes a result."""
-
-
-Targets = TypeVar("Targets", bound=BaseModel)
-
-
-def with_absolute_sources(targets: Targets, base: Path) -> Targets:
-    """Targets (`target`, `heldout`, `tests`) with the sources of their tasks made absolute."""
-
-    def moved(task: Any) -> Any:
-        return task.model_copy(update={"source": absolute(task.source, base)})
-
-    tasks: dict[str, Any] = {name: moved(getattr(targets, name)) for name in ("target", "heldout")}
-    tasks["tests"] = {name: moved(task) for name, task in targets.tests.items()}  # type: ignore[attr-defined]
-    return targets.model_copy(update=tasks)

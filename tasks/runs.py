@@ -12,7 +12,9 @@ from tasks.artefacts import digest, read_json, reading
 from tasks.base_catalog import BaseCatalog
 from tasks.catalog import kind_of
 from tasks.catalog_files import checked
+from tasks.pool_records import PoolRecord, load_pool
 from tasks.recipe_options import as_now
+from tasks.units import PoolError
 
 
 class RunMismatch(UserError, RuntimeError):
@@ -74,6 +76,14 @@ class Run(WorkDirectory):
     def pool_directory(self) -> Path:
         """Where the run's pool lies."""
         return self.home / "pools" / str(self.record["pool_id"])
+
+    @property
+    def pool(self) -> PoolRecord:
+        """The record of the run's pool; raises PoolError where it is gone."""
+        pool = load_pool(self.pool_directory)
+        if pool is None:
+            raise PoolError(f"the pool of run {self.id} is gone from {self.pool_directory}; run `mgd curate` again")
+        return pool
 
     @property
     def catalog_digest(self) -> str:

@@ -25,8 +25,8 @@ from mgd_core.replay import replay, train
 from mgd_core.reverse import NonFiniteError
 from mgd_core.schedules import one_cycle
 from tasks.artefacts import publish_bytes, publish_json, read_json
-from tasks.modality.classification.recipe import ClassificationRecipe, open_study
-from tasks.modality.classification.targets import SCORES, score_of, target_of
+from tasks.modality.classification.recipe import SCORES, ClassificationRecipe
+from tasks.modality.registry import open_study
 from tasks.progress import announce
 from tasks.tables import publish
 
@@ -127,7 +127,7 @@ def _evaluate(study: ClassificationRecipe, kind: LearningRates, z: Tensor) -> tu
     """Target loss, nats, and its metagradient by z; a training that leaves the range of numbers has no gradient."""
     learner, state = study.learner()
     extra = () if kind.basis is None else (kind,)
-    target, n = target_of(learner, study.target), len(study.train)
+    target, n = study.task(learner, study.target).target, len(study.train)
     plan = keep_all(0, learner.steps)
     try:
         found = replay(kind.placed(learner, z), state, target, plan, n, metaparameters=extra)
@@ -142,7 +142,7 @@ def _scores(study: ClassificationRecipe, rates: Tensor, seed: int) -> dict[str, 
         final: State = train(LearningRates().placed(learner, rates), state)[0]
     except NonFiniteError:
         return {name: NOT_FINITE if "loss" in name else 0.0 for name in SCORES}
-    return score_of(study, learner, final.theta)
+    return study.scores(learner, final.theta)
 
 
 def _again(study: ClassificationRecipe, name: str, rates: Tensor, seed: int) -> dict[str, float]:

@@ -180,6 +180,11 @@ class Study(Section):
     poison: PoisonOptions = PoisonOptions()
     runtime: StudyRuntimeOptions = StudyRuntimeOptions()
 
+    @property
+    def kind(self) -> str:
+        """The key of its modality."""
+        return self.model.kind
+
     @model_validator(mode="after")
     def _points_fit(self) -> Study:
         points, steps = self.schedule.points, self.learner.steps

@@ -8,7 +8,8 @@ from pydantic import Field, model_validator
 
 from tasks.option_types import Filled, Place, Section, Whole
 from tasks.recipe_options import SourceOptions, TrialOptions
-from tasks.roles import Roles, TestName
+from tasks.roles import TestName
+from tasks.target_sections import TargetsSection, TaskSection
 from tasks.text_records import TextColumns
 
 
@@ -24,7 +25,7 @@ class TextPoolOptions(SourceOptions):
         return self.columns
 
 
-class QuestionOptions(Section):
+class QuestionOptions(TaskSection):
     """A task: samples whose completions should be likely, or questions with options of which one is right."""
 
     source: Place
@@ -33,7 +34,7 @@ class QuestionOptions(Section):
     columns: TextColumns = TextColumns()
 
 
-class TextTargetOptions(Section):
+class TextTargetOptions(TargetsSection):
     """What the descent lowers, what chooses the round, and what only the report sees."""
 
     target: QuestionOptions
@@ -44,23 +45,6 @@ class TextTargetOptions(Section):
     sum of the two."""
     likelihood: Literal["mean", "sum"] = "mean"
     """An option's score: the mean log-probability of its tokens, or their sum, which favours short options."""
-
-    @property
-    def roles(self) -> Roles[QuestionOptions]:
-        """The tasks by their roles."""
-        return Roles(self.target, self.heldout, self.tests)
-
-    @model_validator(mode="after")
-    def _roles_are_apart(self) -> TextTargetOptions:
-        seen: dict[str, tuple[str, str]] = {}
-        for role, name, task in self.roles:
-            other, first = seen.setdefault(task.source, (role, name))
-            if other != role:
-                raise ValueError(
-                    f"{first} and {name} are both {task.source}: what the descent lowers or chooses by "
-                    "would be tested on itself. Name another file"
-                )
-        return self
 
 
 class LoraOptions(Section):

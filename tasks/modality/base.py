@@ -15,12 +15,10 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from tasks.artefacts import digest, file_digest
-from tasks.base_catalog import BaseCatalog
-from tasks.modality.recipe import PoolRecipe, Scores
-from tasks.pool_records import PoolRecord
+from tasks.modality.recipe import Recipe, Scores
+from tasks.option_types import Section
 from tasks.remote_files import Reader
 from tasks.remotes import is_local
-from tasks.runs import Run
 from tasks.sources import fingerprint
 
 
@@ -40,15 +38,16 @@ class Modality(ABC):
 
     kinds: ClassVar[tuple[str, ...]]
     """Values of `model.kind` that mean it."""
-    catalog: ClassVar[type[BaseCatalog]]
+    catalog: ClassVar[type[Section]]
+    """What is said of it: a `BaseCatalog` where it can be curated."""
     packages: ClassVar[tuple[str, ...]] = ()
     """Packages that the bits of a run depend on, beside those of every run."""
     baselines: ClassVar[Mapping[str, Baseline]] = {}
     """By the names that they have in `comparison.subsets`."""
 
     @abstractmethod
-    def open(self, run: Run, pool: PoolRecord) -> PoolRecipe:
-        """The recipe of a run."""
+    def open(self, run: Any) -> Recipe:
+        """The recipe of a run directory."""
 
     def check(self, catalog: Any, home: Path) -> list[str]:
         """See that model and targets can be used, before there is a pool; returns what is to be told of them."""

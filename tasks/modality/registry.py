@@ -1,4 +1,4 @@
-"""The kinds of training data that there are, and the recipe of a run directory, whatever kind it is of."""
+"""The kinds of training data that there are, and the recipe of a directory, whatever kind it is of."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from mgd_core.determinism import deterministic
 from mgd_core.precision import PRECISIONS
@@ -13,12 +14,13 @@ from tasks.artefacts import digest
 from tasks.base_catalog import BaseCatalog
 from tasks.catalog import KINDS
 from tasks.modality.base import Modality
+from tasks.modality.classification.modality import ClassificationModality
+from tasks.modality.classification.recipe import ClassificationRecipe, StudyRun
 from tasks.modality.pairs.modality import PairModality
 from tasks.modality.recipe import PoolRecipe
 from tasks.modality.texts.modality import TextModality
-from tasks.pool_records import load_pool
-from tasks.runs import Run
-from tasks.units import PoolError
+from tasks.runs import Run, WorkDirectory
+from tasks.study_options import Study
 
 MODALITIES: dict[str, Modality] = {}
 """By the values of `model.kind`."""
@@ -27,10 +29,12 @@ MODALITIES: dict[str, Modality] = {}
 def register(modality: Modality) -> None:
     """Make a kind of data known: catalogs of it can be read from now on, and curated."""
     for kind in modality.kinds:
-        MODALITIES[kind], KINDS[kind] = modality, modality.catalog
+        MODALITIES[kind] = modality
+        if issubclass(modality.catalog, BaseCatalog):
+            KINDS[kind] = modality.catalog
 
 
-def modality_of(catalog: BaseCatalog) -> Modality:
+def modality_of(catalog: BaseCatalog | Study) -> Modality:
     """The kind of data that a catalog is of."""
     return MODALITIES[catalog.kind]
 
@@ -39,20 +43,31 @@ def modality_of(catalog: BaseCatalog) -> Modality:
 def open_recipe(directory: Path) -> Iterator[PoolRecipe]:
     """The recipe of a run directory, under its catalog's threads, determinism and precision; restored on exit."""
     run = Run.load(directory)
+    with _settled(run):
+        yield _opened(Run, run.directory, digest(run.record))
+
+
+@contextmanager
+def open_study(directory: Path) -> Iterator[ClassificationRecipe]:
+    """The same of a study's directory."""
+    run = StudyRun.load(directory)
+    with _settled(run):
+        yield _opened(StudyRun, run.directory, digest(run.record))
+
+
+@contextmanager
+def _settled(run: WorkDirectory) -> Iterator[None]:
     runtime = run.catalog.runtime
     with deterministic(runtime.threads), PRECISIONS[runtime.precision].switched():
-        yield _opened(Path(directory), digest(run.record))
+        yield
 
 
 @lru_cache(maxsize=2)
-def _opened(directory: Path, record: str) -> PoolRecipe:
-    """The recipe of a run, by the digest of its record: tests and comparison of a run may change."""
-    run = Run.load(directory)
-    pool = load_pool(run.pool_directory)
-    if pool is None:
-        raise PoolError(f"the pool of run {run.id} is gone from {run.pool_directory}; run `mgd curate` again")
-    return modality_of(run.catalog).open(run, pool)
+def _opened(kind: type[Run] | type[StudyRun], directory: Path, record: str) -> Any:
+    """The recipe of a directory, by the digest of its record: tests and comparison of a run may change."""
+    run = kind.load(directory)
+    return modality_of(run.catalog).open(run)
 
 
-for one in (PairModality(), TextModality()):
+for one in (PairModality(), TextModality(), ClassificationModality()):
     register(one)

@@ -17,7 +17,7 @@ from tasks.remote_files import Reader
 from tasks.remotes import RemoteOptions
 from tasks.schemas import SAMPLES
 from tasks.shards import ShardIndex, index_shard
-from tasks.source_patterns import TARS, Files, find_tars
+from tasks.source_patterns import TARS, Files, find_sources, find_tars
 
 PLACES = ("image_", "text_", "json_", "width", "height")
 NO_MEMBERS = dict.fromkeys(name for name in SAMPLES.names if name.startswith(PLACES))
@@ -39,9 +39,10 @@ class SampleForm(BaseModel, ABC):
     has_pictures: ClassVar[bool] = False
     """Then the source may be a sheet of tiles as well, and metadata beside the files is joined by uid."""
 
-    @abstractmethod
     def find(self, source: str | Path | Sequence[str], options: RemoteOptions | None = None) -> Files:
         """The files of ``source``, each once; raises SourceError when one names nothing."""
+        hint = f"A pool of {self.kind} is {', '.join(self.names)}: a file, a directory of them, a glob, or a URL"
+        return find_sources(source, self.names, options, self.kind, hint)
 
     @abstractmethod
     def index(self, url: str, name: str, reader: Reader) -> ShardIndex:

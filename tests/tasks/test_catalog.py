@@ -144,7 +144,7 @@ def test_a_test_called_like_the_pool_leaves_the_pools_hidden_states_alone(tmp_pa
         assert isinstance(bench, TextRecipe)
         assert len(bench.sequences) == 120 and bench.sequences.states is not None
         assert len(bench.sequences.states) == len(bench.sequences.tokens)
-        assert list(bench.task_rows.tests) == ["pool"] and bench.target_sizes().tests == {"pool": 16}
+        assert list(bench.task_data.tests) == ["pool"] and bench.target_sizes().tests == {"pool": 16}
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,10 @@ from mgd_core.metaparameters import check_simplex
 from mgd_core.plans import keep_all
 from mgd_core.replay import replay
 from tasks import poison_ascent, poison_evidence, poisoning, poisons
-from tasks.modality.classification import targets as study_targets
+from tasks.modality.classification import targets
 from tasks.modality.classification.pictures import Pictures
-from tasks.modality.classification.recipe import ClassificationRecipe, begin_study, open_study
-from tasks.modality.classification.targets import target_of
+from tasks.modality.classification.recipe import ClassificationRecipe, begin_study
+from tasks.modality.registry import open_study
 from tasks.paired_drops import paired_drop
 from tasks.queries import connect
 from tests.small_study import small_study
@@ -57,7 +57,7 @@ def test_nothing_changed_is_the_clean_training(studied: Path):
     """Soft labels of one class are labels: the same loss as the study's own learner, to rounding."""
     with open_study(studied) as study:
         learner, state = study.learner()
-        target, plan = target_of(learner, study.target), keep_all(0, learner.steps)
+        target, plan = study.task(learner, study.target).target, keep_all(0, learner.steps)
         phi = float(replay(learner, state, target, plan, len(study.train)).phi)
     assert poisoning.effect(studied, poisoning.CLEAN, poisoning.SMOOTH)["target_loss"] == pytest.approx(phi, rel=1e-4)
 
@@ -85,7 +85,7 @@ def test_gradient_cancelling_cancels_the_gradient(studied: Path):
     with open_study(studied) as study:
         learner, state = study.learner()
         start = poisons.start_of(study)
-        at = corrupted(state.theta, target_of(learner, study.target), 0.3)
+        at = corrupted(state.theta, study.task(learner, study.target).target, 0.3)
         assert float((at - state.theta).norm()) <= 0.3 * float(state.theta.norm()) * (1 + 1e-5)
         rows = (study.train.pixels[:30], torch.eye(10)[study.train.labels[:30]])
         columns, kinds = [start.pixels, start.labels], poisons.kinds_of(study, start)
@@ -127,7 +127,7 @@ def test_a_step_may_see_another_part_of_the_target_each_time(tmp_path: Path):
         learner, state = study.learner()
         target = poison_ascent.target_in_parts(study, learner)
         for part in parts[:2]:
-            assert torch.equal(target(state.theta)[0], target_of(learner, part)(state.theta)[0])
+            assert torch.equal(target(state.theta)[0], study.task(learner, part).target(state.theta)[0])
         start = poisons.start_of(study)
         g = _metagradient(study, start, parts[0])[0]
         found = poisons.load_poison(poisoning.poison_step(directory, 1))
@@ -138,18 +138,18 @@ def test_a_step_may_see_another_part_of_the_target_each_time(tmp_path: Path):
 def test_a_target_in_pieces_is_the_target(studied: Path, monkeypatch: pytest.MonkeyPatch):
     with open_study(studied) as study:
         learner, state = study.learner()
-        whole = target_of(learner, study.target)(state.theta)
-        monkeypatch.setattr(study_targets, "PIECE", 7)
-        pieces = target_of(learner, study.target)(state.theta)
+        whole = study.task(learner, study.target).target(state.theta)
+        monkeypatch.setattr(targets, "PIECE", 7)
+        pieces = study.task(learner, study.target).target(state.theta)
         assert all(torch.allclose(a, b, rtol=1e-5, atol=1e-7) for a, b in zip(whole, pieces, strict=True))
-        right = study_targets.right_of(learner, state.theta, study.test)
-        scores = study_targets.score_of(study, learner, state.theta)
+        right = study.task(learner, study.test).right(state.theta)
+        scores = study.scores(learner, state.theta)
     assert len(right) == 40 and float(right.double().mean()) == scores["test_accuracy"]
 
 
 def _metagradient(study: ClassificationRecipe, found: poisons.Poison, seen: Pictures) -> list[torch.Tensor]:
     learner, state = study.learner()
     kinds, plan = poisons.kinds_of(study, found), keep_all(0, learner.steps)
-    poisoned, target = poisons.poisoned(study, learner, found), target_of(learner, seen)
+    poisoned, target = poisons.poisoned(study, learner, found), study.task(learner, seen).target
     result = replay(poisoned, state, target, plan, len(study.train), metaparameters=kinds)
     return [result.sums[kind.name] for kind in kinds]

@@ -17,7 +17,8 @@ from mgd_core.model_folders import CausalLmOptions, LanguageModelError, load_cau
 from mgd_core.replay import train
 from tasks.catalog import CatalogError, check_sources, load_catalog, load_pair_catalog
 from tasks.curation.begin import begin_run
-from tasks.listing import NoRun, chosen_round, export_run
+from tasks.export_directories import ExportError
+from tasks.listing import chosen_round, export_run
 from tasks.modality.registry import open_recipe
 from tasks.modality.texts.recipe import TextRecipe
 from tasks.modality.texts.sequences import TextTokenizer
@@ -72,7 +73,7 @@ def test_the_subset_is_exported_as_the_samples_themselves(curated: Path, tmp_pat
     assert {*(tmp_path / "out.jsonl").read_text().splitlines()} <= {
         *(home.parent / "pool.jsonl").read_text().splitlines()
     }
-    with pytest.raises(NoRun, match="take --format jsonl"):
+    with pytest.raises(ExportError, match="mgd export --format jsonl"):
         export_run(home, run, "webdataset", tmp_path / "out", None, ReshardOptions())
 
 
@@ -123,7 +124,7 @@ def test_accuracy_is_that_of_the_likeliest_option_and_exact_match_that_of_greedy
         whole.load_state_dict({f"model.{n}" if n != "head.weight" else "lm_head.weight": p for n, p in named.items()})
         tokenizer = TextTokenizer(bench.catalog.model)
         likely, exact = [], []
-        for question in bench.task_rows.target.questions:
+        for question in bench.task_data.target.questions:
             scores = []
             for option in question.options:
                 one = tokenizer.sequences([question.prompt], [option])

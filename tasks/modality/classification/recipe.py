@@ -6,24 +6,23 @@ the same command finds its own study and goes on with it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mgd_core.classification import ClassificationObjective
-from mgd_core.determinism import deterministic, environment
-from mgd_core.learner import Batch
+from mgd_core.determinism import environment
+from mgd_core.learner import Batch, Learner
 from mgd_core.objective import Objective, Rows
 from tasks.artefacts import digest, publish_bytes, publish_json, read_json, reading
 from tasks.catalog_files import CatalogError
 from tasks.modality.classification.models import build_model
 from tasks.modality.classification.pictures import Pictures, digest_of, load_pictures
+from tasks.modality.classification.targets import LabelledTask
 from tasks.modality.machine import check_device, check_home
 from tasks.modality.recipe import Counts, Ids, Recipe
 from tasks.runs import WorkDirectory
@@ -31,6 +30,7 @@ from tasks.study_options import Study, load_study
 
 RECORD = "study.json"
 VERSIONS = ("torch", "numpy", "pyarrow")
+SCORES = ("target_loss", "target_accuracy", "test_loss", "test_accuracy")
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,16 @@ class ClassificationRecipe(Recipe):
         at = torch.from_numpy(ids).to(self.train.labels.device)
         return self.train.pixels[at], self.train.labels[at]
 
+    def task(self, learner: Learner, pictures: Pictures) -> LabelledTask:
+        """Pictures as a target of a learner's model."""
+        return LabelledTask(learner, pictures.pixels, pictures.labels)
+
+    def scores(self, learner: Learner, theta: Tensor) -> dict[str, float]:
+        """SCORES of a trained model: loss, nats, and accuracy of the target and test splits."""
+        splits = {"target": self.target, "test": self.test}
+        found = {name: self.task(learner, split).metrics(theta) for name, split in splits.items()}
+        return {f"{name}_{metric}": value for name, own in found.items() for metric, value in own.items()}
+
     @property
     def seed(self) -> int:
         """The learner's own."""
@@ -92,13 +102,6 @@ class ClassificationRecipe(Recipe):
         """Straight from the device, where all pictures are."""
         order = self.order(counts, seed, round)
         return lambda t: self.to_device(self.batch(order[t], self.rows))
-
-
-@contextmanager
-def open_study(directory: Path) -> Iterator[ClassificationRecipe]:
-    """The recipe of a study's directory, with threads and determinism as its catalog says; restored on exit."""
-    with deterministic(StudyRun.load(directory).catalog.runtime.threads):
-        yield _opened(Path(directory))
 
 
 def begin_study(home: Path, path: Path) -> Path:
@@ -141,12 +144,3 @@ def _check_fits(study: Study, classes: int, train: int, target: int) -> None:
             raise CatalogError(
                 f"study '{study.name}', {key}: there are {value:,} {what}, and it takes {least:,} or more"
             )
-
-
-@lru_cache(maxsize=2)
-def _opened(directory: Path) -> ClassificationRecipe:
-    run = StudyRun.load(directory)
-    classes, *splits = load_pictures(run.catalog.data)
-    device = run.catalog.runtime.device
-    placed = [Pictures(s.uids, *(x.to(device) for x in (s.pixels, s.labels))) for s in splits]
-    return ClassificationRecipe(run, run.catalog, classes, *placed)

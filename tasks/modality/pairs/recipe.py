@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -20,17 +19,14 @@ from mgd_core.zeroshot import ZeroShotTask
 from tasks.modality.pairs.encoder import RunEncoder
 from tasks.modality.pairs.held_shards import HeldShards
 from tasks.modality.pairs.knobs import turned_config
-from tasks.modality.pairs.model_configs import Config, built_clip, load_model_config
-from tasks.modality.pairs.pairs import Images, Pairs, load_pairs
-from tasks.modality.pairs.vocabulary import Vocabulary, full_vocabulary, used_vocabulary
-from tasks.modality.pairs.zero_shot import TaskData, load_targets
+from tasks.modality.pairs.model_configs import Config, built_clip
+from tasks.modality.pairs.pairs import Images, Pairs
+from tasks.modality.pairs.vocabulary import Vocabulary
+from tasks.modality.pairs.zero_shot import TaskData
 from tasks.modality.recipe import Counts, Ids, PoolRecipe, objective_of
 from tasks.pair_catalog import Catalog
-from tasks.pool_records import PoolRecord
 from tasks.roles import Roles
-from tasks.runs import Run
 from tasks.smoothness_options import MenuOptions
-from tasks.sources import reader_of
 
 WINDOWS_HELD = 3  # the one that is trained on, the next, and the one before, which other threads may still read
 
@@ -115,18 +111,3 @@ class PairRecipe(PoolRecipe):
 
     def _rows(self, ids: Ids, images: Callable[[Ids], Images]) -> Rows:
         return torch.from_numpy(images(ids)), self._tokens[ids]
-
-
-def open_pairs(run: Run, pool: PoolRecord) -> PairRecipe:
-    """The recipe of a run on pairs."""
-    catalog = run.catalog
-    assert isinstance(catalog, Catalog)
-    config = load_model_config(Path(catalog.model.config))
-    size, length = config["vision_cfg"]["image_size"], config["text_cfg"]["context_length"]
-    pairs = load_pairs(pool, size, catalog.runtime.decoded_disk)
-    data = load_targets(catalog.targets, size, reader_of(pool.directory))
-    # Not of the tests: the model would depend on them, and another test would be another run.
-    texts = [*pairs.texts, *data.target.texts, *data.heldout.texts]
-    used = catalog.model.vocabulary == "used"
-    vocabulary = used_vocabulary(texts, length) if used else full_vocabulary(length)
-    return PairRecipe(run, catalog, pool, pairs.uids, data, pairs, vocabulary, config)

@@ -9,12 +9,18 @@ from typing import Any, ClassVar
 
 from tasks.modality.base import Baseline, Modality
 from tasks.modality.texts.baselines import FILTERS, kept
-from tasks.modality.texts.recipe import TextRecipe, open_texts
-from tasks.modality.texts.sequences import TextTokenizer
-from tasks.pool_records import PoolRecord
+from tasks.modality.texts.hidden_states import with_states
+from tasks.modality.texts.question_rows import QuestionRows, asked_sequences
+from tasks.modality.texts.questions import Question, check_apart, check_options, load_questions
+from tasks.modality.texts.recipe import TextRecipe
+from tasks.modality.texts.sequences import Sequences, TextTokenizer
+from tasks.progress import say
 from tasks.runs import Run
+from tasks.sources import reader_of
+from tasks.tables import read_parquet
 from tasks.text_catalog import TextCatalog
 from tasks.text_options import TextTargetOptions
+from tasks.uids import uid_bytes
 
 
 class TextModality(Modality):
@@ -27,9 +33,36 @@ class TextModality(Modality):
         name: Baseline(partial(kept, subset=name), of_round_0=name == "loss_filter") for name in FILTERS
     }
 
-    def open(self, run: Run, pool: PoolRecord) -> TextRecipe:
-        """The recipe of a run."""
-        return open_texts(run, pool)
+    def open(self, run: Run) -> TextRecipe:
+        """With pool and questions as tokens, and their hidden states where the last layers alone are trained.
+
+        Raises:
+            CatalogError: a task has no questions, or shares some with another.
+            LanguageModelError: the model's folder or its tokenizer cannot be used.
+        """
+        catalog, pool = run.catalog, run.pool
+        assert isinstance(catalog, TextCatalog)
+        reader = reader_of(pool.directory)
+        questions = catalog.targets.roles.map(lambda name, task: load_questions(name, task, reader))
+        check_apart(questions)
+        if catalog.targets.loss != "completion":
+            check_options(questions)
+        tokenizer = TextTokenizer(catalog.model)
+        samples = read_parquet(pool.samples_path, columns=["uid", "prompt", "completion"])
+
+        def ready(name: str, found: Sequences) -> Sequences:
+            if found.cut:
+                say(
+                    f"{name}: {found.cut:,} of {len(found):,} texts are longer than model.max_tokens = "
+                    f"{catalog.model.max_tokens}; their prompts lose the beginning, then their completions the end"
+                )
+            return with_states(run, catalog, name, found)
+
+        def rows(name: str, found: list[Question]) -> QuestionRows:
+            return QuestionRows(ready(name, asked_sequences(tokenizer, found)), found)
+
+        own = ready("pool", tokenizer.sequences(samples["prompt"].to_pylist(), samples["completion"].to_pylist()))
+        return TextRecipe(run, catalog, pool, uid_bytes(samples["uid"]), questions.map(rows), own)
 
     def check(self, catalog: TextCatalog, home: Path) -> list[str]:
         """See that the folder's tokenizer can be used."""

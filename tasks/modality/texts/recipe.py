@@ -13,19 +13,11 @@ from mgd_core.learner import Learner
 from mgd_core.model_folders import CausalLmOptions, build_causal_lm
 from mgd_core.objective import Objective, Rows
 from tasks.modality.recipe import Ids, PoolRecipe
-from tasks.modality.texts.hidden_states import with_states
 from tasks.modality.texts.model import built_options
-from tasks.modality.texts.question_rows import QuestionRows, asked_sequences
-from tasks.modality.texts.questions import Question, check_apart, check_options, load_questions
-from tasks.modality.texts.sequences import Sequences, TextTokenizer
-from tasks.pool_records import PoolRecord
-from tasks.progress import say
+from tasks.modality.texts.question_rows import QuestionRows
+from tasks.modality.texts.sequences import Sequences
 from tasks.roles import Roles
-from tasks.runs import Run
-from tasks.sources import reader_of
-from tasks.tables import read_parquet
 from tasks.text_catalog import TextCatalog
-from tasks.uids import uid_bytes
 
 
 @dataclass(frozen=True)
@@ -53,38 +45,6 @@ class TextRecipe(PoolRecipe):
     def bind(self, data: QuestionRows, learner: Learner) -> AnswerTask:
         """The questions of a task."""
         return data.bind(learner, self.catalog)
-
-
-def open_texts(run: Run, pool: PoolRecord) -> TextRecipe:
-    """The recipe of a run on texts.
-
-    Raises:
-        CatalogError: a task has no questions, or shares some with another.
-        LanguageModelError: the model's folder or its tokenizer cannot be used.
-    """
-    catalog = run.catalog
-    assert isinstance(catalog, TextCatalog)
-    reader = reader_of(pool.directory)
-    questions = catalog.targets.roles.map(lambda name, task: load_questions(name, task, reader))
-    check_apart(questions)
-    if catalog.targets.loss != "completion":
-        check_options(questions)
-    tokenizer = TextTokenizer(catalog.model)
-    samples = read_parquet(pool.samples_path, columns=["uid", "prompt", "completion"])
-
-    def ready(name: str, found: Sequences) -> Sequences:
-        if found.cut:
-            say(
-                f"{name}: {found.cut:,} of {len(found):,} texts are longer than model.max_tokens = "
-                f"{catalog.model.max_tokens}; their prompts lose the beginning, then their completions the end"
-            )
-        return with_states(run, catalog, name, found)
-
-    def rows(name: str, found: list[Question]) -> QuestionRows:
-        return QuestionRows(ready(name, asked_sequences(tokenizer, found)), found)
-
-    own = ready("pool", tokenizer.sequences(samples["prompt"].to_pylist(), samples["completion"].to_pylist()))
-    return TextRecipe(run, catalog, pool, uid_bytes(samples["uid"]), questions.map(rows), own)
 
 
 @lru_cache(maxsize=2)
