@@ -44,7 +44,7 @@ from mgd_core.replay import replay, train
 from mgd_core.reverse import NonFiniteError
 from mgd_core.schedules import warmup_cosine
 from mgd_core.smoothness import direction, reweighted, score
-from tasks.modality.classification.recipe import ClassificationRecipe, begin_study
+from tasks.modality.classification.modality import ClassificationRecipe, begin_study
 from tasks.modality.registry import open_study
 from tasks.study_options import find_study
 

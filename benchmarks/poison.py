@@ -35,7 +35,7 @@ import numpy as np
 from benchmarks._envelope import emit
 from benchmarks.cifar import cifar_sheet
 from tasks import poison_evidence, poisoning
-from tasks.modality.classification.recipe import begin_study
+from tasks.modality.classification.modality import begin_study
 from tasks.modality.registry import open_study
 from tasks.paired_drops import least_ratio, paired_drop
 from tasks.poisons import load_poison

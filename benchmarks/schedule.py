@@ -22,7 +22,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch loads OpenMP
 
 from benchmarks._envelope import emit
 from tasks import schedule_search as search
-from tasks.modality.classification.recipe import begin_study
+from tasks.modality.classification.modality import begin_study
 from tasks.modality.registry import open_study
 from tasks.study_options import STUDIES
 from tasks.tables import read

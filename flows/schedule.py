@@ -13,7 +13,7 @@ from prefect.cache_policies import NO_CACHE
 from flows.runtime.session import record_session
 from flows.study_units import run_study, study_device
 from tasks import schedule_search
-from tasks.modality.classification.recipe import StudyRun, begin_study
+from tasks.modality.classification.modality import StudyRun, begin_study
 from tasks.study_options import find_study
 
 

@@ -9,7 +9,7 @@ from prefect import Flow
 
 from flows.runtime.device import device_lock
 from flows.runtime.runners import run_flow
-from tasks.modality.classification.recipe import StudyRun
+from tasks.modality.classification.modality import StudyRun
 from tasks.study_options import find_study, load_study
 
 

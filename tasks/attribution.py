@@ -23,7 +23,7 @@ from mgd_core.learner import Learner
 from mgd_core.plans import keep_all
 from mgd_core.replay import replay, train
 from tasks.artefacts import publish_bytes, publish_json, read_json
-from tasks.modality.classification.recipe import ClassificationRecipe
+from tasks.modality.classification.modality import ClassificationRecipe
 from tasks.modality.registry import open_study
 from tasks.progress import announce, say
 from tasks.tables import publish

@@ -22,10 +22,9 @@ from tasks.modality.recipe import PoolRecipe
 from tasks.modality.registry import open_recipe
 from tasks.rounds import train_round
 from tasks.runs import Run
-from tasks.smoothness import measure_direction
+from tasks.smoothness import FOLDER, measure_direction, record_result
 from tasks.smoothness_menu import OWN
 from tasks.smoothness_options import SmoothnessOptions
-from tasks.smoothness_units import FOLDER, record_result
 
 NAME = "metagradient.json"
 

@@ -21,8 +21,8 @@ from mgd_core.learner import Learner
 from mgd_core.order import generator
 from mgd_core.plans import keep_all
 from mgd_core.replay import Target, replay
+from tasks.modality.classification.modality import ClassificationRecipe
 from tasks.modality.classification.pictures import Pictures
-from tasks.modality.classification.recipe import ClassificationRecipe
 from tasks.poisons import HIGH, LOW, STREAM, Poison, kinds_of, load_poison, poisoned, save_poison, start_of
 
 TARGETS = 2  # stream of the parts of the target split, after those of the poisons and of noise

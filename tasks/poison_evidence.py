@@ -18,8 +18,8 @@ from mgd_core.plans import keep_all
 from mgd_core.replay import replay
 from mgd_core.reverse import NonFiniteError
 from tasks.artefacts import publish_json, read_json
+from tasks.modality.classification.modality import ClassificationRecipe
 from tasks.modality.classification.pictures import SPREAD
-from tasks.modality.classification.recipe import ClassificationRecipe
 from tasks.modality.registry import open_study
 from tasks.paired_drops import paired_drop
 from tasks.poisoning import CLEAN, METHODS, PLAIN, SMOOTH, answers, effect, poisons_of

@@ -26,7 +26,7 @@ from mgd_core.reverse import NonFiniteError
 from mgd_core.schedules import one_cycle
 from tasks import poison_ascent
 from tasks.artefacts import publish_json, read_json
-from tasks.modality.classification.recipe import SCORES, ClassificationRecipe
+from tasks.modality.classification.modality import SCORES, ClassificationRecipe
 from tasks.modality.registry import open_study
 from tasks.poisons import HIGH, LOW, STREAM, Poison, kinds_of, load_poison, poisoned, save_poison, start_of
 from tasks.progress import announce

@@ -19,8 +19,8 @@ from mgd_core.learner import Batch, Learner
 from mgd_core.metaparameters import Inputs
 from mgd_core.order import generator
 from tasks.artefacts import publish_bytes
+from tasks.modality.classification.modality import ClassificationRecipe
 from tasks.modality.classification.pictures import MEAN, SPREAD
-from tasks.modality.classification.recipe import ClassificationRecipe
 
 STREAM = 1 << 27  # names the generator of the poisons; beyond any round
 LOW, HIGH = (0 - MEAN) / SPREAD, (1 - MEAN) / SPREAD  # a pixel's range in the pictures' units

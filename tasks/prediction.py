@@ -13,7 +13,7 @@ import duckdb
 import numpy as np
 
 from tasks.attribution import load_influences, output_names, values_without
-from tasks.modality.classification.recipe import RECORD
+from tasks.modality.classification.modality import RECORD
 from tasks.modality.registry import open_study
 from tasks.queries import QueryError, connect
 from tasks.tables import files

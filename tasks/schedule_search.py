@@ -25,7 +25,7 @@ from mgd_core.replay import replay, train
 from mgd_core.reverse import NonFiniteError
 from mgd_core.schedules import one_cycle
 from tasks.artefacts import publish_bytes, publish_json, read_json
-from tasks.modality.classification.recipe import SCORES, ClassificationRecipe
+from tasks.modality.classification.modality import SCORES, ClassificationRecipe
 from tasks.modality.registry import open_study
 from tasks.progress import announce
 from tasks.tables import publish

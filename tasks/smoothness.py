@@ -8,35 +8,42 @@ beside the records until the recipe is done. The metagradient beside it: `tasks.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from safetensors import safe_open
+from safetensors.torch import save as to_safetensors
+from torch import Tensor
 
+from mgd_core.optimizers import State
 from mgd_core.replay import train
-from mgd_core.smoothness import along, direction, reweighted
-from tasks.artefacts import is_done, publish_json, read_json
+from mgd_core.reverse import NonFiniteError
+from mgd_core.smoothness import UndefinedSmoothness, along, direction, reweighted
+from tasks.artefacts import is_done, publish_bytes, publish_json, read_json
 from tasks.estimate import publish_pool
 from tasks.modality.recipe import PoolRecipe
 from tasks.modality.registry import open_recipe
 from tasks.plans import plan_of
-from tasks.progress import say
-from tasks.smoothness_lds import lds_of
+from tasks.progress import announce, say
 from tasks.smoothness_menu import OWN, Variant, applied, variants
 from tasks.smoothness_options import SmoothnessOptions
 from tasks.smoothness_table import own_score
-from tasks.smoothness_units import (
-    announce_steps,
-    direction_unit,
-    failure_of,
-    load_base,
-    record_result,
-    train_base,
-    unit_of,
-)
 from tasks.step_costs import measure
 from tasks.tables import files, publish, read
+
+FOLDER = "smoothness"
+
+
+@dataclass(frozen=True)
+class Base:
+    """The training at z: the state before the window's first step, the last parameters (P,) and what they score."""
+
+    start: State
+    theta: Tensor
+    figures: dict[str, float]
 
 
 def prepare(directory: Path, options: SmoothnessOptions, sweep: bool, curated: bool = False) -> list[Variant]:
@@ -53,10 +60,19 @@ def prepare(directory: Path, options: SmoothnessOptions, sweep: bool, curated: b
         return found
 
 
+def train_base(directory: Path, variant: Variant) -> Path:
+    """Train a recipe at z and evaluate it; returns the path of its record, which says why if it failed."""
+    with open_recipe(directory) as own:
+        bench, record, key = unit_of(own, variant, "base")
+        if not (is_done(record, key) and (failure_of(record) or record.with_suffix(".safetensors").exists())):
+            record_result(record, key, partial(_train_base, bench, variant, record.with_suffix(".safetensors")))
+        return record
+
+
 def measure_direction(directory: Path, variant: Variant, number: int, h: float) -> Path:
     """Train a recipe at z + h v and z + 2 h v for direction ``number``; returns the path of its record."""
     with open_recipe(directory) as own:
-        bench, record, key = direction_unit(own, variant, number, h)
+        bench, record, key = _direction_unit(own, variant, number, h)
         if not is_done(record, key):
             base = train_base(directory, variant)
             failure = failure_of(base)
@@ -85,6 +101,28 @@ def publish_smoothness(directory: Path, options: SmoothnessOptions) -> None:
             publish(run.home, run.id, "rounds", 0, pa.Table.from_pylist([figures]))
 
 
+def record_result(record: Path, key: str, work: partial[dict[str, Any]]) -> None:
+    """Do a unit and record what it gave, or that it left the range of numbers, which is a result too."""
+    try:
+        publish_json(record, {"key": key, "failure": "", **work()})
+    except (NonFiniteError, UndefinedSmoothness) as error:
+        publish_json(record, {"key": key, "failure": str(error)})
+
+
+def _train_base(bench: PoolRecipe, variant: Variant, path: Path) -> dict[str, Any]:
+    learner, state = bench.learner()
+    on = partial(_announce, f"smoothness, {variant.name}: at z", learner.steps)
+    start, _ = train(learner, state, 0, bench.catalog.descent.window_start, on=on)
+    final, _ = train(learner, start, bench.catalog.descent.window_start, on=on)
+    tasks = bench.targets(learner)
+    tensors = {"final": final.theta, **{f"start.{i}": x for i, x in enumerate(start.tensors)}}
+    publish_bytes(path, to_safetensors({name: x.cpu().contiguous() for name, x in tensors.items()}))
+    return {
+        "target_loss": tasks.target.score(final.theta).loss,
+        "heldout_accuracy": tasks.heldout.score(final.theta).accuracy,
+    }
+
+
 def _measure(bench: PoolRecipe, variant: Variant, number: int, h: float, base: Path) -> dict[str, Any]:
     learner, _ = bench.learner()
     target, begin = bench.targets(learner).target, bench.catalog.descent.window_start
@@ -92,16 +130,50 @@ def _measure(bench: PoolRecipe, variant: Variant, number: int, h: float, base: P
     v = direction(len(bench), bench.catalog.descent.seed, number).to(at.theta.device)
     thetas, losses = [at.theta], [at.figures["target_loss"]]
     for steps in (1, 2):
-        on = partial(announce_steps, f"smoothness, {variant.name}: z + {steps} h v{number}", learner.steps)
+        on = partial(_announce, f"smoothness, {variant.name}: z + {steps} h v{number}", learner.steps)
         final, _ = train(reweighted(learner, steps * h * v, begin), at.start, begin, on=on)
         thetas.append(final.theta)
         losses.append(target.score(final.theta).loss)
     return {**along(thetas, losses, h)._asdict(), "losses": losses}
 
 
+def load_base(record: Path, device: str) -> Base:
+    """The training at z of a record that :func:`train_base` wrote."""
+    with safe_open(record.with_suffix(".safetensors"), "pt", device=device) as file:
+        names = sorted(name for name in file.keys() if name.startswith("start."))  # noqa: SIM118
+        theta, *moments = [file.get_tensor(name) for name in names]
+        return Base(State(theta, tuple(moments)), file.get_tensor("final"), read_json(record))
+
+
+def unit_of(bench: PoolRecipe, variant: Variant, name: str, *inputs: object) -> tuple[PoolRecipe, Path, str]:
+    """The variant's recipe, and the record and key of one of its units."""
+    record = bench.run.work(FOLDER, variant.folder, f"{name}.json")
+    return applied(bench, variant), record, bench.run.key(FOLDER, variant.knob, variant.value, *inputs)
+
+
+def failure_of(record: Path) -> str:
+    """Why a unit's training failed; empty if it did not."""
+    return str(read_json(record)["failure"])
+
+
+def _direction_unit(bench: PoolRecipe, variant: Variant, number: int, h: float) -> tuple[PoolRecipe, Path, str]:
+    return unit_of(bench, variant, f"direction-{number:02d}-h{h:g}", number, h)
+
+
+def lds_of(own: PoolRecipe, variant: Variant, options: SmoothnessOptions) -> float | None:
+    """The recorded score of a recipe; None where it was not asked for, or a training failed."""
+    _, record, key = lds_unit(own, variant, options)
+    return read_json(record).get("lds") if options.lds_subsets and is_done(record, key) else None
+
+
+def lds_unit(own: PoolRecipe, variant: Variant, options: SmoothnessOptions) -> tuple[PoolRecipe, Path, str]:
+    """The variant's recipe, and record and key of its score."""
+    return unit_of(own, variant, "lds", options.lds_subsets, options.lds_share)
+
+
 def _rows(bench: PoolRecipe, variant: Variant, options: SmoothnessOptions) -> list[dict[str, Any]]:
     """A recipe's rows of the table; none while a direction is missing."""
-    units = [direction_unit(bench, variant, number, options.h) for number in range(options.directions)]
+    units = [_direction_unit(bench, variant, number, options.h) for number in range(options.directions)]
     if not all(is_done(record, key) for _, record, key in units):
         return []
     figures = read_json(unit_of(bench, variant, "base")[1])
@@ -137,3 +209,7 @@ def _forecast(bench: PoolRecipe, options: SmoothnessOptions, found: list[Variant
         seconds += again * step + plan.steps * reverse
         told += f"; a metagradient, that of round 0: {again} steps and {plan.steps} in reverse ({reverse:.3f} s each)"
     return f"{told}. About {seconds / 60:.1f} minutes from nothing; finished parts are not run again."
+
+
+def _announce(what: str, steps: int, _: str, t: int) -> None:
+    announce(what, t + 1, steps)

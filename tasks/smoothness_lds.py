@@ -25,9 +25,9 @@ from tasks.modality.recipe import PoolRecipe
 from tasks.modality.registry import open_recipe
 from tasks.plans import plan_of
 from tasks.progress import announce
+from tasks.smoothness import failure_of, lds_unit, load_base, record_result, train_base, unit_of
 from tasks.smoothness_menu import Variant
 from tasks.smoothness_options import SmoothnessOptions
-from tasks.smoothness_units import failure_of, load_base, record_result, train_base, unit_of
 
 
 def measure_lds(directory: Path, variant: Variant, options: SmoothnessOptions) -> None:
@@ -38,17 +38,6 @@ def measure_lds(directory: Path, variant: Variant, options: SmoothnessOptions) -
             return
         base = train_base(directory, variant)
         record_result(record, key, partial(_score, own, bench, variant, options, base))
-
-
-def lds_of(own: PoolRecipe, variant: Variant, options: SmoothnessOptions) -> float | None:
-    """The recorded score of a recipe; None where it was not asked for, or a training failed."""
-    _, record, key = lds_unit(own, variant, options)
-    return read_json(record).get("lds") if options.lds_subsets and is_done(record, key) else None
-
-
-def lds_unit(own: PoolRecipe, variant: Variant, options: SmoothnessOptions) -> tuple[PoolRecipe, Path, str]:
-    """The variant's recipe, and record and key of its score."""
-    return unit_of(own, variant, "lds", options.lds_subsets, options.lds_share)
 
 
 def _score(

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from tasks.artefacts import publish_bytes
 from tasks.markup import absent, command, data_table, figure, paragraph, section, text
+from tasks.modality.classification.modality import ClassificationRecipe
 from tasks.modality.classification.pictures import MEAN, SPREAD
-from tasks.modality.classification.recipe import ClassificationRecipe
 from tasks.modality.registry import open_study
 from tasks.poisoning import METHODS, MGD, poisons_of
 from tasks.poisons import start_of

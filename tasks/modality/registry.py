@@ -14,8 +14,7 @@ from tasks.artefacts import digest
 from tasks.base_catalog import BaseCatalog
 from tasks.catalog import KINDS
 from tasks.modality.base import Modality
-from tasks.modality.classification.modality import ClassificationModality
-from tasks.modality.classification.recipe import ClassificationRecipe, StudyRun
+from tasks.modality.classification.modality import ClassificationModality, ClassificationRecipe, StudyRun
 from tasks.modality.pairs.modality import PairModality
 from tasks.modality.recipe import PoolRecipe
 from tasks.modality.texts.modality import TextModality

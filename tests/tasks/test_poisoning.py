@@ -12,8 +12,8 @@ from mgd_core.plans import keep_all
 from mgd_core.replay import replay
 from tasks import poison_ascent, poison_evidence, poisoning, poisons
 from tasks.modality.classification import targets
+from tasks.modality.classification.modality import ClassificationRecipe, begin_study
 from tasks.modality.classification.pictures import Pictures
-from tasks.modality.classification.recipe import ClassificationRecipe, begin_study
 from tasks.modality.registry import open_study
 from tasks.paired_drops import paired_drop
 from tasks.queries import connect

@@ -9,7 +9,7 @@ import pytest
 
 from tasks import attribution
 from tasks.catalog import CatalogError
-from tasks.modality.classification.recipe import begin_study
+from tasks.modality.classification.modality import begin_study
 from tasks.modality.registry import open_study
 from tasks.prediction import format_prediction, latest_study, predict
 from tasks.queries import QueryError, connect

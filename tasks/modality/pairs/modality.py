@@ -1,28 +1,128 @@
-"""Image-text pairs as a kind of training data."""
+"""The recipe of image-text pairs: a CLIP, trained on pictures and captions, and its zero-shot tasks."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
+import numpy as np
+import torch
+from torch import nn
+
+from mgd_core.clip import ClipObjective
+from mgd_core.learner import Batch, Learner
+from mgd_core.objective import Objective, Rows
+from mgd_core.windows import WindowedOrder
+from mgd_core.zeroshot import ZeroShotTask
 from tasks.artefacts import read_json
 from tasks.eval_sets import open_eval_set
 from tasks.modality.base import Baseline, Modality
 from tasks.modality.pairs.baselines import cosines, losses
-from tasks.modality.pairs.model_configs import check_model, load_model_config
-from tasks.modality.pairs.pairs import load_pairs
-from tasks.modality.pairs.recipe import PairRecipe
+from tasks.modality.pairs.encoder import RunEncoder
+from tasks.modality.pairs.held_shards import HeldShards
+from tasks.modality.pairs.knobs import turned_config
+from tasks.modality.pairs.model_configs import Config, built_clip, check_model, load_model_config
+from tasks.modality.pairs.pairs import Images, Pairs, load_pairs
 from tasks.modality.pairs.target_check import check_targets
-from tasks.modality.pairs.vocabulary import full_vocabulary, used_vocabulary
-from tasks.modality.pairs.zero_shot import load_targets
+from tasks.modality.pairs.vocabulary import Vocabulary, full_vocabulary, used_vocabulary
+from tasks.modality.pairs.zero_shot import TaskData, load_targets
+from tasks.modality.recipe import Counts, Ids, PoolRecipe, objective_of
 from tasks.pair_catalog import Catalog
 from tasks.remote_files import Reader
+from tasks.roles import Roles
 from tasks.runs import Run
+from tasks.smoothness_options import MenuOptions
 from tasks.sources import reader_of
 from tasks.target_options import TargetOptions, TaskOptions
 from tasks.task_kinds import is_set
 from tasks.units import sheet_fingerprint
+
+WINDOWS_HELD = 3  # the one that is trained on, the next, and the one before, which other threads may still read
+
+
+@dataclass(frozen=True)
+class PairRecipe(PoolRecipe):
+    """An open run on image-text pairs."""
+
+    catalog: Catalog
+    task_data: Roles[TaskData]
+    pairs: Pairs
+    vocabulary: Vocabulary
+    model_config: Config
+
+    def model(self, seed: int) -> nn.Module:
+        """The CLIP of the config, for the vocabulary."""
+        return built_clip(self.model_config, self.vocabulary.size, seed)
+
+    def objective(self, model: nn.Module) -> Objective:
+        """CLIP's loss."""
+        return ClipObjective(model)
+
+    def rows(self, ids: Ids) -> Rows:
+        """Pixels and tokens."""
+        return self._rows(ids, self.pairs.images)
+
+    def training_batches(self, counts: Counts, seed: int, round: int) -> Callable[[int], Batch]:
+        """As every recipe's; window by window, shards are read whole where the pool is not kept decoded."""
+        order = self.order(counts, seed, round)
+        if self.pairs.streamed is None or not isinstance(order, WindowedOrder):
+            return self.loader(order.__getitem__)
+        held = HeldShards(self.pairs.streamed, self.shards, counts > 0, WINDOWS_HELD * order.largest)
+
+        def ids_of(t: int) -> Ids:
+            held.expect(order.following(t).tolist())
+            return order[t]
+
+        return self.loader(ids_of, lambda ids: self._rows(ids, held))
+
+    def bind(self, data: TaskData, learner: Learner) -> ZeroShotTask:
+        """A zero-shot task."""
+        temperature = self.catalog.targets.temperature
+        return data.bind(objective_of(learner, ClipObjective), learner.layout, self.vocabulary, temperature)
+
+    def encoder(self, theta: torch.Tensor, identity: str) -> RunEncoder:
+        """The CLIP with the run's vocabulary and preprocessing."""
+        learner, _ = self.learner()
+        params, size = learner.layout.unflatten(theta), int(self.model_config["vision_cfg"]["image_size"])
+        return RunEncoder(objective_of(learner, ClipObjective), params, self.vocabulary, size, identity)
+
+    @property
+    def said(self) -> object:
+        """Catalog and model config, which has knobs of its own."""
+        return self.catalog, self.model_config
+
+    def turned(self, knob: str, value: Any) -> Self:
+        """The recipe with a knob of the learner or the model at another value; raises CatalogError."""
+        if knob in MenuOptions.model_fields and knob not in ("logit_scale", "width"):
+            return super().turned(knob, value)
+        return replace(self, model_config=turned_config(self.model_config, knob, value, self.catalog.model.config))
+
+    def notes(self) -> list[str]:
+        """A sentence on each held-out target or test of which the pool has pictures, however their files differ."""
+        if self.pairs.digests is None:
+            return ["The pool is not kept decoded, so its pictures were not looked for in the tests; mgd census does."]
+        found = []
+        for role, name, data in self.task_data:
+            own = np.array([bytes.fromhex(one) for one in data.identities], "S16")
+            shared = np.flatnonzero(np.isin(own, self.pairs.digests))
+            if role != "target" and len(shared):
+                uid = self.uids[np.flatnonzero(self.pairs.digests == own[shared[0]])[0]].ljust(16, b"\0").hex()
+                found.append(
+                    f"{len(shared):,} of the {len(own):,} samples of '{name}' are in the pool too, for instance "
+                    f"{data.places[shared[0]]}, which is uid {uid}"
+                )
+        return found
+
+    @cached_property
+    def _tokens(self) -> torch.Tensor:
+        """Of all captions (n, context length)."""
+        return self.vocabulary.tokens(self.pairs.texts)
+
+    def _rows(self, ids: Ids, images: Callable[[Ids], Images]) -> Rows:
+        return torch.from_numpy(images(ids)), self._tokens[ids]
 
 
 class PairModality(Modality):

@@ -17,32 +17,30 @@ import torch
 from mgd_core.causal_lm import Stem
 from mgd_core.model_folders import CausalLmOptions, LanguageModelError, build_stem
 from tasks.artefacts import digest, publishing
-from tasks.modality.texts.model import built_options
 from tasks.modality.texts.sequences import Sequences
 from tasks.progress import announce
 from tasks.recipe_options import RuntimeOptions
 from tasks.runs import Run
-from tasks.text_catalog import TextCatalog
 
 AT_ONCE = 32  # samples of a forward pass; of similar length, so that little is filled up
 
 
-def with_states(run: Run, catalog: TextCatalog, name: str, found: Sequences) -> Sequences:
+def with_states(run: Run, built: CausalLmOptions, name: str, found: Sequences) -> Sequences:
     """The sequences with their hidden states, where the catalog trains the last layers only; else as they are.
 
     ``name`` is what they are called; the file goes by what they are, since a test may be called anything.
     """
-    if catalog.model.trained_layers is None:
+    if built.trained_layers is None:
         return found
     content = digest([digest(x.tobytes()) for x in (found.tokens, found.starts)])
     path = run.work("hidden-states", f"{content}.npy")
     if not path.exists():
-        _compute(catalog, name, found, path)
+        _compute(built, run.catalog.runtime, name, found, path)
     return found.with_states(np.load(path, mmap_mode="r"))
 
 
-def _compute(catalog: TextCatalog, name: str, sequences: Sequences, path: Path) -> None:
-    stem = _stem(built_options(catalog.model), catalog.runtime.device)
+def _compute(built: CausalLmOptions, runtime: RuntimeOptions, name: str, sequences: Sequences, path: Path) -> None:
+    stem = _stem(built, runtime.device)
     needed, free = 4 * stem.width * len(sequences.tokens), shutil.disk_usage(path.parent).free
     if needed > free:
         raise LanguageModelError(
@@ -50,7 +48,7 @@ def _compute(catalog: TextCatalog, name: str, sequences: Sequences, path: Path) 
             f"{path.parent}. Make room, or leave model.trained_layers out (every step then runs all layers)"
         )
     with publishing(path) as file:
-        _write(file, sequences, stem, catalog.runtime, name)
+        _write(file, sequences, stem, runtime, name)
 
 
 @lru_cache(maxsize=1)

@@ -12,7 +12,7 @@ from tasks.modality.texts.baselines import FILTERS, kept
 from tasks.modality.texts.hidden_states import with_states
 from tasks.modality.texts.question_rows import QuestionRows, asked_sequences
 from tasks.modality.texts.questions import Question, check_apart, check_options, load_questions
-from tasks.modality.texts.recipe import TextRecipe
+from tasks.modality.texts.recipe import TextRecipe, built_options
 from tasks.modality.texts.sequences import Sequences, TextTokenizer
 from tasks.progress import say
 from tasks.runs import Run
@@ -56,7 +56,7 @@ class TextModality(Modality):
                     f"{name}: {found.cut:,} of {len(found):,} texts are longer than model.max_tokens = "
                     f"{catalog.model.max_tokens}; their prompts lose the beginning, then their completions the end"
                 )
-            return with_states(run, catalog, name, found)
+            return with_states(run, built_options(catalog.model), name, found)
 
         def rows(name: str, found: list[Question]) -> QuestionRows:
             return QuestionRows(ready(name, asked_sequences(tokenizer, found)), found)

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 from torch import nn
 
 from mgd_core.answers import AnswerTask
 from mgd_core.causal_lm import CausalLmObjective, Decoder
 from mgd_core.learner import Learner
-from mgd_core.model_folders import CausalLmOptions, build_causal_lm
+from mgd_core.model_folders import CausalLmOptions, LoraOptions, build_causal_lm
 from mgd_core.objective import Objective, Rows
 from tasks.modality.recipe import Ids, PoolRecipe
-from tasks.modality.texts.model import built_options
 from tasks.modality.texts.question_rows import QuestionRows
 from tasks.modality.texts.sequences import Sequences
 from tasks.roles import Roles
 from tasks.text_catalog import TextCatalog
+from tasks.text_options import TextModelOptions
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,12 @@ class TextRecipe(PoolRecipe):
     def bind(self, data: QuestionRows, learner: Learner) -> AnswerTask:
         """The questions of a task."""
         return data.bind(learner, self.catalog)
+
+
+def built_options(options: TextModelOptions) -> CausalLmOptions:
+    """What the model's builder needs of the catalog."""
+    lora = LoraOptions(options.lora.rank, options.lora.alpha, options.lora.layers) if options.lora else None
+    return CausalLmOptions(Path(options.folder), options.trained_layers, lora, options.dropout)
 
 
 @lru_cache(maxsize=2)
