@@ -12,8 +12,9 @@ import pytest
 
 from mgd_core.errors import UserError
 from mgd_core.model_folders import LanguageModelError
-from tasks.beforehand import HomeError, check_beforehand, check_home, check_pool
+from tasks.beforehand import check_beforehand, check_pool
 from tasks.catalog import CATALOGS, BaseCatalog, CatalogError, load_catalog
+from tasks.modality.machine import HomeError, check_home
 from tasks.modality.pairs.model_configs import check_model, load_model_config
 from tasks.pool_records import PoolRecord
 from tests.small_catalog import CATALOG, small_catalog
