@@ -55,7 +55,7 @@ def load_pair_catalog(path: Path, command: str) -> Catalog:
 
 def kind_of(model: Any) -> type[BaseCatalog]:
     """The class of a catalog, by its section `model` as it was read; a CLIP's where that says no kind."""
-    return KINDS.get(model.get("kind", "clip") if isinstance(model, dict) else "clip", Catalog)
+    return KINDS.get(str(model.get("kind")) if isinstance(model, dict) else "clip", Catalog)
 
 
 def check_sources(catalog: BaseCatalog) -> None:

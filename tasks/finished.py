@@ -7,8 +7,10 @@ from pathlib import Path
 from tasks.artefacts import is_done, publish_json
 from tasks.catalog import BaseCatalog, load_catalog
 from tasks.curation.begin import begin_run
-from tasks.pool_records import load_pool
+from tasks.pool_records import check_budget, load_pool
+from tasks.pools import plan_pool
 from tasks.runs import Run
+from tasks.subset_sources import identity
 from tasks.tables import files
 
 RECORD = "finished.json"
@@ -27,8 +29,6 @@ def finished_run(path: Path, home: Path) -> Path | None:
     Raises:
         RunMismatch: as `begin_run`.
     """
-    from tasks.pools import check_budget, plan_pool
-
     catalog = load_catalog(path)
     if not list((home / "runs").glob(f"{catalog.name}-*/{RECORD}")):
         return None
@@ -45,8 +45,6 @@ def finished_run(path: Path, home: Path) -> Path | None:
 
 def _key(run: Run, catalog: BaseCatalog) -> str:
     """Of all that the catalog says, also of what changes no round, and of the contents of tests and rivals."""
-    from tasks.subset_sources import identity
-
     rivals = {name: identity(expression, run.home) for name, expression in catalog.comparison.rivals.items()}
     said = catalog.model_dump(mode="json", exclude={"description", "runtime"})
     return run.key("finished", said, run.record.get("tests", {}), rivals)

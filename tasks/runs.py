@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from mgd_core.errors import UserError
-from tasks.artefacts import digest, read_json, reading
+from tasks.artefacts import digest, publish_bytes, publish_json, read_json, reading
 from tasks.base_catalog import BaseCatalog
 from tasks.catalog import kind_of
 from tasks.catalog_files import checked
@@ -24,6 +24,10 @@ class RunMismatch(UserError, RuntimeError):
 @dataclass(frozen=True)
 class WorkDirectory:
     """A directory of the home that trainings leave their work in: its catalog, and the record of how it was begun."""
+
+    record_name: ClassVar[str]
+    renewed: ClassVar[tuple[str, ...]]
+    """Keys of the record that may be said otherwise when the same is begun again."""
 
     directory: Path
     catalog: Any
@@ -44,6 +48,29 @@ class WorkDirectory:
         path = self.directory.joinpath("work", *parts)
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
+
+    @classmethod
+    def begin(cls, directory: Path, catalog: Any, record: dict[str, Any], source: Path) -> Self:
+        """Leave the catalog's file, ``source``, and the record in the directory, or find it begun: what does not change
+        what is there (``renewed``) is then as it is now, the rest as it was.
+
+        Raises:
+            RunMismatch: it was begun with other versions, threads or device.
+        """
+        path = directory / cls.record_name
+        if path.exists():
+            begun = read_json(path)
+            cls(directory, catalog, begun).check_same(record)
+            record = {**begun, **{key: record[key] for key in cls.renewed}}
+        directory.mkdir(parents=True, exist_ok=True)
+        if (
+            not (directory / "catalog.toml").exists()
+            or (directory / "catalog.toml").read_bytes() != source.read_bytes()
+        ):
+            publish_bytes(directory / "catalog.toml", source.read_bytes())
+        if not path.exists() or read_json(path) != record:
+            publish_json(path, record)
+        return cls(directory, catalog, record)
 
     def check_same(self, now: dict[str, Any]) -> None:
         """See that what bits depend on is as it was.
@@ -70,6 +97,9 @@ class WorkDirectory:
 class Run(WorkDirectory):
     """A run directory: ``<home>/runs/<id>``."""
 
+    record_name = "run.json"
+    renewed = ("catalog", "tests")
+
     catalog: BaseCatalog
 
     @cached_property
@@ -93,7 +123,7 @@ class Run(WorkDirectory):
     @classmethod
     def load(cls, directory: Path) -> Run:
         """Open a run that was begun."""
-        record = read_json(path := Path(directory) / "run.json")
+        record = read_json(path := Path(directory) / cls.record_name)
         with reading(path):
             content = as_now(record["catalog"])
             return cls(Path(directory), checked(path, kind_of(content["model"]), content), record)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mgd_core.determinism import environment
-from tasks.artefacts import digest, publish_bytes, publish_json, read_json
+from tasks.artefacts import digest
 from tasks.base_catalog import BaseCatalog
 from tasks.catalog import load_catalog
 from tasks.modality.registry import modality_of
@@ -57,15 +57,7 @@ def begin_run(home: Path, catalog_path: Path, pool: PoolRecord) -> Run:
         "environment": environment(catalog.runtime.device, catalog.runtime.threads),
         "versions": {package: version(package) for package in packages},
     }
-    directory.mkdir(parents=True, exist_ok=True)
-    if (directory / "run.json").exists():
-        run = Run.load(directory)
-        run.check_same(record)
-        record = {**run.record, **{key: record[key] for key in ("catalog", "tests")}}
-    _publish_changed(directory / "catalog.toml", catalog_path.read_bytes())
-    if not (directory / "run.json").exists() or read_json(directory / "run.json") != record:
-        publish_json(directory / "run.json", record)
-    return Run(directory, catalog, record)
+    return Run.begin(directory, catalog, record, catalog_path)
 
 
 def identity(catalog: BaseCatalog, home: Path) -> dict[str, Any]:
@@ -87,8 +79,3 @@ def identity_of_test(catalog: BaseCatalog, name: str) -> str:
     modality, task = modality_of(catalog), catalog.targets.tests[name]
     said, measured = task.model_dump(mode="json", exclude={"source"}), modality.measured_by(catalog.targets)
     return digest([said, modality.task_identity(catalog, task), measured])
-
-
-def _publish_changed(path: Path, content: bytes) -> None:
-    if not path.exists() or path.read_bytes() != content:
-        publish_bytes(path, content)

@@ -18,7 +18,7 @@ from mgd_core.classification import ClassificationObjective
 from mgd_core.determinism import environment
 from mgd_core.learner import Batch, Learner
 from mgd_core.objective import Objective, Rows
-from tasks.artefacts import digest, publish_bytes, publish_json, read_json, reading
+from tasks.artefacts import digest, read_json, reading
 from tasks.catalog_files import CatalogError
 from tasks.modality.base import Modality
 from tasks.modality.classification.models import build_model
@@ -29,7 +29,6 @@ from tasks.modality.recipe import Counts, Ids, Recipe
 from tasks.runs import WorkDirectory
 from tasks.study_options import Study, load_study
 
-RECORD = "study.json"
 VERSIONS = ("torch", "numpy", "pyarrow")
 SCORES = ("target_loss", "target_accuracy", "test_loss", "test_accuracy")
 
@@ -38,13 +37,16 @@ SCORES = ("target_loss", "target_accuracy", "test_loss", "test_accuracy")
 class StudyRun(WorkDirectory):
     """A study's directory."""
 
+    record_name = "study.json"
+    renewed = ("study",)
+
     catalog: Study
 
     @classmethod
     def load(cls, directory: Path) -> StudyRun:
         """Open a study that was begun."""
-        with reading(directory / RECORD):
-            record = read_json(directory / RECORD)
+        with reading(path := directory / cls.record_name):
+            record = read_json(path)
             return cls(directory, Study.model_validate(record["study"]), record)
 
     def key(self, *inputs: object) -> str:
@@ -126,11 +128,7 @@ def begin_study(home: Path, path: Path) -> Path:
         "environment": environment(study.runtime.device, study.runtime.threads),
         "versions": {package: version(package) for package in VERSIONS},
     }
-    if (directory / RECORD).exists():
-        StudyRun.load(directory).check_same(record)
-    directory.mkdir(parents=True, exist_ok=True)
-    publish_bytes(directory / "catalog.toml", path.read_bytes())
-    publish_json(directory / RECORD, record)
+    StudyRun.begin(directory, study, record, path)
     return directory
 
 
