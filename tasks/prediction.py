@@ -13,7 +13,7 @@ import duckdb
 import numpy as np
 
 from tasks.attribution import load_influences, output_names, values_without
-from tasks.modality.classification.modality import RECORD
+from tasks.modality.classification.modality import StudyRun
 from tasks.modality.registry import open_study
 from tasks.queries import QueryError, connect
 from tasks.tables import files
@@ -41,13 +41,13 @@ def latest_study(home: Path, name: str | None) -> Path:
     Raises:
         QueryError: there is none; says how to make one.
     """
-    found = [path.parent for path in (Path(home) / "studies").glob(f"*/{RECORD}")]
+    found = [path.parent for path in (Path(home) / "studies").glob(f"*/{StudyRun.record_name}")]
     attributed = [d for d in found if files(home, d.name, "influences") and name in (None, d.name)]
     if not attributed:
         known = ", ".join(sorted(d.name for d in found)) or "none"
         wanted = "no study" if name is None else f"no study '{name}'"
         raise QueryError(f"{home}: {wanted} with influences (studies: {known}). `mgd attribute fashion` makes one")
-    return max(attributed, key=lambda d: (d / RECORD).stat().st_mtime_ns)
+    return max(attributed, key=lambda d: (d / StudyRun.record_name).stat().st_mtime_ns)
 
 
 def predict(directory: Path, query: str, train: bool) -> Prediction:

@@ -51,8 +51,8 @@ class WorkDirectory:
 
     @classmethod
     def begin(cls, directory: Path, catalog: Any, record: dict[str, Any], source: Path) -> Self:
-        """Leave the catalog's file, ``source``, and the record in the directory, or find it begun: what does not change
-        what is there (``renewed``) is then as it is now, the rest as it was.
+        """Leave the record and a copy of the catalog, ``source``, in the directory. Where it was begun before, what
+        ``renewed`` names is as it is now, and all else as it was.
 
         Raises:
             RunMismatch: it was begun with other versions, threads or device.
@@ -63,11 +63,9 @@ class WorkDirectory:
             cls(directory, catalog, begun).check_same(record)
             record = {**begun, **{key: record[key] for key in cls.renewed}}
         directory.mkdir(parents=True, exist_ok=True)
-        if (
-            not (directory / "catalog.toml").exists()
-            or (directory / "catalog.toml").read_bytes() != source.read_bytes()
-        ):
-            publish_bytes(directory / "catalog.toml", source.read_bytes())
+        copy, content = directory / "catalog.toml", source.read_bytes()
+        if not copy.exists() or copy.read_bytes() != content:
+            publish_bytes(copy, content)
         if not path.exists() or read_json(path) != record:
             publish_json(path, record)
         return cls(directory, catalog, record)
