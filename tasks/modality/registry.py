@@ -18,7 +18,7 @@ from tasks.modality.classification.modality import ClassificationModality, Class
 from tasks.modality.pairs.modality import PairModality
 from tasks.modality.recipe import PoolRecipe
 from tasks.modality.texts.modality import TextModality
-from tasks.runs import Run, WorkDirectory
+from tasks.runs import Run
 from tasks.study_options import Study
 
 MODALITIES: dict[str, Modality] = {}
@@ -42,23 +42,17 @@ def modality_of(catalog: BaseCatalog | Study) -> Modality:
 def open_recipe(directory: Path) -> Iterator[PoolRecipe]:
     """The recipe of a run directory, under its catalog's threads, determinism and precision; restored on exit."""
     run = Run.load(directory)
-    with _settled(run):
+    runtime = run.catalog.runtime
+    with deterministic(runtime.threads), PRECISIONS[runtime.precision].switched():
         yield _opened(Run, run.directory, digest(run.record))
 
 
 @contextmanager
 def open_study(directory: Path) -> Iterator[ClassificationRecipe]:
-    """The same of a study's directory."""
+    """The same of a study's directory, whose convolutions on a GPU are in the precision that PyTorch gives them."""
     run = StudyRun.load(directory)
-    with _settled(run):
+    with deterministic(run.catalog.runtime.threads):
         yield _opened(StudyRun, run.directory, digest(run.record))
-
-
-@contextmanager
-def _settled(run: WorkDirectory) -> Iterator[None]:
-    runtime = run.catalog.runtime
-    with deterministic(runtime.threads), PRECISIONS[runtime.precision].switched():
-        yield
 
 
 @lru_cache(maxsize=2)

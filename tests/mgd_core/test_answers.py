@@ -11,8 +11,9 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from mgd_core.answers import AnswerTask, Asked
 from mgd_core.causal_lm import NOT_PREDICTED, CausalLmObjective
+from mgd_core.clip import initial_parameters
 from mgd_core.layout import ParameterLayout
-from mgd_core.model_folders import CausalLmOptions, build_causal_lm, initial_parameters
+from mgd_core.model_folders import CausalLmOptions, build_causal_lm
 
 SIZES = (3, 2, 4)  # options of three questions
 RIGHT = (1, 0, 3)
