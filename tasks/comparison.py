@@ -42,15 +42,15 @@ class ComparisonError(UserError, ValueError):
     """A subset that the catalog asks for cannot be made from this pool."""
 
 
-def prepare_comparison(bench: PoolRecipe) -> None:
+def prepare_comparison(recipe: PoolRecipe) -> None:
     """See that what the catalog compares can be had from this pool, before anything is trained.
 
     Raises ComparisonError or RivalError.
     """
-    if "oracle" in bench.catalog.comparison.subsets:
-        right = int(_truth(bench).sum())
-        refuse_small(right, bench.catalog.learner.batch, f"comparison.subsets: 'oracle' (`{TRUTH_COLUMN}` is true)")
-    prepare_rivals(bench)
+    if "oracle" in recipe.catalog.comparison.subsets:
+        right = int(_truth(recipe).sum())
+        refuse_small(right, recipe.catalog.learner.batch, f"comparison.subsets: 'oracle' (`{TRUTH_COLUMN}` is true)")
+    prepare_rivals(recipe)
 
 
 def known_subset(catalog: BaseCatalog, subset: str) -> None:
@@ -70,15 +70,15 @@ def needs_round_0(catalog: BaseCatalog) -> bool:
 
 def train_subset(directory: Path, subset: str, seed: int, chosen: int) -> Path:
     """Train one subset with one seed and evaluate it on the tests; returns the path of its record."""
-    with open_recipe(directory) as bench:
-        counts = subset_counts(bench, subset, seed, chosen)
+    with open_recipe(directory) as recipe:
+        counts = subset_counts(recipe, subset, seed, chosen)
         content = digest(counts.tolist())
-        done = bench.run.work("comparison", f"{content[:16]}-{seed}.json")
-        key = bench.run.key("comparison", seed, content, bench.run.record["tests"])
+        done = recipe.run.work("comparison", f"{content[:16]}-{seed}.json")
+        key = recipe.run.key("comparison", seed, content, recipe.run.record["tests"])
         if not is_done(done, key):
-            publish_json(done, {"key": key, "tests": _train_and_test(bench, counts, subset, seed)})
-        record = bench.run.work("comparison", f"{subset}-{seed}.json")
-        rows = _rows(bench, read_json(done)["tests"], subset, seed, counts)
+            publish_json(done, {"key": key, "tests": _train_and_test(recipe, counts, subset, seed)})
+        record = recipe.run.work("comparison", f"{subset}-{seed}.json")
+        rows = _rows(recipe, read_json(done)["tests"], subset, seed, counts)
         publish_json(record, {"subset": subset, "seed": seed, "counts": content, "rows": rows})
         return record
 
@@ -102,61 +102,61 @@ def publish_evaluations(directory: Path, records: Sequence[Path], chosen: int) -
     replace_rows(run.home, run.id, chosen, rows, stale)
 
 
-def subset_counts(bench: PoolRecipe, subset: str, seed: int, chosen: int) -> Counts:
+def subset_counts(recipe: PoolRecipe, subset: str, seed: int, chosen: int) -> Counts:
     """Counts (n,) of a subset in the comparison.
 
     Raises:
         ComparisonError: the oracle was asked for and the pool does not know its truth; or there is no such subset.
     """
-    if subset in bench.catalog.comparison.rivals:
-        return rival_counts(bench, subset)
-    mgd = counts_of(bench, chosen)
+    if subset in recipe.catalog.comparison.rivals:
+        return rival_counts(recipe, subset)
+    mgd = counts_of(recipe, chosen)
     n, size = len(mgd), int((mgd > 0).sum())
     if subset == "mgd":
         return mgd
     if subset == "everything":
         return np.ones(n, np.int64)
     if subset == "oracle":
-        return _truth(bench).astype(np.int64)
+        return _truth(recipe).astype(np.int64)
     if subset == "random":
         best = generator(seed, RANDOM_STREAM).permutation(n)[:size]
     else:
-        baseline = modality_of(bench.catalog).baselines[subset]
-        best = np.argsort(baseline.scores(bench, _of_round_0(bench) if baseline.of_round_0 else None), kind="stable")
+        baseline = modality_of(recipe.catalog).baselines[subset]
+        best = np.argsort(baseline.scores(recipe, _of_round_0(recipe) if baseline.of_round_0 else None), kind="stable")
         best = best[:size]
     counts = np.zeros(n, np.int64)
     counts[best] = 1
     return counts
 
 
-def _of_round_0(bench: PoolRecipe) -> Tensor:
-    return load_parameters(bench.run.work("round-000", "replayed.json")).to(bench.catalog.runtime.device)
+def _of_round_0(recipe: PoolRecipe) -> Tensor:
+    return load_parameters(recipe.run.work("round-000", "replayed.json")).to(recipe.catalog.runtime.device)
 
 
-def _truth(bench: PoolRecipe) -> npt.NDArray[np.bool_]:
-    if not knows_truth(pq.read_schema(bench.pool.samples_path), TRUTH_COLUMN):
+def _truth(recipe: PoolRecipe) -> npt.NDArray[np.bool_]:
+    if not knows_truth(pq.read_schema(recipe.pool.samples_path), TRUTH_COLUMN):
         raise ComparisonError(
             f"comparison.subsets asks for 'oracle', but the pool has no column '{TRUTH_COLUMN}' of true and false: "
             "nobody knows which of its captions are right. Remove 'oracle' from the catalog's comparison.subsets."
         )
-    column = read_parquet(bench.pool.samples_path, columns=[TRUTH_COLUMN])[TRUTH_COLUMN]
+    column = read_parquet(recipe.pool.samples_path, columns=[TRUTH_COLUMN])[TRUTH_COLUMN]
     return np.asarray(column.to_pylist(), bool)
 
 
-def _train_and_test(bench: PoolRecipe, counts: Counts, subset: str, seed: int) -> dict[str, dict[str, Any]]:
+def _train_and_test(recipe: PoolRecipe, counts: Counts, subset: str, seed: int) -> dict[str, dict[str, Any]]:
     """By test: its samples ``n``, and what was measured by metric."""
-    theta = trained_parameters(bench, counts, subset, seed, keep=subset == "mgd")
-    learner, _ = bench.learner(counts, seed)
-    tasks = bench.targets(learner)
+    theta = trained_parameters(recipe, counts, subset, seed, keep=subset == "mgd")
+    learner, _ = recipe.learner(counts, seed)
+    tasks = recipe.targets(learner)
     tested = {"heldout": tasks.heldout, **tasks.tests}
     return {name: {"n": task.size, "metrics": task.metrics(theta)} for name, task in tested.items()}
 
 
 def _rows(
-    bench: PoolRecipe, tests: dict[str, dict[str, Any]], subset: str, seed: int, counts: Counts
+    recipe: PoolRecipe, tests: dict[str, dict[str, Any]], subset: str, seed: int, counts: Counts
 ) -> list[dict[str, Any]]:
     """Rows of the evaluations table."""
-    options = bench.catalog.learner
+    options = recipe.catalog.learner
     shared = {"subset": subset, "seed": seed, "samples_seen": options.steps * options.batch}
     shared |= {"samples": int(counts.sum()), "distinct_samples": int((counts > 0).sum())}
     return [

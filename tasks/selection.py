@@ -22,18 +22,18 @@ from tasks.tables import publish, read
 def choose_round(directory: Path) -> int:
     """The round that the catalog's rule chooses; publishes ``choices`` and returns it. Without rounds that is 0, the
     counts that it starts with."""
-    with open_recipe(directory) as bench:
-        if not bench.catalog.descent.rounds:
-            publish(bench.run.home, bench.run.id, "choices", 0, pa.table({"rule": [NO_ROUNDS], "value": [None]}))
+    with open_recipe(directory) as recipe:
+        if not recipe.catalog.descent.rounds:
+            publish(recipe.run.home, recipe.run.id, "choices", 0, pa.table({"rule": [NO_ROUNDS], "value": [None]}))
             return 0
-        rule = bench.catalog.descent.select
-        rounds = read(bench.run.home, bench.run.id, "rounds").sort_by("round")
+        rule = recipe.catalog.descent.select
+        rounds = read(recipe.run.home, recipe.run.id, "rounds").sort_by("round")
         column = "heldout_loss" if rule == "heldout_loss" else "heldout_accuracy"
         values = rounds[column].to_numpy()
-        best = best_round(rule, values, bench.target_sizes().heldout)
+        best = best_round(rule, values, recipe.target_sizes().heldout)
         chosen = int(rounds["round"][best].as_py())
         choice = pa.Table.from_pylist([{"rule": rule, "value": float(values[best])}])
-        publish(bench.run.home, bench.run.id, "choices", chosen, choice)
+        publish(recipe.run.home, recipe.run.id, "choices", chosen, choice)
         return chosen
 
 

@@ -33,31 +33,31 @@ from tasks.smoothness_options import SmoothnessOptions
 def measure_lds(directory: Path, variant: Variant, options: SmoothnessOptions) -> None:
     """Take a recipe's metagradient, train it without each of the subsets, and record the score."""
     with open_recipe(directory) as own:
-        bench, record, key = lds_unit(own, variant, options)
+        recipe, record, key = lds_unit(own, variant, options)
         if is_done(record, key):
             return
         base = train_base(directory, variant)
-        record_result(record, key, partial(_score, own, bench, variant, options, base))
+        record_result(record, key, partial(_score, own, recipe, variant, options, base))
 
 
 def _score(
-    own: PoolRecipe, bench: PoolRecipe, variant: Variant, options: SmoothnessOptions, base: Path
+    own: PoolRecipe, recipe: PoolRecipe, variant: Variant, options: SmoothnessOptions, base: Path
 ) -> dict[str, Any]:
     if failure_of(base):
         return {"failure": failure_of(base)}
-    drops = drop_sets(len(bench), options.lds_share, options.lds_subsets, bench.catalog.descent.seed)
-    predicted = predicted_changes(_metagradient(own, bench, variant)[None], drops)
-    changes = [_change(own, bench, variant, options, base, drops, number) for number in range(len(drops))]
+    drops = drop_sets(len(recipe), options.lds_share, options.lds_subsets, recipe.catalog.descent.seed)
+    predicted = predicted_changes(_metagradient(own, recipe, variant)[None], drops)
+    changes = [_change(own, recipe, variant, options, base, drops, number) for number in range(len(drops))]
     return {"lds": float(scores(predicted, np.array(changes)[:, None])[0])}
 
 
-def _metagradient(own: PoolRecipe, bench: PoolRecipe, variant: Variant) -> torch.Tensor:
+def _metagradient(own: PoolRecipe, recipe: PoolRecipe, variant: Variant) -> torch.Tensor:
     """d target loss / d weight of each sample (n,), its weight entering at every visit in the window."""
     _, record, key = unit_of(own, variant, "path-metagradient")
     path = record.with_suffix(".safetensors")
     if not is_done(record, key):
-        learner, state = bench.learner()
-        plan, target = plan_of(bench), bench.targets(learner).target
+        learner, state = recipe.learner()
+        plan, target = plan_of(recipe), recipe.targets(learner).target
 
         def on(what: str, t: int) -> None:
             done = t + 1 if what != "reverse" else learner.steps - t
@@ -67,7 +67,7 @@ def _metagradient(own: PoolRecipe, bench: PoolRecipe, variant: Variant) -> torch
                 learner.steps if what != "reverse" else plan.steps,
             )
 
-        example = replay(learner, state, target.target, plan, len(bench), on=on).example
+        example = replay(learner, state, target.target, plan, len(recipe), on=on).example
         publish_bytes(path, to_safetensors({"g": example.cpu().contiguous()}))
         record_result(record, key, partial(dict[str, Any]))
     with safe_open(path, "pt") as file:
@@ -76,7 +76,7 @@ def _metagradient(own: PoolRecipe, bench: PoolRecipe, variant: Variant) -> torch
 
 def _change(
     own: PoolRecipe,
-    bench: PoolRecipe,
+    recipe: PoolRecipe,
     variant: Variant,
     options: SmoothnessOptions,
     base: Path,
@@ -86,17 +86,17 @@ def _change(
     """True change of the target loss without a subset, nats."""
     _, record, key = unit_of(own, variant, f"lds-{number:03d}", options.lds_share)
     if not is_done(record, key):
-        record_result(record, key, partial(_train_without, bench, variant, base, drops[number], (number, len(drops))))
+        record_result(record, key, partial(_train_without, recipe, variant, base, drops[number], (number, len(drops))))
     found = read_json(record)
     return float(found["change"]) if "change" in found else float("inf")
 
 
 def _train_without(
-    bench: PoolRecipe, variant: Variant, base: Path, dropped: Any, place: tuple[int, int]
+    recipe: PoolRecipe, variant: Variant, base: Path, dropped: Any, place: tuple[int, int]
 ) -> dict[str, Any]:
-    learner, _ = bench.learner()
-    at, begin = load_base(base, bench.catalog.runtime.device), bench.catalog.descent.window_start
+    learner, _ = recipe.learner()
+    at, begin = load_base(base, recipe.catalog.runtime.device), recipe.catalog.descent.window_start
     less = torch.from_numpy(-dropped.astype(np.float32)).to(at.theta.device)
     final, _ = train(reweighted(learner, less, begin), at.start, begin)
     announce(f"smoothness, {variant.name}: without subset", place[0] + 1, place[1])
-    return {"change": bench.targets(learner).target.score(final.theta).loss - at.figures["target_loss"]}
+    return {"change": recipe.targets(learner).target.score(final.theta).loss - at.figures["target_loss"]}

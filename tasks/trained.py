@@ -26,13 +26,13 @@ KEPT = 64 << 20
 """Bytes of parameters that are kept of every training."""
 
 
-def trained_parameters(bench: PoolRecipe, counts: Counts, subset: str, seed: int, keep: bool = True) -> torch.Tensor:
+def trained_parameters(recipe: PoolRecipe, counts: Counts, subset: str, seed: int, keep: bool = True) -> torch.Tensor:
     """Final parameters (P,) of the recipe on ``counts``, named ``subset``; trained unless they are kept from before."""
-    record, key = _record(bench.run, counts, seed)
+    record, key = _record(recipe.run, counts, seed)
     if is_done(record, key):
-        with safe_open(record.with_suffix(".safetensors"), "pt", device=bench.catalog.runtime.device) as file:
+        with safe_open(record.with_suffix(".safetensors"), "pt", device=recipe.catalog.runtime.device) as file:
             return file.get_tensor("theta")
-    learner, state = bench.learner(counts, seed)
+    learner, state = recipe.learner(counts, seed)
 
     def on(_: str, t: int) -> None:
         announce(f"compare: {subset}, seed {seed}", t + 1, learner.steps)
@@ -60,15 +60,15 @@ def _identity(run: Run, key: str) -> str:
     return digest([key, run.record["environment"], run.record["versions"]])
 
 
-def run_encoder(bench: PoolRecipe, counts: Counts, subset: str, seed: int) -> Encoder:
+def run_encoder(recipe: PoolRecipe, counts: Counts, subset: str, seed: int) -> Encoder:
     """The model of a subset as evaluation sees it.
 
     Raises:
         CatalogError: evaluation sets mean nothing to it.
     """
-    theta = trained_parameters(bench, counts, subset, seed)
-    _, key = _record(bench.run, counts, seed)
-    return bench.encoder(theta, _identity(bench.run, key))
+    theta = trained_parameters(recipe, counts, subset, seed)
+    _, key = _record(recipe.run, counts, seed)
+    return recipe.encoder(theta, _identity(recipe.run, key))
 
 
 def _record(run: Run, counts: Counts, seed: int) -> tuple[Path, str]:

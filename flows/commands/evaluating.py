@@ -86,9 +86,9 @@ def _subset(options: argparse.Namespace):  # type: ignore[no-untyped-def]  # tor
         done = evaluate_sets(options.sets, Evaluated(known), **put)
     else:
         begin("read the run's pool and targets")
-        with device_lock(run.home, run.catalog.runtime.device), open_recipe(run.directory) as bench:
-            counts = subset_counts(bench, subset, seed, chosen)
-            encoder = run_encoder(bench, counts, subset, seed)
+        with device_lock(run.home, run.catalog.runtime.device), open_recipe(run.directory) as recipe:
+            counts = subset_counts(recipe, subset, seed, chosen)
+            encoder = run_encoder(recipe, counts, subset, seed)
             done = evaluate_sets(options.sets, encoder, **put)
     seen = run.catalog.learner.steps * run.catalog.learner.batch
     sizes = (int(counts.sum()), int((counts > 0).sum()))
