@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from tasks.modality.classification.modality import begin_study
 from tasks.modality.registry import open_study
 from tasks.prediction import format_prediction, latest_study, predict
 from tasks.queries import QueryError, connect
+from tasks.runs import RunMismatch
 from tasks.study_options import STUDIES, find_study, load_study
 from tests.small_study import small_study
 
@@ -121,3 +123,12 @@ def test_questions_that_cannot_be_answered(attributed: Path, query: str, message
 def test_a_home_without_a_study_says_how_to_make_one(tmp_path: Path):
     with pytest.raises(QueryError, match="`mgd attribute fashion` makes one"):
         latest_study(tmp_path, None)
+
+
+def test_a_study_begun_with_other_versions_is_not_gone_on_with(tmp_path: Path):
+    path = small_study(tmp_path)
+    record = begin_study(tmp_path / "home", path) / "study.json"
+    begun = json.loads(record.read_text())
+    record.write_text(json.dumps(begun | {"versions": begun["versions"] | {"numpy": "0.1"}}))
+    with pytest.raises(RunMismatch, match=r"numpy was '0\.1'"):
+        begin_study(tmp_path / "home", path)

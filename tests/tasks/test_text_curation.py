@@ -28,6 +28,8 @@ from tasks.reshard import ReshardOptions
 from tasks.results import result_table
 from tasks.rounds import load_parameters
 from tasks.runs import Run
+from tasks.smoothness_menu import variants
+from tasks.smoothness_options import MenuOptions
 from tasks.tables import read
 from tasks.uids import content_uid
 from tests.small_catalog import curate_plainly, published
@@ -47,6 +49,15 @@ def begun(catalog: Path, home: Path) -> Path:
     """The run of a catalog with its pool, nothing trained."""
     options = load_catalog(catalog)
     return begin_run(home, catalog, build_pool(options.pool.sources, home, options.pool.build_options())).directory
+
+
+def test_a_knob_that_a_language_model_has_not_is_refused(tmp_path: Path) -> None:
+    with open_recipe(begun(small_texts(tmp_path), tmp_path / "home")) as bench:
+        assert bench.turned("batch", 8).catalog.learner.batch == 8
+        with pytest.raises(CatalogError, match="'width' is a knob of other models; this recipe has the learner's only"):
+            variants(bench, MenuOptions(width=(2.0,)))
+        with pytest.raises(CatalogError, match="evaluation sets are put to CLIPs only"):
+            bench.encoder(torch.zeros(1), "")
 
 
 def test_the_tables_tell_what_was_done(curated: Path) -> None:
