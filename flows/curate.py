@@ -11,9 +11,8 @@ from pathlib import Path
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.pool_building import build_pool
+from flows.pool_building import build_pool, device_of
 from flows.runtime.artifacts import show
-from flows.runtime.device import device_of
 from flows.runtime.runners import run_flow
 from flows.runtime.session import record_session
 from flows.smoothness import gate

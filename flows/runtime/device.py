@@ -9,12 +9,11 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from flows.runtime.locks import exclusive
 from mgd_core.errors import UserError
-from tasks.runs import Run
 
 
 class DeviceError(UserError, ValueError):
@@ -45,9 +44,3 @@ def device_lock(home: Path, device: str, *, say: Callable[[str], None] = _log.wa
 
     with exclusive(lock_path(home, device), note=str(os.getpid()), on_wait=on_wait):
         yield
-
-
-def device_of(directory: Path) -> AbstractContextManager[None]:
-    """The lock of the device that a run trains on."""
-    run = Run.load(directory)
-    return device_lock(run.home, run.catalog.runtime.device)
