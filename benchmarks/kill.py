@@ -68,8 +68,8 @@ def prepare(place: str) -> None:
     """In a child: build the pool and begin the run."""
     from tasks.catalog.catalogs import load_catalog
     from tasks.curation import estimate
+    from tasks.curation.begin import begin_run
     from tasks.pool import pools
-    from tasks.runs.run import begin_run
     from testing.small_catalog import small_catalog
 
     path = small_catalog(Path(place), *RECIPE)

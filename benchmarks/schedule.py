@@ -22,7 +22,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch loads OpenMP
 
 from benchmarks._envelope import emit
 from tasks.catalog.study_options import STUDIES
-from tasks.modality.classification.modality import begin_study, opened_study
+from tasks.modality.classification.modality import begin_study
+from tasks.modality.registry import open_study
 from tasks.studies import schedule_search as search
 from tasks.tables.published import read
 
@@ -41,8 +42,8 @@ def main() -> None:
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as home:
         directory = begin_study(Path(home), catalog(Path(home), quick))
-        with opened_study(directory) as bench:
-            steps = bench.study.schedule.steps
+        with open_study(directory) as study:
+            steps = study.catalog.schedule.steps
         found = [search._load(search.descend(directory, number)) for number in range(steps + 1)]
         print("target loss by metagradient step: " + " ".join(f"{d.phi:.3f}" for d in found), flush=True)
         print("control points: " + " ".join(f"{rate:.1e}" for rate in found[-1].z.tolist()), flush=True)

@@ -6,37 +6,36 @@ say what need not run again: give the same command after any interruption, and t
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.pool_building import build_pool
+from flows.pool_building import build_pool, device_of
 from flows.runtime.artifacts import show
-from flows.runtime.device import device_lock
 from flows.runtime.runners import run_flow
 from flows.runtime.session import record_session
 from flows.smoothness import gate
 from tasks.catalog.catalogs import BaseCatalog, find_catalog, load_catalog
 from tasks.curation import comparison, estimate, rounds, selection, subsets
+from tasks.curation.begin import begin_run
 from tasks.curation.finished import mark_finished
 from tasks.files.progress import announce, begin
 from tasks.report import reports
-from tasks.runs.run import Run, begin_run
+from tasks.runs.run import Run
 
 
 @task(name="replay", task_run_name="round {round}: train and replay", cache_policy=NO_CACHE, persist_result=False)
 def train_round(directory: Path, round: int, differentiate: bool) -> Path:
     """Train on the round's counts and traverse the window in reverse."""
-    with _device(directory):
+    with device_of(directory):
         return rounds.train_round(directory, round, differentiate)
 
 
 @task(name="probe-shard", task_run_name="round {round}: probe {shard}", cache_policy=NO_CACHE, persist_result=False)
 def probe_shard(directory: Path, round: int, shard: str) -> Path:
     """Score the masked samples of one shard."""
-    with _device(directory):
+    with device_of(directory):
         return rounds.probe_shard(directory, round, shard)
 
 
@@ -49,7 +48,7 @@ def finish_round(directory: Path, round: int, probes: list[Path]) -> None:
 @task(name="train-subset", task_run_name="compare {subset}, seed {seed}", cache_policy=NO_CACHE, persist_result=False)
 def train_subset(directory: Path, subset: str, seed: int, chosen: int) -> Path:
     """Train one subset afresh and test it."""
-    with _device(directory):
+    with device_of(directory):
         return comparison.train_subset(directory, subset, seed, chosen)
 
 
@@ -113,8 +112,3 @@ def _descend(directory: Path, options: BaseCatalog) -> None:
                 probes.append(future.result())
                 announce(f"round {number}: probe", done, len(shards))
         finish_round(directory, number, probes)
-
-
-def _device(directory: Path) -> AbstractContextManager[None]:
-    run = Run.load(directory)
-    return device_lock(run.home, run.catalog.runtime.device)

@@ -10,8 +10,8 @@ from flows.pool_building import build_pool
 from flows.runtime.runners import run_flow
 from flows.runtime.session import record_session
 from tasks.catalog.catalogs import find_catalog, load_catalog
+from tasks.curation.begin import begin_run
 from tasks.curation.estimate import describe_plans
-from tasks.runs.run import begin_run
 
 
 @flow(name="plan", flow_run_name="plan {catalog}", on_running=[record_session], log_prints=False)

@@ -13,7 +13,7 @@ from prefect.cache_policies import NO_CACHE
 from flows.runtime.session import record_session
 from flows.study_units import run_study, study_device
 from tasks.catalog.study_options import find_study
-from tasks.modality.classification.modality import begin_study, opened_study
+from tasks.modality.classification.modality import StudyRun, begin_study
 from tasks.studies import poison_evidence, poisoning
 
 
@@ -45,8 +45,7 @@ def inspect(directory: Path, method: str) -> None:
 def poison(study: str, home: str = "runs") -> str:
     """Publish the poisoning study. Returns its directory."""
     directory = begin_study(Path(home).resolve(), find_study(study))
-    with opened_study(directory) as bench:
-        steps = bench.study.poison.steps
+    steps = StudyRun.load(directory).catalog.poison.steps
     methods = (poisoning.NOISE, poisoning.FLIPS, poisoning.CANCEL)
     rivals = [rival.submit(directory, method) for method in methods]
     for number in range(steps + 1):

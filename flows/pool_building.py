@@ -1,17 +1,20 @@
-"""The pool of a catalog, built shard by shard inside a flow: the beginning of every flow that trains."""
+"""What every flow that trains shares: the pool of a catalog, built shard by shard, and the device, taken in turn."""
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from flows.runtime.device import device_lock
 from tasks.catalog.catalogs import BaseCatalog
 from tasks.curation.beforehand import check_beforehand, check_pool
 from tasks.files.progress import announce, begin
 from tasks.pool import index_jobs as units
 from tasks.pool import pools
+from tasks.runs.run import Run
 
 
 @task(name="index-shard", task_run_name="shard {unit.index}", cache_policy=NO_CACHE, persist_result=False)
@@ -33,3 +36,9 @@ def build_pool(options: BaseCatalog, home: Path) -> pools.PoolRecord:
     pool = pools.finish_pool(plan)
     check_pool(options, pool)
     return pool
+
+
+def device_of(directory: Path) -> AbstractContextManager[None]:
+    """The lock of the device that a run trains on."""
+    run = Run.load(directory)
+    return device_lock(run.home, run.catalog.runtime.device)

@@ -13,7 +13,7 @@ from prefect.cache_policies import NO_CACHE
 from flows.runtime.session import record_session
 from flows.study_units import run_study, study_device
 from tasks.catalog.study_options import find_study
-from tasks.modality.classification.modality import begin_study, opened_study
+from tasks.modality.classification.modality import StudyRun, begin_study
 from tasks.studies import schedule_search
 
 
@@ -42,8 +42,7 @@ def compare(directory: Path) -> None:
 def schedule(study: str, home: str = "runs") -> str:
     """Publish the schedules of a study. Returns its directory."""
     directory = begin_study(Path(home).resolve(), find_study(study))
-    with opened_study(directory) as bench:
-        steps = bench.study.schedule.steps
+    steps = StudyRun.load(directory).catalog.schedule.steps
     grid = [train_grid.submit(directory, first) for first in schedule_search.grid_units(directory)]
     for number in range(steps + 1):
         descend(directory, number)

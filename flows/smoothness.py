@@ -6,19 +6,18 @@ interruption, and a curation that follows finds its gate measured and its round 
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.pool_building import build_pool
-from flows.runtime.device import device_lock
+from flows.pool_building import build_pool, device_of
 from flows.runtime.runners import run_flow
 from flows.runtime.session import record_session
 from tasks.catalog.catalogs import BaseCatalog, find_catalog, load_catalog
 from tasks.catalog.smoothness_options import SmoothnessOptions
-from tasks.runs.run import Run, begin_run
+from tasks.curation.begin import begin_run
+from tasks.runs.run import Run
 from tasks.smoothness import lds as smoothness_lds
 from tasks.smoothness import measuring, metagradient_check
 from tasks.smoothness.menu import Variant
@@ -28,28 +27,28 @@ from tasks.smoothness.table import check_bar
 @task(name="smooth-base", task_run_name="{variant.name}: at z", cache_policy=NO_CACHE, persist_result=False)
 def train_base(directory: Path, variant: Variant) -> Path:
     """Train a recipe on the pool as it is."""
-    with _device(directory):
+    with device_of(directory):
         return measuring.train_base(directory, variant)
 
 
 @task(name="smooth-direction", task_run_name="{variant.name}: v{number}", cache_policy=NO_CACHE, persist_result=False)
 def measure_direction(directory: Path, variant: Variant, number: int, h: float) -> Path:
     """Train a recipe at two points along a direction."""
-    with _device(directory):
+    with device_of(directory):
         return measuring.measure_direction(directory, variant, number, h)
 
 
 @task(name="smooth-lds", task_run_name="{variant.name}: LDS", cache_policy=NO_CACHE, persist_result=False)
 def measure_lds(directory: Path, variant: Variant, options: SmoothnessOptions) -> None:
     """Hold a recipe's metagradient against trainings without random subsets."""
-    with _device(directory):
+    with device_of(directory):
         smoothness_lds.measure_lds(directory, variant, options)
 
 
 @task(name="smooth-metagradient", cache_policy=NO_CACHE, persist_result=False)
 def check_metagradient(directory: Path, options: SmoothnessOptions) -> Path:
     """Take round 0's metagradient and hold it against the directions."""
-    with _device(directory):
+    with device_of(directory):
         return metagradient_check.check_metagradient(directory, options)
 
 
@@ -100,8 +99,3 @@ def _measure(directory: Path, options: SmoothnessOptions, found: list[Variant]) 
             measure_lds(directory, variant, options)
         measuring.forget_states(directory, variant)
     measuring.publish_smoothness(directory, options)
-
-
-def _device(directory: Path) -> AbstractContextManager[None]:
-    run = Run.load(directory)
-    return device_lock(run.home, run.catalog.runtime.device)

@@ -10,13 +10,13 @@ from prefect import Flow
 from flows.runtime.device import device_lock
 from flows.runtime.runners import run_flow
 from tasks.catalog.study_options import find_study, load_study
-from tasks.modality.classification.modality import opened_study
+from tasks.modality.classification.modality import StudyRun
 
 
 def study_device(directory: Path) -> AbstractContextManager[None]:
     """The lock of the device that the study in ``directory`` runs on."""
-    with opened_study(directory) as bench:
-        return device_lock(bench.home, bench.study.runtime.device)
+    run = StudyRun.load(directory)
+    return device_lock(run.home, run.catalog.runtime.device)
 
 
 def run_study(flow: Flow[..., str], study: str, home: Path, *arguments: object) -> Path:

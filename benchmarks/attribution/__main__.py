@@ -46,7 +46,8 @@ from mgd_core.training.learner import Learner
 from mgd_core.training.optimizers import Adam, Sgd, State
 from mgd_core.training.schedules import warmup_cosine
 from tasks.catalog.study_options import find_study
-from tasks.modality.classification.modality import StudyBench, begin_study, opened_study
+from tasks.modality.classification.modality import ClassificationRecipe, begin_study
+from tasks.modality.registry import open_study
 
 SHARES, SINGLE, SEED, H = (0.01, 0.05, 0.2, 0.5), 20, 0, 0.1
 SUBSETS, QUICK_SUBSETS = 60, 12
@@ -102,10 +103,10 @@ def main() -> None:
     rows, peers, gpt = list[Row](), list[PeerRow](), dict[str, float]()
     with tempfile.TemporaryDirectory() as home, deterministic(1):
         if options.only != "gpt":
-            with opened_study(begin_study(Path(home), find_study("fashion"))) as bench:
+            with open_study(begin_study(Path(home), find_study("fashion"))) as study:
                 torch.set_num_threads(1)
-                rows, found = pictures(bench, shares, subsets, options.quick)
-                peers = compare_peers(bench, found, options.python, Path(home), options.quick)
+                rows, found = pictures(study, shares, subsets, options.quick)
+                peers = compare_peers(study, found, options.python, Path(home), options.quick)
         if options.only != "pictures":
             gpt = language(QUICK_GPT if options.quick else GPT)
     figures = {
@@ -131,10 +132,10 @@ def main() -> None:
 
 
 def pictures(
-    bench: StudyBench, shares: tuple[float, ...], subsets: int, quick: bool
+    study: ClassificationRecipe, shares: tuple[float, ...], subsets: int, quick: bool
 ) -> tuple[list[Row], dict[float, Subsets]]:
     """The study's recipe and those that are known to fail; and the subsets of the first."""
-    learner, state = bench.learner()
+    learner, state = study.learner()
     rough = replace(learner, learning_rates=warmup_cosine(learner.steps, 0.1, 16, 5e-3))
     recipes = [
         ("Adam, eps_root 1e-5", learner),
@@ -146,7 +147,7 @@ def pictures(
     for number, (name, recipe) in enumerate(recipes):
         chosen = shares if number == 0 else (0.01,)
         count = subsets if number == 0 or quick else subsets // 2
-        row, own = measure(bench, name, recipe, recipe.optimizer.init(state.theta), chosen, count)
+        row, own = measure(study, name, recipe, recipe.optimizer.init(state.theta), chosen, count)
         rows.append(row)
         found |= own if number == 0 else {}
         spread = ", ".join(f"{s:.3f}" for s in row.smoothness)
@@ -156,15 +157,15 @@ def pictures(
 
 
 def measure(
-    bench: StudyBench, name: str, learner: Learner, state: State, shares: tuple[float, ...], subsets: int
+    study: ClassificationRecipe, name: str, learner: Learner, state: State, shares: tuple[float, ...], subsets: int
 ) -> tuple[Row, dict[float, Subsets]]:
     """Attribute 30 outputs of a recipe in one sweep, and train again without subsets."""
-    outputs, n = outputs_of(bench, learner), len(bench.train)
+    outputs, n = outputs_of(study, learner), len(study.train)
     theta = train(learner, state)[0].theta
     phi = outputs.values(theta).detach().double().numpy()
     with torch.no_grad():
-        logits = outputs.objective.logits(learner.layout.unflatten(theta), bench.test.pixels)
-    accuracy = (logits.argmax(1) == bench.test.labels).double().mean().item()
+        logits = outputs.objective.logits(learner.layout.unflatten(theta), study.test.pixels)
+    accuracy = (logits.argmax(1) == study.test.labels).double().mean().item()
     smooth = tuple(_smoothness(learner, state, theta, n, number) for number in range(2))
     try:
         g = replay(learner, state, outputs, keep_all(0, learner.steps), n).example
@@ -179,24 +180,24 @@ def measure(
     return Row(name, lds, smooth, accuracy), found  # type: ignore[arg-type]
 
 
-def outputs_of(bench: StudyBench, learner: Learner) -> Outputs:
+def outputs_of(study: ClassificationRecipe, learner: Learner) -> Outputs:
     """The mean loss of each class, and the losses of the first test pictures."""
-    labels = bench.target.labels
-    groups = torch.cat([each_class(labels, len(bench.classes)), each_example(len(labels))[:SINGLE]])
-    rows = bench.target.pixels, labels
+    labels = study.target.labels
+    groups = torch.cat([each_class(labels, len(study.classes)), each_example(len(labels))[:SINGLE]])
+    rows = study.target.pixels, labels
     return Outputs(learner.objective, learner.layout, rows, groups, MEASURES["loss"])  # type: ignore[arg-type]
 
 
 def compare_peers(
-    bench: StudyBench, found: dict[float, Subsets], python: str, home: Path, quick: bool
+    study: ClassificationRecipe, found: dict[float, Subsets], python: str, home: Path, quick: bool
 ) -> list[PeerRow]:
     """Each peer's best setting at 1 %, its LDS there and at 50 %, and why there is none."""
-    learner, state = bench.learner()
-    groups = outputs_of(bench, learner).groups.double().numpy()
-    models = [bench.learner(seed=seed)[1] for seed in range(1, 1 if quick else MODELS)]
+    learner, state = study.learner()
+    groups = outputs_of(study, learner).groups.double().numpy()
+    models = [study.learner(seed=seed)[1] for seed in range(1, 1 if quick else MODELS)]
     thetas = [train(learner, s)[0].theta for s in (state, *models)]
-    arrays = {"x": bench.train.pixels.flatten(1), "xt": bench.target.pixels.flatten(1)}
-    arrays |= {"y": bench.train.labels, "yt": bench.target.labels, "models": torch.tensor(len(thetas))}
+    arrays = {"x": study.train.pixels.flatten(1), "xt": study.target.pixels.flatten(1)}
+    arrays |= {"y": study.train.labels, "yt": study.target.labels, "models": torch.tensor(len(thetas))}
     for i, theta in enumerate(thetas):
         arrays |= {f"{i}/{k.removeprefix('layers.')}": p for k, p in learner.layout.unflatten(theta).items()}
     np.savez(home / "trained.npz", **{name: x.numpy() for name, x in arrays.items()})  # type: ignore[arg-type]

@@ -35,7 +35,8 @@ import numpy as np
 from benchmarks._envelope import emit
 from benchmarks.poison.cifar import cifar_sheet
 from tasks.catalog.study_options import STUDIES
-from tasks.modality.classification.modality import begin_study, opened_study
+from tasks.modality.classification.modality import begin_study
+from tasks.modality.registry import open_study
 from tasks.studies import poison_evidence, poisoning
 from tasks.studies.paired_drops import least_ratio, paired_drop
 from tasks.studies.poisons import load_poison
@@ -125,12 +126,12 @@ def study(home: Path, options: argparse.Namespace, seed: int) -> Found:
     """Every unit of the study of one seed; target losses by metagradient step are told as they come."""
     directory = begin_study(home, catalog(home, options, seed))
     losses: list[float] = []
-    with opened_study(directory) as bench:
-        steps = bench.study.poison.steps
+    with open_study(directory) as study:
+        steps = study.catalog.poison.steps
         for number in range(steps + 1):
             path = poisoning.poison_step(directory, number)
             if number in (0, steps // 2, steps):
-                scores = poisoning.trained_on(bench, load_poison(path), poisoning.SMOOTH)["scores"]
+                scores = poisoning.trained_on(study, load_poison(path), poisoning.SMOOTH)["scores"]
                 losses.append(scores["target_loss"])
                 told = f"target loss {scores['target_loss']:.3f}, test accuracy {scores['test_accuracy']:.4f}"
                 print(f"seed {seed}, after {number} metagradient steps: {told}", flush=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from flows.commands import Make, flow_session, named, shipped
+from flows.commands import Make, named
+from flows.commands.studies import add_study
 
 ATTRIBUTE = """influence of every training sample on named outputs of a study's classifier
 
@@ -23,8 +24,7 @@ The samples are those of a query with a column uid over the tables of `mgd attri
 
 def add_attribute(make: Make) -> None:
     """Add the parsers of both commands."""
-    made = make("attribute", _attribute, ATTRIBUTE)
-    made.add_argument("study", help=f"a TOML file, or the name of a study that comes with mgd: {shipped('studies')}")
+    made = add_study(make, "attribute", ATTRIBUTE, _attribute, _show)
     made.add_argument("--validate", action="store_true", help="train again without random subsets")
     made = make("predict", _predict, PREDICT)
     made.add_argument("query", help="SQL that selects the samples to drop: a column uid")
@@ -32,21 +32,13 @@ def add_attribute(make: Make) -> None:
     made.add_argument("--train", action="store_true", help="also train without them: the true change")
 
 
-def _attribute(options: argparse.Namespace) -> int:
-    from tasks.catalog.study_options import find_study, load_study
+def _attribute(options: argparse.Namespace, home: Path) -> Path:
+    from flows.attribute import run_attribute
 
-    load_study(find_study(options.study))  # mistakes are told before anything starts
-    home = options.home.resolve()
-    with flow_session(home):
-        from flows.attribute import run_attribute
-
-        directory = run_attribute(options.study, home, options.validate)
-    _show(home, directory)
-    return 0
+    return run_attribute(options.study, home, options.validate)
 
 
-def _show(home: Path, directory: Path) -> None:
-    from tasks.studies.study_report import write_study_report
+def _show(home: Path, directory: Path) -> str:
     from tasks.tables.published import files, read
 
     outputs = read(home, directory.name, "outputs", 0).to_pylist()
@@ -61,10 +53,9 @@ def _show(home: Path, directory: Path) -> None:
             mean, worst = own[-1], min(own[:-1], key=lambda row: row["score"])
             spread = f"{mean['low']:.3f} .. {mean['high']:.3f}"
             print(f"      {share:>7.0%}{mean['score']:>7.3f}  {spread:>14}   {worst['output']} {worst['score']:.3f}")
-    print(f"report  {write_study_report(directory)}")
-    print(f'ask     mgd sql --home {home} --run {directory.name} "select * from influence_extremes"')
     query = f"select uid from influences where output = '{outputs[0]['output']}' order by g desc limit 20"
-    print(f'        mgd predict --home {home} "{query}"')
+    print(f'predict mgd predict --home {home} "{query}"')
+    return "select * from influence_extremes"
 
 
 def _predict(options: argparse.Namespace) -> int:

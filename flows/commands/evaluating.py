@@ -70,7 +70,7 @@ def _subset(options: argparse.Namespace):  # type: ignore[no-untyped-def]  # tor
     )
     from tasks.files.progress import begin
     from tasks.files.remote_files import Reader
-    from tasks.modality.recipe import opened
+    from tasks.modality.registry import open_recipe
     from tasks.runs.listing import open_run
     from tasks.tables.run_folders import NoRun, chosen_round, latest_run
 
@@ -93,9 +93,9 @@ def _subset(options: argparse.Namespace):  # type: ignore[no-untyped-def]  # tor
         done = evaluate_sets(options.sets, Evaluated(known), **put)
     else:
         begin("read the run's pool and targets")
-        with device_lock(run.home, run.catalog.runtime.device), opened(run.directory) as bench:
-            counts = subset_counts(bench, subset, seed, chosen)
-            encoder = run_encoder(bench, counts, subset, seed)
+        with device_lock(run.home, run.catalog.runtime.device), open_recipe(run.directory) as recipe:
+            counts = subset_counts(recipe, subset, seed, chosen)
+            encoder = run_encoder(recipe, counts, subset, seed)
             done = evaluate_sets(options.sets, encoder, **put)
     seen = run.catalog.learner.steps * run.catalog.learner.batch
     sizes = (int(counts.sum()), int((counts > 0).sum()))

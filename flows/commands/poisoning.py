@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from flows.commands import Make, flow_session, shipped
+from flows.commands import Make
+from flows.commands.studies import add_study
 
 POISON = """measure how fragile a study's training set is
 
@@ -18,25 +19,16 @@ of one's own data and recipe: pictures that anyone may contribute deserve such a
 
 def add_poison(make: Make) -> None:
     """Add the command's parser."""
-    made = make("poison", _poison, POISON)
-    made.add_argument("study", help=f"a TOML file, or the name of a study that comes with mgd: {shipped('studies')}")
+    add_study(make, "poison", POISON, _run, _show)
 
 
-def _poison(options: argparse.Namespace) -> int:
-    from tasks.catalog.study_options import find_study, load_study
+def _run(options: argparse.Namespace, home: Path) -> Path:
+    from flows.poison import run_poison
 
-    load_study(find_study(options.study))  # mistakes are told before anything starts
-    home = options.home.resolve()
-    with flow_session(home):
-        from flows.poison import run_poison
-
-        directory = run_poison(options.study, home)
-    _show(home, directory)
-    return 0
+    return run_poison(options.study, home)
 
 
-def _show(home: Path, directory: Path) -> None:
-    from tasks.studies.study_report import write_study_report
+def _show(home: Path, directory: Path) -> str:
     from tasks.tables.published import read
 
     rows = read(home, directory.name, "poison_effects", 0).to_pylist()
@@ -46,6 +38,4 @@ def _show(home: Path, directory: Path) -> None:
         spotted = f"{row['spotted']:>9.3f}" if row["spotted"] is not None else f"{'':>9}"
         scores = f"{row['test_accuracy']:>9.4f}{row['drop']:>9.4f}{row['drop_error']:>8.4f}{row['test_loss']:>9.3f}"
         print(f"{row['method']:<8}{row['recipe']:<8}{scores}{spotted}")
-    query = "select uid, label, shown_as, g, place from poisons where method = 'mgd' order by place"
-    print(f"report  {write_study_report(directory)}")
-    print(f'ask     mgd sql --home {home} --run {directory.name} "{query}"')
+    return "select uid, label, shown_as, g, place from poisons where method = 'mgd' order by place"

@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 from statistics import fmean, stdev
 
-from flows.commands import Make, flow_session, shipped
+from flows.commands import Make
+from flows.commands.studies import add_study
 
 SCHEDULE = """learning-rate schedule of a study, found by metagradient steps from a flat one
 
@@ -17,26 +18,17 @@ Draws the schedules. Stopped or killed, the same command goes on where it was.""
 
 def add_schedule(make: Make) -> None:
     """Add the command's parser."""
-    made = make("schedule", _schedule, SCHEDULE)
-    made.add_argument("study", help=f"a TOML file, or the name of a study that comes with mgd: {shipped('studies')}")
+    add_study(make, "schedule", SCHEDULE, _run, _show)
 
 
-def _schedule(options: argparse.Namespace) -> int:
-    from tasks.catalog.study_options import find_study, load_study
+def _run(options: argparse.Namespace, home: Path) -> Path:
+    from flows.schedule import run_schedule
 
-    load_study(find_study(options.study))  # mistakes are told before anything starts
-    home = options.home.resolve()
-    with flow_session(home):
-        from flows.schedule import run_schedule
-
-        directory = run_schedule(options.study, home)
-    _show(home, directory)
-    return 0
+    return run_schedule(options.study, home)
 
 
-def _show(home: Path, directory: Path) -> None:
+def _show(home: Path, directory: Path) -> str:
     from tasks.studies.schedule_plot import draw_schedules
-    from tasks.studies.study_report import write_study_report
     from tasks.tables.published import read
 
     rows = read(home, directory.name, "schedule_scores", 0).to_pylist()
@@ -49,5 +41,4 @@ def _show(home: Path, directory: Path) -> None:
             cells.append(f"{f'{fmean(values):.4f} ± {stdev(values):.4f}':>{width}}")
         print(f"{name:<10}{own[0]['tried']:>6}{''.join(cells)}   {len(own)}")
     print(f"picture {draw_schedules(home, directory.name, directory / 'schedule.svg')}")
-    print(f"report  {write_study_report(directory)}")
-    print(f'ask     mgd sql --home {home} --run {directory.name} "select * from schedule_scores"')
+    return "select * from schedule_scores"

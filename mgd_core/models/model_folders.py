@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from mgd_core.autodiff.layout import ParameterLayout
 from mgd_core.errors import UserError
 from mgd_core.models.causal_lm import Decoder, Stem
 from mgd_core.training.learner import check_rowwise
@@ -105,11 +104,6 @@ def load_causal_lm(options: CausalLmOptions) -> Any:
         told = str(error).strip().split("\n")[0][:400]
         raise LanguageModelError(f"{folder}: not a causal language model that transformers can load: {told}") from error
     return model
-
-
-def initial_parameters(model: nn.Module, layout: ParameterLayout) -> Tensor:
-    """The trained parameters at their start, as a flat vector (P,)."""
-    return layout.flatten({name: p.detach() for name, p in model.named_parameters()})
 
 
 def _settle_dropout(config: Any, options: CausalLmOptions) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ByteSize, Field, field_validator, model_validator
+from pydantic import AfterValidator, ByteSize, Field, field_validator, model_validator
 
 from tasks.files.local_files import absolute
 from tasks.files.option_types import (
@@ -27,8 +27,8 @@ from tasks.files.option_types import (
     distinct,
 )
 from tasks.files.remotes import RemoteOptions
-from tasks.pool import pools
-from tasks.pool.record import Budget
+from tasks.pool.forms import SampleForm
+from tasks.pool.record import Budget, BuildOptions
 from tasks.subset.expressions import ExpressionError, parse
 
 
@@ -51,9 +51,14 @@ class SourceOptions(Section):
         """The source as pool builders take it."""
         return self.source if isinstance(self.source, str) else list(self.source)
 
-    def build_options(self) -> pools.BuildOptions:
+    def build_options(self) -> BuildOptions:
         """What the pool's builder needs of this."""
-        return pools.BuildOptions(**self.model_dump(exclude={"source", "how_to_get"}))
+        return BuildOptions(**self.model_dump(include=set(BuildOptions.model_fields)), form=self.form)
+
+    @property
+    def form(self) -> SampleForm:
+        """How the samples lie in the files."""
+        raise NotImplementedError
 
     def resolved(self, base: Path) -> Self:
         """The same with sources made absolute, relative ones being below ``base``."""
@@ -114,6 +119,8 @@ class LearnerOptions(Section):
 
 
 Selection = Literal["heldout_loss", "heldout_accuracy", "heldout_accuracy_1se"]
+NO_ROUNDS = "no rounds"
+"""What chooses in a run that only compares."""
 
 
 _MEMORY, _DISK = "the number of states it may keep at once in memory", "the number of states it keeps on disk"
@@ -302,17 +309,3 @@ class RuntimeOptions(Section):
     batch_cache: Annotated[ByteSize, Field(ge=0)] = ByteSize(0)
     """Bytes of decoded batches kept in main memory for replays, those needed soonest; for pools that are not kept
     decoded. None of these four changes a result."""
-
-
-Targets = TypeVar("Targets", bound=BaseModel)
-
-
-def with_absolute_sources(targets: Targets, base: Path) -> Targets:
-    """Targets (`target`, `heldout`, `tests`) with the sources of their tasks made absolute."""
-
-    def moved(task: Any) -> Any:
-        return task.model_copy(update={"source": absolute(task.source, base)})
-
-    tasks: dict[str, Any] = {name: moved(getattr(targets, name)) for name in ("target", "heldout")}
-    tasks["tests"] = {name: moved(task) for name, task in targets.tests.items()}  # type: ignore[attr-defined]
-    return targets.model_copy(update=tasks)

@@ -7,7 +7,7 @@ A study asks of one training recipe on labelled pictures what a curation does no
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -175,6 +175,7 @@ class StudyRuntimeOptions(Section):
     """What carries the flow's tasks."""
     workers: Workers = 1
     """Tasks of it at a time."""
+    precision: ClassVar[str] = "float32"
 
 
 class Study(Section):
@@ -191,6 +192,11 @@ class Study(Section):
     schedule: ScheduleOptions = ScheduleOptions()
     poison: PoisonOptions = PoisonOptions()
     runtime: StudyRuntimeOptions = StudyRuntimeOptions()
+
+    @property
+    def kind(self) -> str:
+        """The key of its modality."""
+        return self.model.kind
 
     @model_validator(mode="after")
     def _points_fit(self) -> Study:

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import field_validator, model_validator
 
-from tasks.catalog.roles import Roles, TestName
+from tasks.catalog.roles import TestName
+from tasks.catalog.target_sections import TargetsSection, TaskSection
 from tasks.files.option_types import Distinct, Filled, Place, Positive, Section, Seed, Share, Whole
 
 Part = Literal["target", "heldout", "test"]
@@ -37,7 +38,7 @@ class PartsOptions(Section):
         return self
 
 
-class TaskOptions(Section):
+class TaskOptions(TaskSection):
     """A zero-shot task: images of one split of a sheet, classes named by a column; or of one part of an evaluation set
     in clip_benchmark's form, its classes and sentences in its own files."""
 
@@ -73,10 +74,19 @@ class TaskOptions(Section):
                 raise ValueError(f"{template!r} has a brace too many: the class goes where {{}} stands")
         return templates
 
-    def overlaps(self, other: TaskOptions) -> bool:
-        """Whether both name the same pictures, or one all of what the other has a part of."""
-        same = (self.source, self.folder) == (other.source, other.folder)
-        return same and (self.split == other.split or ALL in (self.split, other.split))
+    def clash(self, other: TaskOptions) -> str:
+        """What both share: the same pictures, or one all of what the other has a part of."""
+        if (self.source, self.folder) != (other.source, other.folder):
+            return ""
+        if self.split == other.split:
+            same = f"are both split '{self.split}' of {self.source}: what the descent lowers or chooses by would be "
+            return same + "tested on itself. Name another split"
+        if ALL not in (self.split, other.split):
+            return ""
+        return (
+            f"are splits '{other.split}' and '{self.split}' of {self.source}: '{ALL}' is all of it, so no other role "
+            "can have a part. Name a split, or another source"
+        )
 
     def idle(self, fields: tuple[str, ...]) -> list[str]:
         """Those of some fields that are not what they are when nothing is said."""
@@ -88,7 +98,7 @@ def in_template(template: str, text: str) -> str:
     return text.join(part for piece in template.split(PLACES[0]) for part in piece.split(PLACES[1]))
 
 
-class TargetOptions(Section):
+class TargetOptions(TargetsSection):
     """What the descent lowers, what chooses the round, and what only the report sees."""
 
     target: TaskOptions
@@ -101,25 +111,3 @@ class TargetOptions(Section):
     on_leak: Literal["refuse", "leave out"] = "refuse"
     """What happens to a picture of the held-out target or a test that is also in the target, or chooses the round: the
     catalog is refused, or the picture left out there."""
-
-    @property
-    def roles(self) -> Roles[TaskOptions]:
-        """The tasks by their roles."""
-        return Roles(self.target, self.heldout, self.tests)
-
-    @model_validator(mode="after")
-    def _roles_are_apart(self) -> TargetOptions:
-        seen: list[tuple[str, str, TaskOptions]] = []
-        for role, name, task in self.roles:
-            called = f"tests.{name}" if role == "tests" else name
-            for other, first, before in seen:
-                if other != role and task.overlaps(before):
-                    raise ValueError(
-                        f"{first} and {called} are both split '{task.split}' of {task.source}: what the descent lowers "
-                        "or chooses by would be tested on itself. Name another split"
-                        if task.split == before.split
-                        else f"{first} and {called} are splits '{before.split}' and '{task.split}' of {task.source}: "
-                        f"'{ALL}' is all of it, so no other role can have a part. Name a split, or another source"
-                    )
-            seen.append((role, called, task))
-        return self

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from tasks.catalog.recipe_options import SourceOptions, TrialOptions
-from tasks.catalog.roles import Roles, TestName
+from tasks.catalog.roles import TestName
+from tasks.catalog.target_sections import TargetsSection, TaskSection
 from tasks.files.option_types import Filled, Place, Section, Whole
-from tasks.pool import pools
 from tasks.pool.text_records import TextColumns
-
-if TYPE_CHECKING:
-    from mgd_core.models.model_folders import CausalLmOptions
 
 
 class TextPoolOptions(SourceOptions):
@@ -23,12 +19,13 @@ class TextPoolOptions(SourceOptions):
     columns: TextColumns = TextColumns()
     """What the columns are called."""
 
-    def build_options(self) -> pools.BuildOptions:
-        """What the pool's builder needs of this."""
-        return pools.BuildOptions(**self.model_dump(exclude={"source", "how_to_get", "columns"}), text=self.columns)
+    @property
+    def form(self) -> TextColumns:
+        """Records with these columns."""
+        return self.columns
 
 
-class QuestionOptions(Section):
+class QuestionOptions(TaskSection):
     """A task: samples whose completions should be likely, or questions with options of which one is right."""
 
     source: Place
@@ -37,7 +34,7 @@ class QuestionOptions(Section):
     columns: TextColumns = TextColumns()
 
 
-class TextTargetOptions(Section):
+class TextTargetOptions(TargetsSection):
     """What the descent lowers, what chooses the round, and what only the report sees."""
 
     target: QuestionOptions
@@ -48,23 +45,6 @@ class TextTargetOptions(Section):
     sum of the two."""
     likelihood: Literal["mean", "sum"] = "mean"
     """An option's score: the mean log-probability of its tokens, or their sum, which favours short options."""
-
-    @property
-    def roles(self) -> Roles[QuestionOptions]:
-        """The tasks by their roles."""
-        return Roles(self.target, self.heldout, self.tests)
-
-    @model_validator(mode="after")
-    def _roles_are_apart(self) -> TextTargetOptions:
-        seen: dict[str, tuple[str, str]] = {}
-        for role, name, task in self.roles:
-            other, first = seen.setdefault(task.source, (role, name))
-            if other != role:
-                raise ValueError(
-                    f"{first} and {name} are both {task.source}: what the descent lowers or chooses by "
-                    "would be tested on itself. Name another file"
-                )
-        return self
 
 
 class LoraOptions(Section):
@@ -98,15 +78,6 @@ class TextModelOptions(Section):
     """What a prompt becomes before the completion follows; "chat": the tokenizer's own chat template."""
     dropout: Literal["as_configured", "off"] = "as_configured"
     """A model that drops at random is refused, unless this switches it off."""
-
-    @property
-    def built(self) -> CausalLmOptions:
-        """What the model's builder needs of this."""
-        from mgd_core.models.model_folders import CausalLmOptions  # with torch: a run of texts is listed without it
-        from mgd_core.models.model_folders import LoraOptions as Adapters
-
-        lora = Adapters(self.lora.rank, self.lora.alpha, self.lora.layers) if self.lora else None
-        return CausalLmOptions(Path(self.folder), self.trained_layers, lora, self.dropout)
 
     @model_validator(mode="after")
     def _template_has_a_place(self) -> TextModelOptions:

@@ -1,1 +1,1 @@
-"""Curation: rounds of training, metagradient and count update, the choice of a round, the comparison."""
+"""Curation: the rounds, and what comes before and after them."""

@@ -9,29 +9,23 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pyarrow.types as types
 import torch
 
-from mgd_core.errors import UserError
-from tasks.catalog.catalogs import BaseCatalog, Catalog, CatalogError, check_sources
+from tasks.catalog.catalogs import BaseCatalog, CatalogError, check_sources
 from tasks.catalog.recipe_options import DescentOptions
-from tasks.catalog.text_catalog import TextCatalog
 from tasks.curation.comparison import TRUTH_COLUMN
 from tasks.curation.expression_baselines import check_rivals
 from tasks.files.progress import say
-from tasks.modality.pairs.target_check import check_targets
+from tasks.modality.machine import check_device, check_home
+from tasks.modality.registry import modality_of
 from tasks.pool.pools import PoolRecord
 
 MOST_EXCHANGED = 0.5
 """Share of the masked samples that can rise while as many fall."""
-
-
-class HomeError(UserError, OSError):
-    """The directory of all runs cannot be written to."""
 
 
 def check_beforehand(catalog: BaseCatalog, home: Path) -> None:
@@ -49,16 +43,8 @@ def check_beforehand(catalog: BaseCatalog, home: Path) -> None:
     check_device(catalog.runtime.device)
     _check_meanings(catalog)
     _check_budgets(catalog, home)
-    if isinstance(catalog, Catalog):
-        from tasks.modality.pairs.model_configs import check_model
-
-        check_model(Path(catalog.model.config))
-        for note in check_targets(catalog, home):
-            say(note)
-    elif isinstance(catalog, TextCatalog):
-        from tasks.modality.texts.sequences import TextTokenizer
-
-        TextTokenizer(catalog.model)
+    for note in modality_of(catalog).check(catalog, home):
+        say(note)
 
 
 def check_pool(catalog: BaseCatalog, pool: PoolRecord) -> None:
@@ -86,30 +72,6 @@ def check_pool(catalog: BaseCatalog, pool: PoolRecord) -> None:
         )
     if "oracle" in catalog.comparison.subsets:
         _check_truth(where, pool.samples_path, batch)
-
-
-def check_home(home: Path) -> None:
-    """See that files can be written in ``home``, which is made if it is not there; raises HomeError."""
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=home) as file:
-            file.write(b"x")
-    except (OSError, ValueError) as error:
-        told = getattr(error, "strerror", None) or error
-        raise HomeError(f"--home {home}: cannot be written to ({told}); name another directory") from error
-
-
-def check_device(device: str) -> None:
-    """See that the device is there; raises CatalogError."""
-    try:
-        torch.zeros(1, device=device)
-    except Exception as error:  # torch raises what it likes: AssertionError, RuntimeError, NotImplementedError
-        n = torch.cuda.device_count()
-        there = f"'cuda:0' to 'cuda:{n - 1}', and 'cpu'" if n else "'cpu' only"
-        raise CatalogError(
-            f"runtime.device = '{device}': there is no such device on this machine, which has {there} "
-            f"({str(error).splitlines()[0][:200]})"
-        ) from error
 
 
 def _check_meanings(catalog: BaseCatalog) -> None:

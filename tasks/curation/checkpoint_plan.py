@@ -18,50 +18,50 @@ from tasks.catalog.catalogs import BaseCatalog, CatalogError
 from tasks.catalog.recipe_options import DescentOptions
 from tasks.curation.step_costs import measure, measure_transfers
 from tasks.files.artefacts import is_done, publish_json, read_json
-from tasks.modality.recipe import Workbench
+from tasks.modality.recipe import PoolRecipe
 
 RECORD = "plan.json"
 SLOTS = (4, 8, 16, 32, 64, 128, 256)  # of the binomial plans that are shown beside the run's own
 
 
-def plan_of(bench: Workbench) -> Plan:
+def plan_of(recipe: PoolRecipe) -> Plan:
     """The traversal plan of the run's window.
 
     Raises:
         CatalogError: the budgets of `auto` hold no state.
     """
-    if bench.catalog.descent.plan != "auto":
-        return _named(bench.catalog, bench.catalog.descent.model_dump())
-    record, key = bench.run.work(RECORD), bench.run.key(RECORD)
+    if recipe.catalog.descent.plan != "auto":
+        return _named(recipe.catalog, recipe.catalog.descent.model_dump())
+    record, key = recipe.run.work(RECORD), recipe.run.key(RECORD)
     if not is_done(record, key):
-        publish_json(record, {"key": key, "plan": _settings(_chosen(bench))})
-    return _named(bench.catalog, read_json(record)["plan"])
+        publish_json(record, {"key": key, "plan": _settings(_chosen(recipe))})
+    return _named(recipe.catalog, read_json(record)["plan"])
 
 
-def forecast_of(bench: Workbench, plan: Plan) -> Forecast:
+def forecast_of(recipe: PoolRecipe, plan: Plan) -> Forecast:
     """What ``plan`` costs with this run's recipe on this machine: steps, bytes, seconds of one round's two sweeps."""
-    costs = measure(bench)
+    costs = measure(recipe)
     slow = set(plan.peak_states) - {Tier.DEVICE}
-    rates = measure_transfers(bench, costs, slow) if slow else Rates(costs.step, costs.reverse)
+    rates = measure_transfers(recipe, costs, slow) if slow else Rates(costs.step, costs.reverse)
     return forecast(plan, costs.state_bytes, rates)
 
 
-def alternatives(bench: Workbench) -> Iterator[Forecast]:
+def alternatives(recipe: PoolRecipe) -> Iterator[Forecast]:
     """Plans beside the run's own: every state kept, and fewer and fewer of them."""
-    start, stop = bench.catalog.descent.window_start, bench.catalog.learner.steps
-    yield forecast_of(bench, keep_all(start, stop))
+    start, stop = recipe.catalog.descent.window_start, recipe.catalog.learner.steps
+    yield forecast_of(recipe, keep_all(start, stop))
     for slots in reversed([s for s in SLOTS if s < stop - start]):
-        yield forecast_of(bench, binomial(start, stop, slots))
+        yield forecast_of(recipe, binomial(start, stop, slots))
 
 
-def _chosen(bench: Workbench) -> Plan:
-    options, costs = bench.catalog.descent, measure(bench)
+def _chosen(recipe: PoolRecipe) -> Plan:
+    options, costs = recipe.catalog.descent, measure(recipe)
     budgets = budgets_of(options)
-    rates = measure_transfers(bench, costs, set(budgets) - {Tier.DEVICE})
+    rates = measure_transfers(recipe, costs, set(budgets) - {Tier.DEVICE})
     try:
-        return auto(options.window_start, bench.catalog.learner.steps, costs.state_bytes, budgets, rates).plan
+        return auto(options.window_start, recipe.catalog.learner.steps, costs.state_bytes, budgets, rates).plan
     except ValueError as error:
-        raise CatalogError(f"catalog '{bench.catalog.name}', plan 'auto': {error}") from None
+        raise CatalogError(f"catalog '{recipe.catalog.name}', plan 'auto': {error}") from None
 
 
 def budgets_of(options: DescentOptions) -> dict[Tier, int]:

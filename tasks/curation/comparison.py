@@ -1,8 +1,8 @@
 """The chosen subset beside its rivals: each is trained afresh with the plain recipe, at equal samples seen.
 
 Rivals of the subset that metagradient descent chose (n distinct samples): everything; n random samples; the n samples
-that a filter ranks first (`pair_rivals`, `text_rivals`); where the pool knows it, the samples that are right; and what
-the catalog names by an expression (`expression_rivals`), of whatever size that is.
+that a filter ranks first (the baselines of the kind of data); where the pool knows it, the samples that are right; and
+what the catalog names by an expression (`expression_rivals`), of whatever size that is.
 
 A training is a function of recipe, pool, counts and seed: subsets of equal counts share one, and it is found done
 whatever else the comparison holds now. So is its test, as long as the tests are what they were.
@@ -17,41 +17,40 @@ from typing import Any, get_args
 import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
+from torch import Tensor
 
 from mgd_core.errors import UserError
 from mgd_core.training.order import generator
 from tasks.catalog.catalogs import BaseCatalog
 from tasks.catalog.recipe_options import RENAMED
 from tasks.curation.expression_baselines import prepare_rivals, refuse_small, rival_counts
-from tasks.curation.rounds import counts_of
+from tasks.curation.rounds import counts_of, load_parameters
 from tasks.curation.trained import trained_parameters
 from tasks.evaluation.evaluation_records import replace_rows
 from tasks.evaluation.measures import metric
 from tasks.files.artefacts import digest, is_done, publish_json, read_json
-from tasks.modality.recipe import Counts, Workbench, opened
+from tasks.modality.recipe import RANDOM_STREAM, Counts, PoolRecipe
+from tasks.modality.registry import modality_of, open_recipe
 from tasks.runs.run import Run
 from tasks.tables.published import read_parquet
 from tasks.tables.schemas import knows_truth
 
-RANDOM_STREAM = 7  # names the generator that draws random subsets
 TRUTH_COLUMN = "truth_clean"
-OF_ROUND_0 = {"loss_filter", "own_clip_filter"}
-"""Subsets that the model of round 0 ranks."""
 
 
 class ComparisonError(UserError, ValueError):
     """A subset that the catalog asks for cannot be made from this pool."""
 
 
-def prepare_comparison(bench: Workbench) -> None:
+def prepare_comparison(recipe: PoolRecipe) -> None:
     """See that what the catalog compares can be had from this pool, before anything is trained.
 
     Raises ComparisonError or RivalError.
     """
-    if "oracle" in bench.catalog.comparison.subsets:
-        right = int(_truth(bench).sum())
-        refuse_small(right, bench.catalog.learner.batch, f"comparison.subsets: 'oracle' (`{TRUTH_COLUMN}` is true)")
-    prepare_rivals(bench)
+    if "oracle" in recipe.catalog.comparison.subsets:
+        right = int(_truth(recipe).sum())
+        refuse_small(right, recipe.catalog.learner.batch, f"comparison.subsets: 'oracle' (`{TRUTH_COLUMN}` is true)")
+    prepare_rivals(recipe)
 
 
 def known_subset(catalog: BaseCatalog, subset: str) -> None:
@@ -65,27 +64,28 @@ def known_subset(catalog: BaseCatalog, subset: str) -> None:
 
 def needs_round_0(catalog: BaseCatalog) -> bool:
     """Whether a subset of the comparison is picked by the model that round 0 trains."""
-    return bool(OF_ROUND_0 & set(catalog.comparison.subsets))
+    baselines = modality_of(catalog).baselines
+    return any(name in baselines and baselines[name].of_round_0 for name in catalog.comparison.subsets)
 
 
 def train_subset(directory: Path, subset: str, seed: int, chosen: int) -> Path:
     """Train one subset with one seed and evaluate it on the tests; returns the path of its record."""
-    with opened(directory) as bench:
-        counts = subset_counts(bench, subset, seed, chosen)
+    with open_recipe(directory) as recipe:
+        counts = subset_counts(recipe, subset, seed, chosen)
         content = digest(counts.tolist())
-        done = bench.run.work("comparison", f"{content[:16]}-{seed}.json")
-        key = bench.run.key("comparison", seed, content, bench.run.record["tests"])
+        done = recipe.run.work("comparison", f"{content[:16]}-{seed}.json")
+        key = recipe.run.key("comparison", seed, content, recipe.run.record["tests"])
         if not is_done(done, key):
-            publish_json(done, {"key": key, "tests": _train_and_test(bench, counts, subset, seed)})
-        record = bench.run.work("comparison", f"{subset}-{seed}.json")
-        rows = _rows(bench, read_json(done)["tests"], subset, seed, counts)
+            publish_json(done, {"key": key, "tests": _train_and_test(recipe, counts, subset, seed)})
+        record = recipe.run.work("comparison", f"{subset}-{seed}.json")
+        rows = _rows(recipe, read_json(done)["tests"], subset, seed, counts)
         publish_json(record, {"subset": subset, "seed": seed, "counts": content, "rows": rows})
         return record
 
 
 def publish_evaluations(directory: Path, records: Sequence[Path], chosen: int) -> None:
     """Publish the records of the comparison trainings that have ended as ``evaluations``, in place of what an earlier
-    comparison left there. Opens no workbench: others train meanwhile."""
+    comparison left there. Opens no recipe: others train meanwhile."""
     run = Run.load(directory)
     found = [read_json(record) for record in dict.fromkeys(records)]
     rows = [row for one in found for row in one["rows"]]
@@ -102,55 +102,61 @@ def publish_evaluations(directory: Path, records: Sequence[Path], chosen: int) -
     replace_rows(run.home, run.id, chosen, rows, stale)
 
 
-def subset_counts(bench: Workbench, subset: str, seed: int, chosen: int) -> Counts:
+def subset_counts(recipe: PoolRecipe, subset: str, seed: int, chosen: int) -> Counts:
     """Counts (n,) of a subset in the comparison.
 
     Raises:
         ComparisonError: the oracle was asked for and the pool does not know its truth; or there is no such subset.
     """
-    if subset in bench.catalog.comparison.rivals:
-        return rival_counts(bench, subset)
-    mgd = counts_of(bench, chosen)
+    if subset in recipe.catalog.comparison.rivals:
+        return rival_counts(recipe, subset)
+    mgd = counts_of(recipe, chosen)
     n, size = len(mgd), int((mgd > 0).sum())
     if subset == "mgd":
         return mgd
     if subset == "everything":
         return np.ones(n, np.int64)
     if subset == "oracle":
-        return _truth(bench).astype(np.int64)
+        return _truth(recipe).astype(np.int64)
     if subset == "random":
         best = generator(seed, RANDOM_STREAM).permutation(n)[:size]
     else:
-        best = np.argsort(bench.ranking(subset), kind="stable")[:size]
+        baseline = modality_of(recipe.catalog).baselines[subset]
+        best = np.argsort(baseline.scores(recipe, _of_round_0(recipe) if baseline.of_round_0 else None), kind="stable")
+        best = best[:size]
     counts = np.zeros(n, np.int64)
     counts[best] = 1
     return counts
 
 
-def _truth(bench: Workbench) -> npt.NDArray[np.bool_]:
-    if not knows_truth(pq.read_schema(bench.pool.samples_path), TRUTH_COLUMN):
+def _of_round_0(recipe: PoolRecipe) -> Tensor:
+    return load_parameters(recipe.run.work("round-000", "replayed.json")).to(recipe.catalog.runtime.device)
+
+
+def _truth(recipe: PoolRecipe) -> npt.NDArray[np.bool_]:
+    if not knows_truth(pq.read_schema(recipe.pool.samples_path), TRUTH_COLUMN):
         raise ComparisonError(
             f"comparison.subsets asks for 'oracle', but the pool has no column '{TRUTH_COLUMN}' of true and false: "
             "nobody knows which of its captions are right. Remove 'oracle' from the catalog's comparison.subsets."
         )
-    column = read_parquet(bench.pool.samples_path, columns=[TRUTH_COLUMN])[TRUTH_COLUMN]
+    column = read_parquet(recipe.pool.samples_path, columns=[TRUTH_COLUMN])[TRUTH_COLUMN]
     return np.asarray(column.to_pylist(), bool)
 
 
-def _train_and_test(bench: Workbench, counts: Counts, subset: str, seed: int) -> dict[str, dict[str, Any]]:
+def _train_and_test(recipe: PoolRecipe, counts: Counts, subset: str, seed: int) -> dict[str, dict[str, Any]]:
     """By test: its samples ``n``, and what was measured by metric."""
-    theta = trained_parameters(bench, counts, subset, seed, keep=subset == "mgd")
-    learner, _ = bench.learner(counts, seed)
-    tasks = bench.tasks(learner)
+    theta = trained_parameters(recipe, counts, subset, seed, keep=subset == "mgd")
+    learner, _ = recipe.learner(counts, seed)
+    tasks = recipe.targets(learner)
     tested = {"heldout": tasks.heldout, **tasks.tests}
     return {name: {"n": task.size, "metrics": task.metrics(theta)} for name, task in tested.items()}
 
 
 def _rows(
-    bench: Workbench, tests: dict[str, dict[str, Any]], subset: str, seed: int, counts: Counts
+    recipe: PoolRecipe, tests: dict[str, dict[str, Any]], subset: str, seed: int, counts: Counts
 ) -> list[dict[str, Any]]:
     """Rows of the evaluations table."""
-    options = bench.catalog.learner
+    options = recipe.catalog.learner
     shared = {"subset": subset, "seed": seed, "samples_seen": options.steps * options.batch}
     shared |= {"samples": int(counts.sum()), "distinct_samples": int((counts > 0).sum())}
     return [

@@ -12,7 +12,8 @@ from tasks.curation.rounds import first_counts, probe_steps_of
 from tasks.curation.step_costs import measure
 from tasks.files.plurals import counted
 from tasks.files.progress import begin, say
-from tasks.modality.recipe import Workbench, opened
+from tasks.modality.recipe import PoolRecipe
+from tasks.modality.registry import open_recipe
 from tasks.tables.published import files, publish, read_parquet
 
 
@@ -23,30 +24,30 @@ def prepare(directory: Path) -> None:
         NondeterminismError: the same step, run twice, gave different bits.
     """
     begin("read the pool and the targets")
-    with opened(directory) as bench:
-        prepare_comparison(bench)
-        publish_pool(bench)
-        if not bench.catalog.descent.rounds:
-            say(_comparison_only(bench))
+    with open_recipe(directory) as recipe:
+        prepare_comparison(recipe)
+        publish_pool(recipe)
+        if not recipe.catalog.descent.rounds:
+            say(_comparison_only(recipe))
             return
         begin("measure a training step and a reverse step")
-        plan = plan_of(bench)
-        for note in bench.notes():
+        plan = plan_of(recipe)
+        for note in recipe.notes():
             say(note)
-        say(_forecast(bench, plan))
-        say(f"each differentiated round: {forecast_of(bench, plan)}")
+        say(_forecast(recipe, plan))
+        say(f"each differentiated round: {forecast_of(recipe, plan)}")
 
 
 def describe_plans(directory: Path) -> str:
     """The run's plan and what other plans would cost, as a table for a terminal."""
     begin("read the pool, and measure a step of the recipe")
-    with opened(directory) as bench:
-        own, notes = forecast_of(bench, plan_of(bench)), bench.notes()
-        others = [one for one in alternatives(bench) if one.plan != own.plan]
+    with open_recipe(directory) as recipe:
+        own, notes = forecast_of(recipe, plan_of(recipe)), recipe.notes()
+        others = [one for one in alternatives(recipe) if one.plan != own.plan]
         rows = [(one.plan.advances - one.plan.steps + 1, _held(one), one) for one in (own, *others)]
     steps, size = own.plan.steps, max(len(held) for _, held, _ in rows)
     lines = [
-        f"{bench.catalog.name}: {steps} of {bench.catalog.learner.steps} steps differentiated in each round",
+        f"{recipe.catalog.name}: {steps} of {recipe.catalog.learner.steps} steps differentiated in each round",
         f"{'plan':<10}{'recomputed':>11}  {'states kept':<{size}}  {'a round':>9}",
     ]
     for i, (again, held, one) in enumerate(rows):
@@ -63,54 +64,54 @@ def _held(forecast: Forecast) -> str:
     return ", ".join(f"{n} on {tier} ({forecast.bytes[tier] / 2**20:,.0f} MiB)" for tier, n in peaks)
 
 
-def publish_pool(bench: Workbench) -> None:
+def publish_pool(recipe: PoolRecipe) -> None:
     """Publish the pool's tables and round 0's counts, once."""
-    run = bench.run
+    run = recipe.run
     if 0 not in files(run.home, run.id, "counts"):
-        publish(run.home, run.id, "samples", 0, read_parquet(bench.pool.samples_path))
-        publish(run.home, run.id, "rejects", 0, read_parquet(bench.pool.rejects_path))
-        first_counts(bench)
+        publish(run.home, run.id, "samples", 0, read_parquet(recipe.pool.samples_path))
+        publish(run.home, run.id, "rejects", 0, read_parquet(recipe.pool.rejects_path))
+        first_counts(recipe)
 
 
-def _trainings(bench: Workbench) -> int:
+def _trainings(recipe: PoolRecipe) -> int:
     """Trainings of the comparison."""
-    trials = bench.catalog.comparison
+    trials = recipe.catalog.comparison
     return len(trials.compared) * len(set(trials.seeds))
 
 
-def _comparison_only(bench: Workbench) -> str:
+def _comparison_only(recipe: PoolRecipe) -> str:
     """One sentence on what a run without rounds will do."""
-    steps = counted(bench.catalog.learner.steps, "step")
-    trainings = _trainings(bench) + needs_round_0(bench.catalog)
-    size = counted(len(bench), "sample")
+    steps = counted(recipe.catalog.learner.steps, "step")
+    trainings = _trainings(recipe) + needs_round_0(recipe.catalog)
+    size = counted(len(recipe), "sample")
     return f"{size}; no round: comparison only, at most {counted(trainings, 'training')} of {steps}"
 
 
-def _forecast(bench: Workbench, plan: Plan) -> str:
+def _forecast(recipe: PoolRecipe, plan: Plan) -> str:
     """One sentence on what is left of the run, in steps and minutes."""
-    catalog, costs = bench.catalog, measure(bench)
+    catalog, costs = recipe.catalog, measure(recipe)
     descent, learner, step, reverse = catalog.descent, catalog.learner, costs.step, costs.reverse
-    rounds, rivals = _left(bench)
+    rounds, rivals = _left(recipe)
     differentiated = max(0, rounds - 1)  # the last round only trains
-    candidates = descent.p * len(bench) * len(probe_steps_of(descent)) * differentiated
+    candidates = descent.p * len(recipe) * len(probe_steps_of(descent)) * differentiated
     again, reversed_steps = differentiated * (plan.advances - plan.steps + 1), differentiated * plan.steps
     # A probe is a forward-mode pass: about the matrix products of a training step for the same rows.
     steps = (rounds + rivals) * learner.steps + again
     seconds = steps * step + reversed_steps * reverse + candidates / learner.batch * step
     if not rounds + rivals:
-        return f"{counted(len(bench), 'sample')}; every round and training of the comparison is done"
+        return f"{counted(len(recipe), 'sample')}; every round and training of the comparison is done"
     done = descent.rounds + 1 - rounds
     return (
-        f"{counted(len(bench), 'sample')}; {counted(descent.rounds, 'round')}{f', {done} done' if done else ''}: "
+        f"{counted(len(recipe), 'sample')}; {counted(descent.rounds, 'round')}{f', {done} done' if done else ''}: "
         f"{counted(rounds + rivals, 'training')} of {counted(learner.steps, 'step')} ({step:.3f} s each), {again:,} "
         f"replayed, {counted(reversed_steps, 'reverse step')} ({reverse:.3f} s each), {candidates:,.0f} probes. "
         f"About {seconds / 60:.1f} minutes {'are left' if done else 'from nothing'}; finished parts are not run again."
     )
 
 
-def _left(bench: Workbench) -> tuple[int, int]:
+def _left(recipe: PoolRecipe) -> tuple[int, int]:
     """Rounds, the last evaluation among them, and trainings of the comparison, that have no record yet."""
-    run, catalog = bench.run, bench.catalog
+    run, catalog = recipe.run, recipe.catalog
     rounds = catalog.descent.rounds + 1 - len(files(run.home, run.id, "rounds"))
     trials = catalog.comparison
     wanted = [f"{subset}-{seed}.json" for subset in trials.compared for seed in dict.fromkeys(trials.seeds)]

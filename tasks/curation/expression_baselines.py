@@ -18,7 +18,7 @@ from tasks.catalog.catalogs import BaseCatalog
 from tasks.files.artefacts import is_done, publish_json, publishing, read_json
 from tasks.files.plurals import counted
 from tasks.files.progress import say
-from tasks.modality.recipe import Counts, Workbench
+from tasks.modality.recipe import Counts, PoolRecipe
 from tasks.subset.algebra import chosen_counts
 from tasks.subset.candidates import pool_candidates
 from tasks.subset.sources import identity
@@ -38,20 +38,20 @@ def check_rivals(catalog: BaseCatalog, home: Path) -> None:
             identity(text, home)
 
 
-def prepare_rivals(bench: Workbench) -> None:
+def prepare_rivals(recipe: PoolRecipe) -> None:
     """Ask every rival of the pool, and keep its counts; says how many samples each has.
 
     Raises RivalError where one chooses nothing, what is not in the pool, or too little to fill a batch.
     """
-    for name in bench.catalog.comparison.rivals:
-        _prepare(bench, name)
+    for name in recipe.catalog.comparison.rivals:
+        _prepare(recipe, name)
 
 
-def rival_counts(bench: Workbench, name: str) -> Counts:
+def rival_counts(recipe: PoolRecipe, name: str) -> Counts:
     """Counts (n,) of a rival of the catalog, as they were when the command was given."""
-    path = _path(bench, name)
+    path = _path(recipe, name)
     if not path.exists():
-        _prepare(bench, name)
+        _prepare(recipe, name)
     counts: Counts = np.load(path)
     return counts
 
@@ -65,15 +65,15 @@ def refuse_small(distinct: int, batch: int, what: str) -> None:
         )
 
 
-def _prepare(bench: Workbench, name: str) -> None:
-    text, path = bench.catalog.comparison.rivals[name], _path(bench, name)
+def _prepare(recipe: PoolRecipe, name: str) -> None:
+    text, path = recipe.catalog.comparison.rivals[name], _path(recipe, name)
     with _told(name):
-        key = bench.run.key("rival", identity(text, bench.run.home))
+        key = recipe.run.key("rival", identity(text, recipe.run.home))
         if path.exists() and is_done(path.with_suffix(".json"), key):
             counts, missing = np.load(path), read_json(path.with_suffix(".json"))["missing"]
         else:
-            with pool_candidates(bench.run.home, bench.pool) as candidates:
-                counts, asked = chosen_counts(candidates, text, bench.uids)
+            with pool_candidates(recipe.run.home, recipe.pool) as candidates:
+                counts, asked = chosen_counts(candidates, text, recipe.uids)
             missing = [str(one) for one in asked.missing]
             path.with_suffix(".json").unlink(missing_ok=True)  # counts without their record are not taken for others
             with publishing(path) as file:
@@ -81,15 +81,15 @@ def _prepare(bench: Workbench, name: str) -> None:
             record = {"key": key, "expression": asked.expression, "operands": asked.operands, "missing": missing}
             publish_json(path.with_suffix(".json"), record)
     distinct, total = int((counts > 0).sum()), int(counts.sum())
-    refuse_small(distinct, bench.catalog.learner.batch, f"comparison.rivals.{name}")
+    refuse_small(distinct, recipe.catalog.learner.batch, f"comparison.rivals.{name}")
     for one in missing:
         say(f"rival {name}: {one}")
     copies = "" if distinct == total else f", {total:,} with copies"
-    say(f"rival {name}: {distinct:,} of {counted(len(bench), 'sample')}{copies}")
+    say(f"rival {name}: {distinct:,} of {counted(len(recipe), 'sample')}{copies}")
 
 
-def _path(bench: Workbench, name: str) -> Path:
-    return bench.run.work("rivals", f"{name}.npy")
+def _path(recipe: PoolRecipe, name: str) -> Path:
+    return recipe.run.work("rivals", f"{name}.npy")
 
 
 @contextmanager

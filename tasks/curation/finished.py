@@ -1,13 +1,16 @@
-"""Curations that are done: found without a server, a workbench or a training, so that asking again answers at once."""
+"""Curations that are done: found without a server, a recipe or a training, so that asking again answers at once."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from tasks.catalog.catalogs import BaseCatalog, load_catalog
+from tasks.curation.begin import begin_run
 from tasks.files.artefacts import is_done, publish_json
-from tasks.pool.record import load_pool
-from tasks.runs.run import Run, begin_run
+from tasks.pool.pools import plan_pool
+from tasks.pool.record import check_budget, load_pool
+from tasks.runs.run import Run
+from tasks.subset.sources import identity
 from tasks.tables.published import files
 
 RECORD = "finished.json"
@@ -26,8 +29,6 @@ def finished_run(path: Path, home: Path) -> Path | None:
     Raises:
         RunMismatch: as `begin_run`.
     """
-    from tasks.pool.pools import check_budget, plan_pool
-
     catalog = load_catalog(path)
     if not list((home / "runs").glob(f"{catalog.name}-*/{RECORD}")):
         return None
@@ -44,8 +45,6 @@ def finished_run(path: Path, home: Path) -> Path | None:
 
 def _key(run: Run, catalog: BaseCatalog) -> str:
     """Of all that the catalog says, also of what changes no round, and of the contents of tests and rivals."""
-    from tasks.subset.sources import identity
-
     rivals = {name: identity(expression, run.home) for name, expression in catalog.comparison.rivals.items()}
     said = catalog.model_dump(mode="json", exclude={"description", "runtime"})
     return run.key("finished", said, run.record.get("tests", {}), rivals)

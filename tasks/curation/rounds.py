@@ -30,7 +30,8 @@ from tasks.curation.count_updates import publish_counts, publish_update
 from tasks.curation.starting_counts import starting_counts
 from tasks.files.artefacts import digest, is_done, publish_bytes, publish_json, read_json, unit_name
 from tasks.files.progress import announce
-from tasks.modality.recipe import Counts, Workbench, opened
+from tasks.modality.recipe import PROBE_BATCH, Counts, PoolRecipe
+from tasks.modality.registry import open_recipe
 from tasks.tables.published import publish, read, read_parquet
 from tasks.tables.streams import publishing_rows
 from tasks.tables.uids import uid_array
@@ -38,19 +39,18 @@ from tasks.tables.uids import uid_array
 Vector = npt.NDArray[np.float64]
 LAST_LOSSES = 10  # training losses averaged for the rounds table
 STATES = "states"  # directory of a round's training states, until the round is done
-PROBE_BATCH = 512  # candidates encoded at once; changes results by rounding only
 
 
-def first_counts(bench: Workbench) -> None:
+def first_counts(recipe: PoolRecipe) -> None:
     """Publish round 0's counts."""
-    publish_counts(bench.run.directory, 0, bench.uids, starting_counts(bench), provenance_of(bench, None))
+    publish_counts(recipe.run.directory, 0, recipe.uids, starting_counts(recipe), provenance_of(recipe, None))
 
 
-def counts_of(bench: Workbench, round: int) -> Counts:
+def counts_of(recipe: PoolRecipe, round: int) -> Counts:
     """Counts (n,) of a round, in uid order."""
-    table = read(bench.run.home, bench.run.id, "counts", round)
+    table = read(recipe.run.home, recipe.run.id, "counts", round)
     counts: Counts = table["count"].to_numpy().astype(np.int64)
-    assert len(counts) == len(bench), "the counts table and the pool disagree about their samples"
+    assert len(counts) == len(recipe), "the counts table and the pool disagree about their samples"
     return counts
 
 
@@ -60,31 +60,31 @@ def train_round(directory: Path, round: int, differentiate: bool) -> Path:
     Writes ``replayed.safetensors`` (final parameters, probe points, path gradients) and then the record, whose path is
     returned. Until then its states lie beside it, in ``states``, from which a killed round goes on.
     """
-    with opened(directory) as bench:
-        counts = counts_of(bench, round)
-        record = bench.run.work(f"round-{round:03d}", "replayed.json")
-        key = bench.run.key("round", round, differentiate, digest(counts.tolist()))
+    with open_recipe(directory) as recipe:
+        counts = counts_of(recipe, round)
+        record = recipe.run.work(f"round-{round:03d}", "replayed.json")
+        key = recipe.run.key("round", round, differentiate, digest(counts.tolist()))
         if not is_done(record, key):
             began = time.monotonic()
-            result, train_seconds = _replay(bench, counts, round, differentiate, key)
+            result, train_seconds = _replay(recipe, counts, round, differentiate, key)
             publish_bytes(record.with_suffix(".safetensors"), _packed(result))
             seconds = {"train": train_seconds, "reverse": time.monotonic() - began - train_seconds}
-            publish_json(record, {"key": key, "figures": _figures(bench, result, counts, round), "seconds": seconds})
+            publish_json(record, {"key": key, "figures": _figures(recipe, result, counts, round), "seconds": seconds})
         shutil.rmtree(record.with_name(STATES), ignore_errors=True)
         return record
 
 
 def probe_shard(directory: Path, round: int, shard: str) -> Path:
     """Metagradients of the round's masked samples that lie in ``shard``, one column for each probe step."""
-    with opened(directory) as bench:
-        replayed = bench.run.work(f"round-{round:03d}", "replayed.json")
-        record = bench.run.work(f"round-{round:03d}", f"probe-{unit_name(shard)}.json")
+    with open_recipe(directory) as recipe:
+        replayed = recipe.run.work(f"round-{round:03d}", "replayed.json")
+        record = recipe.run.work(f"round-{round:03d}", f"probe-{unit_name(shard)}.json")
         replay_key = read_json(replayed)["key"]
-        key = bench.run.key("probe", replay_key, shard)
+        key = recipe.run.key("probe", replay_key, shard)
         if not is_done(record, key):
             began = time.monotonic()
             ids = _members(directory, round).get(shard, np.zeros(0, np.int64))
-            g = _probe(bench, round, ids, replay_key)
+            g = _probe(recipe, round, ids, replay_key)
             publish_bytes(record.with_suffix(".safetensors"), to_safetensors({"g": g, "ids": torch.from_numpy(ids)}))
             publish_json(record, {"key": key, "seconds": {"probe": time.monotonic() - began}})
         return record
@@ -92,47 +92,47 @@ def probe_shard(directory: Path, round: int, shard: str) -> Path:
 
 def finish_round(directory: Path, round: int, probes: list[Path]) -> None:
     """Publish the round's metagradients and row, step the counts and publish the next round's with its manifest."""
-    with opened(directory) as bench:
-        home, run = bench.run.home, bench.run.id
-        record = read_json(bench.run.work(f"round-{round:03d}", "replayed.json"))
+    with open_recipe(directory) as recipe:
+        home, run = recipe.run.home, recipe.run.id
+        record = read_json(recipe.run.work(f"round-{round:03d}", "replayed.json"))
         figures, seconds = record["figures"], dict(record["seconds"])
         for probe in probes:
             seconds["probe"] = seconds.get("probe", 0.0) + read_json(probe)["seconds"]["probe"]
         update = None
         if figures["reverse_steps"]:
-            g, probed, visits = _metagradient(bench, round, probes)
-            uids = uid_array(bench.uids)
+            g, probed, visits = _metagradient(recipe, round, probes)
+            uids = uid_array(recipe.uids)
             columns = {"uid": uids, "g": g, "probed": probed, "visits": visits.astype(np.int32)}
             with publishing_rows(home, run, "metagradients", round) as table:
                 table.add(pa.table(columns))
-            options, provenance = bench.catalog.descent, provenance_of(bench, round)
-            update = publish_update(bench.run.directory, round, options, provenance)
+            options, provenance = recipe.catalog.descent, provenance_of(recipe, round)
+            update = publish_update(recipe.run.directory, round, options, provenance)
             figures["probed"] = int(probed.sum())
         figures |= {"raised": update.raised if update else 0, "lowered": update.lowered if update else 0}
-        figures |= {"target_n": bench.task_sizes().target, "heldout_n": bench.task_sizes().heldout}
+        figures |= {"target_n": recipe.target_sizes().target, "heldout_n": recipe.target_sizes().heldout}
         publish(home, run, "rounds", round, pa.Table.from_pylist([figures]))
         rows = [{"phase": phase, "seconds": value} for phase, value in seconds.items()]
         publish(home, run, "timings", round, pa.Table.from_pylist(rows))
 
 
-def masked(bench: Workbench, round: int) -> npt.NDArray[np.bool_]:
+def masked(recipe: PoolRecipe, round: int) -> npt.NDArray[np.bool_]:
     """Which samples (n,) this round scores and moves."""
-    options = bench.catalog.descent
-    return mask(bench.uids, options.seed, round, options.p)
+    options = recipe.catalog.descent
+    return mask(recipe.uids, options.seed, round, options.p)
 
 
 def shard_names(directory: Path) -> list[str]:
     """The pool's shards, in order."""
-    with opened(directory) as bench:
-        names: list[str] = sorted(_shards(bench).dictionary.to_pylist())
+    with open_recipe(directory) as recipe:
+        names: list[str] = sorted(_shards(recipe).dictionary.to_pylist())
     records = {unit_name(name) for name in names}
     assert len(records) == len(names), "two shards would share a record"
     return names
 
 
-def provenance_of(bench: Workbench, parent: int | None) -> dict[str, Any]:
+def provenance_of(recipe: PoolRecipe, parent: int | None) -> dict[str, Any]:
     """What a manifest says it came from."""
-    run = bench.run
+    run = recipe.run
     pool = run.record["pool_digest"]
     return {"run": run.id, "catalog": run.catalog_digest, "pool": pool, "parent_round": parent}
 
@@ -150,12 +150,14 @@ def load_parameters(record: Path) -> torch.Tensor:
         return file.get_tensor("theta")
 
 
-def _replay(bench: Workbench, counts: Counts, round: int, differentiate: bool, key: str) -> tuple[Metagradient, float]:
+def _replay(
+    recipe: PoolRecipe, counts: Counts, round: int, differentiate: bool, key: str
+) -> tuple[Metagradient, float]:
     """Train and, if asked, differentiate; returns the result and the seconds until the reverse sweep began."""
-    catalog = bench.catalog
-    learner, state = bench.learner(counts, catalog.descent.seed, round)
-    target = bench.tasks(learner).target
-    steps, plan = learner.steps, plan_of(bench)
+    catalog = recipe.catalog
+    learner, state = recipe.learner(counts, catalog.descent.seed, round)
+    target = recipe.targets(learner).target
+    steps, plan = learner.steps, plan_of(recipe)
     began = time.monotonic()
     turned = [began]
 
@@ -166,8 +168,8 @@ def _replay(bench: Workbench, counts: Counts, round: int, differentiate: bool, k
         else:
             announce(f"round {round}: train", t + 1, steps)
 
-    owner = digest([key, bench.run.record["environment"], bench.run.record["versions"]])
-    states = bench.run.work(f"round-{round:03d}", STATES)
+    owner = digest([key, recipe.run.record["environment"], recipe.run.record["versions"]])
+    states = recipe.run.work(f"round-{round:03d}", STATES)
     interval = Interval(catalog.descent.checkpoint_steps, catalog.descent.checkpoint_seconds)
     with durable(states, owner, interval) as (store, journal):
         if not differentiate:
@@ -177,17 +179,17 @@ def _replay(bench: Workbench, counts: Counts, round: int, differentiate: bool, k
             sums = {"example": nothing, "learning_rate": nothing}
             result = Metagradient(phi, final, sums, nothing.long(), losses)
             return result, time.monotonic() - began
-        points, n = probe_steps_of(catalog.descent), len(bench)
+        points, n = probe_steps_of(catalog.descent), len(recipe)
         result = replay(learner, state, target.target, plan, n, points, on=on, store=store, journal=journal)
         return result, turned[0] - began
 
 
-def _figures(bench: Workbench, result: Metagradient, counts: Counts, round: int) -> dict[str, Any]:
-    learner, _ = bench.learner(counts, bench.catalog.descent.seed, round)
-    tasks = bench.tasks(learner)
+def _figures(recipe: PoolRecipe, result: Metagradient, counts: Counts, round: int) -> dict[str, Any]:
+    learner, _ = recipe.learner(counts, recipe.catalog.descent.seed, round)
+    tasks = recipe.targets(learner)
     target, heldout = (task.score(result.final.theta) for task in (tasks.target, tasks.heldout))
     # As planned, which a traversal asserts: one that was cut off and went on did more, and must give the same table.
-    plan = plan_of(bench) if result.reverse_steps else None
+    plan = plan_of(recipe) if result.reverse_steps else None
     in_memory = sum(n for tier, n in plan.peak_states.items() if tier is not Tier.DISK) if plan else 0
     return {
         "target_loss": target.loss,
@@ -213,17 +215,17 @@ def _packed(result: Metagradient) -> bytes:
     return bytes(to_safetensors({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}))
 
 
-def _shards(bench: Workbench) -> pa.DictionaryArray:
+def _shards(recipe: PoolRecipe) -> pa.DictionaryArray:
     """Shard of every sample (n,)."""
-    column = read_parquet(bench.pool.samples_path, columns=["shard"])["shard"]
+    column = read_parquet(recipe.pool.samples_path, columns=["shard"])["shard"]
     return column.combine_chunks().dictionary_encode()
 
 
 @lru_cache(maxsize=1)
 def _members(directory: Path, round: int) -> dict[str, npt.NDArray[np.int64]]:
     """The round's masked samples of each shard, ascending: found once a round for all of its shards' units."""
-    with opened(directory) as bench:
-        ids, shards = np.flatnonzero(masked(bench, round)), _shards(bench)
+    with open_recipe(directory) as recipe:
+        ids, shards = np.flatnonzero(masked(recipe, round)), _shards(recipe)
     codes = shards.indices.to_numpy()[ids]
     order = np.argsort(codes, kind="stable")
     bounds = np.searchsorted(codes[order], np.arange(len(shards.dictionary) + 1))
@@ -231,12 +233,12 @@ def _members(directory: Path, round: int) -> dict[str, npt.NDArray[np.int64]]:
     return {name: ids[order[bounds[i] : bounds[i + 1]]] for i, name in enumerate(names)}
 
 
-def _probe(bench: Workbench, round: int, ids: npt.NDArray[np.int64], key: str) -> torch.Tensor:
+def _probe(recipe: PoolRecipe, round: int, ids: npt.NDArray[np.int64], key: str) -> torch.Tensor:
     """g of samples ``ids``, (n, probe steps)."""
     columns = []
-    for probe in _probes(bench.run.directory, round, key):
+    for probe in _probes(recipe.run.directory, round, key):
         parts = [torch.zeros(0, dtype=torch.float64)]
-        for batch in bench.batches([ids[at : at + PROBE_BATCH] for at in range(0, len(ids), PROBE_BATCH)]):
+        for batch in recipe.batches([ids[at : at + PROBE_BATCH] for at in range(0, len(ids), PROBE_BATCH)]):
             parts.append(probe.scores(batch.rows, batch.ids)[1].double().cpu())
         columns.append(torch.cat(parts))
     return torch.stack(columns, dim=1)
@@ -245,23 +247,23 @@ def _probe(bench: Workbench, round: int, ids: npt.NDArray[np.int64], key: str) -
 @lru_cache(maxsize=1)
 def _probes(directory: Path, round: int, key: str) -> list[Probe]:
     """The round's probes with their encoded reference batches, which all shards share; ``key`` is the replay's."""
-    with opened(directory) as bench:
-        learner, _ = bench.learner(counts_of(bench, round), bench.catalog.descent.seed, round)
+    with open_recipe(directory) as recipe:
+        learner, _ = recipe.learner(counts_of(recipe, round), recipe.catalog.descent.seed, round)
         probes = []
-        replayed = bench.run.work(f"round-{round:03d}", "replayed.safetensors")
-        with safe_open(replayed, "pt", device=bench.catalog.runtime.device) as file:
-            for step in probe_steps_of(bench.catalog.descent):
+        replayed = recipe.run.work(f"round-{round:03d}", "replayed.safetensors")
+        with safe_open(replayed, "pt", device=recipe.catalog.runtime.device) as file:
+            for step in probe_steps_of(recipe.catalog.descent):
                 point = ProbePoint(step, file.get_tensor(f"theta.{step}"), file.get_tensor(f"gamma.{step}"))
                 probes.append(Probe(learner, point))
         return probes
 
 
-def _metagradient(bench: Workbench, round: int, probes: list[Path]) -> tuple[Vector, npt.NDArray[np.bool_], Counts]:
+def _metagradient(recipe: PoolRecipe, round: int, probes: list[Path]) -> tuple[Vector, npt.NDArray[np.bool_], Counts]:
     """g, whether it was computed, and visits, each (n,). Several probe steps: the weight enters at each of them."""
-    n = len(bench)
-    with safe_open(bench.run.work(f"round-{round:03d}", "replayed.safetensors"), "np") as file:
+    n = len(recipe)
+    with safe_open(recipe.run.work(f"round-{round:03d}", "replayed.safetensors"), "np") as file:
         example, visits = file.get_tensor("example").astype(np.float64), file.get_tensor("visits")
-    if bench.catalog.descent.surrogate == "path":
+    if recipe.catalog.descent.surrogate == "path":
         return example, visits > 0, visits
     ids, columns = [], []
     for record in probes:
@@ -269,7 +271,7 @@ def _metagradient(bench: Workbench, round: int, probes: list[Path]) -> tuple[Vec
             ids.append(file.get_tensor("ids"))
             columns.append(file.get_tensor("g"))
     members, matrix = np.concatenate(ids), np.concatenate(columns)
-    wanted = np.flatnonzero(masked(bench, round))
+    wanted = np.flatnonzero(masked(recipe, round))
     assert np.array_equal(np.sort(members), wanted), "the shards' units have not probed each masked sample once"
     g, probed = np.zeros(n), np.zeros(n, bool)
     probed[members] = True

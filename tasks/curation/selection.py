@@ -14,30 +14,26 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tasks.catalog.recipe_options import Selection
+from tasks.catalog.recipe_options import NO_ROUNDS, Selection
+from tasks.modality.registry import open_recipe
 from tasks.tables.published import publish, read
-
-NO_ROUNDS = "no rounds"
-"""The rule of a run that only compares."""
 
 
 def choose_round(directory: Path) -> int:
     """The round that the catalog's rule chooses; publishes ``choices`` and returns it. Without rounds that is 0, the
     counts that it starts with."""
-    from tasks.modality.recipe import opened  # with torch: a report, which reads what was chosen, does without
-
-    with opened(directory) as bench:
-        if not bench.catalog.descent.rounds:
-            publish(bench.run.home, bench.run.id, "choices", 0, pa.table({"rule": [NO_ROUNDS], "value": [None]}))
+    with open_recipe(directory) as recipe:
+        if not recipe.catalog.descent.rounds:
+            publish(recipe.run.home, recipe.run.id, "choices", 0, pa.table({"rule": [NO_ROUNDS], "value": [None]}))
             return 0
-        rule = bench.catalog.descent.select
-        rounds = read(bench.run.home, bench.run.id, "rounds").sort_by("round")
+        rule = recipe.catalog.descent.select
+        rounds = read(recipe.run.home, recipe.run.id, "rounds").sort_by("round")
         column = "heldout_loss" if rule == "heldout_loss" else "heldout_accuracy"
         values = rounds[column].to_numpy()
-        best = best_round(rule, values, bench.task_sizes().heldout)
+        best = best_round(rule, values, recipe.target_sizes().heldout)
         chosen = int(rounds["round"][best].as_py())
         choice = pa.Table.from_pylist([{"rule": rule, "value": float(values[best])}])
-        publish(bench.run.home, bench.run.id, "choices", chosen, choice)
+        publish(recipe.run.home, recipe.run.id, "choices", chosen, choice)
         return chosen
 
 

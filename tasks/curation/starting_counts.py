@@ -6,7 +6,7 @@ import numpy as np
 
 from tasks.files.plurals import counted
 from tasks.files.progress import say
-from tasks.modality.recipe import Counts, Workbench
+from tasks.modality.recipe import Counts, PoolRecipe
 from tasks.subset.algebra import chosen_counts
 from tasks.subset.candidates import pool_candidates
 from tasks.subset.files import SubsetError
@@ -15,16 +15,16 @@ MOST = 2**31 - 1
 """Samples of a training multiset."""
 
 
-def starting_counts(bench: Workbench) -> Counts:
+def starting_counts(recipe: PoolRecipe) -> Counts:
     """Counts (n,) of round 0, in uid order; says what was chosen, and what a filter could not judge.
 
     Raises ExpressionError, FilterError or SubsetError where the start cannot be had from this pool.
     """
-    start, n = bench.catalog.descent.start, len(bench)
+    start, n = recipe.catalog.descent.start, len(recipe)
     if start is None:
         return np.ones(n, np.int64)
-    with pool_candidates(bench.run.home, bench.pool) as candidates:
-        counts, asked = chosen_counts(candidates, start, bench.uids)
+    with pool_candidates(recipe.run.home, recipe.pool) as candidates:
+        counts, asked = chosen_counts(candidates, start, recipe.uids)
     if int(counts.sum()) > MOST:
         raise SubsetError(f"descent.start: {start}: {int(counts.sum()):,} samples with copies, {MOST:,} are the most")
     for missing in asked.missing:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from mgd_core.autodiff.derivatives import curvature_product
@@ -19,7 +18,8 @@ from mgd_core.engine.store import named
 from mgd_core.plans.actions import Tier
 from mgd_core.plans.planning import Rates
 from mgd_core.training.optimizers import State
-from tasks.modality.recipe import Workbench, opened
+from tasks.modality.recipe import PoolRecipe
+from tasks.modality.registry import open_recipe
 
 TRIAL = "transfer-trial"  # directory of the state that is written and read to see how long that takes
 
@@ -33,20 +33,20 @@ class StepCosts:
     state_bytes: int
 
 
-def measure(bench: Workbench) -> StepCosts:
+def measure(recipe: PoolRecipe) -> StepCosts:
     """Costs of the catalog's recipe, measured once in a process; the step is run twice and compared bit for bit.
 
     Raises:
         NondeterminismError: the same step, run twice, gave different bits.
     """
-    return _measured(bench.run.directory)
+    return _measured(recipe.run.directory)
 
 
-def measure_transfers(bench: Workbench, costs: StepCosts, tiers: set[Tier]) -> Rates:
+def measure_transfers(recipe: PoolRecipe, costs: StepCosts, tiers: set[Tier]) -> Rates:
     """Rates of the recipe with the seconds of a save and a load of one state for each of ``tiers``."""
-    device = torch.device(bench.catalog.runtime.device)
-    _, state = bench.learner(np.ones(len(bench), np.int64), bench.catalog.descent.seed)
-    found = {tier: (_to_host if tier is Tier.HOST else _to_disk)(bench, state) for tier in sorted(tiers)}
+    device = torch.device(recipe.catalog.runtime.device)
+    _, state = recipe.learner()
+    found = {tier: (_to_host if tier is Tier.HOST else _to_disk)(recipe, state) for tier in sorted(tiers)}
     saves, loads = ({tier: pair[i] for tier, pair in found.items()} for i in (0, 1))
     # On a CPU, moving bytes takes the cores that train.
     return Rates(costs.step, costs.reverse, saves, loads, overlap=device.type == "cuda")
@@ -54,8 +54,8 @@ def measure_transfers(bench: Workbench, costs: StepCosts, tiers: set[Tier]) -> R
 
 @cache
 def _measured(directory: Path) -> StepCosts:
-    with opened(directory) as bench:
-        learner, state = bench.learner(np.ones(len(bench), np.int64), bench.catalog.descent.seed)
+    with open_recipe(directory) as recipe:
+        learner, state = recipe.learner()
         check_step(learner, state, 0)
         step = _seconds(lambda: learner.step(state, 0), state)
         batch = learner.batches(0)
@@ -65,7 +65,7 @@ def _measured(directory: Path) -> StepCosts:
         return StepCosts(step, _seconds(lambda: curvature_product(*arguments), state), state.nbytes)
 
 
-def _to_host(_: Workbench, state: State) -> tuple[float, float]:
+def _to_host(_: PoolRecipe, state: State) -> tuple[float, float]:
     if not state.theta.is_cuda:
         return 0.0, 0.0  # the same memory
     pinned = [torch.empty(x.shape, dtype=x.dtype, pin_memory=True) for x in state.tensors]
@@ -77,8 +77,8 @@ def _to_host(_: Workbench, state: State) -> tuple[float, float]:
     return _seconds(save, state), _seconds(lambda: [x.to(state.theta.device) for x in pinned], state)
 
 
-def _to_disk(bench: Workbench, state: State) -> tuple[float, float]:
-    files = StateFiles(bench.run.work(TRIAL), "trial")
+def _to_disk(recipe: PoolRecipe, state: State) -> tuple[float, float]:
+    files = StateFiles(recipe.run.work(TRIAL), "trial")
     try:
         on_host = {name: tensor.cpu() for name, tensor in named(state).items()}
         files.check_room(state.nbytes, "trial of a training state's writing")

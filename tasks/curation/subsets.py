@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from tasks.export.exports import SubsetReport, export_datacomp, verify_datacomp
-from tasks.modality.recipe import opened
+from tasks.modality.registry import open_recipe
 from tasks.tables.manifests import manifest_path
 
 
 def write_subset(directory: Path, chosen: int) -> SubsetReport:
     """Write ``subset.npy`` (u8,u8 records, sorted, repeats kept) of the chosen round and check it against the pool."""
-    with opened(directory) as bench:
-        path = bench.run.directory / "subset.npy"
-        export_datacomp(manifest_path(bench.run.directory, chosen), path)
-        return verify_datacomp(path, bench.uids)
+    with open_recipe(directory) as recipe:
+        path = recipe.run.directory / "subset.npy"
+        export_datacomp(manifest_path(recipe.run.directory, chosen), path)
+        return verify_datacomp(path, recipe.uids)

@@ -15,12 +15,10 @@ from safetensors import safe_open
 from safetensors.torch import save as to_safetensors
 
 from mgd_core.engine.replay import train
-from tasks.catalog.files import CatalogError
+from tasks.evaluation.encoders import Encoder
 from tasks.files.artefacts import digest, is_done, publish_bytes, publish_json
 from tasks.files.progress import announce
-from tasks.modality.pairs.encoder import RunEncoder
-from tasks.modality.pairs.modality import PairWorkbench, clip_of
-from tasks.modality.recipe import Counts, Workbench
+from tasks.modality.recipe import Counts, PoolRecipe
 from tasks.runs.run import Run
 from tasks.tables.published import read
 
@@ -28,13 +26,13 @@ KEPT = 64 << 20
 """Bytes of parameters that are kept of every training."""
 
 
-def trained_parameters(bench: Workbench, counts: Counts, subset: str, seed: int, keep: bool = True) -> torch.Tensor:
+def trained_parameters(recipe: PoolRecipe, counts: Counts, subset: str, seed: int, keep: bool = True) -> torch.Tensor:
     """Final parameters (P,) of the recipe on ``counts``, named ``subset``; trained unless they are kept from before."""
-    record, key = _record(bench.run, counts, seed)
+    record, key = _record(recipe.run, counts, seed)
     if is_done(record, key):
-        with safe_open(record.with_suffix(".safetensors"), "pt", device=bench.catalog.runtime.device) as file:
+        with safe_open(record.with_suffix(".safetensors"), "pt", device=recipe.catalog.runtime.device) as file:
             return file.get_tensor("theta")
-    learner, state = bench.learner(counts, seed)
+    learner, state = recipe.learner(counts, seed)
 
     def on(_: str, t: int) -> None:
         announce(f"compare: {subset}, seed {seed}", t + 1, learner.steps)
@@ -47,7 +45,7 @@ def trained_parameters(bench: Workbench, counts: Counts, subset: str, seed: int,
 
 
 def chosen_counts(run: Run, round: int) -> Counts:
-    """Counts (n,) of the subset ``mgd``, without a workbench."""
+    """Counts (n,) of the subset ``mgd``, without a recipe."""
     counts: Counts = read(run.home, run.id, "counts", round)["count"].to_numpy().astype(np.int64)
     return counts
 
@@ -62,16 +60,15 @@ def _identity(run: Run, key: str) -> str:
     return digest([key, run.record["environment"], run.record["versions"]])
 
 
-def run_encoder(bench: Workbench, counts: Counts, subset: str, seed: int) -> RunEncoder:
-    """The model of a subset as evaluation sees it."""
-    theta = trained_parameters(bench, counts, subset, seed)
-    if not isinstance(bench, PairWorkbench):
-        raise CatalogError(f"run {bench.run.id} trains on texts: evaluation sets are put to CLIPs only")
-    learner, _ = bench.learner(counts, seed)
-    objective = clip_of(learner)
-    size = int(bench.model_config["vision_cfg"]["image_size"])
-    _, key = _record(bench.run, counts, seed)
-    return RunEncoder(objective, learner.layout.unflatten(theta), bench.vocabulary, size, _identity(bench.run, key))
+def run_encoder(recipe: PoolRecipe, counts: Counts, subset: str, seed: int) -> Encoder:
+    """The model of a subset as evaluation sees it.
+
+    Raises:
+        CatalogError: evaluation sets mean nothing to it.
+    """
+    theta = trained_parameters(recipe, counts, subset, seed)
+    _, key = _record(recipe.run, counts, seed)
+    return recipe.encoder(theta, _identity(recipe.run, key))
 
 
 def _record(run: Run, counts: Counts, seed: int) -> tuple[Path, str]:

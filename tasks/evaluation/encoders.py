@@ -1,8 +1,7 @@
 """Encoders: a trained model as evaluation sees it, images and texts in, unit features out.
 
-Any checkpoint of open_clip, with open_clip's tokenizer and evaluation transform; what a run trained is
-`tasks.modality.pairs.encoder`. Both are deterministic on a device at a batch size; batches change features by
-rounding only.
+Any checkpoint of open_clip, with its own tokenizer and transform; what a run trained is `modality.pairs.encoder`. Both
+are deterministic on a device at a batch size; batches change features by rounding only.
 """
 
 from __future__ import annotations

@@ -64,11 +64,12 @@ def export_jsonl(
 
     Raises SubsetError for a pool of pictures, or whose files have changed.
     """
-    if not pool.is_text:
+    if pool.samples_kind != TextColumns.kind:
         raise SubsetError(f"pool {pool.pool_id} is of image-text pairs; jsonl is for texts. Take webdataset")
     subset = read_manifest(manifest)
+    own = TextColumns(**pool.columns) if pool.columns else columns or TextColumns()
     with publishing_over(out, "jsonl") as file:
-        lines = found_lines(pool, subset.uids, pool.columns or columns or TextColumns(), Path(out).absolute().parent)
+        lines = found_lines(pool, subset.uids, own, Path(out).absolute().parent)
         for line, count in zip(lines, subset.counts.tolist(), strict=True):
             for _ in range(count):
                 file.write(line)

@@ -36,6 +36,7 @@ from tasks.files.export_files import check_place
 from tasks.files.processes import cores, mapped
 from tasks.files.progress import announce
 from tasks.files.tar_headers import archive_size
+from tasks.pool.forms import PairForm
 from tasks.pool.record import Budget, PoolRecord, load_pool
 from tasks.subset.files import Subset, SubsetError, everything, read_subset, write_records
 
@@ -180,10 +181,10 @@ def _finished_pool(directory: Path) -> PoolRecord:
         raise ExportError(
             f"{directory}: no finished pool (it has no pool.json); name the directory of one, or its tars"
         )
-    if record.is_text:
+    if record.samples_kind != PairForm.kind:
         raise ExportError(
-            f"{directory}: pool {record.pool_id} is of texts, and shards are made of pictures and captions. The "
-            "samples of a run's subset are written by `mgd export --format jsonl`"
+            f"{directory}: pool {record.pool_id} is of {record.samples_kind}, and shards are made of pictures "
+            "and captions. The samples of a run's subset are written by `mgd export --format jsonl`"
         )
     return record
 

@@ -1,1 +1,1 @@
-"""Kinds of training data behind one seam: what a pool holds, how it is trained on, what its targets are."""
+"""Kinds of training data: what each of them reads, trains, and is measured by, behind one face."""

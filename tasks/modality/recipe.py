@@ -1,44 +1,52 @@
-"""What every unit of a run needs: the catalog, the pool, the tasks and the recipe, built once in each process.
+"""Recipes: what is trained, on what, in which order, and what it is measured by; the same for every kind of data.
 
-Tasks are handed a run directory, not tensors; they open the workbench of that directory here. What is trained on, and
-what that is, the two kinds know: pairs for a CLIP (`pair_workbench`), texts for a language model (`text_workbench`).
+A kind says how its model is made, what its rows are and what is asked of it; the learner, the order of batches and how
+they are read ahead are here. Units of work are handed a run directory, not tensors; they open its recipe
+(`tasks.modality.registry.open_recipe`), once in each process.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from mgd_core.autodiff.layout import ParameterLayout
-from mgd_core.autodiff.precision import PRECISIONS
+from mgd_core.autodiff.objective import Objective, Rows
+from mgd_core.autodiff.precision import PRECISIONS, Autocast
 from mgd_core.errors import UserError
-from mgd_core.training.determinism import deterministic
+from mgd_core.models.clip import initial_parameters
 from mgd_core.training.learner import Batch, Learner
+from mgd_core.training.loader import Loader
 from mgd_core.training.optimizers import Adam, Optimizer, Sgd, State
 from mgd_core.training.order import DataOrder
 from mgd_core.training.schedules import constant, one_cycle, warmup_cosine
 from mgd_core.training.windows import WindowedOrder
-from tasks.catalog.catalogs import BaseCatalog
+from tasks.catalog.base import BaseCatalog
+from tasks.catalog.files import CatalogError
 from tasks.catalog.roles import Roles
-from tasks.files.artefacts import digest
-from tasks.pool.index_jobs import PoolError
-from tasks.pool.pools import PoolRecord, load_pool
-from tasks.runs.run import Run
+from tasks.evaluation.encoders import Encoder
+from tasks.pool.record import PoolRecord
+from tasks.runs.run import Run, WorkDirectory
 from tasks.tables.published import read_parquet
 from tasks.tables.uids import Bytes16
 
 Counts = npt.NDArray[np.int64]
 Ids = npt.NDArray[np.int64]
+Scores = npt.NDArray[np.float64]
+Own = TypeVar("Own", bound=Objective)
 ROUND_STREAM = 1_000  # weights of round r are drawn from seed * ROUND_STREAM + r
+RANDOM_STREAM = 7  # names the generator that draws random subsets
+PROBE_BATCH = 512  # candidates encoded at once; changes results by rounding only
+LEARNER_KNOBS = ("eps_root", "batch", "learning_rate", "warmup")
 
 
 class Score(Protocol):
@@ -52,7 +60,7 @@ class Score(Protocol):
     def scale(self) -> float | None: ...  # noqa: D102
 
 
-class Task(Protocol):
+class TargetTask(Protocol):
     """A target, held-out target or test, bound to a learner's model."""
 
     @property
@@ -69,49 +77,63 @@ class Task(Protocol):
         """All that is measured, by metric."""
 
 
+class TooFewSamples(UserError, ValueError):
+    """A training multiset has fewer samples than a batch."""
+
+
 @dataclass(frozen=True)
-class Workbench(ABC):
-    """An open run: everything that its trainings share. ``uids`` (n,): the pool, sorted."""
+class Recipe(ABC):
+    """What a directory's trainings share: a model, an objective, n training samples by position, and the learner."""
 
-    run: Run
-    catalog: BaseCatalog
-    pool: PoolRecord
-    uids: Bytes16
+    run: WorkDirectory
+    catalog: Any
 
     @abstractmethod
-    def learner(self, counts: Counts, seed: int, round: int = 0) -> tuple[Learner, State]:
-        """The recipe on a training multiset, and its first state; a pure function of its arguments."""
-
-    @abstractmethod
-    def batches(self, parts: Sequence[Ids]) -> Iterator[Batch]:
-        """One pass over parts of the pool, by positions; each row of weight 1. Read ahead."""
-
-    @abstractmethod
-    def tasks(self, learner: Learner) -> Roles[Task]:
-        """Target, held-out target and tests for a learner's model, in the precision of its parameters."""
-
-    @abstractmethod
-    def task_sizes(self) -> Roles[int]:
-        """Samples of each task."""
-
-    @abstractmethod
-    def ranking(self, subset: str) -> npt.NDArray[np.float64]:
-        """Scores (n,) by which a rival of the comparison picks samples: those of the lowest."""
-
-    def notes(self) -> list[str]:
-        """Sentences on what a person should know of pool and tasks before training."""
-        return []
-
     def __len__(self) -> int:
-        return len(self.uids)
+        """n."""
+
+    @abstractmethod
+    def model(self, seed: int) -> nn.Module:
+        """The model at its start; what is drawn of it is drawn from ``seed`` alone."""
+
+    @abstractmethod
+    def objective(self, model: nn.Module) -> Objective:
+        """The loss of rows by the model."""
+
+    @abstractmethod
+    def rows(self, ids: Ids) -> Rows:
+        """What the objective takes of samples, by positions; on any thread."""
+
+    @property
+    @abstractmethod
+    def seed(self) -> int:
+        """Seed of a training that names none."""
+
+    def learner(self, counts: Counts | None = None, seed: int | None = None, round: int = 0) -> tuple[Learner, State]:
+        """The recipe on a training multiset (None: every sample once), and its first state; a pure function of its
+        arguments."""
+        counts, seed = np.ones(len(self), np.int64) if counts is None else counts, self.seed if seed is None else seed
+        options, runtime = self.catalog.learner, self.catalog.runtime
+        model = self.model(self.model_seed(seed, round)).to(runtime.device)
+        layout = ParameterLayout.of(model)
+        theta = initial_parameters(model, layout)
+        optimizer = self.optimizer(layout, theta)
+        objective = PRECISIONS[runtime.precision].around(self.objective(model))
+        batches = self.training_batches(counts, seed, round)
+        return Learner(objective, layout, optimizer, self.rates(), batches, options.chunk), optimizer.init(theta)
+
+    def model_seed(self, seed: int, round: int) -> int:
+        """What a training's model is drawn from."""
+        return seed * ROUND_STREAM + round
 
     def optimizer(self, layout: ParameterLayout, theta: torch.Tensor) -> Optimizer:
-        """The catalog's optimizer for parameters laid out so."""
+        """The catalog's optimizer for parameters laid out so; weight decay on matrices only."""
         o = self.catalog.learner
-        decay = {"weight_decay": o.weight_decay, "clip_norm": o.clip_norm, "decay_mask": layout.matrix_mask(theta)}
+        shared: dict[str, Any] = {"weight_decay": o.weight_decay, "clip_norm": o.clip_norm}
+        shared["decay_mask"] = layout.matrix_mask(theta)
         if o.optimizer == "sgd":
-            return Sgd(momentum=o.momentum, **decay)  # type: ignore[arg-type]
-        return Adam(b1=o.b1, b2=o.b2, eps=o.eps, eps_root=o.eps_root, **decay)  # type: ignore[arg-type]
+            return Sgd(momentum=o.momentum, **shared)
+        return Adam(b1=o.b1, b2=o.b2, eps=o.eps, eps_root=o.eps_root, **shared)
 
     def rates(self) -> torch.Tensor:
         """The catalog's learning rates (steps,)."""
@@ -120,6 +142,40 @@ class Workbench(ABC):
             return constant(o.steps, o.learning_rate, o.warmup)
         return (warmup_cosine if o.schedule == "cosine" else one_cycle)(o.steps, o.learning_rate, o.warmup)
 
+    def order(self, counts: Counts, seed: int, round: int) -> DataOrder | WindowedOrder:
+        """The batches of a training multiset, from everywhere among the samples.
+
+        Raises:
+            TooFewSamples: it has fewer samples than a batch.
+        """
+        o, distinct = self.catalog.learner, int((counts > 0).sum())
+        if distinct < o.batch:
+            raise TooFewSamples(
+                f"catalog '{self.catalog.name}': {distinct:,} different samples are to be trained on, and a batch "
+                f"needs {o.batch:,} (learner.batch). Use a smaller batch, or stop dropping samples earlier "
+                "(descent.rounds, p)"
+            )
+        return DataOrder(counts, o.batch, o.steps, seed, round)
+
+    def training_batches(self, counts: Counts, seed: int, round: int) -> Callable[[int], Batch]:
+        """The batch of each step of a training."""
+        return self.loader(self.order(counts, seed, round).__getitem__)
+
+    def batches(self, parts: Sequence[Ids]) -> Iterator[Batch]:
+        """One pass over parts of the samples, by positions; each row of weight 1. Read ahead."""
+        loader = self.loader(parts.__getitem__)
+        loader.expect(range(len(parts)))
+        return map(loader, range(len(parts)))
+
+    def loader(self, ids_of: Callable[[int], Ids], rows: Callable[[Ids], Rows] | None = None) -> Loader:
+        """Batches whose numbers stand for positions; ``rows``: where they come from, if not from the recipe's own."""
+        runtime, read = self.catalog.runtime, rows or self.rows
+        return Loader(lambda t: self.batch(ids_of(t), read), runtime.readers, runtime.batch_cache, self.to_device)
+
+    def batch(self, ids: Ids, rows: Callable[[Ids], Rows]) -> Batch:
+        """Rows of weight 1."""
+        return Batch(rows(ids), torch.from_numpy(ids), torch.ones(len(ids)))
+
     def to_device(self, batch: Batch) -> Batch:
         """The batch on the catalog's device."""
         device = self.catalog.runtime.device
@@ -127,49 +183,90 @@ class Workbench(ABC):
         return Batch(rows, batch.ids.to(device), batch.weights.to(device))
 
 
-class TooFewSamples(UserError, ValueError):
-    """A training multiset has fewer samples than a batch."""
+@dataclass(frozen=True)
+class PoolRecipe(Recipe):
+    """The recipe of a curation. ``uids`` (n,): the pool, sorted; ``task_data``: the tasks, apart from any model."""
 
+    run: Run
+    catalog: BaseCatalog
+    pool: PoolRecord
+    uids: Bytes16
+    task_data: Roles[Any]
 
-def data_order(bench: Workbench, counts: Counts, seed: int, round: int) -> DataOrder | WindowedOrder:
-    """The order of a training multiset's batches: from everywhere in the pool, or window by window.
+    @abstractmethod
+    def bind(self, data: Any, learner: Learner) -> TargetTask:
+        """A task for a learner's model, in the precision of its parameters."""
 
-    Raises:
-        TooFewSamples: it has fewer samples than a batch.
-    """
-    o = bench.catalog.learner
-    distinct = int((counts > 0).sum())
-    if distinct < o.batch:
-        raise TooFewSamples(
-            f"catalog '{bench.catalog.name}': {distinct:,} different samples are to be trained on, and a batch needs "
-            f"{o.batch:,} (learner.batch). Use a smaller batch, or stop dropping samples earlier (descent.rounds, p)"
+    def targets(self, learner: Learner) -> Roles[TargetTask]:
+        """Target, held-out target and tests for a learner's model."""
+        return self.task_data.map(lambda _, data: self.bind(data, learner))
+
+    def target_sizes(self) -> Roles[int]:
+        """Samples of each task."""
+        return self.task_data.map(lambda _, data: len(data))
+
+    def notes(self) -> list[str]:
+        """Sentences on what a person should know of pool and tasks before training."""
+        return []
+
+    def encoder(self, theta: torch.Tensor, identity: str) -> Encoder:
+        """A trained model as evaluation sees it, known by ``identity``.
+
+        Raises:
+            CatalogError: evaluation sets mean nothing to it.
+        """
+        raise CatalogError(f"run {self.run.id} trains no CLIP: evaluation sets are put to CLIPs only")
+
+    @property
+    def said(self) -> object:
+        """What tells it from other recipes on the same pool."""
+        return self.catalog
+
+    def turned(self, knob: str, value: Any) -> Self:
+        """The recipe with a knob of the catalog's smoothness menu at another value.
+
+        Raises:
+            CatalogError: it has no such knob.
+        """
+        if knob in LEARNER_KNOBS:
+            return self.with_sections(learner=self.catalog.learner.model_copy(update={knob: value}))
+        if knob == "window_start":
+            return self.with_sections(descent=self.catalog.descent.model_copy(update={knob: value}))
+        raise CatalogError(
+            f"smoothness.menu: '{knob}' is a knob of other models; this recipe has the learner's only: "
+            + ", ".join((*LEARNER_KNOBS, "window_start"))
         )
-    if o.window is None:
-        return DataOrder(counts, o.batch, o.steps, seed, round)
-    return WindowedOrder(counts, pool_shards(bench.pool.samples_path), o.window, o.batch, o.steps, seed, round)
+
+    def with_sections(self, **sections: Any) -> Self:
+        """The recipe with other sections of the catalog."""
+        return replace(self, catalog=self.catalog.model_copy(update=sections))
+
+    def order(self, counts: Counts, seed: int, round: int) -> DataOrder | WindowedOrder:
+        """The same, or window by window where the catalog says so."""
+        o, order = self.catalog.learner, super().order(counts, seed, round)
+        if o.window is None:
+            return order
+        return WindowedOrder(counts, self.shards, o.window, o.batch, o.steps, seed, round)
+
+    @property
+    def shards(self) -> Ids:
+        """Number of each sample's shard (n,), in the order of their names."""
+        return pool_shards(self.pool.samples_path)
+
+    @property
+    def seed(self) -> int:
+        """That of the rounds."""
+        return self.catalog.descent.seed
+
+    def __len__(self) -> int:
+        return len(self.uids)
 
 
-@contextmanager
-def opened(directory: Path) -> Iterator[Workbench]:
-    """The workbench of a run directory, under its catalog's threads, determinism and precision; restored on exit."""
-    run = Run.load(directory)
-    runtime = run.catalog.runtime
-    with deterministic(runtime.threads), PRECISIONS[runtime.precision].switched():
-        yield _workbench(Path(directory), digest(run.record))
-
-
-@lru_cache(maxsize=2)
-def _workbench(directory: Path, record: str) -> Workbench:
-    """The workbench of a run, by the digest of its record: tests and comparison of a run may change."""
-    from tasks.catalog.catalogs import Catalog
-    from tasks.modality.pairs.modality import open_pairs
-    from tasks.modality.texts.recipe import open_texts
-
-    run = Run.load(directory)
-    pool = load_pool(run.pool_directory)
-    if pool is None:
-        raise PoolError(f"the pool of run {run.id} is gone from {run.pool_directory}; run `mgd curate` again")
-    return open_pairs(run, pool) if isinstance(run.catalog, Catalog) else open_texts(run, pool)
+def objective_of(learner: Learner, kind: type[Own]) -> Own:
+    """The objective of a learner, without what is around it."""
+    objective = learner.objective.objective if isinstance(learner.objective, Autocast) else learner.objective
+    assert isinstance(objective, kind)
+    return objective
 
 
 @lru_cache(maxsize=2)

@@ -1,1 +1,1 @@
-"""Pools: what may be trained on, indexed sample by sample, with what was rejected and why."""
+"""Pools: samples where they lie, indexed once, whatever kind they are of."""

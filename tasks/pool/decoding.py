@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from mgd_core.errors import UserError
@@ -32,6 +33,8 @@ VERSION = 2  # changes whenever equal bytes would give other pixels than before
 FORMATS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 WIDE_GREY = ("I;16", "I;16B", "I;16L", "I;16N", "I")
+LARGE = 1 << 26
+"""Pixels of a picture scaled whole, beyond which only the part that stays is made."""
 # From half the limit on Pillow warns; the limit itself is an error.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
@@ -76,6 +79,24 @@ def in_rgb(image: Image.Image) -> Image.Image:
     elif image.mode in ("P", "PA"):
         image = image.convert("RGBA")  # the same colours as at once, but Pillow warns of lost transparency there
     return image.convert("RGB")
+
+
+def resized(image: Image.Image, size: int) -> npt.NDArray[np.uint8]:
+    """RGB pixels (3, size, size): shorter side to ``size`` (bicubic), centre crop, to the pixel as open_clip's
+    evaluation does (to rounding, where the sides are so far apart that scaling the whole would fill the memory)."""
+    image = in_rgb(image)
+    if image.size != (size, size):
+        shorter = min(image.size)
+        width, height = (size if side == shorter else int(size * side / shorter) for side in image.size)
+        left, top = round((width - size) / 2), round((height - size) / 2)
+        if width * height > LARGE:
+            x, y = image.width / width, image.height / height
+            part = (left * x, top * y, (left + size) * x, (top + size) * y)
+            image = image.resize((size, size), Image.Resampling.BICUBIC, box=part)
+        else:
+            image = image.resize((width, height), Image.Resampling.BICUBIC)
+            image = image.crop((left, top, left + size, top + size))
+    return np.asarray(image).transpose(2, 0, 1)
 
 
 def pixel_digest(image: Image.Image) -> bytes:

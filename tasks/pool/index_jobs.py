@@ -18,16 +18,12 @@ from pydantic import BaseModel, ConfigDict
 from mgd_core.errors import UserError
 from tasks.files.artefacts import digest, file_digest, publish_json, publishing, read_json
 from tasks.files.sources import fingerprint, reader_of
+from tasks.pool.forms import PairForm, SampleForm
 from tasks.pool.json_columns import part_table
 from tasks.pool.shards import Sample, ShardIndex, index_shard, write_shard
 from tasks.pool.sheets import REQUIRED, TABLE, TILES, open_sheet
-from tasks.pool.text_records import TextColumns, index_texts
 from tasks.tables.published import write_parquet
 from tasks.tables.uids import normalise
-
-# Changes whenever equal inputs would give other bytes than before.
-VERSION = 3
-TEXT_VERSION = 4
 
 
 class PoolError(UserError, ValueError):
@@ -48,16 +44,16 @@ class ShardUnit(BaseModel):
     split: str = ""
     start: int | None = None
     stop: int | None = None
-    text: TextColumns | None = None
-    """Columns of text samples; None: image-text pairs."""
+    form: SampleForm = PairForm()
+    """What its samples are, and how they are read."""
 
     @property
     def key(self) -> str:
         """Digest of all that decides what the unit makes. A tar's address counts, since the fingerprints of two stores
         may agree by chance; a sheet's is of its bytes."""
         ignored = {"directory"} if self.start is None else {"directory", "source"}
-        ignored |= {"text"} if self.text is None else set()  # pools of pairs keep the keys they had
-        return digest([VERSION if self.text is None else TEXT_VERSION, self.model_dump(exclude=ignored)])
+        own = self.model_dump(exclude={*ignored, "form"})
+        return digest([self.form.version, own | self.form.identity()])
 
     @property
     def part(self) -> Path:
@@ -139,10 +135,7 @@ def index_tar(unit: ShardUnit) -> ShardIndex:
     """Index a unit's tar where it is; raises PoolError if it was replaced before or meanwhile."""
     reader = reader_of(unit.directory)
     _check_unchanged(unit, fingerprint(unit.source, reader))
-    if unit.text is None:
-        index = index_shard(unit.source, unit.name, reader)
-    else:
-        index = index_texts(unit.source, unit.name, unit.text, reader)
+    index = unit.form.index(unit.source, unit.name or unit.source, reader)
     _check_unchanged(unit, fingerprint(unit.source, reader))
     return index
 

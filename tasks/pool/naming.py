@@ -34,7 +34,7 @@ def indexed(
     lenient = BuildOptions(max_rejects=1.0, max_damaged_shards=sys.maxsize)
     options = (budget or BuildOptions()) if every else lenient
     if _names_texts(source):
-        options = options.model_copy(update={"text": TextColumns()})
+        options = options.model_copy(update={"form": TextColumns()})
     return finished_pool(plan_pool(source, home, options), workers)
 
 

@@ -31,7 +31,6 @@ from tasks.files.progress import say
 from tasks.files.remote_files import Reader
 from tasks.files.remotes import split_query
 from tasks.files.scratch import scratch
-from tasks.files.source_patterns import TARS, find_tars
 from tasks.files.sources import PoolSource, common_base, fingerprint, reader_of, record_source
 from tasks.pool.index_jobs import (
     ShardUnit,
@@ -48,8 +47,6 @@ from tasks.pool.json_columns import spread
 from tasks.pool.metadata import find_metadata, join_metadata
 from tasks.pool.record import BuildOptions, PoolRecord, check_budget, load_pool
 from tasks.pool.sheets import TABLE, open_sheet
-from tasks.pool.text_files import NAMES as TEXTS
-from tasks.pool.text_files import find_texts
 from tasks.pool.validation import reject
 from tasks.tables.published import conform, write_parquet
 from tasks.tables.uids import Bytes16, uid_array, uid_bytes
@@ -99,7 +96,7 @@ def plan_pool(
     Notes in the pool's directory where its tars are. Raises SourceError when there is nothing at `source`.
     """
     options = options or BuildOptions()
-    if options.text is None and isinstance(source, str | Path) and (Path(source) / TABLE).is_file():
+    if options.form.has_pictures and isinstance(source, str | Path) and (Path(source) / TABLE).is_file():
         return _plan_sheet(Path(source), Path(home), options, split)
     return _plan_tars(source, Path(home), options)
 
@@ -131,16 +128,17 @@ def _plan_sheet(sheet: Path, home: Path, options: BuildOptions, split: str) -> P
 
 
 def _plan_tars(source: str | Path | Sequence[str], home: Path, options: BuildOptions) -> PoolPlan:
-    found = (find_tars if options.text is None else find_texts)(source, options.remote)
+    form = options.form
+    found = form.find(source, options.remote)
     urls, passed_over = found.urls, found.passed_over
     if passed_over:
-        say(found.told(TARS if options.text is None else TEXTS))
+        say(found.told(form.names))
     base, names = common_base(urls)
-    metadata = find_metadata(options.metadata, base, options.remote) if options.text is None else []
+    metadata = find_metadata(options.metadata, base, options.remote) if form.has_pictures else []
     reader = Reader(options.remote)
     stamps = [fingerprint(url, reader, fresh=False) for url in (*urls, *metadata)]  # all were listed just now
     units = [
-        {"source": url, "name": name, "fingerprint": stamp, "text": options.text}
+        {"source": url, "name": name, "fingerprint": stamp, "form": form}
         for url, name, stamp in zip(urls, names, stamps, strict=False)
     ]
     inputs = dict(zip(metadata, stamps[len(urls) :], strict=True))
@@ -267,8 +265,8 @@ def _publish_record(
         rejects=len(reasons),
         reasons={reason: reasons.count(reason) for reason in sorted(set(reasons))},
         without_metadata=without_metadata,
-        kind="pairs" if plan.options.text is None else "texts",
-        columns=plan.options.text,
+        kind=plan.options.form.kind,
+        columns=plan.options.form.model_dump() or None,
         notes=notes,
         samples_digest=file_digest(directory / "samples.parquet"),
         rejects_digest=file_digest(directory / "rejects.parquet"),

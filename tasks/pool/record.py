@@ -7,15 +7,15 @@ because how many samples each of them lost cannot be known.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any
 
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
 from tasks.files.artefacts import read_json
 from tasks.files.remotes import RemoteOptions
+from tasks.pool.forms import PairForm, SampleForm
 from tasks.pool.index_jobs import PoolError
-from tasks.pool.text_records import TextColumns
 from tasks.pool.validation import DAMAGE
 
 Budget = NonNegativeInt | Annotated[float, Field(ge=0, le=1)]
@@ -49,7 +49,7 @@ class BuildOptions(BaseModel):
         default=None,
         description="Parquet files joined by uid; None: `metadata` beside a folder `shards`; an empty list: none",
     )
-    text: TextColumns | None = Field(default=None, description="columns of text samples; None: image-text pairs")
+    form: SampleForm = Field(default=PairForm(), description="what the samples are, and how they are read")
     remote: RemoteOptions = Field(default=RemoteOptions(), description="how remote stores are read")
 
 
@@ -70,21 +70,22 @@ class PoolRecord(BaseModel):
     )
     samples_digest: str
     rejects_digest: str
-    kind: Literal["pairs", "texts"] | None = Field(
-        default=None, description="what its samples are; None: an earlier version did not say, see `is_text`"
+    kind: str | None = Field(
+        default=None, description="what its samples are; None: an earlier version did not say, see `samples_kind`"
     )
-    columns: TextColumns | None = Field(default=None, description="what prompt and completion were made of, of texts")
+    columns: dict[str, Any] | None = Field(default=None, description="what the form of its samples says besides")
     notes: tuple[str, ...] = Field(default=(), description="what else is to be told of it, sentences")
 
     @property
-    def is_text(self) -> bool:
-        """Whether its samples are texts without pictures."""
-        if self.kind is None:
-            names = pq.read_schema(self.samples_path).names
-            with pq.ParquetFile(self.samples_path) as file:
-                first = next(file.iter_batches(1, columns=["image_size"]), None)
-            return "completion" in names and (first is None or first["image_size"].null_count > 0)
-        return self.kind == "texts"
+    def samples_kind(self) -> str:
+        """What its samples are: the `kind` of their form."""
+        if self.kind is not None:
+            return self.kind
+        names = pq.read_schema(self.samples_path).names
+        with pq.ParquetFile(self.samples_path) as file:
+            first = next(file.iter_batches(1, columns=["image_size"]), None)
+        texts = "completion" in names and (first is None or first["image_size"].null_count > 0)
+        return "texts" if texts else "pairs"
 
     @property
     def samples_path(self) -> Path:
@@ -118,8 +119,8 @@ def check_budget(options: BuildOptions, record: PoolRecord) -> None:
     bad, budget = record.rejects - damaged, options.max_rejects
     allowed = budget if isinstance(budget, int) else int(budget * (record.samples + bad))
     if damaged > options.max_damaged_shards:
-        files = "files" if record.is_text else "tars"
-        what = f"{damaged} of {record.shards} {files} damaged, max_damaged_shards is {options.max_damaged_shards}"
+        what = f"{damaged} of {record.shards} {options.form.one_file}s damaged, "
+        what += f"max_damaged_shards is {options.max_damaged_shards}"
         raise TooManyRejects(
             f"{what}. {_examples(record)} Fetch them again, or raise max_damaged_shards to go on without"
         )

@@ -8,30 +8,29 @@ text, so equal samples are one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
-
-from pydantic import BaseModel, ConfigDict
 
 from tasks.files.artefacts import canonical_json
 from tasks.files.remote_files import Reader
+from tasks.files.remotes import RemoteOptions
+from tasks.files.source_patterns import Files
+from tasks.pool.forms import NO_MEMBERS, SampleForm
 from tasks.pool.shards import ShardIndex, part_nameless
-from tasks.pool.text_files import Fault, records
+from tasks.pool.text_files import NAMES, Fault, find_texts, records
 from tasks.pool.validation import printable, reject
-from tasks.tables.schemas import SAMPLES
 from tasks.tables.uids import content_uid, normalise
-
-PLACES = ("image_", "text_", "json_", "width", "height")
-EMPTY = dict.fromkeys(name for name in SAMPLES.names if name.startswith(PLACES))
-"""Columns that say where an image, a caption and a json member lie: a text has none of them."""
-
 
 OURS = ("prompt", "completion")
 
 
-class TextColumns(BaseModel):
+class TextColumns(SampleForm):
     """What the columns of the source are called."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    kind = "texts"
+    version = 4
+    names = NAMES
 
     prompt: str = "prompt"
     """The column of what is given."""
@@ -48,6 +47,18 @@ class TextColumns(BaseModel):
         if self.messages is not None:
             return (self.messages,)
         return (self.prompt, self.completion, *([self.input] if self.input else []))
+
+    def find(self, source: str | Path | Sequence[str], options: RemoteOptions | None = None) -> Files:
+        """The files of texts of ``source``."""
+        return find_texts(source, options)
+
+    def index(self, url: str, name: str, reader: Reader) -> ShardIndex:
+        """One sequential read."""
+        return index_texts(url, name, self, reader)
+
+    def identity(self) -> dict[str, Any]:
+        """The columns, under the name that they have had from the beginning."""
+        return {"text": self.model_dump(mode="json")}
 
 
 class _Bad(ValueError):
@@ -100,7 +111,7 @@ def _row(shard: str, key: str, record: dict[str, Any], columns: TextColumns) -> 
     uid, named = identity(record, columns)
     prompt, completion = prompt_and_completion(record, columns)
     return {
-        **EMPTY,
+        **NO_MEMBERS,
         "uid": uid,
         "shard": shard,
         "key": printable(key),

@@ -77,7 +77,7 @@ def pictures(evidence: Evidence) -> dict[str, Any]:
     if not evidence.ask("SELECT 1 FROM samples LIMIT 1") or not evidence.ask("SELECT 1 FROM counts LIMIT 1"):
         missing = ["No samples or no counts are published yet."]
         return {"title": "Samples", "words": "", "missing": missing, "galleries": ()}
-    return (_tables if evidence.is_text else _pictures)(evidence)
+    return SHOWN.get(evidence.kind, _tables)(evidence)
 
 
 def duration(seconds: float) -> str:
@@ -103,6 +103,10 @@ def _pictures(evidence: Evidence) -> dict[str, Any]:
     lost = [] if root else [f"{unknown}: pictures in relative shards are left out."]
     made = [contact_sheet(gallery, rows, root, evidence.run, paths) for gallery, rows, paths in _galleries(evidence)]
     return {"title": "Pictures", "words": words, "missing": lost, "galleries": made}
+
+
+SHOWN = {"pairs": _pictures}
+"""How samples are shown, by kind; others as tables."""
 
 
 def _galleries(evidence: Evidence) -> Iterator[tuple[Gallery, list[dict[str, Any]], dict[Any, list[int]]]]:

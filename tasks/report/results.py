@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tasks.catalog.files import read_toml
-from tasks.curation.selection import NO_ROUNDS
+from tasks.catalog.recipe_options import NO_ROUNDS
 from tasks.evaluation.measures import metric, percent
 from tasks.files.plurals import counted
 from tasks.report.mean_of_tests import means_over_tests

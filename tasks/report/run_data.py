@@ -20,6 +20,8 @@ from tasks.tables.run_folders import chosen_round
 
 SEEN_BY_TILES = ("shard", "image_offset", "image_size", "image_format", "width", "height")
 TRUTHS = ("truth_clean", "truth_text")
+JUDGED = {"pairs": "caption"}
+"""What the truth speaks of, by kind of samples, where that is a part of the sample."""
 
 
 @dataclass(frozen=True)
@@ -77,17 +79,17 @@ class Evidence:
         return {row["column_name"] for row in self.ask("SELECT column_name FROM columns WHERE table_name = 'samples'")}
 
     @cached_property
-    def is_text(self) -> bool:
-        """Whether the samples are texts without pictures."""
+    def kind(self) -> str:
+        """What the samples are, as the pool's record says; where that is gone, by whether they have pictures."""
         pool = load_pool(self.pool_directory) if self.pool_directory else None
         if pool is not None:
-            return pool.is_text
-        return bool(self.ask("SELECT 1 FROM samples WHERE image_size IS NULL LIMIT 1"))
+            return pool.samples_kind
+        return "texts" if self.ask("SELECT 1 FROM samples WHERE image_size IS NULL LIMIT 1") else "pairs"
 
     @cached_property
     def judged(self) -> str:
-        """What the truth speaks of, where it is known: caption or sample."""
-        return "sample" if self.is_text else "caption"
+        """What the truth speaks of, where it is known."""
+        return JUDGED.get(self.kind, "sample")
 
     @cached_property
     def truths(self) -> tuple[str, ...]:

@@ -14,7 +14,8 @@ from tasks.report.run_data import Evidence
 
 LONGEST = 400  # characters of a sample that are shown; of longer ones the end, where the completion is
 GROUP = "task"
-"""The column of a pool of texts whose values are told apart."""
+GROUPED = {"texts": GROUP}
+"""The column whose values are told apart, by kind of samples."""
 GROUPS_SQL = f"""SELECT {GROUP}, count(*) AS samples, avg((count > 0)::INTEGER) AS kept, avg(count) AS mean_count,
     avg(g_sum) AS mean_g FROM sample_outcomes GROUP BY {GROUP} ORDER BY mean_count DESC, {GROUP}"""
 
@@ -30,7 +31,7 @@ def text_sheet(gallery: Gallery, rows: Sequence[dict[str, Any]], run: str, paths
 
 def groups(evidence: Evidence) -> dict[str, Any] | str:
     """Counts and g by task, of a pool of texts that has such a column; nothing for other pools."""
-    if not evidence.is_text or GROUP not in evidence.sample_columns:
+    if GROUPED.get(evidence.kind) not in evidence.sample_columns:
         return {}
     if not evidence.ask("SELECT 1 FROM counts LIMIT 1"):
         return "No counts are published yet."

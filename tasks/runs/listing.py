@@ -6,11 +6,9 @@ from pathlib import Path
 from typing import Literal
 
 from mgd_core.errors import UserError
-from tasks.catalog.text_catalog import TextCatalog
 from tasks.export.exports import SubsetReport, export_datacomp, export_jsonl, export_parquet
 from tasks.export.reshard import ReshardOptions, reshard
 from tasks.files.plurals import counted
-from tasks.pool.record import load_pool
 from tasks.runs.run import Run
 from tasks.tables.manifests import manifest_path
 from tasks.tables.published import files, read
@@ -88,8 +86,6 @@ def export_run(
         raise NoRun(f"run {run.id} has no manifest of round {number}; it has rounds 0 to {run.catalog.descent.rounds}")
     target = out or run.directory / NAMES[format]
     if format == "webdataset":
-        if isinstance(run.catalog, TextCatalog):
-            raise NoRun(f"run {run.id} is of texts, which have no pictures to make shards of: take --format jsonl")
         shards = reshard(run.pool_directory, manifest, target, how)
         made = counted(shards.shards, "shard")
         what = f"{counted(shards.samples, 'sample')} ({shards.distinct:,} distinct) in {made}"
@@ -104,7 +100,4 @@ def _write(run: Run, format: Format, manifest: Path, target: Path) -> SubsetRepo
     """One file with the subset."""
     if format != "jsonl":
         return (export_datacomp if format == "datacomp" else export_parquet)(manifest, target)
-    pool = load_pool(run.pool_directory)
-    if pool is None:
-        raise NoRun(f"the pool of run {run.id} is gone from {run.pool_directory}; run `mgd curate` again")
-    return export_jsonl(manifest, pool, target, getattr(run.catalog.pool, "columns", None))
+    return export_jsonl(manifest, run.pool, target, getattr(run.catalog.pool, "columns", None))

@@ -1,30 +1,20 @@
-"""Run directories: one curation's catalog, record and work, found again by the digest of what it is a function of.
-
-The run's id is the catalog's name and a digest of what its rounds are a function of (`run_identity`) and the pool's
-contents, so the same command finds its own run and goes on with it, and so does one whose tests or comparison have
-changed: the run then holds the catalog as it is now. What the bits depend on besides (torch version, threads, device)
-is kept in the record, and a run begun under other settings is not continued.
-"""
+"""Run directories: one curation's catalog, record and work, as `tasks.curation.begin` leaves them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from mgd_core.errors import UserError
-from tasks.catalog.catalogs import BaseCatalog, kind_of, load_catalog
+from tasks.catalog.base import BaseCatalog
+from tasks.catalog.catalogs import kind_of
 from tasks.catalog.files import checked
 from tasks.catalog.recipe_options import as_now
-from tasks.catalog.text_catalog import TextCatalog
 from tasks.files.artefacts import digest, publish_bytes, publish_json, read_json, reading
-from tasks.pool.pools import PoolRecord
-
-VERSIONS = ("torch", "torchvision", "open_clip_torch", "timm", "numpy", "pyarrow", "pillow")
-TEXT_VERSIONS = ("transformers", "tokenizers", "peft")
-"""Packages that the bits of a run on texts depend on as well."""
+from tasks.pool.index_jobs import PoolError
+from tasks.pool.record import PoolRecord, load_pool
 
 
 class RunMismatch(UserError, RuntimeError):
@@ -32,27 +22,96 @@ class RunMismatch(UserError, RuntimeError):
 
 
 @dataclass(frozen=True)
-class Run:
-    """A run directory: ``<home>/runs/<id>``."""
+class WorkDirectory:
+    """A directory of the home that trainings leave their work in: its catalog, and the record of how it was begun."""
+
+    record_name: ClassVar[str]
+    renewed: ClassVar[tuple[str, ...]]
+    """Keys of the record that may be said otherwise when the same is begun again."""
 
     directory: Path
-    catalog: BaseCatalog
+    catalog: Any
     record: dict[str, Any]
 
     @property
     def id(self) -> str:
-        """Name of the run."""
+        """Its name, which its tables go by."""
         return self.directory.name
 
     @property
     def home(self) -> Path:
-        """The directory that holds all runs, pools and tables."""
+        """The directory that holds all runs, studies, pools and tables."""
         return self.directory.parents[1]
+
+    def work(self, *parts: str) -> Path:
+        """A path below the work directory."""
+        path = self.directory.joinpath("work", *parts)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    @classmethod
+    def begin(cls, directory: Path, catalog: Any, record: dict[str, Any], source: Path) -> Self:
+        """Leave the record and a copy of the catalog, ``source``, in the directory. Where it was begun before, what
+        ``renewed`` names is as it is now, and all else as it was.
+
+        Raises:
+            RunMismatch: it was begun with other versions, threads or device.
+        """
+        path = directory / cls.record_name
+        if path.exists():
+            begun = read_json(path)
+            cls(directory, catalog, begun).check_same(record)
+            record = {**begun, **{key: record[key] for key in cls.renewed}}
+        directory.mkdir(parents=True, exist_ok=True)
+        copy, content = directory / "catalog.toml", source.read_bytes()
+        if not copy.exists() or copy.read_bytes() != content:
+            publish_bytes(copy, content)
+        if not path.exists() or read_json(path) != record:
+            publish_json(path, record)
+        return cls(directory, catalog, record)
+
+    def check_same(self, now: dict[str, Any]) -> None:
+        """See that what bits depend on is as it was.
+
+        Raises:
+            RunMismatch: versions, threads or device are others; names each with both values.
+        """
+        differences = [
+            f"{key} was {then[key]!r}, is {value!r}"
+            for part in ("environment", "versions")
+            for then, current in [(self.record[part], now[part])]
+            for key, value in current.items()
+            if then.get(key) != value
+        ]
+        if differences:
+            raise RunMismatch(
+                f"run {self.id} was begun under other settings, so its results could not be continued bit for bit: "
+                + "; ".join(differences)
+                + f". Use the same settings, or begin again in another --home, or remove {self.directory}."
+            )
+
+
+@dataclass(frozen=True)
+class Run(WorkDirectory):
+    """A run directory: ``<home>/runs/<id>``."""
+
+    record_name = "run.json"
+    renewed = ("catalog", "tests")
+
+    catalog: BaseCatalog
 
     @cached_property
     def pool_directory(self) -> Path:
         """Where the run's pool lies."""
         return self.home / "pools" / str(self.record["pool_id"])
+
+    @property
+    def pool(self) -> PoolRecord:
+        """The record of the run's pool; raises PoolError where it is gone."""
+        pool = load_pool(self.pool_directory)
+        if pool is None:
+            raise PoolError(f"the pool of run {self.id} is gone from {self.pool_directory}; run `mgd curate` again")
+        return pool
 
     @property
     def catalog_digest(self) -> str:
@@ -62,77 +121,11 @@ class Run:
     @classmethod
     def load(cls, directory: Path) -> Run:
         """Open a run that was begun."""
-        record = read_json(path := Path(directory) / "run.json")
+        record = read_json(path := Path(directory) / cls.record_name)
         with reading(path):
             content = as_now(record["catalog"])
             return cls(Path(directory), checked(path, kind_of(content["model"]), content), record)
 
-    def work(self, *parts: str) -> Path:
-        """A path below the run's work directory."""
-        path = self.directory.joinpath("work", *parts)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path
-
     def key(self, *inputs: object) -> str:
         """Digest that names a unit of work of this run by its inputs."""
         return digest([self.catalog_digest, self.record["pool_digest"], *inputs])
-
-
-def begin_run(home: Path, catalog_path: Path, pool: PoolRecord) -> Run:
-    """Create the run of a catalog on a pool, or open it if it was begun before.
-
-    Raises:
-        RunMismatch: it was begun with other versions, threads or device; names each with both values.
-    """
-    # With torch, which takes seconds; who only reads a run does without.
-    from mgd_core.training.determinism import environment
-    from tasks.curation.begin import identity, identity_of_test
-
-    catalog = load_catalog(catalog_path)
-    content = identity(catalog, Path(home))
-    name = f"{catalog.name}-{digest([content, pool.samples_digest])[:8]}"
-    directory = Path(home) / "runs" / name
-    record: dict[str, Any] = {
-        "run": name,
-        "pool_id": pool.pool_id,
-        "pool_digest": pool.samples_digest,
-        "catalog_digest": digest(content),
-        "catalog": catalog.model_dump(mode="json"),
-        "tests": {test: identity_of_test(catalog, test) for test in catalog.tests},
-        "environment": environment(catalog.runtime.device, catalog.runtime.threads),
-        "versions": {package: version(package) for package in _packages(catalog)},
-    }
-    directory.mkdir(parents=True, exist_ok=True)
-    if (directory / "run.json").exists():
-        run = Run.load(directory)
-        _check_same(run, record)
-        record = {**run.record, **{key: record[key] for key in ("catalog", "tests")}}
-    _publish_changed(directory / "catalog.toml", catalog_path.read_bytes())
-    if not (directory / "run.json").exists() or read_json(directory / "run.json") != record:
-        publish_json(directory / "run.json", record)
-    return Run(directory, catalog, record)
-
-
-def _publish_changed(path: Path, content: bytes) -> None:
-    if not path.exists() or path.read_bytes() != content:
-        publish_bytes(path, content)
-
-
-def _packages(catalog: BaseCatalog) -> tuple[str, ...]:
-    return (*VERSIONS, *TEXT_VERSIONS) if isinstance(catalog, TextCatalog) else VERSIONS
-
-
-def _check_same(run: Run, now: dict[str, Any]) -> None:
-    differences = [
-        f"{key} was {then[key]!r}, is {value!r}"
-        for part in ("environment", "versions")
-        for then, current in [(run.record[part], now[part])]
-        for key, value in current.items()
-        if then.get(key) != value
-    ]
-    if differences:
-        raise RunMismatch(
-            f"run {run.id} was begun under other settings, so its results could not be continued bit for bit: "
-            + "; ".join(differences)
-            + f". Use the same settings, or begin again in another --home, or remove {run.directory}."
-        )

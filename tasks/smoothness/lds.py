@@ -24,50 +24,40 @@ from tasks.catalog.smoothness_options import SmoothnessOptions
 from tasks.curation.checkpoint_plan import plan_of
 from tasks.files.artefacts import is_done, publish_bytes, read_json
 from tasks.files.progress import announce
-from tasks.modality.recipe import Workbench, opened
-from tasks.smoothness.measuring import failure_of, load_base, record_result, train_base, unit_of
+from tasks.modality.recipe import PoolRecipe
+from tasks.modality.registry import open_recipe
+from tasks.smoothness.measuring import failure_of, lds_unit, load_base, record_result, train_base, unit_of
 from tasks.smoothness.menu import Variant
 
 
 def measure_lds(directory: Path, variant: Variant, options: SmoothnessOptions) -> None:
     """Take a recipe's metagradient, train it without each of the subsets, and record the score."""
-    with opened(directory) as own:
-        bench, record, key = lds_unit(own, variant, options)
+    with open_recipe(directory) as own:
+        recipe, record, key = lds_unit(own, variant, options)
         if is_done(record, key):
             return
         base = train_base(directory, variant)
-        record_result(record, key, partial(_score, own, bench, variant, options, base))
-
-
-def lds_of(own: Workbench, variant: Variant, options: SmoothnessOptions) -> float | None:
-    """The recorded score of a recipe; None where it was not asked for, or a training failed."""
-    _, record, key = lds_unit(own, variant, options)
-    return read_json(record).get("lds") if options.lds_subsets and is_done(record, key) else None
-
-
-def lds_unit(own: Workbench, variant: Variant, options: SmoothnessOptions) -> tuple[Workbench, Path, str]:
-    """The variant's workbench, and record and key of its score."""
-    return unit_of(own, variant, "lds", options.lds_subsets, options.lds_share)
+        record_result(record, key, partial(_score, own, recipe, variant, options, base))
 
 
 def _score(
-    own: Workbench, bench: Workbench, variant: Variant, options: SmoothnessOptions, base: Path
+    own: PoolRecipe, recipe: PoolRecipe, variant: Variant, options: SmoothnessOptions, base: Path
 ) -> dict[str, Any]:
     if failure_of(base):
         return {"failure": failure_of(base)}
-    drops = drop_sets(len(bench), options.lds_share, options.lds_subsets, bench.catalog.descent.seed)
-    predicted = predicted_changes(_metagradient(own, bench, variant)[None], drops)
-    changes = [_change(own, bench, variant, options, base, drops, number) for number in range(len(drops))]
+    drops = drop_sets(len(recipe), options.lds_share, options.lds_subsets, recipe.catalog.descent.seed)
+    predicted = predicted_changes(_metagradient(own, recipe, variant)[None], drops)
+    changes = [_change(own, recipe, variant, options, base, drops, number) for number in range(len(drops))]
     return {"lds": float(scores(predicted, np.array(changes)[:, None])[0])}
 
 
-def _metagradient(own: Workbench, bench: Workbench, variant: Variant) -> torch.Tensor:
+def _metagradient(own: PoolRecipe, recipe: PoolRecipe, variant: Variant) -> torch.Tensor:
     """d target loss / d weight of each sample (n,), its weight entering at every visit in the window."""
     _, record, key = unit_of(own, variant, "path-metagradient")
     path = record.with_suffix(".safetensors")
     if not is_done(record, key):
-        learner, state = bench.learner(np.ones(len(bench), np.int64), bench.catalog.descent.seed)
-        plan, target = plan_of(bench), bench.tasks(learner).target
+        learner, state = recipe.learner()
+        plan, target = plan_of(recipe), recipe.targets(learner).target
 
         def on(what: str, t: int) -> None:
             done = t + 1 if what != "reverse" else learner.steps - t
@@ -77,7 +67,7 @@ def _metagradient(own: Workbench, bench: Workbench, variant: Variant) -> torch.T
                 learner.steps if what != "reverse" else plan.steps,
             )
 
-        example = replay(learner, state, target.target, plan, len(bench), on=on).example
+        example = replay(learner, state, target.target, plan, len(recipe), on=on).example
         publish_bytes(path, to_safetensors({"g": example.cpu().contiguous()}))
         record_result(record, key, partial(dict[str, Any]))
     with safe_open(path, "pt") as file:
@@ -85,8 +75,8 @@ def _metagradient(own: Workbench, bench: Workbench, variant: Variant) -> torch.T
 
 
 def _change(
-    own: Workbench,
-    bench: Workbench,
+    own: PoolRecipe,
+    recipe: PoolRecipe,
     variant: Variant,
     options: SmoothnessOptions,
     base: Path,
@@ -96,17 +86,17 @@ def _change(
     """True change of the target loss without a subset, nats."""
     _, record, key = unit_of(own, variant, f"lds-{number:03d}", options.lds_share)
     if not is_done(record, key):
-        record_result(record, key, partial(_train_without, bench, variant, base, drops[number], (number, len(drops))))
+        record_result(record, key, partial(_train_without, recipe, variant, base, drops[number], (number, len(drops))))
     found = read_json(record)
     return float(found["change"]) if "change" in found else float("inf")
 
 
 def _train_without(
-    bench: Workbench, variant: Variant, base: Path, dropped: Any, place: tuple[int, int]
+    recipe: PoolRecipe, variant: Variant, base: Path, dropped: Any, place: tuple[int, int]
 ) -> dict[str, Any]:
-    learner, _ = bench.learner(np.ones(len(bench), np.int64), bench.catalog.descent.seed)
-    at, begin = load_base(base, bench.catalog.runtime.device), bench.catalog.descent.window_start
+    learner, _ = recipe.learner()
+    at, begin = load_base(base, recipe.catalog.runtime.device), recipe.catalog.descent.window_start
     less = torch.from_numpy(-dropped.astype(np.float32)).to(at.theta.device)
     final, _ = train(reweighted(learner, less, begin), at.start, begin)
     announce(f"smoothness, {variant.name}: without subset", place[0] + 1, place[1])
-    return {"change": bench.tasks(learner).target.score(final.theta).loss - at.figures["target_loss"]}
+    return {"change": recipe.targets(learner).target.score(final.theta).loss - at.figures["target_loss"]}

@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from safetensors import safe_open
 from safetensors.torch import save as to_safetensors
@@ -29,7 +28,8 @@ from tasks.curation.estimate import publish_pool
 from tasks.curation.step_costs import measure
 from tasks.files.artefacts import is_done, publish_bytes, publish_json, read_json
 from tasks.files.progress import announce, say
-from tasks.modality.recipe import Workbench, opened
+from tasks.modality.recipe import PoolRecipe
+from tasks.modality.registry import open_recipe
 from tasks.smoothness.menu import OWN, Variant, applied, variants
 from tasks.tables.published import publish
 
@@ -52,47 +52,47 @@ def prepare(directory: Path, options: SmoothnessOptions, sweep: bool, curated: b
         CatalogError: a value of the menu cannot be had.
         NondeterminismError: the same step, run twice, gave different bits.
     """
-    with opened(directory) as bench:
-        publish_pool(bench)
-        found = [OWN, *(variants(bench, options.menu) if sweep else [])]
-        say(_forecast(bench, options, found, curated))
+    with open_recipe(directory) as recipe:
+        publish_pool(recipe)
+        found = [OWN, *(variants(recipe, options.menu) if sweep else [])]
+        say(_forecast(recipe, options, found, curated))
         return found
 
 
 def train_base(directory: Path, variant: Variant) -> Path:
     """Train a recipe at z and evaluate it; returns the path of its record, which says why if it failed."""
-    with opened(directory) as own:
-        bench, record, key = unit_of(own, variant, "base")
+    with open_recipe(directory) as own:
+        recipe, record, key = unit_of(own, variant, "base")
         if not (is_done(record, key) and (failure_of(record) or record.with_suffix(".safetensors").exists())):
-            record_result(record, key, partial(_train_base, bench, variant, record.with_suffix(".safetensors")))
+            record_result(record, key, partial(_train_base, recipe, variant, record.with_suffix(".safetensors")))
         return record
 
 
 def measure_direction(directory: Path, variant: Variant, number: int, h: float) -> Path:
     """Train a recipe at z + h v and z + 2 h v for direction ``number``; returns the path of its record."""
-    with opened(directory) as own:
-        bench, record, key = _direction_unit(own, variant, number, h)
+    with open_recipe(directory) as own:
+        recipe, record, key = _direction_unit(own, variant, number, h)
         if not is_done(record, key):
             base = train_base(directory, variant)
             failure = failure_of(base)
-            measured = partial(_measure, bench, variant, number, h, base)
+            measured = partial(_measure, recipe, variant, number, h, base)
             publish_json(record, {"key": key, "failure": failure}) if failure else record_result(record, key, measured)
         return record
 
 
 def forget_states(directory: Path, variant: Variant) -> None:
     """Remove the parameters of a recipe whose directions are measured."""
-    with opened(directory) as own:
+    with open_recipe(directory) as own:
         _, record, _ = unit_of(own, variant, "base")
         record.with_suffix(".safetensors").unlink(missing_ok=True)
 
 
 def publish_smoothness(directory: Path, options: SmoothnessOptions) -> None:
     """Publish what is measured of the catalog's recipe and its menu."""
-    with opened(directory) as bench:
-        run, own = bench.run, _rows(bench, OWN, options)
+    with open_recipe(directory) as recipe:
+        run, own = recipe.run, _rows(recipe, OWN, options)
         assert own, "the catalog's own recipe is published before it is measured"
-        rows = own + [row for variant in variants(bench, options.menu) for row in _rows(bench, variant, options)]
+        rows = own + [row for variant in variants(recipe, options.menu) for row in _rows(recipe, variant, options)]
         publish(run.home, run.id, "smoothness", 0, pa.Table.from_pylist(rows))
 
 
@@ -104,12 +104,12 @@ def record_result(record: Path, key: str, work: partial[dict[str, Any]]) -> None
         publish_json(record, {"key": key, "failure": str(error)})
 
 
-def _train_base(bench: Workbench, variant: Variant, path: Path) -> dict[str, Any]:
-    learner, state = bench.learner(np.ones(len(bench), np.int64), bench.catalog.descent.seed)
+def _train_base(recipe: PoolRecipe, variant: Variant, path: Path) -> dict[str, Any]:
+    learner, state = recipe.learner()
     on = partial(_announce, f"smoothness, {variant.name}: at z", learner.steps)
-    start, _ = train(learner, state, 0, bench.catalog.descent.window_start, on=on)
-    final, _ = train(learner, start, bench.catalog.descent.window_start, on=on)
-    tasks = bench.tasks(learner)
+    start, _ = train(learner, state, 0, recipe.catalog.descent.window_start, on=on)
+    final, _ = train(learner, start, recipe.catalog.descent.window_start, on=on)
+    tasks = recipe.targets(learner)
     tensors = {"final": final.theta, **{f"start.{i}": x for i, x in enumerate(start.tensors)}}
     publish_bytes(path, to_safetensors({name: x.cpu().contiguous() for name, x in tensors.items()}))
     return {
@@ -118,11 +118,11 @@ def _train_base(bench: Workbench, variant: Variant, path: Path) -> dict[str, Any
     }
 
 
-def _measure(bench: Workbench, variant: Variant, number: int, h: float, base: Path) -> dict[str, Any]:
-    learner, _ = bench.learner(np.ones(len(bench), np.int64), bench.catalog.descent.seed)
-    target, begin = bench.tasks(learner).target, bench.catalog.descent.window_start
-    at = load_base(base, bench.catalog.runtime.device)
-    v = direction(len(bench), bench.catalog.descent.seed, number).to(at.theta.device)
+def _measure(recipe: PoolRecipe, variant: Variant, number: int, h: float, base: Path) -> dict[str, Any]:
+    learner, _ = recipe.learner()
+    target, begin = recipe.targets(learner).target, recipe.catalog.descent.window_start
+    at = load_base(base, recipe.catalog.runtime.device)
+    v = direction(len(recipe), recipe.catalog.descent.seed, number).to(at.theta.device)
     thetas, losses = [at.theta], [at.figures["target_loss"]]
     for steps in (1, 2):
         on = partial(_announce, f"smoothness, {variant.name}: z + {steps} h v{number}", learner.steps)
@@ -140,10 +140,10 @@ def load_base(record: Path, device: str) -> Base:
         return Base(State(theta, tuple(moments)), file.get_tensor("final"), read_json(record))
 
 
-def unit_of(bench: Workbench, variant: Variant, name: str, *inputs: object) -> tuple[Workbench, Path, str]:
-    """The variant's workbench, and the record and key of one of its units."""
-    record = bench.run.work(FOLDER, variant.folder, f"{name}.json")
-    return applied(bench, variant), record, bench.run.key(FOLDER, variant.knob, variant.value, *inputs)
+def unit_of(recipe: PoolRecipe, variant: Variant, name: str, *inputs: object) -> tuple[PoolRecipe, Path, str]:
+    """The variant's recipe, and the record and key of one of its units."""
+    record = recipe.run.work(FOLDER, variant.folder, f"{name}.json")
+    return applied(recipe, variant), record, recipe.run.key(FOLDER, variant.knob, variant.value, *inputs)
 
 
 def failure_of(record: Path) -> str:
@@ -151,43 +151,52 @@ def failure_of(record: Path) -> str:
     return str(read_json(record)["failure"])
 
 
-def _direction_unit(bench: Workbench, variant: Variant, number: int, h: float) -> tuple[Workbench, Path, str]:
-    return unit_of(bench, variant, f"direction-{number:02d}-h{h:g}", number, h)
+def _direction_unit(recipe: PoolRecipe, variant: Variant, number: int, h: float) -> tuple[PoolRecipe, Path, str]:
+    return unit_of(recipe, variant, f"direction-{number:02d}-h{h:g}", number, h)
 
 
-def _rows(bench: Workbench, variant: Variant, options: SmoothnessOptions) -> list[dict[str, Any]]:
+def lds_of(own: PoolRecipe, variant: Variant, options: SmoothnessOptions) -> float | None:
+    """The recorded score of a recipe; None where it was not asked for, or a training failed."""
+    _, record, key = lds_unit(own, variant, options)
+    return read_json(record).get("lds") if options.lds_subsets and is_done(record, key) else None
+
+
+def lds_unit(own: PoolRecipe, variant: Variant, options: SmoothnessOptions) -> tuple[PoolRecipe, Path, str]:
+    """The variant's recipe, and record and key of its score."""
+    return unit_of(own, variant, "lds", options.lds_subsets, options.lds_share)
+
+
+def _rows(recipe: PoolRecipe, variant: Variant, options: SmoothnessOptions) -> list[dict[str, Any]]:
     """A recipe's rows of the table; none while a direction is missing."""
-    from tasks.smoothness.lds import lds_of  # which builds on this module
-
-    units = [_direction_unit(bench, variant, number, options.h) for number in range(options.directions)]
+    units = [_direction_unit(recipe, variant, number, options.h) for number in range(options.directions)]
     if not all(is_done(record, key) for _, record, key in units):
         return []
-    figures = read_json(unit_of(bench, variant, "base")[1])
+    figures = read_json(unit_of(recipe, variant, "base")[1])
     rows = []
     for number, (_, record, _) in enumerate(units):
         row = {"variant": variant.name, "direction": number, "h": options.h}
         row |= {name: figures.get(name) for name in ("target_loss", "heldout_accuracy")}
         measured = read_json(record)
         row |= {name: measured.get(name) for name in ("score", "curvature", "movement", "failure")}
-        rows.append(row | {"lds": lds_of(bench, variant, options)})
+        rows.append(row | {"lds": lds_of(recipe, variant, options)})
     return rows
 
 
-def _forecast(bench: Workbench, options: SmoothnessOptions, found: list[Variant], curated: bool) -> str:
+def _forecast(recipe: PoolRecipe, options: SmoothnessOptions, found: list[Variant], curated: bool) -> str:
     """One sentence on what the measurement costs, in steps and minutes."""
-    costs = measure(bench)
+    costs = measure(recipe)
     step, reverse = costs.step, costs.reverse
     seconds, total = 0.0, 0
     for variant in found:
-        catalog = applied(bench, variant).catalog
+        catalog = applied(recipe, variant).catalog
         steps, start = catalog.learner.steps, catalog.descent.window_start
         own = start + (2 * options.directions + 1 + options.lds_subsets) * (steps - start)
         if options.lds_subsets:
             own += steps
-            seconds += (steps - start) * reverse * catalog.learner.batch / bench.catalog.learner.batch
+            seconds += (steps - start) * reverse * catalog.learner.batch / recipe.catalog.learner.batch
         total += own
-        seconds += own * step * catalog.learner.batch / bench.catalog.learner.batch
-    plan, steps = plan_of(bench), bench.catalog.learner.steps
+        seconds += own * step * catalog.learner.batch / recipe.catalog.learner.batch
+    plan, steps = plan_of(recipe), recipe.catalog.learner.steps
     told = f"smoothness: {len(found)} recipes" if len(found) > 1 else "smoothness of the recipe"
     told += f" along {options.directions} directions: {total:,} training steps ({step:.3f} s each at its own batch)"
     if not curated:

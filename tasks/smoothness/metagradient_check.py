@@ -20,7 +20,8 @@ from mgd_core.analysis.smoothness import direction
 from tasks.catalog.smoothness_options import SmoothnessOptions
 from tasks.curation.rounds import train_round
 from tasks.files.artefacts import is_done, read_json
-from tasks.modality.recipe import Workbench, opened
+from tasks.modality.recipe import PoolRecipe
+from tasks.modality.registry import open_recipe
 from tasks.runs.run import Run
 from tasks.smoothness.measuring import FOLDER, measure_direction, record_result
 from tasks.smoothness.menu import OWN
@@ -45,12 +46,12 @@ class MetagradientCheck:
 
 def check_metagradient(directory: Path, options: SmoothnessOptions) -> Path:
     """Take round 0's metagradient, or find it taken, and hold it against the directions; returns the record's path."""
-    with opened(directory) as bench:
-        record = bench.run.work(FOLDER, NAME)
-        key = bench.run.key(FOLDER, NAME, options.directions, options.h)
+    with open_recipe(directory) as recipe:
+        record = recipe.run.work(FOLDER, NAME)
+        key = recipe.run.key(FOLDER, NAME, options.directions, options.h)
         if not is_done(record, key):
             measured = [measure_direction(directory, OWN, number, options.h) for number in range(options.directions)]
-            record_result(record, key, partial(_check, bench, options.h, measured))
+            record_result(record, key, partial(_check, recipe, options.h, measured))
         return record
 
 
@@ -71,12 +72,12 @@ def format_check(check: MetagradientCheck) -> str:
     return "\n".join(lines)
 
 
-def _check(bench: Workbench, h: float, measured: list[Path]) -> dict[str, Any]:
-    replayed = train_round(bench.run.directory, 0, True)
+def _check(recipe: PoolRecipe, h: float, measured: list[Path]) -> dict[str, Any]:
+    replayed = train_round(recipe.run.directory, 0, True)
     with safe_open(replayed.with_suffix(".safetensors"), "np") as file:
         g, visits = file.get_tensor("example").astype(np.float64), file.get_tensor("visits")
     size = np.abs(g[visits > 0])
-    v = [direction(len(g), bench.catalog.descent.seed, number).numpy() for number in range(len(measured))]
+    v = [direction(len(g), recipe.catalog.descent.seed, number).numpy() for number in range(len(measured))]
     losses = [read_json(record).get("losses") for record in measured]
     return {
         "largest": float(size.max()),

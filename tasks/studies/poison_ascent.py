@@ -21,9 +21,8 @@ from mgd_core.engine.replay import Target, replay
 from mgd_core.plans.plan import keep_all
 from mgd_core.training.learner import Learner
 from mgd_core.training.order import generator
-from tasks.modality.classification.modality import StudyBench
+from tasks.modality.classification.modality import ClassificationRecipe
 from tasks.modality.classification.pictures import Pictures
-from tasks.modality.classification.targets import target_of
 from tasks.studies.poisons import HIGH, LOW, STREAM, Poison, kinds_of, load_poison, poisoned, save_poison, start_of
 
 TARGETS = 2  # stream of the parts of the target split, after those of the poisons and of noise
@@ -48,21 +47,21 @@ def load_ascent(path: Path, device: torch.device | str) -> Ascent:
     return Ascent(load_poison(path, device), tensors["pixel_motion"], tensors["label_motion"])
 
 
-def begin(bench: StudyBench) -> Ascent:
+def begin(study: ClassificationRecipe) -> Ascent:
     """At the samples as they are, at rest."""
-    found = start_of(bench)
+    found = start_of(study)
     return Ascent(found, torch.zeros_like(found.pixels), torch.zeros_like(found.labels))
 
 
-def stepped(bench: StudyBench, at: Ascent, number: int) -> Ascent:
+def stepped(study: ClassificationRecipe, at: Ascent, number: int) -> Ascent:
     """The ascent after its step ``number``, from 1 on."""
-    o, found, kinds = bench.study.poison, at.found, kinds_of(bench, at.found)
-    learner, state = bench.learner()
-    target, plan = target_of(learner, seen(bench, number)), keep_all(0, learner.steps)
-    result = replay(poisoned(bench, learner, found), state, target, plan, len(bench.train), metaparameters=kinds)
+    o, found, kinds = study.catalog.poison, at.found, kinds_of(study, at.found)
+    learner, state = study.learner()
+    target, plan = study.task(learner, seen(study, number)).target, keep_all(0, learner.steps)
+    result = replay(poisoned(study, learner, found), state, target, plan, len(study.train), metaparameters=kinds)
     up, of_labels = (result.sums[kind.name] for kind in kinds)
     of_labels = of_labels - of_labels.mean(1, keepdim=True)  # along the simplex: its sum stays
-    size, least = step_size(bench, number), torch.finfo(up.dtype).tiny
+    size, least = step_size(study, number), torch.finfo(up.dtype).tiny
     pixel_motion = o.momentum * at.pixel_motion + up / up.abs().mean().clamp(min=least)
     label_motion = o.momentum * at.label_motion + of_labels / of_labels.abs().mean().clamp(min=least)
     pixels = kinds[0].projected(found.pixels + size * (HIGH - LOW) * pixel_motion.sign())
@@ -73,21 +72,21 @@ def stepped(bench: StudyBench, at: Ascent, number: int) -> Ascent:
     return Ascent(Poison(found.ids, pixels, labels), pixel_motion, label_motion)
 
 
-def target_in_parts(bench: StudyBench, learner: Learner) -> Target:
+def target_in_parts(study: ClassificationRecipe, learner: Learner) -> Target:
     """A target that shows, each time it is asked, what the next step of the ascent would see."""
     numbers = count(1)
-    return lambda theta: target_of(learner, seen(bench, next(numbers)))(theta)
+    return lambda theta: study.task(learner, seen(study, next(numbers))).target(theta)
 
 
-def step_size(bench: StudyBench, number: int) -> float:
+def step_size(study: ClassificationRecipe, number: int) -> float:
     """Of step ``number``, from 1 on: the same for all, or falling from the first one's linearly to zero."""
-    o = bench.study.poison
+    o = study.catalog.poison
     return o.step_size * (1 - (number - 1) / o.steps) if o.decay == "linear" else o.step_size
 
 
-def seen(bench: StudyBench, number: int) -> Pictures:
+def seen(study: ClassificationRecipe, number: int) -> Pictures:
     """The target pictures whose loss step ``number`` raises: all, or so many drawn by (seed, number) alone."""
-    o, target = bench.study.poison, bench.target
+    o, target = study.catalog.poison, study.target
     if o.target_batch is None or o.target_batch >= len(target):
         return target
     drawn = generator(o.seed, STREAM, TARGETS, number).permutation(len(target))[: o.target_batch]

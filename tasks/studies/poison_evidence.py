@@ -18,9 +18,9 @@ from mgd_core.engine.replay import replay
 from mgd_core.engine.reverse import NonFiniteError
 from mgd_core.plans.plan import keep_all
 from tasks.files.artefacts import publish_json, read_json
-from tasks.modality.classification.modality import StudyBench, opened_study
+from tasks.modality.classification.modality import ClassificationRecipe
 from tasks.modality.classification.pictures import SPREAD
-from tasks.modality.classification.targets import target_of
+from tasks.modality.registry import open_study
 from tasks.studies.paired_drops import paired_drop
 from tasks.studies.poisoning import CLEAN, METHODS, PLAIN, SMOOTH, answers, effect, poisons_of
 from tasks.studies.poisons import poisoned, start_of
@@ -29,15 +29,15 @@ from tasks.tables.published import publish
 
 def inspect(directory: Path, method: str) -> list[float]:
     """g of every training sample under a clean target, of the training on a poisoned set; empty if it has none."""
-    with opened_study(directory) as bench:
+    with open_study(directory) as study:
         found = poisons_of(directory, method)
-        key = bench.key("inspect", method, bench.study.poison.model_dump(mode="json"))
-        path = bench.work("poison", f"{key[:16]}-{method}-inspected.json")
+        key = study.run.key("inspect", method, study.catalog.poison.model_dump(mode="json"))
+        path = study.run.work("poison", f"{key[:16]}-{method}-inspected.json")
         if not path.exists():
-            learner, state = bench.learner()
-            target, plan = target_of(learner, bench.test), keep_all(0, learner.steps)
+            learner, state = study.learner()
+            target, plan = study.task(learner, study.test).target, keep_all(0, learner.steps)
             try:
-                g = replay(poisoned(bench, learner, found), state, target, plan, len(bench.train)).example
+                g = replay(poisoned(study, learner, found), state, target, plan, len(study.train)).example
             except NonFiniteError:
                 g = torch.zeros(0)
             publish_json(path, {"g": g.double().tolist()})
@@ -47,34 +47,34 @@ def inspect(directory: Path, method: str) -> list[float]:
 
 def publish_poisons(directory: Path) -> None:
     """Publish the tables `poisons` and `poison_effects`."""
-    with opened_study(directory) as bench:
+    with open_study(directory) as study:
         effects: list[dict[str, Any]] = []
         samples: list[dict[str, Any]] = []
         for method in METHODS:
-            rows = _samples(bench, directory, method) if method != CLEAN else []
+            rows = _samples(study, directory, method) if method != CLEAN else []
             samples += rows
-            spotted = _spotted(bench, directory, method) if method != CLEAN else None
+            spotted = _spotted(study, directory, method) if method != CLEAN else None
             for recipe in (SMOOTH, PLAIN):
                 seen = spotted if recipe == SMOOTH else None
                 scores = effect(directory, method, recipe)
                 row = {"method": method, "recipe": recipe, "changed": len(rows), "spotted": seen, **scores}
                 drop = paired_drop(*(answers(directory, of, recipe) for of in (CLEAN, method)))
                 effects.append(row | {"drop": drop.mean, "drop_error": drop.error})
-        publish(bench.home, bench.id, "poisons", 0, pa.Table.from_pylist(samples))
-        publish(bench.home, bench.id, "poison_effects", 0, pa.Table.from_pylist(effects))
+        publish(study.run.home, study.run.id, "poisons", 0, pa.Table.from_pylist(samples))
+        publish(study.run.home, study.run.id, "poison_effects", 0, pa.Table.from_pylist(effects))
 
 
-def _samples(bench: StudyBench, directory: Path, method: str) -> list[dict[str, Any]]:
-    found, start, g = poisons_of(directory, method), start_of(bench), np.array(inspect(directory, method))
+def _samples(study: ClassificationRecipe, directory: Path, method: str) -> list[dict[str, Any]]:
+    found, start, g = poisons_of(directory, method), start_of(study), np.array(inspect(directory, method))
     places = (-g).argsort(kind="stable").argsort(kind="stable") + 1 if len(g) else None
     rows = []
     for i, at in enumerate(found.ids.tolist()):
         rows.append(
             {
                 "method": method,
-                "uid": bench.train.uids[at],
-                "label": bench.classes[int(bench.train.labels[at])],
-                "shown_as": bench.classes[int(found.labels[i].argmax())],
+                "uid": study.train.uids[at],
+                "label": study.classes[int(study.train.labels[at])],
+                "shown_as": study.classes[int(found.labels[i].argmax())],
                 "pixel_change": float((found.pixels[i] - start.pixels[i]).abs().mean() * SPREAD),
                 "label_change": float((found.labels[i] - start.labels[i]).abs().sum() / 2),
                 "g": None if places is None else float(g[at]),
@@ -84,7 +84,7 @@ def _samples(bench: StudyBench, directory: Path, method: str) -> list[dict[str, 
     return rows
 
 
-def _spotted(bench: StudyBench, directory: Path, method: str) -> float | None:
+def _spotted(study: ClassificationRecipe, directory: Path, method: str) -> float | None:
     g = np.array(inspect(directory, method))
     if not len(g):
         return None

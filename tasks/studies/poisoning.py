@@ -26,8 +26,8 @@ from mgd_core.training.order import generator
 from mgd_core.training.schedules import one_cycle
 from tasks.files.artefacts import publish_json, read_json
 from tasks.files.progress import announce
-from tasks.modality.classification.modality import StudyBench, opened_study
-from tasks.modality.classification.targets import SCORES, right_of, score_of
+from tasks.modality.classification.modality import SCORES, ClassificationRecipe
+from tasks.modality.registry import open_study
 from tasks.studies import poison_ascent
 from tasks.studies.poisons import HIGH, LOW, STREAM, Poison, kinds_of, load_poison, poisoned, save_poison, start_of
 
@@ -38,16 +38,16 @@ SMOOTH, PLAIN = "smooth", "plain"
 
 def poison_step(directory: Path, number: int) -> Path:
     """Poisons after ``number`` metagradient steps (0: as they are); returns the path of their tensors."""
-    with opened_study(directory) as bench:
-        o = bench.study.poison
+    with open_study(directory) as study:
+        o = study.catalog.poison
         falling = o.steps if o.decay == "linear" else None
-        key = bench.key("poison", o.share, o.step_size, o.momentum, falling, o.target_batch, o.labels, o.seed)
-        path = bench.work("poison", f"{key[:16]}-mgd-{number:03d}.safetensors")
+        key = study.run.key("poison", o.share, o.step_size, o.momentum, falling, o.target_batch, o.labels, o.seed)
+        path = study.run.work("poison", f"{key[:16]}-mgd-{number:03d}.safetensors")
         if not path.exists():
-            at = poison_ascent.begin(bench)
+            at = poison_ascent.begin(study)
             if number:
                 before = poison_step(directory, number - 1)
-                at = poison_ascent.stepped(bench, poison_ascent.load_ascent(before, at.found.ids.device), number)
+                at = poison_ascent.stepped(study, poison_ascent.load_ascent(before, at.found.ids.device), number)
             announce("poison: metagradient steps", number, o.steps)
             at.save(path)
         return path
@@ -55,22 +55,22 @@ def poison_step(directory: Path, number: int) -> Path:
 
 def rival(directory: Path, method: str) -> Path:
     """Poisons of a method that differentiates no training; returns the path of their tensors."""
-    with opened_study(directory) as bench:
-        o = bench.study.poison
-        key = bench.key("poison", o.share, o.labels, o.seed, method, o.cancel_steps, o.cancel_budgets)
-        path = bench.work("poison", f"{key[:16]}-{method}.safetensors")
+    with open_study(directory) as study:
+        o = study.catalog.poison
+        key = study.run.key("poison", o.share, o.labels, o.seed, method, o.cancel_steps, o.cancel_budgets)
+        path = study.run.work("poison", f"{key[:16]}-{method}.safetensors")
         if not path.exists():
-            save_poison(path, _cancelling(bench) if method == CANCEL else _random(bench, method))
+            save_poison(path, _cancelling(study) if method == CANCEL else _random(study, method))
         return path
 
 
 def poisons_of(directory: Path, method: str) -> Poison:
     """The poisons of a method; none changed for `clean`."""
-    with opened_study(directory) as bench:
+    with open_study(directory) as study:
         if method == CLEAN:
-            return start_of(bench)
-        path = poison_step(directory, bench.study.poison.steps) if method == MGD else rival(directory, method)
-        return load_poison(path, bench.train.pixels.device)
+            return start_of(study)
+        path = poison_step(directory, study.catalog.poison.steps) if method == MGD else rival(directory, method)
+        return load_poison(path, study.train.pixels.device)
 
 
 def effect(directory: Path, method: str, recipe: str) -> dict[str, float]:
@@ -86,69 +86,70 @@ def answers(directory: Path, method: str, recipe: str) -> list[int]:
 
 
 def _effect(directory: Path, method: str, recipe: str) -> dict[str, Any]:
-    with opened_study(directory) as bench:
-        o, found = bench.study.poison, poisons_of(directory, method)
-        key = bench.key("effect", method, recipe, o.model_dump(mode="json"))
-        path = bench.work("poison", f"{key[:16]}-{method}-{recipe}.json")
+    with open_study(directory) as study:
+        o, found = study.catalog.poison, poisons_of(directory, method)
+        key = study.run.key("effect", method, recipe, o.model_dump(mode="json"))
+        path = study.run.work("poison", f"{key[:16]}-{method}-{recipe}.json")
         if not path.exists():
-            publish_json(path, trained_on(bench, found, recipe))
+            publish_json(path, trained_on(study, found, recipe))
             announce(f"poison: {recipe} recipe", METHODS.index(method) + 1, len(METHODS))
         known: dict[str, Any] = read_json(path)
         return known
 
 
-def _random(bench: StudyBench, method: str) -> Poison:
-    start, draw = start_of(bench), generator(bench.study.poison.seed, STREAM, 1)
+def _random(study: ClassificationRecipe, method: str) -> Poison:
+    start, draw = start_of(study), generator(study.catalog.poison.seed, STREAM, 1)
     m, classes = start.labels.shape
     shift = torch.from_numpy(draw.integers(1, classes, size=m)).to(start.ids.device)
     wrong = F.one_hot((start.labels.argmax(1) + shift) % classes, classes).to(start.labels)
-    labels = wrong if bench.study.poison.labels else start.labels
+    labels = wrong if study.catalog.poison.labels else start.labels
     if method == FLIPS:
         return replace(start, labels=wrong)
     noise = torch.from_numpy(draw.random(tuple(start.pixels.shape))).to(start.pixels)
     return Poison(start.ids, LOW + (HIGH - LOW) * noise, labels)
 
 
-def _cancelling(bench: StudyBench) -> Poison:
+def _cancelling(study: ClassificationRecipe) -> Poison:
     """At the budget of those tried that costs the study's recipe most target accuracy: the baseline's best setting."""
-    o, start = bench.study.poison, start_of(bench)
-    learner, state = bench.learner()
-    theta, kinds = train(learner, state)[0].theta, kinds_of(bench, start)
-    clean = torch.ones(len(bench.train), dtype=torch.bool, device=start.ids.device)
+    o, start = study.catalog.poison, start_of(study)
+    learner, state = study.learner()
+    theta, kinds = train(learner, state)[0].theta, kinds_of(study, start)
+    clean = torch.ones(len(study.train), dtype=torch.bool, device=start.ids.device)
     clean[start.ids] = False
-    rows = (bench.train.pixels[clean], F.one_hot(bench.train.labels[clean], len(bench.classes)).to(start.labels))
+    rows = (study.train.pixels[clean], F.one_hot(study.train.labels[clean], len(study.classes)).to(start.labels))
     best, lowest = start, float("inf")
     for budget in o.cancel_budgets:
-        at = corrupted(theta, poison_ascent.target_in_parts(bench, learner), budget)
+        at = corrupted(theta, poison_ascent.target_in_parts(study, learner), budget)
         columns = [start.pixels, 0.9 * start.labels + 0.1 / start.labels.shape[1]]
         pixels, labels = cancelled(learner.objective, learner.layout, at, rows, kinds, columns, o.cancel_steps)
         found = Poison(start.ids, pixels, labels if o.labels else start.labels)
-        accuracy = trained_on(bench, found, SMOOTH)["scores"]["target_accuracy"]
+        accuracy = trained_on(study, found, SMOOTH)["scores"]["target_accuracy"]
         if accuracy < lowest:
             best, lowest = found, accuracy
     return best
 
 
-def trained_on(bench: StudyBench, found: Poison, recipe: str) -> dict[str, Any]:
+def trained_on(study: ClassificationRecipe, found: Poison, recipe: str) -> dict[str, Any]:
     """``scores`` of a training on poisons, and which test pictures it has ``right``; the worst if it diverges."""
-    learner, state = bench.learner() if recipe == SMOOTH else plain_recipe(bench)
+    learner, state = study.learner() if recipe == SMOOTH else plain_recipe(study)
     try:
-        theta = train(poisoned(bench, learner, found), state)[0].theta
+        theta = train(poisoned(study, learner, found), state)[0].theta
     except NonFiniteError:
         worst = {name: 1e9 if "loss" in name else 0.0 for name in SCORES}
-        return {"scores": worst, "right": [0] * len(bench.test)}
-    right = right_of(learner, theta, bench.test).int().tolist()
-    return {"scores": score_of(bench, learner, theta), "right": right}
+        return {"scores": worst, "right": [0] * len(study.test)}
+    right = study.task(learner, study.test).right(theta).int().tolist()
+    return {"scores": study.scores(learner, theta), "right": right}
 
 
-def plain_recipe(bench: StudyBench) -> tuple[Learner, State]:
+def plain_recipe(study: ClassificationRecipe) -> tuple[Learner, State]:
     """What the smooth recipe is not: momentum SGD, one cycle, normalisation after the activation, max pooling, unscaled
     logits, other initial weights and another data order."""
-    o = bench.study.poison
-    plain = bench.study.model.model_copy(update={"pool": "max", "logit_scale": 1.0})
+    o = study.catalog.poison
+    plain = study.catalog.model.model_copy(update={"pool": "max", "logit_scale": 1.0})
     if plain.norm != "none":
         plain = plain.model_copy(update={"norm": "after"})
-    learner, state = bench.learner(plain, seed=bench.study.learner.seed + 1)
+    other = replace(study, catalog=study.catalog.model_copy(update={"model": plain}))
+    learner, state = other.learner(seed=study.seed + 1)
     optimizer = Sgd(momentum=0.9, weight_decay=5e-4)
     rates = one_cycle(learner.steps, o.plain_learning_rate, max(1, learner.steps // 5))
     assert isinstance(learner.objective, ClassificationObjective)

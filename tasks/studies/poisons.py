@@ -19,7 +19,7 @@ from mgd_core.engine.metaparameters import Inputs
 from mgd_core.training.learner import Batch, Learner
 from mgd_core.training.order import generator
 from tasks.files.artefacts import publish_bytes
-from tasks.modality.classification.modality import StudyBench
+from tasks.modality.classification.modality import ClassificationRecipe
 from tasks.modality.classification.pictures import MEAN, SPREAD
 
 STREAM = 1 << 27  # names the generator of the poisons; beyond any round
@@ -35,33 +35,33 @@ class Poison:
     labels: Tensor
 
 
-def start_of(bench: StudyBench) -> Poison:
+def start_of(study: ClassificationRecipe) -> Poison:
     """The samples that are to be changed, as they are: a random share of the training split."""
-    o, n = bench.study.poison, len(bench.train)
+    o, n = study.catalog.poison, len(study.train)
     count = max(1, round(o.share * n))
     ids = torch.from_numpy(generator(o.seed, STREAM, 0).permutation(n)[:count]).sort().values
-    ids = ids.to(bench.train.labels.device)
-    labels = F.one_hot(bench.train.labels[ids], len(bench.classes)).to(bench.train.pixels.dtype)
-    return Poison(ids, bench.train.pixels[ids], labels)
+    ids = ids.to(study.train.labels.device)
+    labels = F.one_hot(study.train.labels[ids], len(study.classes)).to(study.train.pixels.dtype)
+    return Poison(ids, study.train.pixels[ids], labels)
 
 
-def kinds_of(bench: StudyBench, found: Poison) -> tuple[Inputs, Inputs]:
+def kinds_of(study: ClassificationRecipe, found: Poison) -> tuple[Inputs, Inputs]:
     """The metaparameters: pixels and labels of the poisons."""
-    n = len(bench.train)
+    n = len(study.train)
     pixels = Inputs(0, found.ids, n, tuple(found.pixels.shape[1:]), low=LOW, high=HIGH)
     return pixels, Inputs(1, found.ids, n, tuple(found.labels.shape[1:]), simplex=True)
 
 
-def poisoned(bench: StudyBench, learner: Learner, found: Poison) -> Learner:
+def poisoned(study: ClassificationRecipe, learner: Learner, found: Poison) -> Learner:
     """The learner that trains on the poisoned set: soft labels for all, changed rows for the poisons."""
-    classes = len(bench.classes)
+    classes = len(study.classes)
 
     def batches(t: int) -> Batch:
         batch = learner.batches(t)
         pixels, labels = batch.rows
         return batch._replace(rows=(pixels, F.one_hot(labels, classes).to(pixels.dtype)))
 
-    pixels, labels = kinds_of(bench, found)
+    pixels, labels = kinds_of(study, found)
     return labels.placed(pixels.placed(replace(learner, batches=batches), found.pixels), found.labels)
 
 

@@ -12,7 +12,8 @@ from uuid import UUID
 import duckdb
 import numpy as np
 
-from tasks.modality.classification.modality import RECORD, opened_study
+from tasks.modality.classification.modality import StudyRun
+from tasks.modality.registry import open_study
 from tasks.studies.attribution import load_influences, output_names, values_without
 from tasks.tables.published import files
 from tasks.tables.queries import QueryError, connect
@@ -40,13 +41,13 @@ def latest_study(home: Path, name: str | None) -> Path:
     Raises:
         QueryError: there is none; says how to make one.
     """
-    found = [path.parent for path in (Path(home) / "studies").glob(f"*/{RECORD}")]
+    found = [path.parent for path in (Path(home) / "studies").glob(f"*/{StudyRun.record_name}")]
     attributed = [d for d in found if files(home, d.name, "influences") and name in (None, d.name)]
     if not attributed:
         known = ", ".join(sorted(d.name for d in found)) or "none"
         wanted = "no study" if name is None else f"no study '{name}'"
         raise QueryError(f"{home}: {wanted} with influences (studies: {known}). `mgd attribute fashion` makes one")
-    return max(attributed, key=lambda d: (d / RECORD).stat().st_mtime_ns)
+    return max(attributed, key=lambda d: (d / StudyRun.record_name).stat().st_mtime_ns)
 
 
 def predict(directory: Path, query: str, train: bool) -> Prediction:
@@ -55,23 +56,23 @@ def predict(directory: Path, query: str, train: bool) -> Prediction:
     Raises:
         QueryError: the query fails, has no column uid, or selects nothing, everything, or something else.
     """
-    with opened_study(directory) as bench:
-        uids = selected(bench.home, bench.id, query)
-        known = {uid: i for i, uid in enumerate(bench.train.uids)}
+    with open_study(directory) as study:
+        uids = selected(study.run.home, study.run.id, query)
+        known = {uid: i for i, uid in enumerate(study.train.uids)}
         foreign = [uid for uid in uids if uid not in known]
         if foreign or not 0 < len(uids) < len(known):
             told = f", {len(foreign)} of them no training sample (first {foreign[0]})" if foreign else ""
             raise QueryError(f"the query selects {len(uids)} samples{told}; name 1 to {len(known) - 1} of the training")
         dropped = np.zeros(len(known))
         dropped[[known[uid] for uid in uids]] = 1
-        g, phi = load_influences(bench)
+        g, phi = load_influences(study)
         before = phi.double().numpy()
         change = -g.double().numpy() @ dropped
         measured, accuracies = None, None
         if train:
-            values, *both = values_without(bench, dropped)
+            values, *both = values_without(study, dropped)
             measured, accuracies = (values - before).tolist(), (both[0], both[1])
-        measure, names = bench.study.attribution.measure, output_names(bench)
+        measure, names = study.catalog.attribution.measure, output_names(study)
         return Prediction(len(uids), len(known), measure, names, before.tolist(), change.tolist(), measured, accuracies)
 
 

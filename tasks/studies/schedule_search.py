@@ -27,8 +27,8 @@ from mgd_core.training.optimizers import State
 from mgd_core.training.schedules import one_cycle
 from tasks.files.artefacts import publish_bytes, publish_json, read_json
 from tasks.files.progress import announce
-from tasks.modality.classification.modality import StudyBench, opened_study
-from tasks.modality.classification.targets import SCORES, score_of, target_of
+from tasks.modality.classification.modality import SCORES, ClassificationRecipe
+from tasks.modality.registry import open_study
 from tasks.tables.published import publish
 
 BLOCK = 10  # one-cycles of one unit
@@ -39,36 +39,36 @@ NOT_FINITE = 1e9  # loss of a training that left the range of numbers, nats
 
 def descend(directory: Path, number: int) -> Path:
     """Metagradient step ``number`` (0: the flat schedule itself); returns the path of its tensors."""
-    with opened_study(directory) as bench:
-        path = _step_path(bench, number)
+    with open_study(directory) as study:
+        path = _step_path(study, number)
         if not path.exists():
-            kind = _kind(bench)
+            kind = _kind(study)
             if number == 0:
-                z = torch.full((_points(bench),), bench.study.schedule.start, dtype=torch.float64)
-                descent = begin(kind, z, *_evaluate(bench, kind, z), bench.study.schedule.step_size)
+                z = torch.full((_points(study),), study.catalog.schedule.start, dtype=torch.float64)
+                descent = begin(kind, z, *_evaluate(study, kind, z), study.catalog.schedule.step_size)
             else:
                 before = _load(descend(directory, number - 1))
-                descent = advance(kind, before, *_evaluate(bench, kind, before.candidate))
-            announce("schedule: metagradient steps", number, bench.study.schedule.steps)
+                descent = advance(kind, before, *_evaluate(study, kind, before.candidate))
+            announce("schedule: metagradient steps", number, study.catalog.schedule.steps)
             publish_bytes(path, to_safetensors(_tensors(descent)))
         return path
 
 
 def grid_units(directory: Path) -> list[int]:
     """First one-cycle of each unit of the grid."""
-    with opened_study(directory) as bench:
-        return list(range(0, len(one_cycles(bench)), BLOCK))
+    with open_study(directory) as study:
+        return list(range(0, len(one_cycles(study)), BLOCK))
 
 
 def train_grid(directory: Path, first: int) -> Path:
     """Train a block of the grid; returns the path of its record, with the target losses."""
-    with opened_study(directory) as bench:
-        cycles = one_cycles(bench)
-        path = bench.work("schedule", f"{bench.key('grid', cycles)[:16]}-grid-{first:04d}.json")
+    with open_study(directory) as study:
+        cycles = one_cycles(study)
+        path = study.run.work("schedule", f"{study.run.key('grid', cycles)[:16]}-grid-{first:04d}.json")
         if not path.exists():
             losses = []
             for number in range(first, min(first + BLOCK, len(cycles))):
-                losses.append(_scores(bench, rates_of(bench, cycles[number]), bench.study.learner.seed)["target_loss"])
+                losses.append(_scores(study, rates_of(study, cycles[number]), study.seed)["target_loss"])
                 announce("schedule: one-cycles", number + 1, len(cycles))
             publish_json(path, {"losses": losses})
         return path
@@ -76,59 +76,59 @@ def train_grid(directory: Path, first: int) -> Path:
 
 def publish_schedules(directory: Path) -> None:
     """Train the best of both with other seeds, and publish the tables `schedules` and `schedule_scores`."""
-    with opened_study(directory) as bench:
-        steps, cycles = bench.study.schedule.steps, one_cycles(bench)
+    with open_study(directory) as study:
+        steps, cycles = study.catalog.schedule.steps, one_cycles(study)
         found = [_load(descend(directory, number)) for number in range(steps + 1)]
         blocks = [read_json(train_grid(directory, first))["losses"] for first in grid_units(directory)]
         losses = [loss for block in blocks for loss in block]
-        rows = [_rows(DESCENT, i, _spread(bench, d.z), d.phi) for i, d in enumerate(found)]
-        tried = {DESCENT: _spread(bench, found[-1].z)}
+        rows = [_rows(DESCENT, i, _spread(study, d.z), d.phi) for i, d in enumerate(found)]
+        tried = {DESCENT: _spread(study, found[-1].z)}
         if cycles:
             best = min(range(len(cycles)), key=losses.__getitem__)
-            tried[GRID] = rates_of(bench, cycles[best])
+            tried[GRID] = rates_of(study, cycles[best])
             rows.append(_rows(GRID, best, tried[GRID], losses[best]))
         scores = [
             {"schedule": name, "seed": seed, "tried": steps if name == DESCENT else len(cycles), **score}
             for name, rates in tried.items()
             for seed in SEEDS
-            for score in [_again(bench, name, rates, seed)]
+            for score in [_again(study, name, rates, seed)]
         ]
-        publish(bench.home, bench.id, "schedules", 0, pa.concat_tables([pa.Table.from_pylist(r) for r in rows]))
-        publish(bench.home, bench.id, "schedule_scores", 0, pa.Table.from_pylist(scores))
+        publish(study.run.home, study.run.id, "schedules", 0, pa.concat_tables([pa.Table.from_pylist(r) for r in rows]))
+        publish(study.run.home, study.run.id, "schedule_scores", 0, pa.Table.from_pylist(scores))
 
 
-def one_cycles(bench: StudyBench) -> list[tuple[float, float, float]]:
+def one_cycles(study: ClassificationRecipe) -> list[tuple[float, float, float]]:
     """The grid: peak rate, share of the steps at which it is reached, last rate as a share of the peak."""
-    o = bench.study.schedule
+    o = study.catalog.schedule
     return list(product(o.grid_peaks, o.grid_warmups, o.grid_ends))
 
 
-def rates_of(bench: StudyBench, cycle: tuple[float, float, float]) -> Tensor:
+def rates_of(study: ClassificationRecipe, cycle: tuple[float, float, float]) -> Tensor:
     """Rates (T,) of a one-cycle."""
     peak, warmup, end = cycle
-    steps = bench.study.learner.steps
+    steps = study.catalog.learner.steps
     return one_cycle(steps, peak, max(1, round(warmup * steps)), end=end * peak)
 
 
-def _points(bench: StudyBench) -> int:
-    return bench.study.schedule.points or bench.study.learner.steps
+def _points(study: ClassificationRecipe) -> int:
+    return study.catalog.schedule.points or study.catalog.learner.steps
 
 
-def _kind(bench: StudyBench) -> LearningRates:
-    points, steps = bench.study.schedule.points, bench.study.learner.steps
+def _kind(study: ClassificationRecipe) -> LearningRates:
+    points, steps = study.catalog.schedule.points, study.catalog.learner.steps
     return LearningRates() if points is None else LearningRates(control_points(steps, points), "learning_rate.points")
 
 
-def _spread(bench: StudyBench, z: Tensor) -> Tensor:
-    learner, _ = bench.learner()
-    return _kind(bench).placed(learner, z).learning_rates
+def _spread(study: ClassificationRecipe, z: Tensor) -> Tensor:
+    learner, _ = study.learner()
+    return _kind(study).placed(learner, z).learning_rates
 
 
-def _evaluate(bench: StudyBench, kind: LearningRates, z: Tensor) -> tuple[float, Tensor]:
+def _evaluate(study: ClassificationRecipe, kind: LearningRates, z: Tensor) -> tuple[float, Tensor]:
     """Target loss, nats, and its metagradient by z; a training that leaves the range of numbers has no gradient."""
-    learner, state = bench.learner()
+    learner, state = study.learner()
     extra = () if kind.basis is None else (kind,)
-    target, n = target_of(learner, bench.target), len(bench.train)
+    target, n = study.task(learner, study.target).target, len(study.train)
     plan = keep_all(0, learner.steps)
     try:
         found = replay(kind.placed(learner, z), state, target, plan, n, metaparameters=extra)
@@ -137,19 +137,19 @@ def _evaluate(bench: StudyBench, kind: LearningRates, z: Tensor) -> tuple[float,
     return float(found.phi), found.sums[kind.name].double().cpu()
 
 
-def _scores(bench: StudyBench, rates: Tensor, seed: int) -> dict[str, float]:
-    learner, state = bench.learner(seed=seed)
+def _scores(study: ClassificationRecipe, rates: Tensor, seed: int) -> dict[str, float]:
+    learner, state = study.learner(seed=seed)
     try:
         final: State = train(LearningRates().placed(learner, rates), state)[0]
     except NonFiniteError:
         return {name: NOT_FINITE if "loss" in name else 0.0 for name in SCORES}
-    return score_of(bench, learner, final.theta)
+    return study.scores(learner, final.theta)
 
 
-def _again(bench: StudyBench, name: str, rates: Tensor, seed: int) -> dict[str, float]:
-    path = bench.work("schedule", f"{bench.key('again', rates.tolist(), seed)[:16]}-{name}-seed-{seed}.json")
+def _again(study: ClassificationRecipe, name: str, rates: Tensor, seed: int) -> dict[str, float]:
+    path = study.run.work("schedule", f"{study.run.key('again', rates.tolist(), seed)[:16]}-{name}-seed-{seed}.json")
     if not path.exists():
-        publish_json(path, _scores(bench, rates, seed))
+        publish_json(path, _scores(study, rates, seed))
     found: dict[str, float] = read_json(path)
     return found
 
@@ -159,10 +159,10 @@ def _rows(name: str, number: int, rates: Tensor, phi: float) -> list[dict[str, A
     return [{**same, "step": t, "learning_rate": rate} for t, rate in enumerate(rates.tolist())]
 
 
-def _step_path(bench: StudyBench, number: int) -> Path:
-    o = bench.study.schedule
-    key = bench.key("descent", o.points, o.start, o.step_size)
-    return bench.work("schedule", f"{key[:16]}-step-{number:03d}.safetensors")
+def _step_path(study: ClassificationRecipe, number: int) -> Path:
+    o = study.catalog.schedule
+    key = study.run.key("descent", o.points, o.start, o.step_size)
+    return study.run.work("schedule", f"{key[:16]}-step-{number:03d}.safetensors")
 
 
 def _tensors(at: Descent) -> dict[str, Tensor]:

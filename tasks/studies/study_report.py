@@ -17,8 +17,9 @@ from torch import Tensor
 
 from tasks.files.artefacts import publish_bytes
 from tasks.html.pages import Figure, Table, render
-from tasks.modality.classification.modality import StudyBench, opened_study
+from tasks.modality.classification.modality import ClassificationRecipe
 from tasks.modality.classification.pictures import MEAN, SPREAD
+from tasks.modality.registry import open_study
 from tasks.studies.poisoning import METHODS, MGD, poisons_of
 from tasks.studies.poisons import start_of
 from tasks.studies.schedule_plot import schedules
@@ -32,74 +33,76 @@ group by output, effect order by output, effect"""
 
 def write_study_report(directory: Path) -> Path:
     """Write `report.html` into the study's directory; returns its path."""
-    with opened_study(directory) as bench:
+    with open_study(directory) as study:
         page = render(
             "study",
-            title=f"mgd: {bench.id}",
-            run=bench.id,
-            name=bench.study.name,
-            description=bench.study.description or "A study.",
+            title=f"mgd: {study.run.id}",
+            run=study.run.id,
+            name=study.catalog.name,
+            description=study.catalog.description or "A study.",
             zoom=ZOOM,
-            attribution=_attribution(bench),
-            schedule=_schedule(bench),
-            poison=_poison(bench),
+            attribution=_attribution(study),
+            schedule=_schedule(study),
+            poison=_poison(study),
         )
         publish_bytes(directory / "report.html", page.encode())
     return directory / "report.html"
 
 
-def _attribution(bench: StudyBench) -> dict[str, Any]:
-    if not files(bench.home, bench.id, "influences"):
+def _attribution(study: ClassificationRecipe) -> dict[str, Any]:
+    if not files(study.run.home, study.run.id, "influences"):
         return {}
     scores, extremes = [], []
-    if files(bench.home, bench.id, "datamodelling_scores"):
-        rows = [row for row in _read(bench, "datamodelling_scores") if row["output"] == "mean"]
+    if files(study.run.home, study.run.id, "datamodelling_scores"):
+        rows = [row for row in _read(study, "datamodelling_scores") if row["output"] == "mean"]
         words = "Spearman's rank correlation of predicted and true changes over random subsets; 1 is the same order."
         cells = [[f"{r['share']:.0%}", f"{r['score']:.3f}", f"{r['low']:.3f} to {r['high']:.3f}"] for r in rows]
         table = Table(["dropped", "LDS", "95 % interval"], cells, [1, 2])
         scores.append(Figure("Do influences predict?", table, words, "select * from datamodelling_scores"))
-    place = {uid: i for i, uid in enumerate(bench.train.uids)}
-    with connect(bench.home, bench.id) as connection:
+    place = {uid: i for i, uid in enumerate(study.train.uids)}
+    with connect(study.run.home, study.run.id) as connection:
         for output, effect, uids in connection.execute(EXTREMES).fetchall()[: 2 * SHOWN]:
             chosen = [place[uid.hex] for uid in uids[:SHOWN]]
-            told = [bench.classes[int(bench.train.labels[i])] for i in chosen]
-            extremes.append((f"{output}: {effect} most", _tiles(bench.train.pixels[chosen], told)))
+            told = [study.classes[int(study.train.labels[i])] for i in chosen]
+            extremes.append((f"{output}: {effect} most", _tiles(study.train.pixels[chosen], told)))
     return {"scores": scores, "extremes": extremes}
 
 
-def _schedule(bench: StudyBench) -> list[Figure]:
-    if not files(bench.home, bench.id, "schedules"):
+def _schedule(study: ClassificationRecipe) -> list[Figure]:
+    if not files(study.run.home, study.run.id, "schedules"):
         return []
-    rows, cells = _read(bench, "schedule_scores"), []
+    rows, cells = _read(study, "schedule_scores"), []
     for name in dict.fromkeys(row["schedule"] for row in rows):
         own = [[row[column] for row in rows if row["schedule"] == name] for column in ("test_loss", "test_accuracy")]
         cells.append([name, *(f"{fmean(values):.4f} ± {stdev(values):.4f}" for values in own)])
     table = Table(["schedule", "test loss, nats", "test accuracy"], cells, [1, 2])
     words = "Paler lines are earlier metagradient steps; dashed, the best one-cycle of the grid."
-    drawn = Figure("From flat to the last step", schedules(bench.home, bench.id), words, "select * from schedules")
+    drawn = Figure(
+        "From flat to the last step", schedules(study.run.home, study.run.id), words, "select * from schedules"
+    )
     return [drawn, Figure("Trained again with other seeds", table)]
 
 
-def _poison(bench: StudyBench) -> dict[str, Any]:
-    if not files(bench.home, bench.id, "poison_effects"):
+def _poison(study: ClassificationRecipe) -> dict[str, Any]:
+    if not files(study.run.home, study.run.id, "poison_effects"):
         return {}
     cells = []
-    for row in _read(bench, "poison_effects"):
+    for row in _read(study, "poison_effects"):
         spotted = "" if row["spotted"] is None else f"{row['spotted']:.3f}"
         drop = f"{row['drop']:.4f} ± {row['drop_error']:.4f}"
         scores = [f"{row['test_accuracy']:.4f}", drop, f"{row['test_loss']:.3f}"]
         cells.append([row["method"], row["recipe"], *scores, spotted])
     columns = ["method", "recipe", "test accuracy", "drop", "test loss, nats", "spotted"]
-    found = [row for row in _read(bench, "poisons") if row["method"] == MGD and row["place"] is not None]
+    found = [row for row in _read(study, "poisons") if row["method"] == MGD and row["place"] is not None]
     worst = sorted(found, key=lambda row: row["place"])[:SHOWN]
-    place = {bench.train.uids[at]: i for i, at in enumerate(start_of(bench).ids.tolist())}
+    place = {study.train.uids[at]: i for i, at in enumerate(start_of(study).ids.tolist())}
     chosen = [place[row["uid"].hex] for row in worst]
     told = [f"{row['label']}, shown as {row['shown_as']}, place {row['place']}" for row in worst]
     table = Table(columns, cells, [2, 3, 4, 5])
     return {
         "effects": Figure("What changed samples do", table, "", "select * from poison_effects"),
-        "before": _tiles(start_of(bench).pixels[chosen], [row["label"] for row in worst]),
-        "after": _tiles(poisons_of(bench.directory, METHODS[1]).pixels[chosen], told),
+        "before": _tiles(start_of(study).pixels[chosen], [row["label"] for row in worst]),
+        "after": _tiles(poisons_of(study.run.directory, METHODS[1]).pixels[chosen], told),
         "sql": "select uid, label, shown_as, g, place from poisons order by place",
     }
 
@@ -116,6 +119,6 @@ def _tiles(pixels: Tensor, told: list[str]) -> list[tuple[str, str]]:
     return tiles
 
 
-def _read(bench: StudyBench, table: str) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = read(bench.home, bench.id, table, 0).to_pylist()
+def _read(study: ClassificationRecipe, table: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = read(study.run.home, study.run.id, table, 0).to_pylist()
     return rows

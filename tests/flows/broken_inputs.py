@@ -9,9 +9,9 @@ import pyarrow as pa
 
 from tasks.catalog.catalogs import load_catalog
 from tasks.curation import estimate, subsets
-from tasks.modality.recipe import opened
+from tasks.curation.begin import begin_run
+from tasks.modality.registry import open_recipe
 from tasks.pool.pools import build_pool
-from tasks.runs.run import begin_run
 from tasks.tables.published import publish
 from testing.small_catalog import small_catalog
 
@@ -41,7 +41,7 @@ def finished_home(place: Path) -> Path:
     options = load_catalog(catalog)
     pool = build_pool(str(options.pool.source), home, options.pool.build_options())
     run = begin_run(home, catalog, pool)
-    with opened(run.directory) as bench:
+    with open_recipe(run.directory) as bench:
         estimate.publish_pool(bench)
     publish(home, run.id, "choices", 0, pa.table({"rule": ["heldout_loss"], "value": [2.3]}))
     subsets.write_subset(run.directory, 0)

@@ -16,7 +16,7 @@ from tasks.curation import estimate
 from tasks.curation.checkpoint_plan import plan_of
 from tasks.curation.step_costs import StepCosts
 from tasks.files.progress import announce, begin, say
-from tasks.modality.recipe import opened
+from tasks.modality.registry import open_recipe
 from tasks.runs.listing import format_runs
 from tasks.tables.published import publish
 from tests.flows.broken_inputs import finished_home
@@ -52,7 +52,7 @@ def test_a_resume_says_what_is_left(home: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(estimate, "measure", lambda _: StepCosts(step=60.0, reverse=120.0, state_bytes=1))
     (directory,) = (home / "runs").iterdir()
     told: Callable[[], str] = lambda: estimate._forecast(bench, plan_of(bench))  # noqa: E731
-    with opened(directory) as bench:
+    with open_recipe(directory) as bench:
         first = told()
         assert "2 rounds: 9 trainings of 8 steps" in first and "minutes from nothing" in first
         round_row = dict.fromkeys(("target_loss", "target_accuracy", "heldout_loss", "heldout_accuracy"), 0.5)

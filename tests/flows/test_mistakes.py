@@ -28,13 +28,13 @@ NOT_FOR_USERS = {
 }
 """Exception classes that are raised below tasks/ and flows/ and are no UserError, and why."""
 CAUGHT = {
-    ("tasks/questions.py", "_question"): "load_questions adds file and line",
+    ("tasks/modality/texts/questions.py", "_question"): "load_questions adds file and line",
     ("tasks/task_groups.py", "group_metrics"): "evaluation names the set",
     ("tasks/census_sidecars.py", "_rows"): "npz_rows makes it Unreadable",
     ("tasks/artefacts.py", "read_json"): "reading names the file",
     ("tasks/eval_results.py", "refuse"): "the class is an argument: SubmissionError or ResultsError",
     ("tasks/foreign_json.py", "json_object"): "its callers reject the sample, or name the file",
-    ("tasks/model_configs.py", "_show"): "check_model names the config",
+    ("tasks/modality/pairs/model_configs.py", "_show"): "check_model names the config",
     ("tasks/remotes.py", "_raise_worst"): "again what the store raised",
     ("tasks/subset_algebra.py", "_load_file"): "again what the file's reader raised, which DuckDB wraps",
 }

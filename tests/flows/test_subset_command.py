@@ -11,9 +11,9 @@ import pytest
 from flows.cli import main
 from tasks.catalog.catalogs import load_catalog
 from tasks.curation import estimate
-from tasks.modality.recipe import opened
+from tasks.curation.begin import begin_run
+from tasks.modality.registry import open_recipe
 from tasks.pool.pools import build_pool
-from tasks.runs.run import begin_run
 from testing.datacomp_pool import make_pool
 from testing.small_catalog import small_catalog
 
@@ -46,7 +46,7 @@ def test_a_run_is_asked_for_its_counts(tmp_path: Path, capsys: pytest.CaptureFix
     options = load_catalog(catalog)
     pool = build_pool(str(options.pool.source), home, options.pool.build_options())
     run = begin_run(home, catalog, pool)
-    with opened(run.directory) as bench:
+    with open_recipe(run.directory) as bench:
         estimate.publish_pool(bench)
     (tmp_path / "own.sql").write_text(
         "-- What the last round has.\nSELECT uid FROM sample_outcomes WHERE last_count > 0"

@@ -11,7 +11,8 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from mgd_core.autodiff.layout import ParameterLayout
 from mgd_core.models.causal_lm import NOT_PREDICTED, CausalLmObjective
-from mgd_core.models.model_folders import CausalLmOptions, build_causal_lm, initial_parameters
+from mgd_core.models.clip import initial_parameters
+from mgd_core.models.model_folders import CausalLmOptions, build_causal_lm
 from mgd_core.models.multiple_choice import AnswerTask, Asked
 
 SIZES = (3, 2, 4)  # options of three questions

@@ -21,13 +21,13 @@ from mgd_core.autodiff.derivatives import curvature_product, value_and_gradient
 from mgd_core.autodiff.dual_rules import plain_rules
 from mgd_core.autodiff.layout import ParameterLayout
 from mgd_core.models.causal_lm import NOT_PREDICTED, CausalLmObjective
+from mgd_core.models.clip import initial_parameters
 from mgd_core.models.model_folders import (
     CausalLmOptions,
     LanguageModelError,
     LoraOptions,
     build_causal_lm,
     build_stem,
-    initial_parameters,
     load_causal_lm,
 )
 

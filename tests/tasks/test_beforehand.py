@@ -13,8 +13,9 @@ import pytest
 from mgd_core.errors import UserError
 from mgd_core.models.model_folders import LanguageModelError
 from tasks.catalog.catalogs import BaseCatalog, CatalogError, load_catalog
-from tasks.curation.beforehand import HomeError, check_beforehand, check_home, check_pool
+from tasks.curation.beforehand import check_beforehand, check_pool
 from tasks.files.package_data import CATALOGS
+from tasks.modality.machine import HomeError, check_home
 from tasks.modality.pairs.model_configs import check_model, load_model_config
 from tasks.pool.record import PoolRecord
 from testing.small_catalog import CATALOG, small_catalog

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from tasks.catalog.catalogs import CatalogError, check_sources, find_catalog, load_catalog
+from tasks.curation.begin import begin_run
 from tasks.files.package_data import CATALOGS
 from tasks.modality.pairs.zero_shot import load_task
-from tasks.modality.recipe import opened
-from tasks.modality.texts.recipe import TextWorkbench
+from tasks.modality.registry import open_recipe
+from tasks.modality.texts.recipe import TextRecipe
 from tasks.pool.pools import build_pool
-from tasks.runs.run import begin_run
 from testing.small_catalog import CATALOG as PAIRS
 from testing.small_catalog import small_catalog
 from testing.small_texts import CATALOG as TEXTS
@@ -141,11 +141,11 @@ def test_a_test_called_like_the_pool_leaves_the_pools_hidden_states_alone(tmp_pa
     path, home = small_texts(tmp_path, *changes), tmp_path / "home"
     catalog = load_catalog(path)
     pool = build_pool(catalog.pool.sources, home, catalog.pool.build_options())
-    with opened(begin_run(home, path, pool).directory) as bench:
-        assert isinstance(bench, TextWorkbench)
+    with open_recipe(begin_run(home, path, pool).directory) as bench:
+        assert isinstance(bench, TextRecipe)
         assert len(bench.sequences) == 120 and bench.sequences.states is not None
         assert len(bench.sequences.states) == len(bench.sequences.tokens)
-        assert list(bench.task_rows.tests) == ["pool"] and bench.task_sizes().tests == {"pool": 16}
+        assert list(bench.task_data.tests) == ["pool"] and bench.target_sizes().tests == {"pool": 16}
 
 
 @pytest.mark.parametrize(

@@ -15,14 +15,15 @@ from mgd_core.errors import UserError
 from tasks.catalog.catalogs import CatalogError, load_catalog
 from tasks.catalog.recipe_options import as_now
 from tasks.curation import comparison, rounds, trained
+from tasks.curation.begin import begin_run
 from tasks.curation.expression_baselines import RivalError, check_rivals
-from tasks.modality.recipe import opened
+from tasks.modality.registry import open_recipe
 from tasks.pool.pools import build_pool
 from tasks.report.reports import write_report
 from tasks.report.result_words import summary
 from tasks.report.results import result_table
 from tasks.runs.listing import format_runs
-from tasks.runs.run import Run, begin_run
+from tasks.runs.run import Run
 from tasks.tables import schemas
 from tasks.tables.published import publish, read
 from tasks.tables.queries import connect
@@ -197,7 +198,7 @@ def test_a_rival_that_cannot_be_trained_is_told_before_training(place: Path, exp
     pool = build_pool(str(options.pool.source), place / "home", options.pool.build_options())
     with pytest.raises(RivalError, match=r"comparison\.rivals\.bad") as told:
         check_rivals(options, place / "home")
-        with opened(begin_run(place / "home", catalog, pool).directory) as bench:
+        with open_recipe(begin_run(place / "home", catalog, pool).directory) as bench:
             comparison.prepare_comparison(bench)
     assert isinstance(told.value, UserError) and message in str(told.value)
 

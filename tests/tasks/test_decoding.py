@@ -16,9 +16,9 @@ from PIL import Image
 
 from tasks.catalog.target_options import PartsOptions, TaskOptions
 from tasks.evaluation.encoders import OpenClipEncoder
-from tasks.modality.pairs.pairs import load_pairs, resized
+from tasks.modality.pairs.pairs import load_pairs
 from tasks.modality.pairs.set_targets import load_part
-from tasks.pool.decoding import PictureError, decode, in_rgb
+from tasks.pool.decoding import PictureError, decode, in_rgb, resized
 from tasks.pool.pools import BuildOptions, build_pool
 from tasks.pool.shards import Sample, write_shard
 from tasks.pool.sheets import open_sheet
@@ -200,5 +200,5 @@ def test_a_picture_of_one_row_does_not_fill_the_memory() -> None:
 
 def _by_part(image: Image.Image, size: int) -> np.ndarray:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tasks.modality.pairs.pairs.LARGE", 1)
+        patch.setattr("tasks.pool.decoding.LARGE", 1)
         return resized(image, size)

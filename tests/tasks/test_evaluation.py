@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from flows.cli import main
+from tasks.curation.begin import begin_run
 from tasks.curation.estimate import publish_pool
 from tasks.curation.trained import chosen_counts, run_encoder, trained_identity, trained_parameters
 from tasks.evaluation.datacomp import tasks
@@ -44,10 +45,9 @@ from tasks.evaluation.fairness import QUESTIONS
 from tasks.evaluation.scoring import Evaluation, evaluate_set
 from tasks.files.progress import watch
 from tasks.files.remote_files import Reader
-from tasks.modality.recipe import opened
+from tasks.modality.registry import open_recipe
 from tasks.pool.pools import build_pool
 from tasks.pool.sheets import open_sheet
-from tasks.runs.run import begin_run
 from tasks.submission.eval_results import read_results
 from tasks.tables.published import read
 from testing.eval_set_files import npy, png, write_set
@@ -331,12 +331,12 @@ def test_what_a_run_trained_scores_as_its_own_test_task(tmp_path: Path) -> None:
     shown = [name.replace("-", " ") for name in classes]
     found = open_eval_set(str(write_set(tmp_path / "wds_own_test", samples, shown, ["a photo of a {c}"], per_shard=30)))
     pool = build_pool(tmp_path / "sheet", tmp_path / "home")
-    with opened(begin_run(tmp_path / "home", catalog, pool).directory) as bench:
+    with open_recipe(begin_run(tmp_path / "home", catalog, pool).directory) as bench:
         counts = np.ones(len(bench), np.int64)
         encoder = run_encoder(bench, counts, "everything", 7)
         learner, _ = bench.learner(counts, 7)
         theta = trained_parameters(bench, counts, "everything", 7)
-        score = bench.tasks(learner).tests["fashion"].score(theta)
+        score = bench.targets(learner).tests["fashion"].score(theta)
         done = evaluate_set(found, encoder)
         assert done.metrics["acc1"] == pytest.approx(score.accuracy) and done.samples == 40
         publish_pool(bench)

@@ -15,11 +15,11 @@ import torch
 from fsspec.implementations.memory import MemoryFileSystem
 
 from tasks.catalog.catalogs import CatalogError, load_catalog
+from tasks.curation.begin import begin_run
 from tasks.modality.pairs.held_shards import HeldShards
 from tasks.modality.pairs.pairs import Images, load_pairs
-from tasks.modality.recipe import opened
+from tasks.modality.registry import open_recipe
 from tasks.pool.pools import PoolRecord, build_pool
-from tasks.runs.run import begin_run
 from testing.small_catalog import small_catalog
 
 SHARDS, BATCH = 12, 8
@@ -74,7 +74,7 @@ def test_a_training_reads_each_shard_about_once_an_epoch(store: str, tmp_path: P
     )
     options = load_catalog(catalog).pool
     record = build_pool(str(options.source), tmp_path / "home", options.build_options())
-    with opened(begin_run(tmp_path / "home", catalog, record).directory) as bench:
+    with open_recipe(begin_run(tmp_path / "home", catalog, record).directory) as bench:
         sizes = {path: CountedFileSystem.store[path].size for path in CountedFileSystem.store}
         CountedFileSystem.read.clear()
         learner, _ = bench.learner(np.ones(240, np.int64), 0)

@@ -15,12 +15,12 @@ from flows.cli import main
 from tasks.catalog.catalogs import Catalog, CatalogError, load_catalog
 from tasks.catalog.target_options import TaskOptions
 from tasks.census.taking import take_census
+from tasks.curation.begin import begin_run
 from tasks.modality.pairs.target_check import check_targets, target_pictures
 from tasks.modality.pairs.zero_shot import load_targets, load_task
-from tasks.modality.recipe import opened
+from tasks.modality.registry import open_recipe
 from tasks.pool.pools import build_pool
 from tasks.pool.sheets import open_sheet
-from tasks.runs.run import begin_run
 from testing.eval_set_files import png, write_set
 from testing.small_catalog import small_catalog
 
@@ -121,7 +121,7 @@ def test_the_pools_pictures_are_looked_for_in_the_tests(tmp_path: Path) -> None:
     (one,) = [row for row in found if row["kind"] == "tested_on" and row["detail"].endswith("'s0000020.webp'")]
     assert one["detail"].startswith("fashion: ") and one["shard"] and one["member"]
     pool = build_pool(str(catalog.pool.source), home, catalog.pool.build_options())
-    with opened(begin_run(home, tmp_path / "small.toml", pool).directory) as bench:
+    with open_recipe(begin_run(home, tmp_path / "small.toml", pool).directory) as bench:
         (note,) = bench.notes()
     assert note == (
         f"3 of the 23 samples of 'fashion' are in the pool too, for instance {tmp_path}/wds_own_test/test/4.tar, "

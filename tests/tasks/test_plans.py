@@ -9,13 +9,13 @@ import pytest
 
 from tasks.catalog.catalogs import CatalogError, load_catalog
 from tasks.curation import estimate
+from tasks.curation.begin import begin_run
 from tasks.curation.checkpoint_plan import RECORD, plan_of
 from tasks.curation.step_costs import TRIAL
 from tasks.files import progress
 from tasks.files.artefacts import publish_json, read_json
-from tasks.modality.recipe import opened
+from tasks.modality.registry import open_recipe
 from tasks.pool import pools
-from tasks.runs.run import begin_run
 from testing.small_catalog import small_catalog
 
 
@@ -29,7 +29,7 @@ def begun(directory: Path, descent: str) -> Path:
 
 def test_auto_takes_what_fits_and_keeps_its_choice(tmp_path: Path) -> None:
     run = begun(tmp_path, 'plan = "auto"\ndevice_memory = "7MB"\ndisk_space = "1GB"')
-    with opened(run) as bench:
+    with open_recipe(run) as bench:
         chosen = plan_of(bench)
         _, state = bench.learner(np.ones(len(bench), np.int64), 0)
         assert chosen.peak_states["device"] * state.nbytes <= 7e6
@@ -46,7 +46,7 @@ def test_auto_takes_what_fits_and_keeps_its_choice(tmp_path: Path) -> None:
 def test_a_budget_that_holds_no_state_is_refused(tmp_path: Path) -> None:
     run = begun(tmp_path, 'plan = "auto"\ndevice_memory = "1MB"')
     with (
-        opened(run) as bench,
+        open_recipe(run) as bench,
         pytest.raises(CatalogError, match=r"'auto': the device budget of 1000000 bytes holds no"),
     ):
         plan_of(bench)

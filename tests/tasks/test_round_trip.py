@@ -8,10 +8,10 @@ import numpy as np
 
 from tasks.catalog.catalogs import load_catalog
 from tasks.curation import estimate, rounds
+from tasks.curation.begin import begin_run
 from tasks.export.reshard import ReshardOptions, reshard
 from tasks.pool.pools import build_pool
 from tasks.pool.record import BuildOptions, PoolRecord
-from tasks.runs.run import begin_run
 from tasks.tables.published import read
 from testing.small_catalog import small_catalog
 

@@ -17,11 +17,12 @@ from mgd_core.descent.steps import mask, summed
 from mgd_core.engine.reverse import NonFiniteError
 from tasks.catalog.catalogs import CatalogError, load_catalog
 from tasks.curation import comparison, estimate, rounds
+from tasks.curation.begin import begin_run
 from tasks.curation.comparison import ComparisonError
 from tasks.export.exports import verify_datacomp
 from tasks.pool.pools import build_pool
 from tasks.pool.record import BuildOptions, EmptyPool
-from tasks.runs.run import RunMismatch, begin_run
+from tasks.runs.run import RunMismatch
 from tasks.tables.published import read
 from tasks.tables.uids import uid_bytes
 from testing.small_catalog import curate_plainly, published, small_catalog

@@ -10,9 +10,9 @@ import pytest
 
 from tasks.catalog.catalogs import CatalogError, load_catalog
 from tasks.catalog.target_options import PartsOptions, TaskOptions
-from tasks.curation.begin import digest_of_task
 from tasks.evaluation.eval_samples import EvalSetError
 from tasks.evaluation.eval_sets import open_eval_set
+from tasks.modality.pairs.modality import PairModality
 from tasks.modality.pairs.set_targets import load_part, part_of
 from tasks.modality.pairs.zero_shot import load_targets, load_task
 from testing.eval_set_files import png, write_set
@@ -101,9 +101,9 @@ def test_a_catalog_of_sets(tmp_path: Path) -> None:
     moved = tmp_path / "moved"
     (tmp_path / "wds_own_test").rename(moved)
     there = catalog.targets.target.model_copy(update={"source": str(moved)})
-    before = digest_of_task(there, catalog.pool.remote)
+    before = PairModality().task_identity(catalog, there)
     write_set(moved, samples(first=1), CLASSES, ["a {c}", "the {c}"])
-    assert digest_of_task(there, catalog.pool.remote) != before
+    assert PairModality().task_identity(catalog, there) != before
 
 
 def test_a_sample_in_two_roles_is_refused(tmp_path: Path) -> None:

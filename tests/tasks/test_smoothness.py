@@ -19,10 +19,10 @@ from mgd_core.plans.plan import keep_all
 from tasks.catalog.catalogs import CatalogError, load_catalog
 from tasks.catalog.smoothness_options import MenuOptions, SmoothnessOptions
 from tasks.curation import rounds
+from tasks.curation.begin import begin_run
 from tasks.files.package_data import CATALOGS
-from tasks.modality.recipe import opened
+from tasks.modality.registry import open_recipe
 from tasks.pool.pools import build_pool
-from tasks.runs.run import begin_run
 from tasks.smoothness import lds as smoothness_lds
 from tasks.smoothness import measuring as smoothness
 from tasks.smoothness import metagradient_check
@@ -83,9 +83,9 @@ def test_lds_is_the_rank_correlation_of_whole_trainings_with_their_prediction(tm
     smoothness_lds.measure_lds(directory, own, asked)
     smoothness.publish_smoothness(directory, asked)
     rows = read(tmp_path / "home", directory.name, "smoothness", 0).to_pylist()
-    with opened(directory) as bench:
+    with open_recipe(directory) as bench:
         learner, state = bench.learner(np.ones(240, np.int64), 0)
-        target = bench.tasks(learner).target
+        target = bench.targets(learner).target
         g = replay(learner, state, target.target, keep_all(2, 8), 240).example.numpy()
         before = target.score(train(learner, state)[0].theta).loss
         drops = drop_sets(240, 0.1, 4, 0)
@@ -98,11 +98,11 @@ def test_lds_is_the_rank_correlation_of_whole_trainings_with_their_prediction(tm
 
 def test_a_direction_is_that_of_three_whole_trainings(finished: Path, options: SmoothnessOptions) -> None:
     row = read(finished.parents[1], finished.name, "smoothness", 0).to_pylist()[1]
-    with opened(finished) as bench:
+    with open_recipe(finished) as bench:
         learner, state = bench.learner(np.ones(240, np.int64), 0)
         v = options.h * direction(240, 0, 1)
         ends = [train(reweighted(learner, k * v, 2), state)[0].theta for k in (0, 1, 2)]
-        target = bench.tasks(learner).target
+        target = bench.targets(learner).target
         losses = [target.score(theta).loss for theta in ends]
     assert (row["variant"], row["direction"], row["h"], row["failure"]) == ("as it is", 1, 0.1, "")
     assert row["score"] == score(*ends) and 0.5 < row["score"] < 1
@@ -173,7 +173,7 @@ def test_the_menu_turns_what_it_says(finished: Path) -> None:
         width=(0.5, 2),
         model={"text_cfg.qk_norm": (True,), "text_cfg.pool_type": ("argmax", "last")},
     )
-    with opened(finished) as bench:
+    with open_recipe(finished) as bench:
         found = {v.name: applied(bench, v) for v in variants(bench, menu)}
         assert list(found)[:3] == ["eps_root = 0", "batch = 16", "logit_scale = 5"], "what the catalog has is left out"
         assert found["eps_root = 0"].catalog.learner == bench.catalog.learner.model_copy(update={"eps_root": 0.0})
@@ -196,7 +196,7 @@ def test_the_menu_turns_what_it_says(finished: Path) -> None:
     ],
 )
 def test_a_menu_that_cannot_be_had_is_refused(finished: Path, menu: MenuOptions, message: str) -> None:
-    with opened(finished) as bench, pytest.raises(CatalogError, match=message):
+    with open_recipe(finished) as bench, pytest.raises(CatalogError, match=message):
         variants(bench, menu)
 
 

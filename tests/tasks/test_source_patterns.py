@@ -173,7 +173,7 @@ def test_files_of_other_kinds_beside_texts_are_named(tmp_path: Path) -> None:
     found = find_texts(str(tmp_path))
     assert [Path(url).name for url in found.urls] == ["0.jsonl", "1.jsonl.gz"]
     assert {Path(url).name for url in found.passed_over} == set(others)
-    plan = plan_pool(tmp_path / "0.jsonl", tmp_path / "home", BuildOptions(text=TextColumns()))
+    plan = plan_pool(tmp_path / "0.jsonl", tmp_path / "home", BuildOptions(form=TextColumns()))
     assert plan.passed_over == (), "whoever names a file means that file"
 
 

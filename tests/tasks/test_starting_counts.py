@@ -9,9 +9,9 @@ import pytest
 
 from tasks.catalog.catalogs import CatalogError, load_catalog
 from tasks.curation import estimate
-from tasks.modality.recipe import opened
+from tasks.curation.begin import begin_run
+from tasks.modality.registry import open_recipe
 from tasks.pool.pools import build_pool
-from tasks.runs.run import begin_run
 from tasks.tables.manifests import manifest_path, read_manifest
 from tasks.tables.published import read
 from tasks.tables.uids import to_words, uid_bytes
@@ -30,7 +30,7 @@ def test_round_0_has_the_counts_of_the_start(tmp_path: Path) -> None:
     (tmp_path / "subsets").mkdir()
     np.save(tmp_path / "subsets/mine.npy", np.repeat(to_words(uids[::4]), 2))
     run = begin_run(home, catalog, pool)
-    with opened(run.directory) as bench:
+    with open_recipe(run.directory) as bench:
         estimate.publish_pool(bench)
     expected = np.where(np.arange(len(uids)) % 4 == 0, 2, 0)
     assert read(home, run.id, "counts", 0)["count"].to_pylist() == expected.tolist()

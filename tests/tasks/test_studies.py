@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,9 @@ import pytest
 
 from tasks.catalog.catalogs import CatalogError
 from tasks.catalog.study_options import STUDIES, find_study, load_study
-from tasks.modality.classification.modality import begin_study, opened_study
+from tasks.modality.classification.modality import begin_study
+from tasks.modality.registry import open_study
+from tasks.runs.run import RunMismatch
 from tasks.studies import attribution
 from tasks.studies.prediction import format_prediction, latest_study, predict
 from tasks.tables.queries import QueryError, connect
@@ -36,8 +39,8 @@ def test_bad_catalogs_are_refused(change: tuple[str, str], message: str, tmp_pat
         changes, message = [*changes, ("[model]\nwidth = 8", "width = 8")], "7 pixels are no multiple of 8"
     with pytest.raises(CatalogError, match=message.replace("?", r"\?")):
         directory = begin_study(tmp_path / "home", small_study(tmp_path, *changes))
-        with opened_study(directory) as bench:
-            bench.learner()
+        with open_study(directory) as study:
+            study.learner()
 
 
 def test_studies_that_come_along_can_be_found():
@@ -68,14 +71,14 @@ def attributed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_sweeps_are_parts_of_one(attributed: Path, tmp_path: Path):
     """Ten outputs, four a sweep: as one at a time, to rounding of float32."""
-    with opened_study(attributed) as bench:
-        g, phi = attribution.load_influences(bench)
+    with open_study(attributed) as study:
+        g, phi = attribution.load_influences(study)
     assert g.shape == (10, 60) and phi.shape == (10,)
     one = begin_study(tmp_path / "home", small_study(tmp_path, ("together = 4", "together = 1")))
     assert list(attribution.sweeps(one)) == list(range(10))
     attribution.sweep_outputs(one, 3)
-    with opened_study(one) as bench:
-        single = attribution.load_file(attribution._sweep_path(bench, 3))
+    with open_study(one) as study:
+        single = attribution.load_file(attribution._sweep_path(study, 3))
     assert np.allclose(single["g"][0], g[3], rtol=1e-3, atol=1e-6) and np.allclose(single["phi"][0], phi[3])
 
 
@@ -93,9 +96,9 @@ def test_prediction_is_the_sum_of_influences_and_the_truth_is_a_training(attribu
     assert latest_study(home, None) == attributed
     query = "select uid from influences where label = 'boot'"
     found = predict(attributed, query, train=True)
-    with opened_study(attributed) as bench:
-        g, _ = attribution.load_influences(bench)
-        boots = bench.train.labels == bench.classes.index("boot")
+    with open_study(attributed) as study:
+        g, _ = attribution.load_influences(study)
+        boots = study.train.labels == study.classes.index("boot")
     assert found.dropped == int(boots.sum()) and found.measured is not None and found.accuracies is not None
     assert np.allclose(found.predicted, -g[:, boots].double().sum(1).numpy())
     assert found.predicted[found.outputs.index("boot")] > 0 and found.measured[found.outputs.index("boot")] > 0
@@ -120,3 +123,12 @@ def test_questions_that_cannot_be_answered(attributed: Path, query: str, message
 def test_a_home_without_a_study_says_how_to_make_one(tmp_path: Path):
     with pytest.raises(QueryError, match="`mgd attribute fashion` makes one"):
         latest_study(tmp_path, None)
+
+
+def test_a_study_begun_with_other_versions_is_not_gone_on_with(tmp_path: Path):
+    path = small_study(tmp_path)
+    record = begin_study(tmp_path / "home", path) / "study.json"
+    begun = json.loads(record.read_text())
+    record.write_text(json.dumps(begun | {"versions": begun["versions"] | {"numpy": "0.1"}}))
+    with pytest.raises(RunMismatch, match=r"numpy was '0\.1'"):
+        begin_study(tmp_path / "home", path)

@@ -16,18 +16,21 @@ from mgd_core.engine.replay import train
 from mgd_core.models.causal_lm import NOT_PREDICTED
 from mgd_core.models.model_folders import CausalLmOptions, LanguageModelError, load_causal_lm
 from tasks.catalog.catalogs import CatalogError, check_sources, load_catalog, load_pair_catalog
+from tasks.catalog.smoothness_options import MenuOptions
+from tasks.curation.begin import begin_run
 from tasks.curation.rounds import load_parameters
 from tasks.export.reshard import ReshardOptions
-from tasks.modality.recipe import opened
-from tasks.modality.texts.recipe import TextWorkbench
+from tasks.files.export_directories import ExportError
+from tasks.modality.registry import open_recipe
+from tasks.modality.texts.recipe import TextRecipe
 from tasks.modality.texts.sequences import TextTokenizer
 from tasks.pool.pools import build_pool
 from tasks.report.reports import write_report
 from tasks.report.results import result_table
 from tasks.runs.listing import export_run
-from tasks.runs.run import begin_run
+from tasks.smoothness.menu import variants
 from tasks.tables.published import read
-from tasks.tables.run_folders import NoRun, chosen_round
+from tasks.tables.run_folders import chosen_round
 from tasks.tables.uids import content_uid
 from testing.small_catalog import curate_plainly, published
 from testing.small_texts import small_texts, write_model
@@ -46,6 +49,15 @@ def begun(catalog: Path, home: Path) -> Path:
     """The run of a catalog with its pool, nothing trained."""
     options = load_catalog(catalog)
     return begin_run(home, catalog, build_pool(options.pool.sources, home, options.pool.build_options())).directory
+
+
+def test_a_knob_that_a_language_model_has_not_is_refused(tmp_path: Path) -> None:
+    with open_recipe(begun(small_texts(tmp_path), tmp_path / "home")) as bench:
+        assert bench.turned("batch", 8).catalog.learner.batch == 8
+        with pytest.raises(CatalogError, match="'width' is a knob of other models; this recipe has the learner's only"):
+            variants(bench, MenuOptions(width=(2.0,)))
+        with pytest.raises(CatalogError, match="evaluation sets are put to CLIPs only"):
+            bench.encoder(torch.zeros(1), "")
 
 
 def test_the_tables_tell_what_was_done(curated: Path) -> None:
@@ -72,7 +84,7 @@ def test_the_subset_is_exported_as_the_samples_themselves(curated: Path, tmp_pat
     assert {*(tmp_path / "out.jsonl").read_text().splitlines()} <= {
         *(home.parent / "pool.jsonl").read_text().splitlines()
     }
-    with pytest.raises(NoRun, match="take --format jsonl"):
+    with pytest.raises(ExportError, match="mgd export --format jsonl"):
         export_run(home, run, "webdataset", tmp_path / "out", None, ReshardOptions())
 
 
@@ -87,8 +99,8 @@ def test_equal_runs_give_equal_bytes(curated: Path, tmp_path: Path, change: tupl
 
 
 def test_only_what_is_trained_moves_and_is_kept(tmp_path: Path) -> None:
-    with opened(begun(small_texts(tmp_path, LAST_LAYER), tmp_path / "home")) as bench:
-        assert isinstance(bench, TextWorkbench) and bench.sequences.states is not None
+    with open_recipe(begun(small_texts(tmp_path, LAST_LAYER), tmp_path / "home")) as bench:
+        assert isinstance(bench, TextRecipe) and bench.sequences.states is not None
         learner, state = bench.learner(np.ones(len(bench), np.int64), 0)
         assert all("lora_" in name for name in learner.layout.names)
         final, losses = train(learner, state)
@@ -97,8 +109,8 @@ def test_only_what_is_trained_moves_and_is_kept(tmp_path: Path) -> None:
 
 def test_a_batch_is_completions_after_their_prompts(tmp_path: Path) -> None:
     """Losses by transformers itself, sample by sample, nothing filled up."""
-    with opened(begun(small_texts(tmp_path), tmp_path / "home")) as bench:
-        assert isinstance(bench, TextWorkbench)
+    with open_recipe(begun(small_texts(tmp_path), tmp_path / "home")) as bench:
+        assert isinstance(bench, TextRecipe)
         learner, state = bench.learner(np.ones(len(bench), np.int64), 0)
         (batch,) = bench.batches([np.arange(5)])
         (losses,) = learner.objective.encode(learner.layout.unflatten(state.theta), batch.rows)
@@ -113,17 +125,17 @@ def test_a_batch_is_completions_after_their_prompts(tmp_path: Path) -> None:
 
 
 def test_accuracy_is_that_of_the_likeliest_option_and_exact_match_that_of_greedy_decoding(curated: Path) -> None:
-    with opened(curated) as bench:
-        assert isinstance(bench, TextWorkbench)
+    with open_recipe(curated) as bench:
+        assert isinstance(bench, TextRecipe)
         learner, _ = bench.learner(np.ones(len(bench), np.int64), 0)
         theta = load_parameters(bench.run.work("round-002", "replayed.json"))
-        score = bench.tasks(learner).target.score(theta)
+        score = bench.targets(learner).target.score(theta)
         whole = load_causal_lm(CausalLmOptions(Path(bench.catalog.model.folder))).eval()
         named = {name.removeprefix("body."): p for name, p in learner.layout.unflatten(theta).items()}
         whole.load_state_dict({f"model.{n}" if n != "head.weight" else "lm_head.weight": p for n, p in named.items()})
         tokenizer = TextTokenizer(bench.catalog.model)
         likely, exact = [], []
-        for question in bench.task_rows.target.questions:
+        for question in bench.task_data.target.questions:
             scores = []
             for option in question.options:
                 one = tokenizer.sequences([question.prompt], [option])
@@ -177,7 +189,7 @@ def test_what_cannot_be_trained_or_asked_is_a_clear_stop(
     spoil(tmp_path)
     with (
         pytest.raises((CatalogError, LanguageModelError), match=message),
-        opened(begun(catalog, tmp_path / "home")) as bench,
+        open_recipe(begun(catalog, tmp_path / "home")) as bench,
     ):
         bench.learner(np.ones(len(bench), np.int64), 0)
 
@@ -185,7 +197,10 @@ def test_what_cannot_be_trained_or_asked_is_a_clear_stop(
 def test_a_choice_needs_options(tmp_path: Path) -> None:
     catalog = small_texts(tmp_path, ("[model]", '[targets]\nloss = "choice"\n[model]'))
     (tmp_path / "target.jsonl").write_text('{"prompt": "the sum is", "completion": "2"}\n')
-    with pytest.raises(CatalogError, match="completions without options"), opened(begun(catalog, tmp_path / "home")):
+    with (
+        pytest.raises(CatalogError, match="completions without options"),
+        open_recipe(begun(catalog, tmp_path / "home")),
+    ):
         pass
 
 

@@ -154,11 +154,11 @@ def test_a_file_that_changed_or_went_is_told_and_nothing_is_written(tmp_path: Pa
 def test_records_of_earlier_pools_say_what_they_are_of_by_their_columns(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(b'{"prompt": "a", "completion": "b"}')
     pool = pool_of(tmp_path / "a.jsonl")
-    assert pool.kind == "texts" and pool.is_text
+    assert pool.kind == pool.samples_kind == "texts"
     told = json.loads((pool.directory / "pool.json").read_bytes())
     for name in ("kind", "columns", "notes"):
         del told[name]
     (pool.directory / "pool.json").write_text(json.dumps(told))
     old = load_pool(pool.directory)
-    assert old is not None and old.kind is None and old.is_text
+    assert old is not None and old.kind is None and old.samples_kind == "texts"
     assert exported(old, tmp_path / "out.jsonl") == [b'{"prompt": "a", "completion": "b"}\n']

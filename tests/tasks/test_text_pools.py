@@ -13,10 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tasks.catalog.recipe_options import SourceOptions
+from tasks.catalog.pair_catalog import PoolOptions
 from tasks.catalog.text_options import TextPoolOptions
 from tasks.files.progress import watch
 from tasks.files.source_patterns import SourceError
+from tasks.pool.forms import PairForm
 from tasks.pool.pools import build_pool
 from tasks.pool.record import TooManyRejects
 from tasks.pool.text_records import TextColumns
@@ -129,8 +130,8 @@ def test_damaged_files_are_counted_and_never_read_in_silence(tmp_path: Path) -> 
 
 
 def test_pools_of_pairs_are_as_they_were() -> None:
-    assert SourceOptions(source="x").build_options().text is None
-    assert TextPoolOptions(source="x").build_options().text == TextColumns()
+    assert PoolOptions(source="x").build_options().form == PairForm()
+    assert TextPoolOptions(source="x").build_options().form == TextColumns()
 
 
 GOOD = b'{"prompt": "a", "completion": "b"}'

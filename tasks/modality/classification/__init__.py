@@ -1,1 +1,1 @@
-"""Labelled pictures for a classifier: what the studies train on."""
+"""Labelled pictures: a classifier, of which studies ask what a curation does not."""

@@ -1,4 +1,4 @@
-"""What every unit of a study needs: its record, its pictures and its recipe, built once in each process.
+"""The recipe of labelled pictures: a classifier, of which studies ask what a curation does not.
 
 A study lies in ``<home>/studies/<name>-<8 hex digits>``, the digits of a digest of its catalog and pictures, so that
 the same command finds its own study and goes on with it.
@@ -6,102 +6,105 @@ the same command finds its own study and goes on with it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
+from torch import Tensor, nn
 
-from mgd_core.autodiff.layout import ParameterLayout
-from mgd_core.errors import UserError
+from mgd_core.autodiff.objective import Objective, Rows
 from mgd_core.models.classification import ClassificationObjective
-from mgd_core.models.clip import initial_parameters
-from mgd_core.training.determinism import deterministic, environment
+from mgd_core.training.determinism import environment
 from mgd_core.training.learner import Batch, Learner
-from mgd_core.training.optimizers import State
-from mgd_core.training.order import DataOrder
 from tasks.catalog.files import CatalogError
-from tasks.catalog.study_options import Study, StudyModelOptions, load_study
-from tasks.curation.beforehand import check_device, check_home
-from tasks.files.artefacts import digest, publish_bytes, publish_json, read_json, reading
-from tasks.modality.classification.models import build_model, make_optimizer, make_rates
+from tasks.catalog.study_options import Study, load_study
+from tasks.files.artefacts import digest, read_json, reading
+from tasks.modality.base import Modality
+from tasks.modality.classification.models import build_model
 from tasks.modality.classification.pictures import Pictures, digest_of, load_pictures
+from tasks.modality.classification.targets import LabelledTask
+from tasks.modality.machine import check_device, check_home
+from tasks.modality.recipe import Counts, Ids, Recipe
+from tasks.runs.run import WorkDirectory
 
-RECORD = "study.json"
 VERSIONS = ("torch", "numpy", "pyarrow")
-
-
-class StudyMismatch(UserError, RuntimeError):
-    """A study was begun under settings that would give other bits."""
+SCORES = ("target_loss", "target_accuracy", "test_loss", "test_accuracy")
 
 
 @dataclass(frozen=True)
-class StudyBench:
-    """An open study."""
+class StudyRun(WorkDirectory):
+    """A study's directory."""
 
-    directory: Path
-    study: Study
-    record: dict[str, Any]
-    classes: list[str]
-    train: Pictures
-    target: Pictures
-    test: Pictures
+    record_name = "study.json"
+    renewed = ("study",)
 
-    @property
-    def id(self) -> str:
-        """Name of the study, which its tables go by."""
-        return self.directory.name
+    catalog: Study
 
-    @property
-    def home(self) -> Path:
-        """The directory that holds all studies and tables."""
-        return self.directory.parents[1]
-
-    def work(self, *parts: str) -> Path:
-        """A path below the study's work directory."""
-        path = self.directory.joinpath("work", *parts)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path
+    @classmethod
+    def load(cls, directory: Path) -> StudyRun:
+        """Open a study that was begun."""
+        with reading(path := directory / cls.record_name):
+            record = read_json(path)
+            return cls(directory, Study.model_validate(record["study"]), record)
 
     def key(self, *inputs: object) -> str:
         """Digest that names a unit of work by what it is a function of: data, model, learner, and ``inputs``."""
         own = [self.record[name] for name in ("data", "model", "learner", "environment", "versions")]
         return digest([*own, *inputs])
 
-    def learner(self, model: StudyModelOptions | None = None, seed: int | None = None) -> tuple[Learner, State]:
-        """The recipe, and its first state; ``model``: another model than the study's."""
-        options = self.study.learner
-        seed = options.seed if seed is None else seed
-        net = build_model(model or self.study.model, self.train.pixels.shape[1:], len(self.classes), seed)
-        net.to(self.train.pixels.device)
-        layout = ParameterLayout.of(net)
-        theta = initial_parameters(net, layout)
-        optimizer = make_optimizer(options, layout, theta)
-        try:
-            order = DataOrder(np.ones(len(self.train), np.int64), options.batch, options.steps, seed)
-        except ValueError as error:
-            raise CatalogError(f"study '{self.study.name}', learner.batch: {error}") from None
 
-        def batches(t: int) -> Batch:
-            ids = torch.from_numpy(order[t]).to(theta.device)
-            rows = (self.train.pixels[ids], self.train.labels[ids])
-            return Batch(rows, ids, torch.ones(len(ids), device=theta.device))
+@dataclass(frozen=True)
+class ClassificationRecipe(Recipe):
+    """An open study."""
 
-        learner = Learner(ClassificationObjective(net), layout, optimizer, make_rates(options), batches, options.chunk)
-        return learner, optimizer.init(theta)
+    run: StudyRun
+    catalog: Study
+    classes: list[str]
+    train: Pictures
+    target: Pictures
+    test: Pictures
 
+    def __len__(self) -> int:
+        return len(self.train)
 
-@contextmanager
-def opened_study(directory: Path) -> Iterator[StudyBench]:
-    """The bench of a study's directory, with threads and determinism as its catalog says; restored on exit."""
-    study, _ = _recorded(Path(directory))
-    with deterministic(study.runtime.threads):
-        yield _bench(Path(directory))
+    def model(self, seed: int) -> nn.Module:
+        """The catalog's classifier, for pictures of this size and these classes."""
+        return build_model(self.catalog.model, self.train.pixels.shape[1:], len(self.classes), seed)
+
+    def objective(self, model: nn.Module) -> Objective:
+        """Cross-entropy."""
+        return ClassificationObjective(model)
+
+    def rows(self, ids: Ids) -> Rows:
+        """Pixels and labels."""
+        at = torch.from_numpy(ids).to(self.train.labels.device)
+        return self.train.pixels[at], self.train.labels[at]
+
+    def task(self, learner: Learner, pictures: Pictures) -> LabelledTask:
+        """Pictures as a target of a learner's model."""
+        return LabelledTask(learner, pictures.pixels, pictures.labels)
+
+    def scores(self, learner: Learner, theta: Tensor) -> dict[str, float]:
+        """SCORES of a trained model: loss, nats, and accuracy of the target and test splits."""
+        splits = {"target": self.target, "test": self.test}
+        found = {name: self.task(learner, split).metrics(theta) for name, split in splits.items()}
+        return {f"{name}_{metric}": value for name, own in found.items() for metric, value in own.items()}
+
+    @property
+    def seed(self) -> int:
+        """The learner's own."""
+        return self.catalog.learner.seed
+
+    def model_seed(self, seed: int, round: int) -> int:
+        """There are no rounds."""
+        return seed
+
+    def training_batches(self, counts: Counts, seed: int, round: int) -> Callable[[int], Batch]:
+        """Straight from the device, where all pictures are."""
+        order = self.order(counts, seed, round)
+        return lambda t: self.to_device(self.batch(order[t], self.rows))
 
 
 def begin_study(home: Path, path: Path) -> Path:
@@ -109,7 +112,7 @@ def begin_study(home: Path, path: Path) -> Path:
 
     Raises:
         CatalogError: the catalog cannot be used, or its data.
-        StudyMismatch: it was begun with other versions, threads or device.
+        RunMismatch: it was begun with other versions, threads or device.
     """
     study = load_study(path)
     check_home(home)
@@ -125,17 +128,7 @@ def begin_study(home: Path, path: Path) -> Path:
         "environment": environment(study.runtime.device, study.runtime.threads),
         "versions": {package: version(package) for package in VERSIONS},
     }
-    if (directory / RECORD).exists():
-        found = read_json(directory / RECORD)
-        for name in ("environment", "versions"):
-            if found[name] != record[name]:
-                raise StudyMismatch(
-                    f"{directory}: begun with {name} {found[name]}, and now {record[name]}. Results would have other "
-                    "bits: restore them, or begin in another --home"
-                )
-    directory.mkdir(parents=True, exist_ok=True)
-    publish_bytes(directory / "catalog.toml", path.read_bytes())
-    publish_json(directory / RECORD, record)
+    StudyRun.begin(directory, study, record, path)
     return directory
 
 
@@ -152,16 +145,15 @@ def _check_fits(study: Study, classes: int, train: int, target: int) -> None:
             )
 
 
-@lru_cache(maxsize=2)
-def _bench(directory: Path) -> StudyBench:
-    study, record = _recorded(directory)
-    classes, *splits = load_pictures(study.data)
-    placed = [Pictures(s.uids, *(x.to(study.runtime.device) for x in (s.pixels, s.labels))) for s in splits]
-    return StudyBench(directory, study, record, classes, *placed)
+class ClassificationModality(Modality):
+    """Pictures of known classes, for a classifier; studied, and not curated."""
 
+    kinds = ("mlp", "resnet9", "vit")
+    catalog = Study
 
-def _recorded(directory: Path) -> tuple[Study, dict[str, Any]]:
-    """The catalog in a study's record, and the record."""
-    with reading(directory / RECORD):
-        record = read_json(directory / RECORD)
-        return Study.model_validate(record["study"]), record
+    def open(self, run: StudyRun) -> ClassificationRecipe:
+        """With all pictures on the device."""
+        classes, *splits = load_pictures(run.catalog.data)
+        device = run.catalog.runtime.device
+        placed = [Pictures(s.uids, *(x.to(device) for x in (s.pixels, s.labels))) for s in splits]
+        return ClassificationRecipe(run, run.catalog, classes, *placed)

@@ -1,21 +1,16 @@
-"""The recipe of a study: its classifier, optimizer and schedule, made from its catalog."""
+"""Classifiers of pictures, made from a catalog."""
 
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mgd_core.autodiff.layout import ParameterLayout
 from mgd_core.models.resnets import ResNet9, ResNetOptions
 from mgd_core.models.transformers import SmallViT, TransformerOptions
 from mgd_core.training.learner import check_rowwise
-from mgd_core.training.optimizers import Adam, Optimizer, Sgd
-from mgd_core.training.schedules import constant, one_cycle, warmup_cosine
 from tasks.catalog.files import CatalogError
-from tasks.catalog.recipe_options import LearnerOptions
 from tasks.catalog.study_options import StudyModelOptions
 
 
@@ -52,22 +47,6 @@ def build_model(options: StudyModelOptions, shape: torch.Size, classes: int, see
             net = SmallViT(blocks, side, options.patch, channels, classes)
     check_rowwise(net)
     return net
-
-
-def make_rates(o: LearnerOptions) -> Tensor:
-    """Learning rate of every step (T,)."""
-    if o.schedule == "constant":
-        return constant(o.steps, o.learning_rate, o.warmup)
-    return (warmup_cosine if o.schedule == "cosine" else one_cycle)(o.steps, o.learning_rate, o.warmup)
-
-
-def make_optimizer(o: LearnerOptions, layout: ParameterLayout, theta: Tensor) -> Optimizer:
-    """The recipe's optimizer; weight decay on matrices only."""
-    decay: dict[str, Any] = {"weight_decay": o.weight_decay, "clip_norm": o.clip_norm}
-    decay["decay_mask"] = layout.matrix_mask(theta)
-    if o.optimizer == "sgd":
-        return Sgd(momentum=o.momentum, **decay)
-    return Adam(b1=o.b1, b2=o.b2, eps=o.eps, eps_root=o.eps_root, **decay)
 
 
 class _Mlp(nn.Module):

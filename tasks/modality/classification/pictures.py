@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tasks.catalog.catalogs import CatalogError
+from tasks.catalog.files import CatalogError
 from tasks.catalog.study_options import DataOptions
 from tasks.files.artefacts import digest
 from tasks.pool.sheets import TileSheet, open_sheet

@@ -1,1 +1,1 @@
-"""Image-text pairs for a CLIP."""
+"""Image-text pairs: a CLIP, trained on pictures and captions."""

@@ -7,36 +7,41 @@ brought along, by a better model, is another rival: the catalog names it (`expre
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from mgd_core.training.order import generator
-from tasks.curation.comparison import RANDOM_STREAM
-from tasks.curation.rounds import PROBE_BATCH, load_parameters
 from tasks.files.artefacts import publishing
-from tasks.modality.recipe import Workbench
+from tasks.modality.recipe import PROBE_BATCH, RANDOM_STREAM, PoolRecipe, Scores
 
 
-def pool_scores(bench: Workbench) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Contrastive loss (nats) and cosine of every pair (n,), by the model of round 0.
+def losses(recipe: PoolRecipe, theta: Tensor | None) -> Scores:
+    """Contrastive loss of every pair, nats."""
+    return _scores(recipe, theta)[0]
 
-    The losses are taken in batches of a fixed permutation, since each needs negatives.
-    """
-    path = bench.run.work("comparison", "pool-scores.npy")
-    if path.exists():
-        losses, cosines = np.load(path)
-        return losses, cosines
-    theta = load_parameters(bench.run.work("round-000", "replayed.json")).to(bench.catalog.runtime.device)
-    learner, _ = bench.learner(np.ones(len(bench), np.int64), 0)
-    objective, params = learner.objective, learner.layout.unflatten(theta)
-    scores = np.empty((2, len(bench)))
-    order = generator(0, RANDOM_STREAM + 1).permutation(len(bench))
-    parts = np.array_split(order, max(1, len(order) // PROBE_BATCH))
-    with torch.no_grad():
-        for ids, batch in zip(parts, bench.batches(parts), strict=True):
-            image, text = features = objective.encode(params, batch.rows)
-            scores[0, ids] = objective.losses(params, features).double().cpu().numpy()
-            scores[1, ids] = (image * text).sum(1).double().cpu().numpy()
-    with publishing(path) as file:
-        np.save(file, scores)
-    return scores[0], scores[1]
+
+def cosines(recipe: PoolRecipe, theta: Tensor | None) -> Scores:
+    """Cosine of every picture and its caption, the sign turned."""
+    return -_scores(recipe, theta)[1]
+
+
+def _scores(recipe: PoolRecipe, theta: Tensor | None) -> Scores:
+    """Losses and cosines (2, n), computed once a run. Losses are taken in batches of a fixed permutation, as each needs
+    negatives."""
+    path = recipe.run.work("comparison", "pool-scores.npy")
+    if not path.exists():
+        assert theta is not None
+        learner, _ = recipe.learner(seed=0)
+        objective, params = learner.objective, learner.layout.unflatten(theta)
+        found = np.empty((2, len(recipe)))
+        order = generator(0, RANDOM_STREAM + 1).permutation(len(recipe))
+        parts = np.array_split(order, max(1, len(order) // PROBE_BATCH))
+        with torch.no_grad():
+            for ids, batch in zip(parts, recipe.batches(parts), strict=True):
+                image, text = features = objective.encode(params, batch.rows)
+                found[0, ids] = objective.losses(params, features).double().cpu().numpy()
+                found[1, ids] = (image * text).sum(1).double().cpu().numpy()
+        with publishing(path) as file:
+            np.save(file, found)
+    loaded: Scores = np.load(path)
+    return loaded

@@ -1,5 +1,4 @@
-"""The encoder of a model that a run trained: its own vocabulary and preprocessing (`tasks.evaluation.encoders` has the
-other)."""
+"""A CLIP that a run trained, as evaluation sees it: with the run's own vocabulary and preprocessing."""
 
 from __future__ import annotations
 
@@ -13,8 +12,8 @@ from torch import Tensor
 from mgd_core.autodiff.layout import Params
 from mgd_core.models.clip import ClipObjective
 from tasks.files.progress import say
-from tasks.modality.pairs.pairs import resized
 from tasks.modality.pairs.vocabulary import Vocabulary
+from tasks.pool.decoding import resized
 
 
 @dataclass(frozen=True)

@@ -1,83 +1,103 @@
-"""The workbench of image-text pairs: a CLIP, trained on pictures and captions, and its zero-shot tasks."""
+"""The recipe of image-text pairs: a CLIP, trained on pictures and captions, and its zero-shot tasks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import numpy as np
-import numpy.typing as npt
 import torch
+from torch import nn
 
-from mgd_core.autodiff.layout import ParameterLayout
-from mgd_core.autodiff.precision import PRECISIONS, Autocast
-from mgd_core.models.clip import ClipObjective, initial_parameters
+from mgd_core.autodiff.objective import Objective, Rows
+from mgd_core.models.clip import ClipObjective
+from mgd_core.models.zeroshot import ZeroShotTask
 from mgd_core.training.learner import Batch, Learner
-from mgd_core.training.loader import Loader
-from mgd_core.training.optimizers import State
 from mgd_core.training.windows import WindowedOrder
-from tasks.catalog.catalogs import Catalog
+from tasks.catalog.pair_catalog import Catalog
 from tasks.catalog.roles import Roles
+from tasks.catalog.smoothness_options import MenuOptions
+from tasks.catalog.target_options import TargetOptions, TaskOptions
+from tasks.evaluation.eval_sets import is_eval_set, open_eval_set
+from tasks.files.artefacts import read_json
+from tasks.files.remote_files import Reader
 from tasks.files.sources import reader_of
+from tasks.modality.base import Baseline, Modality
+from tasks.modality.pairs.baselines import cosines, losses
+from tasks.modality.pairs.encoder import RunEncoder
 from tasks.modality.pairs.held_shards import HeldShards
-from tasks.modality.pairs.model_configs import Config, built_clip, load_model_config
+from tasks.modality.pairs.knobs import turned_config
+from tasks.modality.pairs.model_configs import Config, built_clip, check_model, load_model_config
 from tasks.modality.pairs.pairs import Images, Pairs, load_pairs
+from tasks.modality.pairs.target_check import check_targets
 from tasks.modality.pairs.vocabulary import Vocabulary, full_vocabulary, used_vocabulary
 from tasks.modality.pairs.zero_shot import TaskData, load_targets
-from tasks.modality.recipe import ROUND_STREAM, Counts, Ids, Task, Workbench, data_order, pool_shards
-from tasks.pool.pools import PoolRecord
+from tasks.modality.recipe import Counts, Ids, PoolRecipe, objective_of
+from tasks.pool.index_jobs import sheet_fingerprint
 from tasks.runs.run import Run
 
 WINDOWS_HELD = 3  # the one that is trained on, the next, and the one before, which other threads may still read
 
 
 @dataclass(frozen=True)
-class PairWorkbench(Workbench):
+class PairRecipe(PoolRecipe):
     """An open run on image-text pairs."""
 
     catalog: Catalog
-    pairs: Pairs
     task_data: Roles[TaskData]
+    pairs: Pairs
     vocabulary: Vocabulary
     model_config: Config
 
-    def learner(self, counts: Counts, seed: int, round: int = 0) -> tuple[Learner, State]:
-        """The recipe on a training multiset, and its first state; a pure function of its arguments."""
-        options = self.catalog.learner
-        model = built_clip(self.model_config, self.vocabulary.size, seed * ROUND_STREAM + round)
-        model.to(self.catalog.runtime.device)
-        layout = ParameterLayout.of(model)
-        theta = initial_parameters(model, layout)
-        optimizer = self.optimizer(layout, theta)
-        objective = PRECISIONS[self.catalog.runtime.precision].around(ClipObjective(model))
-        batches = self._training_batches(counts, seed, round)
-        learner = Learner(objective, layout, optimizer, self.rates(), batches, options.chunk)
-        return learner, optimizer.init(theta)
+    def model(self, seed: int) -> nn.Module:
+        """The CLIP of the config, for the vocabulary."""
+        return built_clip(self.model_config, self.vocabulary.size, seed)
 
-    def batches(self, parts: Sequence[Ids]) -> Iterator[Batch]:
-        """One pass over parts of the pool, by positions; each row of weight 1. Read ahead."""
-        loader = self._loader(lambda number: parts[number])
-        loader.expect(range(len(parts)))
-        return map(loader, range(len(parts)))
+    def objective(self, model: nn.Module) -> Objective:
+        """CLIP's loss."""
+        return ClipObjective(model)
 
-    def tasks(self, learner: Learner) -> Roles[Task]:
-        """The catalog's zero-shot tasks for a learner's model."""
+    def rows(self, ids: Ids) -> Rows:
+        """Pixels and tokens."""
+        return self._rows(ids, self.pairs.images)
+
+    def training_batches(self, counts: Counts, seed: int, round: int) -> Callable[[int], Batch]:
+        """As every recipe's; window by window, shards are read whole where the pool is not kept decoded."""
+        order = self.order(counts, seed, round)
+        if self.pairs.streamed is None or not isinstance(order, WindowedOrder):
+            return self.loader(order.__getitem__)
+        held = HeldShards(self.pairs.streamed, self.shards, counts > 0, WINDOWS_HELD * order.largest)
+
+        def ids_of(t: int) -> Ids:
+            held.expect(order.following(t).tolist())
+            return order[t]
+
+        return self.loader(ids_of, lambda ids: self._rows(ids, held))
+
+    def bind(self, data: TaskData, learner: Learner) -> ZeroShotTask:
+        """A zero-shot task."""
         temperature = self.catalog.targets.temperature
-        bound = clip_of(learner), learner.layout, self.vocabulary, temperature
-        return self.task_data.map(lambda _, data: data.bind(*bound))
+        return data.bind(objective_of(learner, ClipObjective), learner.layout, self.vocabulary, temperature)
 
-    def ranking(self, subset: str) -> npt.NDArray[np.float64]:
-        """Losses (`loss_filter`), or cosines with their sign turned (`own_clip_filter`), by round 0's model."""
-        from tasks.modality.pairs.baselines import pool_scores
+    def encoder(self, theta: torch.Tensor, identity: str) -> RunEncoder:
+        """The CLIP with the run's vocabulary and preprocessing."""
+        learner, _ = self.learner()
+        params, size = learner.layout.unflatten(theta), int(self.model_config["vision_cfg"]["image_size"])
+        return RunEncoder(objective_of(learner, ClipObjective), params, self.vocabulary, size, identity)
 
-        losses, cosines = pool_scores(self)
-        return losses if subset == "loss_filter" else -cosines
+    @property
+    def said(self) -> object:
+        """Catalog and model config, which has knobs of its own."""
+        return self.catalog, self.model_config
 
-    def task_sizes(self) -> Roles[int]:
-        """Images of each task."""
-        return self.task_data.map(lambda _, data: len(data.labels))
+    def turned(self, knob: str, value: Any) -> Self:
+        """The recipe with a knob of the learner or the model at another value; raises CatalogError."""
+        if knob in MenuOptions.model_fields and knob not in ("logit_scale", "width"):
+            return super().turned(knob, value)
+        return replace(self, model_config=turned_config(self.model_config, knob, value, self.catalog.model.config))
 
     def notes(self) -> list[str]:
         """A sentence on each held-out target or test of which the pool has pictures, however their files differ."""
@@ -100,48 +120,50 @@ class PairWorkbench(Workbench):
         """Of all captions (n, context length)."""
         return self.vocabulary.tokens(self.pairs.texts)
 
-    def _training_batches(self, counts: Counts, seed: int, round: int) -> Loader:
-        """The batches of a training: from everywhere in the pool, or window by window."""
-        order = data_order(self, counts, seed, round)
-        if self.pairs.streamed is None or not isinstance(order, WindowedOrder):
-            return self._loader(lambda t: order[t])
-        held = HeldShards(
-            self.pairs.streamed, pool_shards(self.pool.samples_path), counts > 0, WINDOWS_HELD * order.largest
-        )
-
-        def ids_of(t: int) -> Ids:
-            held.expect(order.following(t).tolist())
-            return order[t]
-
-        return self._loader(ids_of, held)
-
-    def _loader(self, ids_of: Callable[[int], Ids], images: Callable[[Ids], Images] | None = None) -> Loader:
-        """Batches whose numbers stand for pool positions; ``images``: where pixels come from, if not from the pairs."""
-        runtime, pixels = self.catalog.runtime, images or self.pairs.images
-        return Loader(lambda t: self._read(ids_of(t), pixels), runtime.readers, runtime.batch_cache, self.to_device)
-
-    def _read(self, ids: Ids, images: Callable[[Ids], Images]) -> Batch:
-        pixels = torch.from_numpy(images(ids))
-        return Batch((pixels, self._tokens[ids]), torch.from_numpy(ids), torch.ones(len(ids)))
+    def _rows(self, ids: Ids, images: Callable[[Ids], Images]) -> Rows:
+        return torch.from_numpy(images(ids)), self._tokens[ids]
 
 
-def clip_of(learner: Learner) -> ClipObjective:
-    """The CLIP of a learner, without what is around it."""
-    objective = learner.objective.objective if isinstance(learner.objective, Autocast) else learner.objective
-    assert isinstance(objective, ClipObjective)
-    return objective
+class PairModality(Modality):
+    """Pictures and captions, for a CLIP."""
 
+    kinds = ("clip",)
+    catalog = Catalog
+    baselines: ClassVar[Mapping[str, Baseline]] = {
+        "loss_filter": Baseline(losses, of_round_0=True),
+        "own_clip_filter": Baseline(cosines, of_round_0=True),
+    }
 
-def open_pairs(run: Run, pool: PoolRecord) -> PairWorkbench:
-    """The workbench of a run on pairs."""
-    catalog = run.catalog
-    assert isinstance(catalog, Catalog)
-    config = load_model_config(Path(catalog.model.config))
-    size, length = config["vision_cfg"]["image_size"], config["text_cfg"]["context_length"]
-    pairs = load_pairs(pool, size, catalog.runtime.decoded_disk)
-    data = load_targets(catalog.targets, size, reader_of(pool.directory))
-    # Not of the tests: the model would depend on them, and another test would be another run.
-    texts = [*pairs.texts, *data.target.texts, *data.heldout.texts]
-    used = catalog.model.vocabulary == "used"
-    vocabulary = used_vocabulary(texts, length) if used else full_vocabulary(length)
-    return PairWorkbench(run, catalog, pool, pairs.uids, pairs, data, vocabulary, config)
+    def open(self, run: Run) -> PairRecipe:
+        """With the pool at the model's size, kept decoded or not, and the tokens in use."""
+        catalog, pool = run.catalog, run.pool
+        assert isinstance(catalog, Catalog)
+        config = load_model_config(Path(catalog.model.config))
+        size, length = config["vision_cfg"]["image_size"], config["text_cfg"]["context_length"]
+        pairs = load_pairs(pool, size, catalog.runtime.decoded_disk)
+        data = load_targets(catalog.targets, size, reader_of(pool.directory))
+        # Not of the tests: the model would depend on them, and another test would be another run.
+        texts = [*pairs.texts, *data.target.texts, *data.heldout.texts]
+        used = catalog.model.vocabulary == "used"
+        vocabulary = used_vocabulary(texts, length) if used else full_vocabulary(length)
+        return PairRecipe(run, catalog, pool, pairs.uids, data, pairs, vocabulary, config)
+
+    def check(self, catalog: Catalog, home: Path) -> list[str]:
+        """See that the model can be built and the targets read; returns what is read of them, and what is left."""
+        check_model(Path(catalog.model.config))
+        return check_targets(catalog, home)
+
+    def model_identity(self, catalog: Catalog) -> dict[str, Any]:
+        """Of the config what it says, however it is written; without the kind, which came later."""
+        return {**catalog.model.model_dump(exclude={"kind"}), "config": read_json(Path(catalog.model.config))}
+
+    def task_identity(self, catalog: Catalog, task: TaskOptions) -> str:
+        """Digest of the bytes of a task's sheet or evaluation set, wherever they lie."""
+        if is_eval_set(task.source):
+            reader = Reader(catalog.pool.remote)
+            return open_eval_set(task.source, task.folder, reader, task.templates is not None).content(reader)
+        return sheet_fingerprint(Path(task.source))
+
+    def measured_by(self, targets: TargetOptions) -> dict[str, Any]:
+        """The temperature, and how sets are parted."""
+        return {"temperature": targets.temperature, "parts": targets.parts.model_dump(mode="json")}

@@ -18,11 +18,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from PIL import Image
 from torch import Tensor
 
 from tasks.files.artefacts import publishing
-from tasks.pool.decoding import VERSION, decode, in_rgb
+from tasks.pool.decoding import VERSION, decode, resized
 from tasks.pool.pools import PoolRecord
 from tasks.pool.samples import read_images
 from tasks.tables.published import read_parquet
@@ -41,9 +40,6 @@ COLUMNS = [
 ]
 PLACES = ["shard", "image_offset", "image_size"]
 DECODE_AT_ONCE = 2048  # samples whose bytes are held while decoding
-LARGE = 1 << 26
-"""Pixels of a picture scaled whole, beyond which only the part that stays is made."""
-
 Ids = npt.NDArray[np.int64]
 Images = npt.NDArray[np.uint8]
 
@@ -102,24 +98,6 @@ def decoded(found: Iterable[bytes], size: int) -> Images:
     """Images (n, 3, size, size) uint8 of encoded ones, laid out as the decoded file has them: convolutions take another
     kernel for another order in memory, and round otherwise."""
     return np.ascontiguousarray(np.stack([resized(decode(data).image, size) for data in found]))
-
-
-def resized(image: Image.Image, size: int) -> npt.NDArray[np.uint8]:
-    """RGB pixels (3, size, size): shorter side to ``size`` (bicubic), centre crop, to the pixel as open_clip's
-    evaluation does (to rounding, where the sides are so far apart that scaling the whole would fill the memory)."""
-    image = in_rgb(image)
-    if image.size != (size, size):
-        shorter = min(image.size)
-        width, height = (size if side == shorter else int(size * side / shorter) for side in image.size)
-        left, top = round((width - size) / 2), round((height - size) / 2)
-        if width * height > LARGE:
-            x, y = image.width / width, image.height / height
-            part = (left * x, top * y, (left + size) * x, (top + size) * y)
-            image = image.resize((size, size), Image.Resampling.BICUBIC, box=part)
-        else:
-            image = image.resize((width, height), Image.Resampling.BICUBIC)
-            image = image.crop((left, top, left + size, top + size))
-    return np.asarray(image).transpose(2, 0, 1)
 
 
 def _decode(pool: PoolRecord, size: int, file: BinaryIO) -> Bytes16:

@@ -18,7 +18,7 @@ from tasks.catalog.target_options import ALL, Part, PartsOptions, TaskOptions, i
 from tasks.evaluation.eval_samples import EvalSample, EvalSetError
 from tasks.evaluation.eval_sets import EvalSet, open_eval_set
 from tasks.files.remote_files import Reader
-from tasks.modality.pairs.pairs import resized
+from tasks.pool.decoding import resized
 
 
 @dataclass(frozen=True)

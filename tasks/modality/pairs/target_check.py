@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.catalog.catalogs import BaseCatalog, Catalog
+from tasks.catalog.pair_catalog import Catalog
 from tasks.catalog.target_options import TaskOptions
 from tasks.catalog.task_kinds import check_keys
 from tasks.evaluation.eval_sets import is_eval_set, open_eval_set
@@ -29,16 +29,14 @@ SIZE = 8
 NOTES = b"notes"
 
 
-def check_targets(catalog: BaseCatalog, home: Path) -> list[str]:
-    """Sentences on what is read of targets and tests, and what is left; of a catalog of texts none.
+def check_targets(catalog: Catalog, home: Path) -> list[str]:
+    """Sentences on what is read of targets and tests, and what is left.
 
     Raises:
         CatalogError: one cannot be used, a key of one does nothing, or a picture stands in two of target, held-out
         target and tests.
         EvalSetError: an evaluation set cannot be used as it is.
     """
-    if not isinstance(catalog, Catalog):
-        return []
     notes = (pq.read_schema(target_pictures(catalog, home)).metadata or {}).get(NOTES, b"").decode()
     return notes.splitlines()
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from mgd_core.autodiff.layout import ParameterLayout
 from mgd_core.models.clip import ClipObjective
 from mgd_core.models.zeroshot import Temperature, ZeroShotTask
-from tasks.catalog.catalogs import CatalogError
+from tasks.catalog.files import CatalogError
 from tasks.catalog.roles import Roles
 from tasks.catalog.target_options import PartsOptions, TargetOptions, TaskOptions, in_template
 from tasks.catalog.task_kinds import check_keys, check_use
@@ -23,10 +23,9 @@ from tasks.evaluation.eval_sets import is_eval_set
 from tasks.files.progress import say
 from tasks.files.remote_files import Reader
 from tasks.modality.pairs.leaks import apart
-from tasks.modality.pairs.pairs import resized
 from tasks.modality.pairs.set_targets import load_part
 from tasks.modality.pairs.vocabulary import Vocabulary
-from tasks.pool.decoding import pixel_digest
+from tasks.pool.decoding import pixel_digest, resized
 from tasks.pool.sheets import TILES, TileSheet, open_sheet
 
 POOL_SPLIT = "pool"
@@ -54,6 +53,9 @@ class TaskData:
         at = list(kept)
         identities, places = [self.identities[i] for i in at], [self.places[i] for i in at]
         return replace(self, images=self.images[at], labels=self.labels[at], identities=identities, places=places)
+
+    def __len__(self) -> int:
+        return len(self.labels)
 
     @property
     def texts(self) -> list[str]:

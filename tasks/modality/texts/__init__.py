@@ -1,1 +1,1 @@
-"""Texts for a causal language model."""
+"""Texts: a causal language model, tuned on prompts and completions."""

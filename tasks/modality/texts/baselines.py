@@ -22,96 +22,94 @@ from mgd_core.autodiff.derivatives import value_and_gradient
 from mgd_core.autodiff.dual_rules import plain_rules
 from mgd_core.autodiff.objective import unit_rows
 from mgd_core.engine.replay import train
+from mgd_core.models.causal_lm import CausalLmObjective
 from mgd_core.training.learner import Learner
 from mgd_core.training.optimizers import State
 from mgd_core.training.order import generator
-from tasks.curation.rounds import load_parameters
 from tasks.files.artefacts import publishing
 from tasks.files.progress import announce
-from tasks.modality.recipe import Counts
-from tasks.modality.texts.question_rows import lm_of
-from tasks.modality.texts.recipe import TextWorkbench
+from tasks.modality.recipe import Scores, objective_of
+from tasks.modality.texts.recipe import TextRecipe
 from tasks.modality.texts.sequences import Sequences
 
-Scores = npt.NDArray[np.float64]
 AT_ONCE = 32
 WARM_UP_SHARE, EPOCHS = 0.05, 4  # Xia et al. 2024, section 4
 WARM_UP_STREAM = 9  # names the generator that draws the warm-up's samples
 
 
-def scores(bench: TextWorkbench, subset: str) -> Scores:
+def kept(recipe: TextRecipe, theta: Tensor | None, subset: str) -> Scores:
     """Scores (n,) of a filter, the best lowest; computed once a run."""
-    path: Path = bench.run.work("comparison", f"{subset}-scores.npy")
+    path: Path = recipe.run.work("comparison", f"{subset}-scores.npy")
     if not path.exists():
-        found = FILTERS[subset](bench)
+        found = FILTERS[subset](recipe, theta)
         with publishing(path) as file:
             np.save(file, found)
     loaded: Scores = np.load(path)
     return loaded
 
 
-def by_loss(bench: TextWorkbench) -> Scores:
+def by_loss(recipe: TextRecipe, theta: Tensor | None) -> Scores:
     """Loss of every sample, nats."""
-    learner, _ = bench.learner(_ones(bench), bench.catalog.descent.seed)
-    theta = load_parameters(bench.run.work("round-000", "replayed.json")).to(bench.catalog.runtime.device)
-    params, found = learner.layout.unflatten(theta), np.empty(len(bench))
+    learner, _ = recipe.learner()
+    assert theta is not None
+    params, found = learner.layout.unflatten(theta), np.empty(len(recipe))
     with torch.no_grad(), plain_rules():
-        for ids, batch in zip(_parts(len(bench)), bench.batches(list(_parts(len(bench)))), strict=True):
+        for ids, batch in zip(_parts(len(recipe)), recipe.batches(list(_parts(len(recipe)))), strict=True):
             found[ids] = learner.objective.encode(params, batch.rows)[0].double().cpu().numpy()
     return found
 
 
-def by_embedding(bench: TextWorkbench) -> Scores:
+def by_embedding(recipe: TextRecipe, theta: Tensor | None) -> Scores:
     """Cosine with the target's mean embedding, its sign turned."""
-    learner, _ = bench.learner(_ones(bench), bench.catalog.descent.seed)
-    rows = bench.task_rows.target
-    wanted = _embeddings(bench, learner, rows.sequences, len(rows.questions), "target").mean(0)
-    own = _embeddings(bench, learner, bench.sequences, len(bench), "pool")
+    learner, _ = recipe.learner()
+    rows = recipe.task_data.target
+    wanted = _embeddings(recipe, learner, rows.sequences, len(rows.questions), "target").mean(0)
+    own = _embeddings(recipe, learner, recipe.sequences, len(recipe), "pool")
     return -(own @ unit_rows(wanted[None])[0]).numpy()
 
 
-def by_gradient(bench: TextWorkbench) -> Scores:
+def by_gradient(recipe: TextRecipe, theta: Tensor | None) -> Scores:
     """LESS's score, its sign turned."""
-    found = np.zeros(len(bench))
-    for number, (learner, state, rate) in enumerate(_checkpoints(bench)):
-        _, wanted = bench.tasks(learner).target.target(state.theta)
+    found = np.zeros(len(recipe))
+    for number, (learner, state, rate) in enumerate(_checkpoints(recipe)):
+        _, wanted = recipe.targets(learner).target.target(state.theta)
         wanted = unit_rows(wanted[None])[0]
         optimizer = replace(learner.optimizer, weight_decay=0.0)  # type: ignore[type-var]
-        for i, batch in enumerate(bench.batches([np.array([i]) for i in range(len(bench))])):
+        for i, batch in enumerate(recipe.batches([np.array([i]) for i in range(len(recipe))])):
             _, g = value_and_gradient(learner.objective, learner.layout, state.theta, batch.rows, batch.weights)
             moved = optimizer.update(state, g, learner.steps - 1, torch.ones_like(g[0])).theta
             direction = unit_rows((state.theta - moved)[None])[0]
             found[i] -= rate * float(direction @ wanted)
-            announce(f"gradients at checkpoint {number + 1} of {EPOCHS}", i + 1, len(bench))
+            announce(f"gradients at checkpoint {number + 1} of {EPOCHS}", i + 1, len(recipe))
     return found
 
 
-FILTERS: dict[str, Callable[[TextWorkbench], Scores]] = {
+FILTERS: dict[str, Callable[[TextRecipe, Tensor | None], Scores]] = {
     "loss_filter": by_loss,
     "embedding_filter": by_embedding,
     "gradient_filter": by_gradient,
 }
 
 
-def _checkpoints(bench: TextWorkbench) -> Iterator[tuple[Learner, State, float]]:
+def _checkpoints(recipe: TextRecipe) -> Iterator[tuple[Learner, State, float]]:
     """Learner, state and mean learning rate of the warm-up at the end of each epoch."""
-    options, n = bench.catalog.learner, len(bench)
+    options, n = recipe.catalog.learner, len(recipe)
     size = min(n, max(options.batch, round(WARM_UP_SHARE * n)))
     steps = max(EPOCHS, EPOCHS * size // options.batch)
     short = options.model_copy(update={"steps": steps, "warmup": round(options.warmup * steps / options.steps)})
-    small = replace(bench, catalog=bench.catalog.model_copy(update={"learner": short}))
+    small = recipe.with_sections(learner=short)
     counts = np.zeros(n, np.int64)
-    counts[generator(bench.catalog.descent.seed, WARM_UP_STREAM).permutation(n)[:size]] = 1
-    learner, state = small.learner(counts, bench.catalog.descent.seed)
+    counts[generator(recipe.catalog.descent.seed, WARM_UP_STREAM).permutation(n)[:size]] = 1
+    learner, state = small.learner(counts, recipe.catalog.descent.seed)
     for epoch in range(EPOCHS):
         start, stop = (steps * at // EPOCHS for at in (epoch, epoch + 1))
         state, _ = train(learner, state, start, stop)
         yield learner, state, float(learner.learning_rates[start:stop].mean())
 
 
-def _embeddings(bench: TextWorkbench, learner: Learner, sequences: Sequences, n: int, name: str) -> Tensor:
+def _embeddings(recipe: TextRecipe, learner: Learner, sequences: Sequences, n: int, name: str) -> Tensor:
     """Unit mean hidden states (n, d) of the first n sequences, by the model as it begins."""
-    model, device = lm_of(learner).model, bench.catalog.runtime.device
+    model, device = objective_of(learner, CausalLmObjective).model, recipe.catalog.runtime.device
     found = []
     for ids in _parts(n):
         inputs = sequences.rows(ids)[0].to(device)
@@ -125,7 +123,3 @@ def _embeddings(bench: TextWorkbench, learner: Learner, sequences: Sequences, n:
 
 def _parts(n: int) -> Iterator[npt.NDArray[np.int64]]:
     return (np.arange(at, min(at + AT_ONCE, n)) for at in range(0, n, AT_ONCE))
-
-
-def _ones(bench: TextWorkbench) -> Counts:
-    return np.ones(len(bench), np.int64)

@@ -17,7 +17,6 @@ import torch
 from mgd_core.models.causal_lm import Stem
 from mgd_core.models.model_folders import CausalLmOptions, LanguageModelError, build_stem
 from tasks.catalog.recipe_options import RuntimeOptions
-from tasks.catalog.text_catalog import TextCatalog
 from tasks.files.artefacts import digest, publishing
 from tasks.files.progress import announce
 from tasks.modality.texts.sequences import Sequences
@@ -26,24 +25,22 @@ from tasks.runs.run import Run
 AT_ONCE = 32  # samples of a forward pass; of similar length, so that little is filled up
 
 
-def with_states(run: Run, name: str, found: Sequences) -> Sequences:
+def with_states(run: Run, built: CausalLmOptions, name: str, found: Sequences) -> Sequences:
     """The sequences with their hidden states, where the catalog trains the last layers only; else as they are.
 
     ``name`` is what they are called; the file goes by what they are, since a test may be called anything.
     """
-    catalog = run.catalog
-    assert isinstance(catalog, TextCatalog)
-    if catalog.model.trained_layers is None:
+    if built.trained_layers is None:
         return found
     content = digest([digest(x.tobytes()) for x in (found.tokens, found.starts)])
     path = run.work("hidden-states", f"{content}.npy")
     if not path.exists():
-        _compute(catalog, name, found, path)
+        _compute(built, run.catalog.runtime, name, found, path)
     return found.with_states(np.load(path, mmap_mode="r"))
 
 
-def _compute(catalog: TextCatalog, name: str, sequences: Sequences, path: Path) -> None:
-    stem = _stem(catalog.model.built, catalog.runtime.device)
+def _compute(built: CausalLmOptions, runtime: RuntimeOptions, name: str, sequences: Sequences, path: Path) -> None:
+    stem = _stem(built, runtime.device)
     needed, free = 4 * stem.width * len(sequences.tokens), shutil.disk_usage(path.parent).free
     if needed > free:
         raise LanguageModelError(
@@ -51,7 +48,7 @@ def _compute(catalog: TextCatalog, name: str, sequences: Sequences, path: Path) 
             f"{path.parent}. Make room, or leave model.trained_layers out (every step then runs all layers)"
         )
     with publishing(path) as file:
-        _write(file, sequences, stem, catalog.runtime, name)
+        _write(file, sequences, stem, runtime, name)
 
 
 @lru_cache(maxsize=1)

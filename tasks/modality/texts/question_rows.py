@@ -10,11 +10,11 @@ import numpy as np
 import torch
 
 from mgd_core.autodiff.objective import Rows
-from mgd_core.autodiff.precision import Autocast
 from mgd_core.models.causal_lm import CausalLmObjective
 from mgd_core.models.multiple_choice import AnswerTask, Asked
 from mgd_core.training.learner import Learner
 from tasks.catalog.text_catalog import TextCatalog
+from tasks.modality.recipe import objective_of
 from tasks.modality.texts.questions import Question
 from tasks.modality.texts.sequences import Sequences, TextTokenizer
 
@@ -49,7 +49,12 @@ class QuestionRows:
         device = catalog.runtime.device
         right = Parts(lambda start, stop: self._rows(start, stop, device), edges)
         asked = Parts(lambda start, stop: self._asked(start, stop, device), edges if self._has_options else (0,))
-        return AnswerTask(lm_of(learner), learner.layout, n, right, asked, targets.loss, targets.likelihood)
+        return AnswerTask(
+            objective_of(learner, CausalLmObjective), learner.layout, n, right, asked, targets.loss, targets.likelihood
+        )
+
+    def __len__(self) -> int:
+        return len(self.questions)
 
     @property
     def _has_options(self) -> bool:
@@ -75,10 +80,3 @@ def asked_sequences(tokenizer: TextTokenizer, questions: list[Question]) -> Sequ
     if any(len(q.options) > 1 for q in questions):
         pairs += [(q.prompt, option) for q in questions for option in q.options]
     return tokenizer.sequences(*zip(*pairs, strict=True))
-
-
-def lm_of(learner: Learner) -> CausalLmObjective:
-    """The language model of a learner, without what is around it."""
-    objective = learner.objective.objective if isinstance(learner.objective, Autocast) else learner.objective
-    assert isinstance(objective, CausalLmObjective)
-    return objective

@@ -1,122 +1,57 @@
-"""The workbench of texts: a causal language model, tuned on prompts and completions, and the questions put to it."""
+"""The recipe of texts: a causal language model, tuned on prompts and completions, and the questions put to it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-import torch
+from torch import nn
 
-from mgd_core.autodiff.layout import ParameterLayout
-from mgd_core.autodiff.precision import PRECISIONS
+from mgd_core.autodiff.objective import Objective, Rows
 from mgd_core.models.causal_lm import CausalLmObjective, Decoder
-from mgd_core.models.model_folders import CausalLmOptions, build_causal_lm, initial_parameters
-from mgd_core.training.learner import Batch, Learner
-from mgd_core.training.loader import Loader
-from mgd_core.training.optimizers import State
+from mgd_core.models.model_folders import CausalLmOptions, LoraOptions, build_causal_lm
+from mgd_core.models.multiple_choice import AnswerTask
+from mgd_core.training.learner import Learner
 from tasks.catalog.roles import Roles
 from tasks.catalog.text_catalog import TextCatalog
-from tasks.files.progress import say
-from tasks.files.sources import reader_of
-from tasks.modality.recipe import ROUND_STREAM, Counts, Ids, Task, Workbench, data_order
-from tasks.modality.texts.hidden_states import with_states
-from tasks.modality.texts.question_rows import QuestionRows, asked_sequences
-from tasks.modality.texts.questions import Question, check_apart, check_options, load_questions
-from tasks.modality.texts.sequences import Sequences, TextTokenizer
-from tasks.pool.pools import PoolRecord
-from tasks.runs.run import Run
-from tasks.tables.published import read_parquet
-from tasks.tables.uids import uid_bytes
+from tasks.catalog.text_options import TextModelOptions
+from tasks.modality.recipe import Ids, PoolRecipe
+from tasks.modality.texts.question_rows import QuestionRows
+from tasks.modality.texts.sequences import Sequences
 
 
 @dataclass(frozen=True)
-class TextWorkbench(Workbench):
+class TextRecipe(PoolRecipe):
     """An open run on texts."""
 
     catalog: TextCatalog
+    task_data: Roles[QuestionRows]
     sequences: Sequences
-    task_rows: Roles[QuestionRows]
 
-    def learner(self, counts: Counts, seed: int, round: int = 0) -> tuple[Learner, State]:
-        """The recipe on a training multiset, and its first state; a pure function of its arguments.
+    def model(self, seed: int) -> nn.Module:
+        """As its folder has it, whatever the seed; adapters are drawn."""
+        built = built_options(self.catalog.model)
+        return _decoder(built, seed if built.lora else 0, self.catalog.runtime.device)
 
-        The model begins as its folder has it, whatever the seed; adapters are drawn from seed and round.
-        """
-        options, runtime = self.catalog.learner, self.catalog.runtime
-        built = self.catalog.model.built
-        model = _decoder(built, seed * ROUND_STREAM + round if built.lora else 0, runtime.device)
-        layout = ParameterLayout.of(model)
-        theta = initial_parameters(model, layout)
-        optimizer = self.optimizer(layout, theta)
-        objective = PRECISIONS[runtime.precision].around(CausalLmObjective(model, self.catalog.model.reduction))
-        batches = self._loader(data_order(self, counts, seed, round))  # type: ignore[arg-type]
-        return Learner(objective, layout, optimizer, self.rates(), batches, options.chunk), optimizer.init(theta)
+    def objective(self, model: nn.Module) -> Objective:
+        """Loss of the predicted tokens."""
+        assert isinstance(model, Decoder)
+        return CausalLmObjective(model, self.catalog.model.reduction)
 
-    def batches(self, parts: Sequence[Ids]) -> Iterator[Batch]:
-        """One pass over parts of the pool, by positions; each row of weight 1. Read ahead."""
-        loader = self._loader(parts)
-        loader.expect(range(len(parts)))
-        return map(loader, range(len(parts)))
+    def rows(self, ids: Ids) -> Rows:
+        """Inputs and labels."""
+        return self.sequences.rows(ids)
 
-    def tasks(self, learner: Learner) -> Roles[Task]:
-        """The catalog's questions for a learner's model."""
-        return self.task_rows.map(lambda _, rows: rows.bind(learner, self.catalog))
-
-    def task_sizes(self) -> Roles[int]:
-        """Questions of each task."""
-        return self.task_rows.map(lambda _, rows: len(rows.questions))
-
-    def ranking(self, subset: str) -> npt.NDArray[np.float64]:
-        """Scores of the filters of `text_rivals`."""
-        from tasks.modality.texts.baselines import scores
-
-        return scores(self, subset)
-
-    def _loader(self, order: Sequence[Ids]) -> Loader:
-        runtime = self.catalog.runtime
-        return Loader(lambda t: self._read(order[t]), runtime.readers, runtime.batch_cache, self.to_device)
-
-    def _read(self, ids: Ids) -> Batch:
-        return Batch(self.sequences.rows(ids), torch.from_numpy(ids), torch.ones(len(ids)))
+    def bind(self, data: QuestionRows, learner: Learner) -> AnswerTask:
+        """The questions of a task."""
+        return data.bind(learner, self.catalog)
 
 
-def open_texts(run: Run, pool: PoolRecord) -> TextWorkbench:
-    """The workbench of a run on texts.
-
-    Raises:
-        CatalogError: a task has no questions, or shares some with another.
-        LanguageModelError: the model's folder or its tokenizer cannot be used.
-    """
-    catalog = run.catalog
-    assert isinstance(catalog, TextCatalog)
-    reader = reader_of(pool.directory)
-    questions = catalog.targets.roles.map(lambda name, task: load_questions(name, task, reader))
-    check_apart(questions)
-    if catalog.targets.loss != "completion":
-        check_options(questions)
-    tokenizer = TextTokenizer(catalog.model)
-    samples = read_parquet(pool.samples_path, columns=["uid", "prompt", "completion"])
-    own = tokenizer.sequences(samples["prompt"].to_pylist(), samples["completion"].to_pylist())
-    _tell_cut("pool", own, catalog.model.max_tokens)
-
-    def rows(name: str, found: list[Question]) -> QuestionRows:
-        asked = asked_sequences(tokenizer, found)
-        _tell_cut(name, asked, catalog.model.max_tokens)
-        return QuestionRows(with_states(run, name, asked), found)
-
-    tasks = questions.map(rows)
-    return TextWorkbench(run, catalog, pool, uid_bytes(samples["uid"]), with_states(run, "pool", own), tasks)
-
-
-def _tell_cut(name: str, found: Sequences, longest: int) -> None:
-    if found.cut:
-        say(
-            f"{name}: {found.cut:,} of {len(found):,} texts are longer than model.max_tokens = {longest}; "
-            "their prompts lose the beginning, then their completions the end"
-        )
+def built_options(options: TextModelOptions) -> CausalLmOptions:
+    """What the model's builder needs of the catalog."""
+    lora = LoraOptions(options.lora.rank, options.lora.alpha, options.lora.layers) if options.lora else None
+    return CausalLmOptions(Path(options.folder), options.trained_layers, lora, options.dropout)
 
 
 @lru_cache(maxsize=2)

@@ -1,0 +1,66 @@
+"""The kinds of training data that there are, and the recipe of a directory, whatever kind it is of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from mgd_core.autodiff.precision import PRECISIONS
+from mgd_core.training.determinism import deterministic
+from tasks.catalog.base import BaseCatalog
+from tasks.catalog.catalogs import KINDS
+from tasks.catalog.study_options import Study
+from tasks.files.artefacts import digest
+from tasks.modality.base import Modality
+from tasks.modality.classification.modality import ClassificationModality, ClassificationRecipe, StudyRun
+from tasks.modality.pairs.modality import PairModality
+from tasks.modality.recipe import PoolRecipe
+from tasks.modality.texts.modality import TextModality
+from tasks.runs.run import Run
+
+MODALITIES: dict[str, Modality] = {}
+"""By the values of `model.kind`."""
+
+
+def register(modality: Modality) -> None:
+    """Make a kind of data known: catalogs of it can be read from now on, and curated."""
+    for kind in modality.kinds:
+        MODALITIES[kind] = modality
+        if issubclass(modality.catalog, BaseCatalog):
+            KINDS[kind] = modality.catalog
+
+
+def modality_of(catalog: BaseCatalog | Study) -> Modality:
+    """The kind of data that a catalog is of."""
+    return MODALITIES[catalog.kind]
+
+
+@contextmanager
+def open_recipe(directory: Path) -> Iterator[PoolRecipe]:
+    """The recipe of a run directory, under its catalog's threads, determinism and precision; restored on exit."""
+    run = Run.load(directory)
+    runtime = run.catalog.runtime
+    with deterministic(runtime.threads), PRECISIONS[runtime.precision].switched():
+        yield _opened(Run, run.directory, digest(run.record))
+
+
+@contextmanager
+def open_study(directory: Path) -> Iterator[ClassificationRecipe]:
+    """The same of a study's directory, whose convolutions on a GPU are in the precision that PyTorch gives them."""
+    run = StudyRun.load(directory)
+    with deterministic(run.catalog.runtime.threads):
+        yield _opened(StudyRun, run.directory, digest(run.record))
+
+
+@lru_cache(maxsize=2)
+def _opened(kind: type[Run] | type[StudyRun], directory: Path, record: str) -> Any:
+    """The recipe of a directory, by the digest of its record: tests and comparison of a run may change."""
+    run = kind.load(directory)
+    return modality_of(run.catalog).open(run)
+
+
+for one in (PairModality(), TextModality(), ClassificationModality()):
+    register(one)
