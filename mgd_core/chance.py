@@ -19,7 +19,6 @@ from torch.overrides import TorchFunctionMode
 from mgd_core.objective import Objective
 from mgd_core.refusals import RefusedModel, modules_of
 
-
 ATTEMPTS = 8
 """Runs that must all draw before a model is refused: the generators are the process's, so that another of its threads
 (an HTTP client's back-off, a library's jitter) may draw during one of them; a model that draws does so in each."""

@@ -7,20 +7,15 @@ from typing import Literal
 
 from mgd_core.errors import UserError
 from tasks.exports import SubsetReport, export_datacomp, export_jsonl, export_parquet
-from tasks.manifests import manifest_path
 from tasks.plurals import counted
 from tasks.pool_records import load_pool
 from tasks.reshard import ReshardOptions, reshard
-from tasks.runs import Run
+from tasks.runs import NoRun, Run
 from tasks.tables import files, read
 from tasks.text_catalog import TextCatalog
 
 Format = Literal["datacomp", "parquet", "jsonl", "webdataset"]
 NAMES = {"datacomp": "subset.npy", "parquet": "subset.parquet", "jsonl": "subset.jsonl", "webdataset": "subset-shards"}
-
-
-class NoRun(UserError, LookupError):
-    """There is no such run, or it has not come far enough."""
 
 
 def run_directories(home: Path) -> list[Path]:
@@ -108,34 +103,34 @@ def export_run(
     for shards only.
 
     Raises:
-        NoRun: no such run, or no manifest of that round yet.
+        NoRun: no such run, or no counts of that round yet.
     """
     run = open_run(home, run_id)
     number = chosen_round(run) if round is None else round
     if number is None:
         raise NoRun(f"run {run.id} has chosen no round yet; finish it with `mgd curate`, or name one with --round")
-    manifest = manifest_path(run.directory, number)
-    if not manifest.exists():
-        raise NoRun(f"run {run.id} has no manifest of round {number}; it has rounds 0 to {run.catalog.descent.rounds}")
     target = out or run.directory / NAMES[format]
     if format == "webdataset":
         if isinstance(run.catalog, TextCatalog):
             raise NoRun(f"run {run.id} is of texts, which have no pictures to make shards of: take --format jsonl")
-        shards = reshard(run.pool_directory, manifest, target, how)
+        shards = reshard(run.pool_directory, run.counts(number), target, how)
         made = counted(shards.shards, "shard")
         what = f"{counted(shards.samples, 'sample')} ({shards.distinct:,} distinct) in {made}"
     else:
-        report = _write(run, format, manifest, target)
+        report = _write(run, format, number, target)
         copies = counted(report.most_copies, "copy", "copies")
         what = f"{counted(report.records, 'sample')} ({report.distinct:,} distinct, at most {copies} of one)"
     return f"{target}: round {number}, {what}"
 
 
-def _write(run: Run, format: Format, manifest: Path, target: Path) -> SubsetReport:
+def _write(run: Run, format: Format, round: int, target: Path) -> SubsetReport:
     """One file with the subset."""
-    if format != "jsonl":
-        return (export_datacomp if format == "datacomp" else export_parquet)(manifest, target)
+    counts = run.counts(round)
+    if format == "datacomp":
+        return export_datacomp(counts, target)
+    if format == "parquet":
+        return export_parquet(counts, target, run.provenance(round))
     pool = load_pool(run.pool_directory)
     if pool is None:
         raise NoRun(f"the pool of run {run.id} is gone from {run.pool_directory}; run `mgd curate` again")
-    return export_jsonl(manifest, pool, target, getattr(run.catalog.pool, "columns", None))
+    return export_jsonl(counts, pool, target, getattr(run.catalog.pool, "columns", None))

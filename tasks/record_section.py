@@ -7,6 +7,7 @@ from typing import Any
 from tasks.artefacts import file_digest
 from tasks.evidence import Evidence
 from tasks.markup import absent, command, data_table, folded, paragraph, section, text
+from tasks.tables import counts_file
 
 REJECTS_SQL = "SELECT reason, samples, example FROM reject_reasons ORDER BY samples DESC, reason"
 VIEWS_SQL = "SELECT * FROM views"
@@ -52,9 +53,8 @@ def _facts(evidence: Evidence) -> str:
         ("digest of the catalog", record.get("catalog_digest")),
     ]
     if evidence.chosen is not None:
-        manifest = evidence.directory / "manifests" / f"round-{evidence.chosen:03d}.parquet"
-        if manifest.exists():
-            facts.append(("digest of the chosen manifest", file_digest(manifest)))
+        counts = counts_file(evidence.home, evidence.run, evidence.chosen)
+        facts.append(("digest of the chosen counts", file_digest(counts) if counts else None))
     versions = sorted(record.get("versions", {}).items())
     facts.append(("versions", ", ".join(f"{name} {value}" for name, value in versions) or None))
     rows = [[name, str(value)] for name, value in facts if value is not None]

@@ -44,7 +44,7 @@ PROBE_BATCH = 512  # candidates encoded at once; changes results by rounding onl
 
 def first_counts(bench: Workbench) -> None:
     """Publish round 0's counts."""
-    publish_counts(bench.run.directory, 0, bench.uids, starting_counts(bench), provenance_of(bench, None))
+    publish_counts(bench.run.directory, 0, [bench.uids], starting_counts(bench))
 
 
 def counts_of(bench: Workbench, round: int) -> Counts:
@@ -92,7 +92,7 @@ def probe_shard(directory: Path, round: int, shard: str) -> Path:
 
 
 def finish_round(directory: Path, round: int, probes: list[Path]) -> None:
-    """Publish the round's metagradients and row, step the counts and publish the next round's with its manifest."""
+    """Publish the round's metagradients and row, step the counts and publish the next round's."""
     with opened(directory) as bench:
         home, run = bench.run.home, bench.run.id
         record = read_json(bench.run.work(f"round-{round:03d}", "replayed.json"))
@@ -106,8 +106,7 @@ def finish_round(directory: Path, round: int, probes: list[Path]) -> None:
             columns = {"uid": uids, "g": g, "probed": probed, "visits": visits.astype(np.int32)}
             with publishing_rows(home, run, "metagradients", round) as table:
                 table.add(pa.table(columns))
-            options, provenance = bench.catalog.descent, provenance_of(bench, round)
-            update = publish_update(bench.run.directory, round, options, provenance)
+            update = publish_update(bench.run.directory, round, bench.catalog.descent)
             figures["probed"] = int(probed.sum())
         figures |= {"raised": update.raised if update else 0, "lowered": update.lowered if update else 0}
         figures["smoothness"] = own_score(home, run) if round == 0 else None
@@ -130,13 +129,6 @@ def shard_names(directory: Path) -> list[str]:
     records = {unit_name(name) for name in names}
     assert len(records) == len(names), "two shards would share a record"
     return names
-
-
-def provenance_of(bench: Workbench, parent: int | None) -> dict[str, Any]:
-    """What a manifest says it came from."""
-    run = bench.run
-    pool = run.record["pool_digest"]
-    return {"run": run.id, "catalog": run.catalog_digest, "pool": pool, "parent_round": parent}
 
 
 def probe_steps_of(options: DescentOptions) -> tuple[int, ...]:

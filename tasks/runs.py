@@ -20,6 +20,7 @@ from tasks.catalog import BaseCatalog, kind_of, load_catalog
 from tasks.catalog_files import checked
 from tasks.pools import PoolRecord
 from tasks.recipe_options import as_now
+from tasks.tables import counts_file
 from tasks.text_catalog import TextCatalog
 
 VERSIONS = ("torch", "torchvision", "open_clip_torch", "timm", "numpy", "pyarrow", "pillow")
@@ -29,6 +30,10 @@ TEXT_VERSIONS = ("transformers", "tokenizers", "peft")
 
 class RunMismatch(UserError, RuntimeError):
     """A run was begun under settings that would give other bits."""
+
+
+class NoRun(UserError, LookupError):
+    """There is no such run, or it has not come far enough."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,24 @@ class Run:
     def catalog_digest(self) -> str:
         """Digest of everything the catalog says that can change a result."""
         return str(self.record["catalog_digest"])
+
+    def counts(self, round: int) -> Path:
+        """The counts that a round trains on, as a subset file.
+
+        Raises:
+            NoRun: they are not published yet.
+        """
+        found = counts_file(self.home, self.id, round)
+        if found is None:
+            raise NoRun(
+                f"run {self.id} has no counts of round {round}; it has rounds 0 to {self.catalog.descent.rounds}"
+            )
+        return found
+
+    def provenance(self, round: int) -> dict[str, Any]:
+        """What the counts of a round came from."""
+        pool, parent = self.record["pool_digest"], round - 1 if round else None
+        return {"run": self.id, "catalog": self.catalog_digest, "pool": pool, "parent_round": parent}
 
     @classmethod
     def load(cls, directory: Path) -> Run:

@@ -14,9 +14,10 @@ from typing import Any
 from tasks.artefacts import canonical_json, file_digest
 from tasks.filter_files import Filter, FilterError, Value, load_filter, load_filters
 from tasks.languages import CALL, model_name
-from tasks.listing import NoRun, chosen_round, open_run
-from tasks.manifests import manifest_path
+from tasks.listing import chosen_round, open_run
+from tasks.runs import NoRun
 from tasks.subset_expressions import Combination, Expression, ExpressionError, Operand, expanded, operands, parse
+from tasks.tables import counts_file
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,7 @@ def _run_source(home: Path, given: dict[str, str]) -> FileSource:
         )
     run = open_run(home, given["id"])
     number = int(given["round"]) if "round" in given else chosen_round(run)
-    if number is None or not manifest_path(run.directory, number).exists():
-        raise FilterError(f"run {run.id} has no manifest of round {'chosen' if number is None else number} yet")
-    return FileSource(manifest_path(run.directory, number), f"run {run.id}, round {number}")
+    counts = None if number is None else counts_file(home, run.id, number)
+    if counts is None:
+        raise FilterError(f"run {run.id} has no counts of round {'chosen' if number is None else number} yet")
+    return FileSource(counts, f"run {run.id}, round {number}")

@@ -61,9 +61,10 @@ def _subset(options: argparse.Namespace):  # type: ignore[no-untyped-def]  # tor
     from tasks.comparison import known_subset, subset_counts
     from tasks.eval_sets import find_eval_sets
     from tasks.evaluation_records import Evaluated, are_evaluated, evaluate_sets, evaluation_rows, publish_rows
-    from tasks.listing import NoRun, chosen_round, latest_run, open_run
+    from tasks.listing import chosen_round, latest_run, open_run
     from tasks.progress import begin
     from tasks.remote_files import Reader
+    from tasks.runs import NoRun
     from tasks.trained import chosen_counts, run_encoder, trained_identity
     from tasks.workbench import opened
 

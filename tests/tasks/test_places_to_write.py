@@ -13,11 +13,11 @@ from tasks.artefacts import DiskFull
 from tasks.export_directories import ExportError
 from tasks.export_files import publishing_over
 from tasks.exports import export_datacomp, export_jsonl, export_parquet
-from tasks.manifests import write_manifest
 from tasks.pool_records import PoolRecord
 from tasks.pools import build_pool
 from tasks.reshard import reshard
 from tasks.text_options import TextPoolOptions
+from testing.manifests import write_manifest
 
 LINE = b'{"prompt": "a", "completion": "b"}\n'
 
@@ -36,7 +36,7 @@ def exports(pool: PoolRecord, tmp_path: Path) -> dict[str, Callable[[Path], obje
     manifest = write_manifest(tmp_path / "run", 0, pq.read_table(pool.samples_path)["uid"], [2], {})
     return {
         "datacomp": lambda out: export_datacomp(manifest, out),
-        "parquet": lambda out: export_parquet(manifest, out),
+        "parquet": lambda out: export_parquet(manifest, out, {}),
         "jsonl": lambda out: export_jsonl(manifest, pool, out),
     }
 

@@ -26,13 +26,13 @@ from tasks.artefacts import DiskFull
 from tasks.export_directories import ExportError
 from tasks.exports import verify_datacomp
 from tasks.lost_samples import LostSamples
-from tasks.manifests import read_manifest, write_manifest
 from tasks.pool_records import BuildOptions
 from tasks.pools import build_pool
 from tasks.progress import watch
 from tasks.reshard import Resharded, ReshardOptions, reshard
-from tasks.subset_files import SubsetError
+from tasks.subset_files import SubsetError, read_subset
 from tasks.uids import content_uid, uid_hex
+from testing.manifests import write_manifest
 
 ROOT = Path(__file__).parents[2]
 COUNTS = [0, 3, 1, 2, 0, 1, 5, 1, 1, 2, 1, 3]
@@ -64,7 +64,7 @@ def options(shard_size: int = 4, seed: int = 1, workers: int = 1, **more: object
 
 
 def bag(manifest: Path) -> Counter[str]:
-    subset = read_manifest(manifest)
+    subset = read_subset(manifest)
     return Counter(dict(zip(uid_hex(subset.uids), subset.counts.tolist(), strict=True)))
 
 

@@ -9,9 +9,9 @@ import pytest
 
 from tasks import estimate
 from tasks.catalog import CatalogError, load_catalog
-from tasks.manifests import manifest_path, read_manifest
 from tasks.pools import build_pool
 from tasks.runs import begin_run
+from tasks.subset_files import read_subset
 from tasks.tables import read
 from tasks.uids import to_words, uid_bytes
 from tasks.workbench import opened
@@ -34,8 +34,8 @@ def test_round_0_has_the_counts_of_the_start(tmp_path: Path) -> None:
         estimate.publish_pool(bench)
     expected = np.where(np.arange(len(uids)) % 4 == 0, 2, 0)
     assert read(home, run.id, "counts", 0)["count"].to_pylist() == expected.tolist()
-    manifest = read_manifest(manifest_path(run.directory, 0))
-    assert manifest.uids.tolist() == uids[::4].tolist() and set(manifest.counts) == {2}
+    subset = read_subset(run.counts(0))
+    assert subset.uids.tolist() == uids[::4].tolist() and set(subset.counts) == {2}
     assert begin_run(home, catalog, pool).id == run.id
     np.save(tmp_path / "subsets/mine.npy", to_words(uids[::4]))
     assert begin_run(home, catalog, pool).id != run.id, "other contents, another run"

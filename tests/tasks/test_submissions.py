@@ -14,11 +14,11 @@ import pytest
 
 from flows.cli import main
 from tasks.exports import export_datacomp
-from tasks.manifests import write_manifest
 from tasks.pools import build_pool
 from tasks.reshard import ReshardOptions, reshard
 from tasks.submissions import SubmissionError, SubmissionOptions, write_submission
 from tasks.train_info import InfoError, read_train_info
+from testing.manifests import write_manifest
 from tests.eval_lines import lines, written
 
 METHOD = """

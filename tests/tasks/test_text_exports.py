@@ -19,11 +19,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from tasks.exports import export_jsonl
-from tasks.manifests import write_manifest
 from tasks.pool_records import PoolRecord, load_pool
 from tasks.pools import build_pool
 from tasks.subset_files import SubsetError
 from tasks.text_options import TextPoolOptions
+from testing.manifests import write_manifest
 
 CHAT = b'{"messages" : [{"role":"user","content":"Hi \\u00e9"},{"role":"assistant","content":"H\xc3\xa9"}],"n":1.50}'
 ALPACA = b'{"instruction": "Double", "input": 5, "output": "10", "tags": ["a", null], "more": {"x": []}}'
