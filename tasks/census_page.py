@@ -15,10 +15,11 @@ import duckdb
 from tasks.artefacts import publish_bytes
 from tasks.catalog import CATALOGS
 from tasks.census_kinds import KINDS
-from tasks.census_tables import SETTINGS
+from tasks.census_tables import CENSUS
 from tasks.charts import bars
 from tasks.histograms import Bins, bin_values, histogram
 from tasks.markup import absent, data_table, figure, figures, folded, paragraph, section, text
+from tasks.sql_names import parquet
 
 if TYPE_CHECKING:
     from tasks.census import CensusRecord
@@ -37,10 +38,9 @@ SCORES = {"ViT-B/32": "clip_b32_similarity_score", "ViT-L/14": "clip_l14_similar
 
 def write_census_page(directory: Path, record: CensusRecord) -> Path:
     """Write `census.html` beside the census's tables and return its path."""
-    with duckdb.connect(":memory:", config=SETTINGS) as connection:
+    with duckdb.connect(":memory:", config=CENSUS) as connection:
         for table in ("shards", "samples", "attempts", "metadata", "findings"):
-            file = str(directory / f"{table}.parquet").replace("'", "''")
-            connection.execute(f"CREATE VIEW {table} AS FROM read_parquet('{file}', hive_partitioning = false)")
+            connection.execute(f"CREATE VIEW {table} AS FROM {parquet([directory / f'{table}.parquet'])}")
         body = [
             _found(connection, record),
             _pictures_and_captions(connection, record),

@@ -11,12 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from os.path import abspath
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from tasks.sql_names import literal
+from tasks.sql_names import literal, parquet
 from tasks.table_views import samples_select
 from tasks.tables import files, uids_of
 
@@ -38,7 +37,7 @@ class Stretch:
     def rows_of(self, source: Path | str, columns: str) -> str:
         """A SELECT of columns of these rows of a file, or of the FROM clause that reads one."""
         if isinstance(source, Path):
-            source = f"read_parquet({literal(abspath(source))}, hive_partitioning = false)"
+            source = parquet([source])
         if self.uids is None:
             return f"SELECT {columns} FROM {source}"
         return f"SELECT {columns} FROM {source} WHERE file_row_number >= {self.start} AND file_row_number < {self.stop}"

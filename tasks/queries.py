@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -24,13 +23,12 @@ from mgd_core.errors import UserError
 from tasks.census_views import CENSUS, census_views, censuses
 from tasks.lineups import Lineup
 from tasks.schemas import PARTITIONS, SHOWS, TABLES
-from tasks.sql_names import quoted
+from tasks.sql_names import SETTINGS, quoted
 from tasks.table_views import TableView, table_view
 from tasks.tables import files, runs
 from tasks.views import View, expand, load_views
 
 ALL = "all"
-SETTINGS: dict[str, Any] = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
 MOST_COLUMNS = 64
 """Columns of a pool that get a view each, which costs some 10 milliseconds on opening."""
 

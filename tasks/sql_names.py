@@ -36,9 +36,8 @@ def literal(text: object) -> str:
 
 def parquet(paths: Iterable[object], more: str = "") -> str:
     """Parquet files as SQL's table: the columns that are in them, and nothing that is read off their paths."""
-    return (
-        f"read_parquet([{', '.join(literal(abspath(str(path))) for path in paths)}], hive_partitioning = false{more})"
-    )
+    listed = ", ".join(literal(abspath(str(path))) for path in paths)
+    return f"read_parquet([{listed}], hive_partitioning = false{more})"
 
 
 def distinct_names(names: Iterable[str], reserved: Iterable[str], first: Iterable[str] = ()) -> dict[str, str]:
