@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ByteSize, Field, field_validator, model_validator
 
-from tasks import pools
 from tasks.local_files import absolute
 from tasks.option_types import (
     Bytes,
@@ -27,33 +26,26 @@ from tasks.option_types import (
     Workers,
     distinct,
 )
-from tasks.pool_records import Budget
-from tasks.remotes import RemoteOptions
+from tasks.pool_records import BuildOptions, Tolerance
 from tasks.subset_expressions import ExpressionError, parse
 
 
-class SourceOptions(Section):
+class SourceOptions(Tolerance):
     """Where the candidates come from, and how much of it may be bad."""
 
     source: Place | Annotated[tuple[Place, ...], Filled]
     """Files, by paths, globs or fsspec URLs; relative to the catalog file."""
     how_to_get: str = ""
     """What to do if the source is not there; told to whoever starts the catalog without it."""
-    max_rejects: Budget = 0.01
-    """Bad samples that are recorded and left out before the flow stops: a share (0.01) or a whole number."""
-    max_damaged_shards: FromZero = 0
-    """Truncated or corrupt files that are gone through as far as they can be read before the flow stops."""
-    remote: RemoteOptions = RemoteOptions()
-    """How patiently remote stores are read, and how much of them is kept in the home; changes no result."""
 
     @property
     def sources(self) -> str | list[str]:
         """The source as pool builders take it."""
         return self.source if isinstance(self.source, str) else list(self.source)
 
-    def build_options(self) -> pools.BuildOptions:
+    def build_options(self) -> BuildOptions:
         """What the pool's builder needs of this."""
-        return pools.BuildOptions(**self.model_dump(exclude={"source", "how_to_get"}))
+        return BuildOptions(**self.model_dump(exclude={"source", "how_to_get"}))
 
     def resolved(self, base: Path) -> Self:
         """The same with sources made absolute, relative ones being below ``base``."""

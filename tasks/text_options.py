@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from tasks import pools
 from tasks.option_types import Filled, Place, Section, Whole
+from tasks.pool_records import BuildOptions
 from tasks.recipe_options import SourceOptions, TrialOptions
 from tasks.roles import Roles, TestName
 from tasks.text_records import TextColumns
@@ -23,9 +23,9 @@ class TextPoolOptions(SourceOptions):
     columns: TextColumns = TextColumns()
     """What the columns are called."""
 
-    def build_options(self) -> pools.BuildOptions:
+    def build_options(self) -> BuildOptions:
         """What the pool's builder needs of this."""
-        return pools.BuildOptions(**self.model_dump(exclude={"source", "how_to_get", "columns"}), text=self.columns)
+        return BuildOptions(**self.model_dump(exclude={"source", "how_to_get", "columns"}), text=self.columns)
 
 
 class QuestionOptions(Section):

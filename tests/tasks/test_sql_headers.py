@@ -6,8 +6,8 @@ from tasks.sql_headers import Header, parse_header
 
 
 def test_a_header_is_parted_from_its_statement() -> None:
-    text = "-- What it is,\n-- in two lines: of words.\n-- needs: a, b\n--   one: A note.\n\nSELECT 1 -- needs: c\n-- d\n"
-    header = parse_header(text, ["needs", "for each"])
+    said = "-- What it is,\n-- in two lines: of words.\n-- needs: a, b\n--   one: A note.\n"
+    header = parse_header(f"{said}\nSELECT 1 -- needs: c\n-- d\n", ["needs", "for each"])
     assert header == Header(
         "What it is, in two lines: of words.",
         ["one: A note."],
