@@ -36,7 +36,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks._envelope import emit
-from tasks.artefacts import sync_directory
+from mgd_core.whole_files import sync
 from tasks.pool_sources import indexed
 from tasks.processes import cores
 from tasks.reshard import ReshardOptions, reshard
@@ -168,7 +168,7 @@ def _copy(lane: Lane, shards: Path, out: Path) -> None:
         shutil.copyfile(tar, out / tar.name)
         with open(out / tar.name, "rb") as file:
             os.fsync(file.fileno())
-    sync_directory(out)
+    sync(out)
     lane.seconds.append(time.perf_counter() - began)
     lane.size, lane.cpu = sum(tar.stat().st_size for tar in tars), _cpu() - cpu
 

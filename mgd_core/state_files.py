@@ -25,9 +25,8 @@ from torch import Tensor
 
 from mgd_core.errors import UserError
 from mgd_core.fingerprints import tensors_digest
+from mgd_core.whole_files import FULL, NoRoom, move_in
 
-# EFBIG is what a file-size limit (ulimit -f) answers; the remedy is the same.
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 PARTIAL = ".partial"
 _OS_ERROR = re.compile(r"(?:os error |code: )(\d+)")  # how safetensors passes on what the system said
 
@@ -40,10 +39,6 @@ class ForeignState(UserError, ValueError):
 
 class CorruptState(UserError, ValueError):
     """A file whose bytes are not those that were written."""
-
-
-class NoRoom(UserError, OSError):
-    """The disk cannot hold the states."""
 
 
 class StateFiles:
@@ -81,9 +76,7 @@ class StateFiles:
         metadata = {**facts, "key": self.key, "digest": tensors_digest(tensors, facts)}
         try:
             save_file(tensors, partial, metadata)
-            _flush(partial)
-            os.replace(partial, self.path(name))
-            _flush(self.directory)
+            move_in(partial, self.path(name))
         except (SafetensorError, OSError) as error:
             partial.unlink(missing_ok=True)
             full = self._full(error, name, sum(t.nbytes for t in tensors.values()))
@@ -176,11 +169,3 @@ def _tensors(path: Path, file: Any, pinned: bool) -> dict[str, Tensor]:
             tensors[key] = torch.empty(mapped.shape, dtype=mapped.dtype, pin_memory=pinned)
             raw.readinto(tensors[key].reshape(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
     return tensors
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

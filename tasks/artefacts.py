@@ -12,7 +12,6 @@ whole.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
@@ -27,10 +26,10 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from mgd_core import whole_files
 from mgd_core.errors import UserError
+from mgd_core.whole_files import FULL, NoRoom
 
-# EFBIG is what a file-size limit (ulimit -f) answers; to the user it is the same end with the same remedy.
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 CHUNK = 1 << 20
 
 
@@ -56,7 +55,7 @@ class Record(dict[str, Any]):
         raise _damaged(self.path, f"it has no {key!r}")
 
 
-class DiskFull(UserError, OSError):
+class DiskFull(NoRoom):
     """A publish ran out of space; nothing partial is left and the same command continues once there is
     room."""
 
@@ -112,10 +111,8 @@ def staged(directory: str | Path, name: str) -> Iterator[BinaryIO]:
 def move_in(file: BinaryIO, path: Path) -> None:
     """Flush a staged file, rename it to its final name and make the rename durable."""
     file.flush()
-    os.fsync(file.fileno())
     path.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(file.name, path)
-    sync_directory(path.parent)
+    whole_files.move_in(file.name, path)
 
 
 @contextmanager
@@ -187,15 +184,6 @@ def sweep(directory: Path, name: str) -> None:
         with suppress(OSError), open(path, "rb") as file:  # gone, or locked by its writer: not ours to remove
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.unlink(path)
-
-
-def sync_directory(directory: Path) -> None:
-    """Flush a directory's entries, so that a rename in it survives a power cut."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _create(directory: Path, name: str) -> BinaryIO:

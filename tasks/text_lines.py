@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mgd_core.errors import UserError
-from tasks.artefacts import FULL
+from mgd_core.whole_files import FULL
 from tasks.pool_records import PoolRecord
 from tasks.remote_files import Reader
 from tasks.samples import resolve
