@@ -114,23 +114,20 @@ def publish_validation(directory: Path) -> None:
     with opened_study(directory) as bench:
         o, names = bench.study.attribution, output_names(bench)
         g, phi = load_influences(bench)
-        drops: list[dict[str, Any]] = []
+        drops: list[pa.Table] = []
         scores: list[dict[str, Any]] = []
         for share in o.shares:
             predicted = predicted_changes(g, _drops(bench, share))
             measured = _values(bench, share) - phi.double().numpy()
-            pairs = zip(predicted, measured, strict=True)
-            drops += [
-                {"share": share, "subset": i, "output": name, "predicted": float(p), "measured": float(m)}
-                for i, (ps, ms) in enumerate(pairs)
-                for name, p, m in zip(names, ps, ms, strict=True)
-            ]
+            columns = {"subset": np.repeat(np.arange(len(measured)), len(names)), "output": names * len(measured)}
+            columns |= {"predicted": predicted.ravel(), "measured": measured.ravel()}
+            drops.append(pa.table({"share": np.full(measured.size, share), **columns}))
             found = intervals(predicted, measured, o.seed, o.draws)
             scores += [
                 {"share": share, "output": name, **one._asdict(), "subsets": o.retrainings}
                 for name, one in zip([*names, MEAN], found, strict=True)
             ]
-        publish(bench.home, bench.id, "drops", 0, pa.Table.from_pylist(drops))
+        publish(bench.home, bench.id, "drops", 0, pa.concat_tables(drops))
         publish(bench.home, bench.id, "datamodelling_scores", 0, pa.Table.from_pylist(scores))
 
 

@@ -55,7 +55,7 @@ def connect(home: str | Path, run: str | None = None) -> duckdb.DuckDBPyConnecti
     run.
     """
     home = Path(home)
-    chosen = _choose(home, run)
+    chosen = chosen_runs(home, run)
     tables = {
         table: table_view(table, [p for one in chosen for p in files(home, one, table).values()]) for table in TABLES
     }
@@ -76,7 +76,8 @@ def connect(home: str | Path, run: str | None = None) -> duckdb.DuckDBPyConnecti
     return connection
 
 
-def _choose(home: Path, run: str | None) -> list[str]:
+def chosen_runs(home: Path, run: str | None) -> list[str]:
+    """The runs that are meant: one, "all" of them, or for None the one that published last; raises QueryError."""
     known = runs(home)
     if not known and run is None and censuses(home):
         return []
