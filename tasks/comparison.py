@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from mgd_core.errors import UserError
 from mgd_core.order import generator
+from mgd_core.streams import RANDOM_SUBSETS
 from tasks.artefacts import digest, is_done, publish_json, read_json
 from tasks.catalog import BaseCatalog
 from tasks.evaluation_records import replace_rows
@@ -33,7 +34,6 @@ from tasks.tables import read_parquet
 from tasks.trained import trained_parameters
 from tasks.workbench import Counts, Workbench, opened
 
-RANDOM_STREAM = 7  # names the generator that draws random subsets
 TRUTH_COLUMN = "truth_clean"
 OF_ROUND_0 = {"loss_filter", "own_clip_filter"}
 """Subsets that the model of round 0 ranks."""
@@ -119,7 +119,7 @@ def subset_counts(bench: Workbench, subset: str, seed: int, chosen: int) -> Coun
     if subset == "oracle":
         return _truth(bench).astype(np.int64)
     if subset == "random":
-        best = generator(seed, RANDOM_STREAM).permutation(n)[:size]
+        best = generator(seed, RANDOM_SUBSETS).permutation(n)[:size]
     else:
         best = np.argsort(bench.ranking(subset), kind="stable")[:size]
     counts = np.zeros(n, np.int64)

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import torch
 
 from mgd_core.order import generator
+from mgd_core.streams import CAPTION_BATCHES
 from tasks.artefacts import publishing
-from tasks.comparison import RANDOM_STREAM
 from tasks.rounds import PROBE_BATCH, load_parameters
 from tasks.workbench import Workbench
 
@@ -30,7 +30,7 @@ def pool_scores(bench: Workbench) -> tuple[npt.NDArray[np.float64], npt.NDArray[
     learner, _ = bench.learner(np.ones(len(bench), np.int64), 0)
     objective, params = learner.objective, learner.layout.unflatten(theta)
     scores = np.empty((2, len(bench)))
-    order = generator(0, RANDOM_STREAM + 1).permutation(len(bench))
+    order = generator(0, CAPTION_BATCHES).permutation(len(bench))
     parts = np.array_split(order, max(1, len(order) // PROBE_BATCH))
     with torch.no_grad():
         for ids, batch in zip(parts, bench.batches(parts), strict=True):

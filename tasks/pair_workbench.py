@@ -17,6 +17,7 @@ from mgd_core.learner import Batch, Learner
 from mgd_core.loader import Loader
 from mgd_core.optimizers import State
 from mgd_core.precision import PRECISIONS, Autocast
+from mgd_core.streams import ROUND_STREAM
 from mgd_core.windows import WindowedOrder
 from tasks.catalog import Catalog
 from tasks.held_shards import HeldShards
@@ -27,7 +28,7 @@ from tasks.roles import Roles
 from tasks.runs import Run
 from tasks.sources import reader_of
 from tasks.vocabulary import Vocabulary, full_vocabulary, used_vocabulary
-from tasks.workbench import ROUND_STREAM, Counts, Ids, Task, Workbench, data_order, pool_shards
+from tasks.workbench import Counts, Ids, Task, Workbench, data_order, pool_shards
 from tasks.zero_shot import TaskData, load_targets
 
 WINDOWS_HELD = 3  # the one that is trained on, the next, and the one before, which other threads may still read

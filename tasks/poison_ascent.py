@@ -21,8 +21,9 @@ from mgd_core.learner import Learner
 from mgd_core.order import generator
 from mgd_core.plans import keep_all
 from mgd_core.replay import Target, replay
+from mgd_core.streams import POISONS
 from tasks.pictures import Pictures
-from tasks.poisons import HIGH, LOW, STREAM, Poison, kinds_of, load_poison, poisoned, save_poison, start_of
+from tasks.poisons import HIGH, LOW, Poison, kinds_of, load_poison, poisoned, save_poison, start_of
 from tasks.study_bench import StudyBench
 from tasks.study_targets import target_of
 
@@ -90,6 +91,6 @@ def seen(bench: StudyBench, number: int) -> Pictures:
     o, target = bench.study.poison, bench.target
     if o.target_batch is None or o.target_batch >= len(target):
         return target
-    drawn = generator(o.seed, STREAM, TARGETS, number).permutation(len(target))[: o.target_batch]
+    drawn = generator(o.seed, POISONS, TARGETS, number).permutation(len(target))[: o.target_batch]
     at = torch.from_numpy(drawn).to(target.labels.device)
     return Pictures([target.uids[i] for i in drawn.tolist()], target.pixels[at], target.labels[at])

@@ -24,9 +24,10 @@ from mgd_core.order import generator
 from mgd_core.replay import train
 from mgd_core.reverse import NonFiniteError
 from mgd_core.schedules import one_cycle
+from mgd_core.streams import POISONS
 from tasks import poison_ascent
 from tasks.artefacts import publish_json, read_json
-from tasks.poisons import HIGH, LOW, STREAM, Poison, kinds_of, load_poison, poisoned, save_poison, start_of
+from tasks.poisons import HIGH, LOW, Poison, kinds_of, load_poison, poisoned, save_poison, start_of
 from tasks.progress import announce
 from tasks.study_bench import StudyBench, opened_study
 from tasks.study_targets import SCORES, right_of, score_of
@@ -98,7 +99,7 @@ def _effect(directory: Path, method: str, recipe: str) -> dict[str, Any]:
 
 
 def _random(bench: StudyBench, method: str) -> Poison:
-    start, draw = start_of(bench), generator(bench.study.poison.seed, STREAM, 1)
+    start, draw = start_of(bench), generator(bench.study.poison.seed, POISONS, 1)
     m, classes = start.labels.shape
     shift = torch.from_numpy(draw.integers(1, classes, size=m)).to(start.ids.device)
     wrong = F.one_hot((start.labels.argmax(1) + shift) % classes, classes).to(start.labels)

@@ -18,11 +18,11 @@ from torch import Tensor
 from mgd_core.learner import Batch, Learner
 from mgd_core.metaparameters import Inputs
 from mgd_core.order import generator
+from mgd_core.streams import POISONS
 from tasks.artefacts import publish_bytes
 from tasks.pictures import MEAN, SPREAD
 from tasks.study_bench import StudyBench
 
-STREAM = 1 << 27  # names the generator of the poisons; beyond any round
 LOW, HIGH = (0 - MEAN) / SPREAD, (1 - MEAN) / SPREAD  # a pixel's range in the pictures' units
 
 
@@ -39,7 +39,7 @@ def start_of(bench: StudyBench) -> Poison:
     """The samples that are to be changed, as they are: a random share of the training split."""
     o, n = bench.study.poison, len(bench.train)
     count = max(1, round(o.share * n))
-    ids = torch.from_numpy(generator(o.seed, STREAM, 0).permutation(n)[:count]).sort().values
+    ids = torch.from_numpy(generator(o.seed, POISONS, 0).permutation(n)[:count]).sort().values
     ids = ids.to(bench.train.labels.device)
     labels = F.one_hot(bench.train.labels[ids], len(bench.classes)).to(bench.train.pixels.dtype)
     return Poison(ids, bench.train.pixels[ids], labels)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ByteSize, Field, field_validator, model_validator
 
+from mgd_core.streams import MOST_ROUNDS
 from tasks.local_files import absolute
 from tasks.option_types import (
     Bytes,
@@ -124,7 +125,7 @@ MAY_HAVE = {"auto": {"host_memory", "disk_space"}}
 class DescentOptions(Section):
     """How counts are moved from round to round."""
 
-    rounds: Annotated[int, Field(ge=0, le=10_000)]
+    rounds: Annotated[int, Field(ge=0, le=MOST_ROUNDS)]
     """Rounds of training, differentiating and moving the counts; one training more evaluates the last counts. 0:
     comparison only, the recipe trained and tested on what `comparison` names."""
     start: str | None = None

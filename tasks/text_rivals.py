@@ -25,6 +25,7 @@ from mgd_core.objective import unit_rows
 from mgd_core.optimizers import State
 from mgd_core.order import generator
 from mgd_core.replay import train
+from mgd_core.streams import WARM_UP
 from tasks.artefacts import publishing
 from tasks.progress import announce
 from tasks.question_rows import lm_of
@@ -36,7 +37,6 @@ from tasks.workbench import Counts
 Scores = npt.NDArray[np.float64]
 AT_ONCE = 32
 WARM_UP_SHARE, EPOCHS = 0.05, 4  # Xia et al. 2024, section 4
-WARM_UP_STREAM = 9  # names the generator that draws the warm-up's samples
 
 
 def scores(bench: TextWorkbench, subset: str) -> Scores:
@@ -101,7 +101,7 @@ def _checkpoints(bench: TextWorkbench) -> Iterator[tuple[Learner, State, float]]
     short = options.model_copy(update={"steps": steps, "warmup": round(options.warmup * steps / options.steps)})
     small = replace(bench, catalog=bench.catalog.model_copy(update={"learner": short}))
     counts = np.zeros(n, np.int64)
-    counts[generator(bench.catalog.descent.seed, WARM_UP_STREAM).permutation(n)[:size]] = 1
+    counts[generator(bench.catalog.descent.seed, WARM_UP).permutation(n)[:size]] = 1
     learner, state = small.learner(counts, bench.catalog.descent.seed)
     for epoch in range(EPOCHS):
         start, stop = (steps * at // EPOCHS for at in (epoch, epoch + 1))

@@ -17,6 +17,7 @@ from mgd_core.loader import Loader
 from mgd_core.model_folders import CausalLmOptions, build_causal_lm, initial_parameters
 from mgd_core.optimizers import State
 from mgd_core.precision import PRECISIONS
+from mgd_core.streams import ROUND_STREAM
 from tasks.hidden_states import with_states
 from tasks.pools import PoolRecord
 from tasks.progress import say
@@ -29,7 +30,7 @@ from tasks.sources import reader_of
 from tasks.tables import read_parquet
 from tasks.text_catalog import TextCatalog
 from tasks.uids import uid_bytes
-from tasks.workbench import ROUND_STREAM, Counts, Ids, Task, Workbench, data_order
+from tasks.workbench import Counts, Ids, Task, Workbench, data_order
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,6 @@ from tasks.units import PoolError
 
 Counts = npt.NDArray[np.int64]
 Ids = npt.NDArray[np.int64]
-ROUND_STREAM = 1_000  # weights of round r are drawn from seed * ROUND_STREAM + r
 
 
 class Score(Protocol):
