@@ -27,6 +27,7 @@ from mgd_core.schedules import one_cycle
 from mgd_core.streams import POISONS
 from tasks import poison_ascent
 from tasks.artefacts import publish_json, read_json
+from tasks.measures import diverged
 from tasks.poisons import HIGH, LOW, Poison, kinds_of, load_poison, poisoned, save_poison, start_of
 from tasks.progress import announce
 from tasks.study_bench import StudyBench, opened_study
@@ -136,8 +137,7 @@ def trained_on(bench: StudyBench, found: Poison, recipe: str) -> dict[str, Any]:
     try:
         theta = train(poisoned(bench, learner, found), state)[0].theta
     except NonFiniteError:
-        worst = {name: 1e9 if "loss" in name else 0.0 for name in SCORES}
-        return {"scores": worst, "right": [0] * len(bench.test)}
+        return {"scores": diverged(SCORES), "right": [0] * len(bench.test)}
     right = right_of(learner, theta, bench.test).int().tolist()
     return {"scores": score_of(bench, learner, theta), "right": right}
 

@@ -101,7 +101,7 @@ def _matching(
     samples."""
     uids = np.concatenate([uid_bytes(rows["uid"]) for rows in _stretches(kept, ["uid"])] or [np.empty(0, "S16")])
     names = spread(next(_stretches(kept)).slice(0, 1), kinds).column_names if len(uids) else []
-    found = []
+    found: list[tuple[pa.Table, np.ndarray]] = []
     for rows, at in metadata_rows(urls, reader, uids, names):
         order, path = np.argsort(at, kind="stable"), str(work / f"metadata-{len(found):06d}.arrow")
         with pa.OSFile(path, "wb") as file, pa.ipc.new_file(file, rows.schema) as writer:

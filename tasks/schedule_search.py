@@ -25,6 +25,7 @@ from mgd_core.replay import replay, train
 from mgd_core.reverse import NonFiniteError
 from mgd_core.schedules import one_cycle
 from tasks.artefacts import publish_bytes, publish_json, read_json
+from tasks.measures import NOT_FINITE, diverged
 from tasks.progress import announce
 from tasks.study_bench import StudyBench, opened_study
 from tasks.study_targets import SCORES, score_of, target_of
@@ -33,7 +34,6 @@ from tasks.tables import publish
 BLOCK = 10  # one-cycles of one unit
 SEEDS = (101, 102, 103, 104, 105)  # of the trainings that compare
 DESCENT, GRID = "descent", "grid"
-NOT_FINITE = 1e9  # loss of a training that left the range of numbers, nats
 
 
 def descend(directory: Path, number: int) -> Path:
@@ -141,7 +141,7 @@ def _scores(bench: StudyBench, rates: Tensor, seed: int) -> dict[str, float]:
     try:
         final: State = train(LearningRates().placed(learner, rates), state)[0]
     except NonFiniteError:
-        return {name: NOT_FINITE if "loss" in name else 0.0 for name in SCORES}
+        return diverged(SCORES)
     return score_of(bench, learner, final.theta)
 
 
