@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,10 +24,9 @@ from torch import Tensor
 
 from mgd_core.errors import UserError
 from mgd_core.fingerprints import tensors_digest
-from mgd_core.whole_files import FULL, NoRoom, move_in
+from mgd_core.whole_files import NoRoom, full_disk, move_in
 
 PARTIAL = ".partial"
-_OS_ERROR = re.compile(r"(?:os error |code: )(\d+)")  # how safetensors passes on what the system said
 
 Tensors = Mapping[str, Tensor]
 
@@ -147,14 +145,13 @@ class StateFiles:
 
     def _full(self, error: Exception, name: str, size: int) -> NoRoom | None:
         """An error of writing in the user's words, where a full disk is what it is."""
-        found = _OS_ERROR.search(str(error))
-        code = error.errno if isinstance(error, OSError) else int(found[1]) if found else None
-        if code not in FULL:
+        code = full_disk(error)
+        if code is None:
             return None
         free = shutil.disk_usage(self.directory).free
         return NoRoom(
             code,
-            f"{os.strerror(code or 0)}: {name} needs {size:,} bytes, and {free:,} are free in {self.directory}. "
+            f"{os.strerror(code)}: {name} needs {size:,} bytes, and {free:,} are free in {self.directory}. "
             "What was written before is kept: free some space and give the same command again",
         )
 

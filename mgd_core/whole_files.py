@@ -19,6 +19,14 @@ class NoRoom(UserError, OSError):
     """The disk cannot hold what is to be written."""
 
 
+def full_disk(error: Exception) -> int | None:
+    """The system's number of a full disk, where that is what an error says; libraries pass it on in its words."""
+    if isinstance(error, OSError):
+        return error.errno if error.errno in FULL else None
+    told = "" if isinstance(error, UserError) else str(error)
+    return next((code for code in FULL if os.strerror(code) in told), None)
+
+
 def move_in(staged: str | Path, path: Path) -> None:
     """Rename a file that is complete to its final name, durably."""
     sync(staged)

@@ -28,7 +28,7 @@ from typing import Any, BinaryIO
 
 from mgd_core import whole_files
 from mgd_core.errors import UserError
-from mgd_core.whole_files import FULL, NoRoom
+from mgd_core.whole_files import NoRoom, full_disk
 
 CHUNK = 1 << 20
 
@@ -102,9 +102,9 @@ def staged(directory: str | Path, name: str) -> Iterator[BinaryIO]:
                 file.close()
             with suppress(FileNotFoundError):
                 os.unlink(file.name)
-    except OSError as error:
-        if error.errno in FULL:
-            raise _disk_full(directory / name, written, error) from error
+    except Exception as error:
+        if (code := full_disk(error)) is not None:
+            raise _disk_full(directory / name, written, code) from error
         raise
 
 
@@ -204,11 +204,11 @@ def _damaged(path: str | Path, what: str) -> DamagedRecord:
     )
 
 
-def _disk_full(path: Path, written: int, error: OSError) -> DiskFull:
+def _disk_full(path: Path, written: int, code: int) -> DiskFull:
     free = shutil.disk_usage(path.parent).free
     return DiskFull(
-        error.errno,
-        f"{error.strerror}: writing {path.name} needs more than the {written:,} bytes already written, and "
+        code,
+        f"{os.strerror(code)}: writing {path.name} needs more than the {written:,} bytes already written, and "
         f"{free:,} are free in {path.parent}. Nothing partial was left there. Free some space (or name a "
         "roomier place with --home) and give the same command again: finished work is kept",
         str(path),

@@ -4,7 +4,7 @@ DuckDB finds in one window query which sample of each uid is the first, in the o
 uid. Then the types of the upstream columns are read off all of them, and the table is written stretch by stretch, each
 with its rows of the metadata, which wait in files on disk.
 
-Cost: about 2 GiB of memory, and 16 bytes a sample where there is metadata; the parts once more on disk, and the
+Cost: about 2 GiB of memory, and 24 bytes a sample where there is metadata; the parts once more on disk, and the
 metadata's matching rows.
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, TypeAlias
 
 import duckdb
 import numpy as np
@@ -29,7 +29,11 @@ from tasks.upstream import Kinds, spread
 
 STRETCH = 1 << 18
 """Samples that are put together at once, about 3 kB of memory each while their json texts are parsed."""
+WAITING = 1 << 20
+"""Rows of metadata that are put into one file."""
 MEMORY = "1GiB"
+Placed: TypeAlias = tuple[pa.Table, np.ndarray]
+"""Rows of metadata, and the ascending positions of their samples."""
 REPEATED = """CREATE TABLE repeated AS
     SELECT file_index, file_row_number, replace(uid::VARCHAR, '-', '') AS uid, shard, key,
     first(shard) OVER alike AS first_shard, first(key) OVER alike AS first_key FROM {parts}
@@ -94,23 +98,31 @@ def _stretches(kept: Path, columns: list[str] | None = None) -> Iterator[pa.Tabl
             yield pa.Table.from_batches([batch])
 
 
-def _matching(
-    kept: Path, kinds: Kinds, urls: Sequence[str], reader: Reader, work: Path
-) -> list[tuple[pa.Table, np.ndarray]]:
-    """The metadata's rows of these samples, file by file of `work`, mapped; and the ascending positions of their
-    samples."""
+def _matching(kept: Path, kinds: Kinds, urls: Sequence[str], reader: Reader, work: Path) -> list[Placed]:
+    """The metadata's rows of these samples, in a few files of `work`."""
     uids = np.concatenate([uid_bytes(rows["uid"]) for rows in _stretches(kept, ["uid"])] or [np.empty(0, "S16")])
     names = spread(next(_stretches(kept)).slice(0, 1), kinds).column_names if len(uids) else []
-    found: list[tuple[pa.Table, np.ndarray]] = []
-    for rows, at in metadata_rows(urls, reader, uids, names):
-        order, path = np.argsort(at, kind="stable"), str(work / f"metadata-{len(found):06d}.arrow")
-        with pa.OSFile(path, "wb") as file, pa.ipc.new_file(file, rows.schema) as writer:
-            writer.write_table(rows.take(pa.array(order)))
-        found.append((pa.ipc.open_file(pa.memory_map(path)).read_all(), at[order]))
-    return found
+    found: list[Placed] = []
+    waiting: list[Placed] = []
+    for piece in metadata_rows(urls, reader, uids, names):
+        waiting.append(piece)
+        if sum(rows.num_rows for rows, _ in waiting) >= WAITING:
+            found.append(_mapped(waiting, work / f"metadata-{len(found)}.arrow"))
+            waiting = []
+    return [*found, _mapped(waiting, work / "metadata.arrow")] if waiting else found
 
 
-def _with_metadata(samples: pa.Table, found: Sequence[tuple[pa.Table, np.ndarray]], start: int) -> tuple[pa.Table, int]:
+def _mapped(pieces: Sequence[Placed], path: Path) -> Placed:
+    """Rows and their positions in the order of these, the rows in a file that is mapped."""
+    rows = pa.concat_tables([rows for rows, _ in pieces], promote_options="permissive")
+    at = np.concatenate([at for _, at in pieces])
+    order = np.argsort(at, kind="stable")
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, rows.schema) as writer:
+        writer.write_table(rows.take(pa.array(order)))
+    return pa.ipc.open_file(pa.memory_map(str(path))).read_all(), at[order]
+
+
+def _with_metadata(samples: pa.Table, found: Sequence[Placed], start: int) -> tuple[pa.Table, int]:
     """The samples from position `start` on with the columns of their metadata, and how many of them have none."""
     pieces, places = [], []
     for rows, at in found:

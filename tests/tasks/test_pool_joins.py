@@ -64,9 +64,11 @@ def test_in_stretches_the_bytes_are_those_at_once(
         options = LENIENT.model_copy(update={"metadata": metadata})
         whole = build_pool(shards, tmp_path / "whole", options)
         monkeypatch.setattr(pool_joins, "STRETCH", stretch)
+        monkeypatch.setattr(pool_joins, "WAITING", stretch)
         home = tmp_path / f"streamed-{metadata}"
         streamed = build_pool(shards, home, options)
         monkeypatch.setattr(pool_joins, "STRETCH", 1 << 20)
+        monkeypatch.setattr(pool_joins, "WAITING", 1 << 20)
         assert files_of(streamed) == files_of(whole)
         assert whole.reasons["duplicate_uid"] == 3 and (whole.without_metadata is None) == (metadata == ())
         assert os.listdir(home / ".staging") == []
