@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from fnmatch import fnmatch
 from pathlib import Path
 
 from tasks.catalog import check_sources, find_catalog, load_catalog
+from tasks.option_types import LARGEST
 from tasks.pool_records import BuildOptions, load_pool, told_rejects
 from tasks.pools import PoolPlan, finish_pool, pending_units, plan_pool
 from tasks.processes import cores, mapped
@@ -32,7 +32,7 @@ def indexed(
     """
     if load_pool(source) is not None:
         return Path(source)
-    lenient = BuildOptions(max_rejects=1.0, max_damaged_shards=sys.maxsize)
+    lenient = BuildOptions(max_rejects=1.0, max_damaged_shards=LARGEST)
     options = (budget or BuildOptions()) if every else lenient
     if _names_texts(source):
         options = options.model_copy(update={"text": TextColumns()})
