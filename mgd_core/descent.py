@@ -60,7 +60,9 @@ def exchange_step(counts: Counts, g: Gradients, masked: Mask, share: float, ceil
     ascending = members[np.argsort(g[members], kind="stable")]
     up = ascending[counts[ascending] < _ceiling(counts, ceiling)[ascending]][:quota]
     descending = ascending[::-1]
-    down = descending[(counts[descending] > 0) & ~np.isin(descending, up)][: len(up)]
+    may_fall = counts > 0
+    may_fall[up] = False
+    down = descending[may_fall[descending]][: len(up)]
     up = up[: len(down)]
     new = counts.copy()
     new[up] += 1
