@@ -103,6 +103,20 @@ def test_rivals_keep_their_own_samples_and_see_as_many(place: Path) -> None:
     assert "random_fraction(fraction=0.5)" in page and "mine.parquet" in page
 
 
+def test_the_view_and_the_result_table_say_the_same(place: Path) -> None:
+    home, run = place / "home", run_of(place).name
+    columns = ("mean", "std", "n", "standard_error", "seeds", "samples", "distinct_samples")
+    with connect(home, run) as connection:
+        asked = f"SELECT subset, {', '.join(columns)} FROM comparison WHERE task = 'fashion' AND metric = 'acc1'"
+        found = {subset: figures for subset, *figures in connection.execute(asked).fetchall()}
+    keys = ("fashion acc1", "fashion acc1 std", "fashion acc1 n", "fashion acc1 standard error")
+    keys = (*keys, "seeds", "samples", "distinct")
+    told = {row["subset"]: [row[key] for key in keys] for row in result_table(home, run)}
+    assert found.keys() == told.keys()
+    for subset, figures in found.items():
+        assert figures == [value if value is None else pytest.approx(value) for value in told[subset]]
+
+
 def test_every_accuracy_has_its_n_and_standard_error(place: Path) -> None:
     rows = read(place / "home", run_of(place).name, "evaluations").to_pylist()
     for row in rows:
