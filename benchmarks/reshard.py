@@ -37,8 +37,8 @@ import numpy as np
 from PIL import Image
 
 from benchmarks._envelope import emit
+from mgd_core.whole_files import sync
 from tasks.export.reshard import ReshardOptions, reshard
-from tasks.files.artefacts import sync_directory
 from tasks.files.processes import cores
 from tasks.pool.naming import indexed
 from tasks.pool.shards import Sample, write_shard
@@ -169,7 +169,7 @@ def _copy(lane: Lane, shards: Path, out: Path) -> None:
         shutil.copyfile(tar, out / tar.name)
         with open(out / tar.name, "rb") as file:
             os.fsync(file.fileno())
-    sync_directory(out)
+    sync(out)
     lane.seconds.append(time.perf_counter() - began)
     lane.size, lane.cpu = sum(tar.stat().st_size for tar in tars), _cpu() - cpu
 

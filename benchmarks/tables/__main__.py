@@ -3,7 +3,7 @@
 `python -m benchmarks.tables` publishes the tables of a synthetic pool (`benchmarks.tables.synthetic`), then, each in a
 process of its own:
 
-* the count update of a round with its manifest, by the rule of the paper (sign) and by the demo's (exchange, on the sum
+* the count update of a round, by the rule of the paper (sign) and by the demo's (exchange, on the sum
   of g over the rounds, scaled by sample): seconds and peak memory of the slower one;
 * ten questions that users ask, in SQL, on the run's views: wall and CPU seconds, the best of three;
 * a home with 1,280 parts of tables: seconds until all views are open.
@@ -114,7 +114,7 @@ def show(n: int, updates: dict[str, Any], questions: dict[str, Any] | None, open
     """The tables, for a person."""
     print(
         f"\n{n:,} samples, {ROUNDS} rounds"
-        + f"\n{'update and manifest':<36}{'wall s':>9}{'CPU s':>9}{'raised':>14}{'lowered':>14}"
+        + f"\n{'count update':<36}{'wall s':>9}{'CPU s':>9}{'raised':>14}{'lowered':>14}"
     )
     for rule, (seconds, cpu, raised, lowered) in updates["rules"].items():
         print(f"{rule:<36}{seconds:>9.1f}{cpu:>9.1f}{raised:>14,}{lowered:>14,}")
@@ -132,7 +132,7 @@ def update(home: Path) -> dict[str, Any]:
     rules = {}
     for name, options in RULES.items():
         began, cpu = time.monotonic(), time.process_time()
-        moves = publish_update(home / "runs" / RUN, ROUNDS - 1, DescentOptions(rounds=ROUNDS, **options), {"run": RUN})
+        moves = publish_update(home / "runs" / RUN, ROUNDS - 1, DescentOptions(rounds=ROUNDS, **options))
         taken = (time.monotonic() - began, time.process_time() - cpu)
         rules[name] = (*taken, moves.raised, moves.lowered)
     return {"rules": rules, "peak_gib": _peak()}

@@ -24,8 +24,8 @@ from mgd_core.engine.training import train
 from mgd_core.training.learner import Learner
 from mgd_core.training.optimizers import State
 from mgd_core.training.order import generator
+from mgd_core.training.streams import DROPS
 
-STREAM = 1 << 29  # names the generators of drops and of the bootstrap; beyond any round
 Floats = npt.NDArray[np.float64]
 Drops = npt.NDArray[np.bool_]
 
@@ -49,7 +49,7 @@ def drop_sets(examples: int, share: float, count: int, seed: int) -> Drops:
         raise ValueError(f"a share of {share:g} drops {size} of {examples} examples: a subset has 1 to {examples - 1}")
     drops = np.zeros((count, examples), np.bool_)
     for number in range(count):
-        draw = generator(seed, STREAM + size, number)
+        draw = generator(seed, DROPS + size, number)
         drops[number, draw.permutation(examples)[:size]] = True
     return drops
 
@@ -84,7 +84,7 @@ def scores(predicted: Floats, true: Floats) -> Floats:
 def intervals(predicted: Floats, true: Floats, seed: int, draws: int = 1000, level: float = 0.95) -> list[Interval]:
     """Each output's score and its percentile interval over resampled subsets; the last is of the mean over outputs."""
     found, n = scores(predicted, true), len(true)
-    draw = generator(seed, STREAM, draws)
+    draw = generator(seed, DROPS, draws)
     samples = np.empty((draws, len(found)))
     for number in range(draws):
         chosen = draw.integers(n, size=n)

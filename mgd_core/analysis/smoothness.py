@@ -28,8 +28,7 @@ from torch import Tensor
 from mgd_core.errors import UserError
 from mgd_core.training.learner import Batch, Learner
 from mgd_core.training.order import generator
-
-STREAM = 1 << 31  # names the generator of directions; beyond any round, whose number names that of its batches
+from mgd_core.training.streams import DIRECTIONS
 
 
 class UndefinedSmoothness(UserError, ValueError):
@@ -90,7 +89,7 @@ def movement(at_z: Tensor, at_2h: Tensor) -> float:
 
 def direction(size: int, seed: int, number: int) -> Tensor:
     """v ~ N(0, 1) for each of ``size`` metaparameters, float64: a function of (seed, number) from counters alone."""
-    return torch.from_numpy(generator(seed, STREAM, number).standard_normal(size))
+    return torch.from_numpy(generator(seed, DIRECTIONS, number).standard_normal(size))
 
 
 def reweighted(learner: Learner, shift: Tensor, start: int = 0) -> Learner:

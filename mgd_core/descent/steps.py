@@ -9,7 +9,7 @@ masked samples need a probe and any machine can compute it again.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ import numpy.typing as npt
 SCALE_FLOOR = 0.03  # of the pool's root mean square; keeps the order of a single round
 OUTLIER = 4.0  # median sizes; beyond it a g counts no more than one of this size
 BLOCK = 1 << 20  # numbers that are summed at once
+TINY = float(np.finfo(float).tiny)  # where a size is 0
 
 Counts = npt.NDArray[np.int64]
 Gradients = npt.NDArray[np.float64]
@@ -74,29 +75,16 @@ def summed(gradients: Sequence[Gradients], weights: Sequence[float], per_sample:
     for each sample: a few samples have g of any sign and great size, and would otherwise be moved before those whose g
     is small and steady. For a single round it leaves the order as it is.
     """
-    total, squares = terms(gradients, weights)
-    return per_own_size(total, squares, mean_in_blocks([squares])) if per_sample else total
-
-
-def terms(gradients: Sequence[Gradients], weights: Sequence[float]) -> tuple[Gradients, Gradients]:
-    """Sum and sum of squares (n,) of the weighted g of several rounds."""
     weighted = np.stack([w * g for w, g in zip(weights, gradients, strict=True)])
-    return np.asarray(weighted.sum(0)), np.asarray(np.square(weighted).sum(0))
+    total, squares = np.asarray(weighted.sum(0)), np.asarray(np.square(weighted).sum(0))
+    if not per_sample:
+        return total
+    return np.asarray(total / (np.sqrt(squares) + SCALE_FLOOR * np.sqrt(mean_in_blocks(squares)) + TINY))
 
 
-def per_own_size(total: Gradients, squares: Gradients, mean_square: float) -> Gradients:
-    """``total`` (n,) over the root of its ``squares`` (n,), with a floor from their mean over the whole pool."""
-    return np.asarray(total / (np.sqrt(squares) + SCALE_FLOOR * np.sqrt(mean_square) + np.finfo(float).tiny))
-
-
-def mean_in_blocks(pieces: Iterable[Gradients]) -> float:
-    """The mean of all numbers, summed in blocks of BLOCK: the same bits however they are cut into pieces at multiples
-    of it."""
-    sums, n = [], 0
-    for piece in pieces:
-        sums += [float(piece[at : at + BLOCK].sum()) for at in range(0, len(piece), BLOCK)]
-        n += len(piece)
-    return sum(sums) / n
+def mean_in_blocks(numbers: Gradients) -> float:
+    """The mean of numbers (n,), summed in blocks of BLOCK and these in order: the same bits wherever it is taken."""
+    return sum(float(numbers[at : at + BLOCK].sum()) for at in range(0, len(numbers), BLOCK)) / len(numbers)
 
 
 def scaled_by_count(g: Gradients, counts: Counts, known: Mask) -> Gradients:
@@ -105,16 +93,10 @@ def scaled_by_count(g: Gradients, counts: Counts, known: Mask) -> Gradients:
     A sample that the model never saw has g ten times as large as one it saw twice, most of them positive: anything new
     disturbs a fitted model. Without this scale the sum over rounds is made of what was left out, and keeps it out.
     """
-    sizes = {count: float(np.median(np.abs(g[known & (counts == count)]))) for count in np.unique(counts[known])}
-    return in_sizes(g, counts, known, sizes)
-
-
-def in_sizes(g: Gradients, counts: Counts, known: Mask, sizes: Mapping[int, float]) -> Gradients:
-    """``scaled_by_count`` (n,) where the median size of each count is given."""
     scaled = np.zeros_like(g)
-    for count, size in sizes.items():
+    for count in np.unique(counts[known]):
         alike = known & (counts == count)
-        scaled[alike] = g[alike] / (size + np.finfo(float).tiny)
+        scaled[alike] = g[alike] / (np.median(np.abs(g[alike])) + TINY)
     return np.clip(scaled, -OUTLIER, OUTLIER)
 
 

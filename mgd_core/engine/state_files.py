@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,11 +24,9 @@ from torch import Tensor
 
 from mgd_core.engine.fingerprints import tensors_digest
 from mgd_core.errors import UserError
+from mgd_core.whole_files import NoRoom, full_disk, move_in
 
-# EFBIG is what a file-size limit (ulimit -f) answers; the remedy is the same.
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 PARTIAL = ".partial"
-_OS_ERROR = re.compile(r"(?:os error |code: )(\d+)")  # how safetensors passes on what the system said
 
 Tensors = Mapping[str, Tensor]
 
@@ -40,10 +37,6 @@ class ForeignState(UserError, ValueError):
 
 class CorruptState(UserError, ValueError):
     """A file whose bytes are not those that were written."""
-
-
-class NoRoom(UserError, OSError):
-    """The disk cannot hold the states."""
 
 
 class StateFiles:
@@ -81,9 +74,7 @@ class StateFiles:
         metadata = {**facts, "key": self.key, "digest": tensors_digest(tensors, facts)}
         try:
             save_file(tensors, partial, metadata)
-            _flush(partial)
-            os.replace(partial, self.path(name))
-            _flush(self.directory)
+            move_in(partial, self.path(name))
         except (SafetensorError, OSError) as error:
             partial.unlink(missing_ok=True)
             full = self._full(error, name, sum(t.nbytes for t in tensors.values()))
@@ -154,14 +145,13 @@ class StateFiles:
 
     def _full(self, error: Exception, name: str, size: int) -> NoRoom | None:
         """An error of writing in the user's words, where a full disk is what it is."""
-        found = _OS_ERROR.search(str(error))
-        code = error.errno if isinstance(error, OSError) else int(found[1]) if found else None
-        if code not in FULL:
+        code = full_disk(error)
+        if code is None:
             return None
         free = shutil.disk_usage(self.directory).free
         return NoRoom(
             code,
-            f"{os.strerror(code or 0)}: {name} needs {size:,} bytes, and {free:,} are free in {self.directory}. "
+            f"{os.strerror(code)}: {name} needs {size:,} bytes, and {free:,} are free in {self.directory}. "
             "What was written before is kept: free some space and give the same command again",
         )
 
@@ -176,11 +166,3 @@ def _tensors(path: Path, file: Any, pinned: bool) -> dict[str, Tensor]:
             tensors[key] = torch.empty(mapped.shape, dtype=mapped.dtype, pin_memory=pinned)
             raw.readinto(tensors[key].reshape(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
     return tensors
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

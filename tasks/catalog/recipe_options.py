@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, ByteSize, Field, field_validator, model_validator
 
+from mgd_core.training.streams import MOST_ROUNDS
 from tasks.files.local_files import absolute
 from tasks.files.option_types import (
     Bytes,
@@ -26,25 +27,18 @@ from tasks.files.option_types import (
     Workers,
     distinct,
 )
-from tasks.files.remotes import RemoteOptions
 from tasks.pool.forms import SampleForm
-from tasks.pool.record import Budget, BuildOptions
+from tasks.pool.record import BuildOptions, Tolerance
 from tasks.subset.expressions import ExpressionError, parse
 
 
-class SourceOptions(Section):
+class SourceOptions(Tolerance):
     """Where the candidates come from, and how much of it may be bad."""
 
     source: Place | Annotated[tuple[Place, ...], Filled]
     """Files, by paths, globs or fsspec URLs; relative to the catalog file."""
     how_to_get: str = ""
     """What to do if the source is not there; told to whoever starts the catalog without it."""
-    max_rejects: Budget = 0.01
-    """Bad samples that are recorded and left out before the flow stops: a share (0.01) or a whole number."""
-    max_damaged_shards: FromZero = 0
-    """Truncated or corrupt files that are gone through as far as they can be read before the flow stops."""
-    remote: RemoteOptions = RemoteOptions()
-    """How patiently remote stores are read, and how much of them is kept in the home; changes no result."""
 
     @property
     def sources(self) -> str | list[str]:
@@ -139,7 +133,7 @@ MAY_HAVE = {"auto": {"host_memory", "disk_space"}}
 class DescentOptions(Section):
     """How counts are moved from round to round."""
 
-    rounds: Annotated[int, Field(ge=0, le=10_000)]
+    rounds: Annotated[int, Field(ge=0, le=MOST_ROUNDS)]
     """Rounds of training, differentiating and moving the counts; one training more evaluates the last counts. 0:
     comparison only, the recipe trained and tested on what `comparison` names."""
     start: str | None = None

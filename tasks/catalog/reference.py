@@ -96,7 +96,7 @@ def _section(place: str, model: type[BaseModel]) -> Iterator[str]:
     told, schema = descriptions(model), model.model_json_schema()
     rows = [
         f"| `{name}` | {_type(field, schema['properties'][name])} | {_default(field)} | {_cell(told[name])} |"
-        for name, field in model.model_fields.items()
+        for name, field in sorted(model.model_fields.items(), key=lambda each: not each[1].is_required())
         if _nested(field)[0] is None
     ]
     if rows:

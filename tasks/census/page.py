@@ -12,13 +12,14 @@ from typing import Any
 
 import duckdb
 
-from tasks.census.tables import SETTINGS
+from tasks.census.tables import CENSUS
 from tasks.census.verdict import CensusRecord
 from tasks.files.artefacts import publish_bytes
 from tasks.html.charts import bars
 from tasks.html.histograms import bin_values, histogram
 from tasks.html.pages import Figure, Figures, Table, render
 from tasks.pool.census_kinds import KINDS
+from tasks.tables.sql_names import parquet
 
 EXAMPLES = 3
 # Title, unit, and column or expression of the samples table, in the order of the page.
@@ -33,10 +34,9 @@ SCORES = {"ViT-B/32": "clip_b32_similarity_score", "ViT-L/14": "clip_l14_similar
 
 def write_census_page(directory: Path, record: CensusRecord) -> Path:
     """Write `census.html` beside the census's tables and return its path."""
-    with duckdb.connect(":memory:", config=SETTINGS) as connection:
+    with duckdb.connect(":memory:", config=CENSUS) as connection:
         for table in ("shards", "samples", "attempts", "metadata", "findings"):
-            file = str(directory / f"{table}.parquet").replace("'", "''")
-            connection.execute(f"CREATE VIEW {table} AS FROM read_parquet('{file}', hive_partitioning = false)")
+            connection.execute(f"CREATE VIEW {table} AS FROM {parquet([directory / f'{table}.parquet'])}")
         page = render(
             "census",
             title=f"census: {record.pool_id}",

@@ -25,13 +25,13 @@ from tasks.files.artefacts import publishing, read_json
 from tasks.pool.validation import DAMAGE, REASONS
 from tasks.tables.published import write_parquet
 from tasks.tables.schemas import TARGET_PICTURES
+from tasks.tables.sql_names import SETTINGS, literal, parquet
 
-SETTINGS: dict[str, Any] = {
+CENSUS: dict[str, Any] = {
+    **SETTINGS,
     "memory_limit": "1GiB",
     "threads": "2",
     "preserve_insertion_order": "true",
-    "autoinstall_known_extensions": "false",
-    "autoload_known_extensions": "false",
 }
 SHARDS = pa.schema(
     [
@@ -110,8 +110,8 @@ def write_census_tables(
     shard_rows = [marker["shard"] for marker in markers]
     found = [row for marker in (*markers, *file_markers) for row in marker["findings"]]
     found += [*beside, *_gaps(shard_rows)]
-    with duckdb.connect(":memory:", config=SETTINGS) as connection:
-        connection.execute(f"SET temp_directory = '{_sql(directory / 'spill')}'")
+    with duckdb.connect(":memory:", config=CENSUS) as connection:
+        connection.execute(f"SET temp_directory = {literal(directory / 'spill')}")
         connection.register("shards", pa.Table.from_pylist(shard_rows, SHARDS))
         connection.register("files", _files([marker["file"] for marker in file_markers]))
         connection.register("seen", _found(found))
@@ -186,8 +186,7 @@ def _files(rows: Sequence[dict[str, Any]]) -> pa.Table:
 
 
 def _view(connection: duckdb.DuckDBPyConnection, name: str, paths: Sequence[Path]) -> None:
-    listed = ", ".join(f"'{_sql(path)}'" for path in paths)
-    connection.execute(f"CREATE VIEW {name} AS FROM read_parquet([{listed}], hive_partitioning = false)")
+    connection.execute(f"CREATE VIEW {name} AS FROM {parquet(paths)}")
 
 
 def _empty(directory: Path, name: str, schema: pa.Schema) -> Path:
@@ -200,9 +199,5 @@ def _empty(directory: Path, name: str, schema: pa.Schema) -> Path:
 def _copy(connection: duckdb.DuckDBPyConnection, sql: str, path: Path) -> None:
     with publishing(path) as file:
         connection.execute(
-            f"COPY ({sql}) TO '{_sql(file.name)}' (FORMAT parquet, COMPRESSION zstd, USE_TMP_FILE false)"
+            f"COPY ({sql}) TO {literal(file.name)} (FORMAT parquet, COMPRESSION zstd, USE_TMP_FILE false)"
         )
-
-
-def _sql(path: object) -> str:
-    return str(path).replace("'", "''")

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from mgd_core.errors import UserError
 from mgd_core.training.order import generator
+from mgd_core.training.streams import RANDOM_SUBSETS
 from tasks.catalog.catalogs import BaseCatalog
 from tasks.catalog.recipe_options import RENAMED
 from tasks.curation.expression_baselines import prepare_rivals, refuse_small, rival_counts
@@ -29,7 +30,7 @@ from tasks.curation.trained import trained_parameters
 from tasks.evaluation.evaluation_records import replace_rows
 from tasks.evaluation.measures import metric
 from tasks.files.artefacts import digest, is_done, publish_json, read_json
-from tasks.modality.recipe import RANDOM_STREAM, Counts, PoolRecipe
+from tasks.modality.recipe import Counts, PoolRecipe
 from tasks.modality.registry import modality_of, open_recipe
 from tasks.runs.run import Run
 from tasks.tables.published import read_parquet
@@ -119,7 +120,7 @@ def subset_counts(recipe: PoolRecipe, subset: str, seed: int, chosen: int) -> Co
     if subset == "oracle":
         return _truth(recipe).astype(np.int64)
     if subset == "random":
-        best = generator(seed, RANDOM_STREAM).permutation(n)[:size]
+        best = generator(seed, RANDOM_SUBSETS).permutation(n)[:size]
     else:
         baseline = modality_of(recipe.catalog).baselines[subset]
         best = np.argsort(baseline.scores(recipe, _of_round_0(recipe) if baseline.of_round_0 else None), kind="stable")

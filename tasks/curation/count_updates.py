@@ -1,207 +1,159 @@
-"""The count update of a round, from published tables to published tables, in bounded memory.
+"""The count update of a round, from published tables to published tables.
 
-The tables of a round have the same samples in the same order, so they are read side by side, a row group at a time
-(`table_streams`). What the update acts on (g, or the sum over rounds that the catalog asks for) goes into scratch files
-once, since `exchange` looks at it several times; then the next round's counts and their manifest are written in one
-pass.
+The tables of a round have the same samples in the same order, so they are laid side by side and asked by one lazy
+polars query for what the update acts on: g, or the sum over rounds that the catalog asks for, of the samples that move.
+uids never go through it: the mask is a keyed hash of their bytes, and the next round's counts are written in the order
+that the round has. `mgd_core.descent.steps` decides who moves; its `summed` and `scaled_by_count` are the query's
+oracle.
 
-Cost: about 0.7 GiB of memory whatever the number of samples, 13 bytes of scratch a sample (21 with scale = "sample"),
-and a keyed hash a sample where p < 1, about a microsecond.
+Cost: memory for the counts and, of the samples that move, about 60 bytes each; 8 bytes a sample more with scale =
+"sample", 40 with scale = "count"; and a keyed hash a sample where p < 1, about a microsecond.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from mgd_core.descent.order_statistics import median
 from mgd_core.descent.steps import (
+    OUTLIER,
+    SCALE_FLOOR,
+    TINY,
     Counts,
     CountUpdate,
-    Gradients,
     Mask,
-    in_sizes,
+    exchange_step,
     mask,
     mean_in_blocks,
-    per_own_size,
-    terms,
+    sign_step,
 )
-from mgd_core.descent.streamed_descent import Chunk, streamed_exchange, streamed_sign
 from tasks.catalog.recipe_options import DescentOptions
-from tasks.files.scratch import scratch
-from tasks.tables.manifests import ManifestRows, streaming_manifest
 from tasks.tables.published import ROW_GROUP, TableError, files
-from tasks.tables.streams import TableRows, publishing_rows, row_groups
+from tasks.tables.streams import publishing_rows
 from tasks.tables.uids import Bytes16, uid_array, uid_bytes
 
 
 @dataclass(frozen=True)
-class Moves:
-    """What an update did: samples whose count it raised and lowered."""
-
-    raised: int
-    lowered: int
-
-
-@dataclass(frozen=True)
 class Published:
-    """The published tables of a run that an update reads: files of metagradients and counts by round."""
+    """The published tables of a run that an update reads: files of metagradients and counts by round, alike in rows."""
 
     metagradients: dict[int, Path]
     counts: dict[int, Path]
 
     @classmethod
     def of(cls, home: Path, run: str, rounds: list[int]) -> Published:
-        """The files of these rounds; raises TableError naming one that is not there."""
-        found = {table: files(home, run, table) for table in ("metagradients", "counts")}
+        """The files of these rounds; raises TableError naming one that is not there, or has other rows."""
+        found, rows = {table: files(home, run, table) for table in ("metagradients", "counts")}, set()
         for table, parts in found.items():
             missing = [number for number in rounds if number not in parts]
             if missing:
                 raise TableError(f"{home}: run {run!r} has no {table} for round {missing[0]}; published: {list(parts)}")
+            rows |= {(pq.read_metadata(parts[number]).num_rows, table) for number in rounds}
+        if len({n for n, _ in rows}) > 1:
+            told = ", ".join(f"{table} {n:,}" for n, table in sorted(rows))
+            raise TableError(f"tables of one run have different numbers of rows: {told}")
         return cls(*({number: parts[number] for number in rounds} for parts in found.values()))
 
+    def side_by_side(self) -> pl.LazyFrame:
+        """g, probed and count of every sample, a column a round: `g0`, `probed0`, `count0`, ..."""
+        parts = []
+        for columns, paths in ((["g", "probed"], self.metagradients), (["count"], self.counts)):
+            for number, path in paths.items():
+                rows = pl.scan_parquet(path, glob=False)
+                parts.append(rows.select(pl.col(name).alias(f"{name}{number}") for name in columns))
+        return pl.concat(parts, how="horizontal")
 
-def publish_update(run_dir: Path, round: int, options: DescentOptions, provenance: Mapping[str, Any]) -> Moves:
-    """Step the counts of `round` by its metagradients, and publish those of the next round with their manifest.
 
-    `run_dir` is `<home>/runs/<run>`. Equal tables give equal bytes, those that `tables.publish` and
-    `manifests.write_manifest` give. Raises TableError where a table is not there, ManifestError where nothing is left.
+def publish_update(run_dir: Path, round: int, options: DescentOptions) -> CountUpdate:
+    """Step the counts of `round` by its metagradients, publish those of the next round, and return them.
+
+    `run_dir` is `<home>/runs/<run>`. Equal tables give equal bytes. Raises TableError where a table is not there, or
+    nothing is left.
     """
-    home, run = run_dir.parents[1], run_dir.name
     rounds = [r for r in range(round + 1) if r == round or options.memory]
-    published = Published.of(home, run, rounds)
-    with ExitStack() as open_until_done:
-        directory = open_until_done.enter_context(scratch(home, "update"))
-        updates = _updates(_prepared(directory, published, round, options), options)
-        table = open_until_done.enter_context(publishing_rows(home, run, "counts", round + 1))
-        manifest = open_until_done.enter_context(streaming_manifest(run_dir, round + 1, provenance))
-        raised = lowered = 0
-        for (rows,), update in zip(row_groups([published.counts[round]], [["uid"]]), updates, strict=True):
-            _add(table, manifest, uid_array(rows["uid"]), update.counts)
-            raised, lowered = raised + update.raised, lowered + update.lowered
-    return Moves(raised, lowered)
+    published = Published.of(run_dir.parents[1], run_dir.name, rounds)
+    update = _stepped(published, round, options)
+    publish_counts(run_dir, round + 1, _uids(published.counts[round]), update.counts)
+    return update
 
 
-def publish_counts(run_dir: Path, round: int, uids: Bytes16, counts: Counts, provenance: Mapping[str, Any]) -> None:
-    """Publish counts (n,) of ascending uids (n,) as a round's table and manifest."""
-    with ExitStack() as open_until_done:
-        table = open_until_done.enter_context(publishing_rows(run_dir.parents[1], run_dir.name, "counts", round))
-        manifest = open_until_done.enter_context(streaming_manifest(run_dir, round, provenance))
-        for at in range(0, len(uids), ROW_GROUP):
-            _add(table, manifest, uid_array(uids[at : at + ROW_GROUP]), counts[at : at + ROW_GROUP])
+def publish_counts(run_dir: Path, round: int, uids: Iterable[Bytes16], counts: Counts) -> None:
+    """Publish counts (n,) of ascending uids, which come in pieces, as a round's table; raises TableError where all of
+    them are 0."""
+    if not counts.any():
+        raise TableError(f"round {round}: every sample was dropped; a smaller step (p), or fewer rounds, keeps some")
+    at = 0
+    with publishing_rows(run_dir.parents[1], run_dir.name, "counts", round) as table:
+        for piece in uids:
+            table.add(pa.table({"uid": uid_array(piece), "count": counts[at : at + len(piece)].astype(np.int32)}))
+            at += len(piece)
 
 
-def _add(table: TableRows, manifest: ManifestRows, uids: pa.Array, counts: Counts) -> None:
-    table.add(pa.table({"uid": uids, "count": counts.astype(np.int32)}))
-    kept = np.flatnonzero(counts > 0)
-    manifest.add(uid_array(uid_bytes(uids)[kept]), counts[kept])
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Files of plain numbers, one a column, that are read ROW_GROUP samples at a time."""
-
-    directory: Path
-    columns: Mapping[str, npt.DTypeLike]
-    mean_square: float = 0.0
-
-    def chunks(self) -> Iterator[Chunk]:
-        """What the update acts on; g is scaled here where the scale needs the whole pool."""
-        for counts, total, moving, *squares in self.read("counts", "g", "moving", *self._squares):
-            g = per_own_size(total, squares[0], self.mean_square) if squares else total
-            yield Chunk(counts.astype(np.int64), g, moving)
-
-    def read(self, *names: str) -> Iterator[list[Any]]:
-        """Columns side by side."""
-        with ExitStack() as opened:
-            files = [opened.enter_context(open(self.directory / name, "rb")) for name in names]
-            kinds = [self.columns[name] for name in names]
-            parts = [np.fromfile(*each, ROW_GROUP) for each in zip(files, kinds, strict=True)]
-            while len(parts[0]):
-                yield parts
-                parts = [np.fromfile(*each, ROW_GROUP) for each in zip(files, kinds, strict=True)]
-
-    def append(self, **columns: npt.NDArray[Any]) -> None:
-        """Write the next samples' values."""
-        for name, values in columns.items():
-            with open(self.directory / name, "ab") as file:
-                values.astype(self.columns[name], copy=False).tofile(file)
-
-    @property
-    def _squares(self) -> list[str]:
-        return ["squares"] if "squares" in self.columns else []
-
-
-def _updates(columns: Columns, options: DescentOptions) -> Iterator[CountUpdate]:
+def _stepped(published: Published, round: int, options: DescentOptions) -> CountUpdate:
+    """The next round's counts (n,): the rule of the catalog among the samples that move."""
+    samples = published.side_by_side()
+    moving = _moving(samples, published.counts[round], round, options)
+    acted_on = samples.select(_acted_on(samples, list(published.counts), options))
+    g = _column(pl.concat([acted_on, pl.LazyFrame({"moving": moving})], how="horizontal").filter("moving"))
+    counts = _column(samples.select(f"count{round}")).astype(np.int64)
+    old, all_of_them = counts[moving], np.ones(len(g), bool)
     if options.rule == "sign":
-        return streamed_sign(columns.chunks, options.max_count)
-    return streamed_exchange(columns.chunks, options.share, options.max_count)
+        update = sign_step(old, g, all_of_them, options.max_count)
+    else:
+        update = exchange_step(old, g, all_of_them, options.share, options.max_count)
+    counts[moving] = update.counts
+    return update._replace(counts=counts)
 
 
-def _prepared(directory: Path, published: Published, round: int, options: DescentOptions) -> Columns:
-    """What the update acts on, a column each: counts, who moves, and g, with earlier rounds' discounted by `memory`."""
-    kinds: dict[str, npt.DTypeLike] = {"counts": np.int32, "g": np.float64, "moving": np.bool_}
-    if options.scale == "sample":
-        kinds["squares"] = np.float64
-    columns = Columns(directory, kinds)
-    rounds = list(published.metagradients)
-    weights = [options.memory ** (round - r) for r in rounds]
-    for uids, counts, gradients, probed in _side_by_side(directory, published, round, options.scale == "count"):
-        total, squares = terms(gradients, weights)
-        moving = np.any(probed, axis=0)
-        moving[moving] = mask(uids[moving], options.seed, round, options.p)
-        columns.append(counts=counts, g=total, moving=moving)
-        if options.scale == "sample":
-            columns.append(squares=squares)
+def _moving(samples: pl.LazyFrame, of: Path, round: int, options: DescentOptions) -> Mask:
+    """Who moves (n,): the masked among those that a round has probed."""
+    moving, at = _column(samples.select(pl.any_horizontal(pl.col("^probed.*$")))).copy(), 0
+    for uids in _uids(of):
+        piece = moving[at : at + len(uids)]
+        piece[piece] = mask(uids[piece], options.seed, round, options.p)
+        at += len(uids)
+    return moving
+
+
+def _acted_on(samples: pl.LazyFrame, rounds: list[int], options: DescentOptions) -> pl.Expr:
+    """What moves a sample, by the name of g: as `descent.summed`, with earlier rounds discounted by `memory`."""
+    weighted = [options.memory ** (rounds[-1] - r) * _scaled(r, options) for r in rounds]
+    total = reduce(add, weighted).alias("g")  # one after the other, as nothing says of polars' own sum
     if options.scale != "sample":
-        return columns
-    return Columns(directory, kinds, mean_in_blocks(squares for (squares,) in columns.read("squares")))
+        return total
+    squares = reduce(add, [term * term for term in weighted])
+    floor = SCALE_FLOOR * np.sqrt(mean_in_blocks(_column(samples.select(squares))))
+    return total / (squares.sqrt() + floor + TINY)
 
 
-def _side_by_side(
-    directory: Path, published: Published, round: int, by_count: bool
-) -> Iterator[tuple[Bytes16, Counts, list[Gradients], list[Mask]]]:
-    """uids, the round's counts, and each round's g and who was probed; g in sizes of its count where `by_count`."""
-    rounds = list(published.metagradients)
-    earlier = [r for r in rounds if by_count and r != round]
-    paths = [published.counts[round], *published.metagradients.values(), *(published.counts[r] for r in earlier)]
-    sizes = [_median_sizes(directory, published, r) for r in rounds] if by_count else []
-    wanted = [["uid", "count"], *[["g", "probed"]] * len(rounds), *[["count"]] * len(earlier)]
-    for own, *others in row_groups(paths, wanted):
-        tables = others[: len(rounds)]
-        probed = [table["probed"].to_numpy() for table in tables]
-        gradients = [table["g"].to_numpy() for table in tables]
-        if by_count:
-            counts = [*map(_counts, others[len(rounds) :]), _counts(own)]
-            gradients = [in_sizes(*parts) for parts in zip(gradients, counts, probed, sizes, strict=True)]
-        yield uid_bytes(own["uid"]), _counts(own), gradients, probed
+def _scaled(round: int, options: DescentOptions) -> pl.Expr:
+    """A round's g; by `scale` in sizes of its count, as `descent.scaled_by_count`."""
+    g, probed = pl.col(f"g{round}"), pl.col(f"probed{round}")
+    if options.scale != "count":
+        return g
+    sizes = pl.when(probed).then(g.abs())
+    # Not polars' median, whose last bit is another than numpy's where two are in the middle.
+    median = (sizes.quantile(0.5, "lower") + sizes.quantile(0.5, "higher")) / 2
+    scaled = (g / (median.over(f"count{round}") + TINY)).clip(-OUTLIER, OUTLIER)
+    return pl.when(probed).then(scaled).otherwise(0.0)
 
 
-def _median_sizes(directory: Path, published: Published, round: int) -> dict[int, float]:
-    """Median of |g| among the probed samples of each count of a round."""
-    columns, numbers = Columns(directory / f"round-{round}", {"counts": np.int32, "sizes": np.float64}), Counter[int]()
-    columns.directory.mkdir()
-    for rows, table in row_groups(
-        [published.counts[round], published.metagradients[round]], [["count"], ["g", "probed"]]
-    ):
-        probed = table["probed"].to_numpy()
-        counts, sizes = _counts(rows)[probed], np.abs(table["g"].to_numpy()[probed])
-        columns.append(counts=counts, sizes=sizes)
-        numbers.update(dict(zip(*(x.tolist() for x in np.unique(counts, return_counts=True)), strict=True)))
-
-    def sizes_of(count: int) -> Callable[[], Iterator[Gradients]]:
-        return lambda: (sizes[counts == count] for counts, sizes in columns.read("counts", "sizes"))
-
-    return {count: median(sizes_of(count), n) for count, n in sorted(numbers.items())}
+def _column(rows: pl.LazyFrame) -> npt.NDArray[Any]:
+    """The first column of a query, read in stretches."""
+    return rows.collect(engine="streaming").to_series().to_numpy()
 
 
-def _counts(table: pa.Table) -> Counts:
-    return np.asarray(table["count"].to_numpy().astype(np.int64))
+def _uids(path: Path) -> Iterator[Bytes16]:
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(ROW_GROUP, columns=["uid"]):
+            yield uid_bytes(batch["uid"])

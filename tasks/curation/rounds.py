@@ -43,7 +43,7 @@ STATES = "states"  # directory of a round's training states, until the round is 
 
 def first_counts(recipe: PoolRecipe) -> None:
     """Publish round 0's counts."""
-    publish_counts(recipe.run.directory, 0, recipe.uids, starting_counts(recipe), provenance_of(recipe, None))
+    publish_counts(recipe.run.directory, 0, [recipe.uids], starting_counts(recipe))
 
 
 def counts_of(recipe: PoolRecipe, round: int) -> Counts:
@@ -91,7 +91,7 @@ def probe_shard(directory: Path, round: int, shard: str) -> Path:
 
 
 def finish_round(directory: Path, round: int, probes: list[Path]) -> None:
-    """Publish the round's metagradients and row, step the counts and publish the next round's with its manifest."""
+    """Publish the round's metagradients and row, step the counts and publish the next round's."""
     with open_recipe(directory) as recipe:
         home, run = recipe.run.home, recipe.run.id
         record = read_json(recipe.run.work(f"round-{round:03d}", "replayed.json"))
@@ -105,8 +105,7 @@ def finish_round(directory: Path, round: int, probes: list[Path]) -> None:
             columns = {"uid": uids, "g": g, "probed": probed, "visits": visits.astype(np.int32)}
             with publishing_rows(home, run, "metagradients", round) as table:
                 table.add(pa.table(columns))
-            options, provenance = recipe.catalog.descent, provenance_of(recipe, round)
-            update = publish_update(recipe.run.directory, round, options, provenance)
+            update = publish_update(recipe.run.directory, round, recipe.catalog.descent)
             figures["probed"] = int(probed.sum())
         figures |= {"raised": update.raised if update else 0, "lowered": update.lowered if update else 0}
         figures |= {"target_n": recipe.target_sizes().target, "heldout_n": recipe.target_sizes().heldout}
@@ -128,13 +127,6 @@ def shard_names(directory: Path) -> list[str]:
     records = {unit_name(name) for name in names}
     assert len(records) == len(names), "two shards would share a record"
     return names
-
-
-def provenance_of(recipe: PoolRecipe, parent: int | None) -> dict[str, Any]:
-    """What a manifest says it came from."""
-    run = recipe.run
-    pool = run.record["pool_digest"]
-    return {"run": run.id, "catalog": run.catalog_digest, "pool": pool, "parent_round": parent}
 
 
 def probe_steps_of(options: DescentOptions) -> tuple[int, ...]:

@@ -6,12 +6,11 @@ from pathlib import Path
 
 from tasks.export.exports import SubsetReport, export_datacomp, verify_datacomp
 from tasks.modality.registry import open_recipe
-from tasks.tables.manifests import manifest_path
 
 
 def write_subset(directory: Path, chosen: int) -> SubsetReport:
     """Write ``subset.npy`` (u8,u8 records, sorted, repeats kept) of the chosen round and check it against the pool."""
     with open_recipe(directory) as recipe:
         path = recipe.run.directory / "subset.npy"
-        export_datacomp(manifest_path(recipe.run.directory, chosen), path)
+        export_datacomp(recipe.run.counts(chosen), path)
         return verify_datacomp(path, recipe.uids)

@@ -7,8 +7,12 @@ means over classes, precisions) have none here: it cannot be told from their val
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import sqrt
+
+NOT_FINITE = 1e9
+"""The loss of a training that left the range of numbers, nats."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,11 @@ class Metric:
     def words(self) -> str:
         """What a person calls it."""
         return self.spoken or self.name
+
+    @property
+    def of_diverged(self) -> float:
+        """What stands for it where a training left the range of numbers: nothing is worse."""
+        return 0.0 if self.higher_is_better else NOT_FINITE
 
     def standard_error(self, value: float, n: int) -> float | None:
         """Of ``value`` by the choice of the n samples, in the metric's unit; None where it cannot be told."""
@@ -55,6 +64,11 @@ METRICS = {
 def metric(name: str) -> Metric:
     """The metric of a name."""
     return METRICS.get(name) or Metric(name)
+
+
+def diverged(names: Iterable[str]) -> dict[str, float]:
+    """What stands for scores called `<split>_<metric>` where the training left the range of numbers."""
+    return {name: metric(name.rpartition("_")[2]).of_diverged for name in names}
 
 
 def share_error(share: float, n: int) -> float:

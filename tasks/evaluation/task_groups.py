@@ -6,7 +6,6 @@ value from 0 to the largest, empty ones as 0 with count 0, and an empty group is
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.evaluation.datacomp import tasks
+from tasks.evaluation.measures import share_error
 from tasks.evaluation.metrics import Whole, group_accuracy, hits, macro_f1, mean_per_class_recall, worst_group
 
 
@@ -70,20 +70,16 @@ def group_errors(found: Mapping[str, float | None], n: int) -> dict[str, tuple[i
     for label in (key.removeprefix("count_") for key in found if key.startswith("count_")):
         size = int(found[f"count_{label}"] or 0)
         for key in (key for key in found if key.endswith(f"_{label}") and not key.startswith("count_") and size):
-            errors[key] = size, _share_error(found[key] or 0.0, size)
+            errors[key] = size, share_error(found[key] or 0.0, size)
     for key, value in found.items():
         if key.endswith("_avg") and value is not None:
-            errors[key] = n, _share_error(value, n)
+            errors[key] = n, share_error(value, n)
         elif key not in errors and not key.startswith("count_") and value is not None:
             prefix = re.sub(r"_(wg|worst_\w+)$", "_", key)
             worst = [error for name, error in errors.items() if name.startswith(prefix) and found[name] == value]
             if prefix != key and worst:
                 errors[key] = min(worst)  # of groups that are equally bad the smallest
     return errors
-
-
-def _share_error(share: float, n: int) -> float:
-    return math.sqrt(share * (1 - share) / n)
 
 
 def by_group(name: str, right: npt.NDArray[np.bool_], parted: Mapping[str, Whole], worst: str = "") -> dict[str, float]:

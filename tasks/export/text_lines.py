@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mgd_core.errors import UserError
-from tasks.files.artefacts import FULL
+from mgd_core.whole_files import FULL
 from tasks.files.remote_files import Reader
 from tasks.files.sources import reader_of
 from tasks.pool.record import PoolRecord

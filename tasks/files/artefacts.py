@@ -12,7 +12,6 @@ whole.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
@@ -27,10 +26,10 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from mgd_core import whole_files
 from mgd_core.errors import UserError
+from mgd_core.whole_files import NoRoom, full_disk
 
-# EFBIG is what a file-size limit (ulimit -f) answers; to the user it is the same end with the same remedy.
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 CHUNK = 1 << 20
 
 
@@ -56,7 +55,7 @@ class Record(dict[str, Any]):
         raise _damaged(self.path, f"it has no {key!r}")
 
 
-class DiskFull(UserError, OSError):
+class DiskFull(NoRoom):
     """A publish ran out of space; nothing partial is left and the same command continues once there is
     room."""
 
@@ -103,19 +102,17 @@ def staged(directory: str | Path, name: str) -> Iterator[BinaryIO]:
                 file.close()
             with suppress(FileNotFoundError):
                 os.unlink(file.name)
-    except OSError as error:
-        if error.errno in FULL:
-            raise _disk_full(directory / name, written, error) from error
+    except Exception as error:
+        if (code := full_disk(error)) is not None:
+            raise _disk_full(directory / name, written, code) from error
         raise
 
 
 def move_in(file: BinaryIO, path: Path) -> None:
     """Flush a staged file, rename it to its final name and make the rename durable."""
     file.flush()
-    os.fsync(file.fileno())
     path.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(file.name, path)
-    sync_directory(path.parent)
+    whole_files.move_in(file.name, path)
 
 
 @contextmanager
@@ -189,15 +186,6 @@ def sweep(directory: Path, name: str) -> None:
             os.unlink(path)
 
 
-def sync_directory(directory: Path) -> None:
-    """Flush a directory's entries, so that a rename in it survives a power cut."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _create(directory: Path, name: str) -> BinaryIO:
     """Open and lock a fresh temporary file; again, should a sweep have taken it between the two."""
     while True:
@@ -216,11 +204,11 @@ def _damaged(path: str | Path, what: str) -> DamagedRecord:
     )
 
 
-def _disk_full(path: Path, written: int, error: OSError) -> DiskFull:
+def _disk_full(path: Path, written: int, code: int) -> DiskFull:
     free = shutil.disk_usage(path.parent).free
     return DiskFull(
-        error.errno,
-        f"{error.strerror}: writing {path.name} needs more than the {written:,} bytes already written, and "
+        code,
+        f"{os.strerror(code)}: writing {path.name} needs more than the {written:,} bytes already written, and "
         f"{free:,} are free in {path.parent}. Nothing partial was left there. Free some space (or name a "
         "roomier place with --home) and give the same command again: finished work is kept",
         str(path),

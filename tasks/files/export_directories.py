@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from mgd_core.errors import UserError
-from tasks.files.artefacts import read_json, sync_directory
+from mgd_core.whole_files import sync
+from tasks.files.artefacts import read_json
 
 EXPORTED = re.compile(r"\d+\.tar|\d+_stats\.json|\d+\.parquet|sample_ids\.npy|lost\.parquet|meta\.json|sizes\.json")
 
@@ -98,7 +99,7 @@ def put_in_place(new: Path, out: Path) -> None:
     if out.exists() and any(out.iterdir()):
         os.rename(out, old)
     os.rename(new, out)
-    sync_directory(out.parent)
+    sync(out.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 

@@ -29,6 +29,7 @@ from mgd_core.training.loader import Loader
 from mgd_core.training.optimizers import Adam, Optimizer, Sgd, State
 from mgd_core.training.order import DataOrder
 from mgd_core.training.schedules import constant, one_cycle, warmup_cosine
+from mgd_core.training.streams import ROUND_STREAM
 from mgd_core.training.windows import WindowedOrder
 from tasks.catalog.base import BaseCatalog
 from tasks.catalog.files import CatalogError
@@ -43,8 +44,6 @@ Counts = npt.NDArray[np.int64]
 Ids = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float64]
 Own = TypeVar("Own", bound=Objective)
-ROUND_STREAM = 1_000  # weights of round r are drawn from seed * ROUND_STREAM + r
-RANDOM_STREAM = 7  # names the generator that draws random subsets
 PROBE_BATCH = 512  # candidates encoded at once; changes results by rounding only
 LEARNER_KNOBS = ("eps_root", "batch", "learning_rate", "warmup")
 

@@ -11,8 +11,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
 from mgd_core.errors import UserError
@@ -87,13 +85,6 @@ def publish_index(unit: ShardUnit, index: ShardIndex) -> None:
     record = {"key": unit.key, "part": file_digest(unit.part), "names_uids": named, "rejects": index.rejects}
     record |= {"notes": index.notes} if index.notes else {}
     publish_json(unit.marker, record)
-
-
-def read_part(unit: ShardUnit) -> pa.Table:
-    """The samples of a unit that is done; raises PoolError when it is not, or is not what was written."""
-    check_part(unit)
-    with pq.ParquetFile(unit.part) as file:
-        return file.read()
 
 
 def check_part(unit: ShardUnit) -> None:

@@ -1,204 +1,132 @@
-"""Joining the parts of a pool that is too large for memory: to the bytes that `pools` gives in one piece.
+"""Joining the parts of a pool into its samples table, however many samples there are.
 
-The parts are dealt out by uid into buckets on disk, ranges of uids that hold about BUCKET samples each; a bucket fits
-in memory. In each, later samples of a uid are parted from the first; then the types of the upstream columns are known
-for the whole pool, metadata is dealt out to the samples' buckets, and the buckets are written one after the other,
-which is the order of the uids.
+DuckDB finds in one window query which sample of each uid is the first, in the order of the shards, and sorts those by
+uid. Then the types of the upstream columns are read off all of them, and the table is written stretch by stretch, each
+with its rows of the metadata, which wait in files on disk.
 
-Cost: 2 GiB of memory, and 16 bytes a sample where there is metadata; the parts (and the metadata's matching rows)
-twice more on disk meanwhile; about 30 microseconds a sample.
+Cost: about 2 GiB of memory, and 24 bytes a sample where there is metadata; the parts once more on disk, and the
+metadata's matching rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO, NamedTuple, TypeAlias
 
+import duckdb
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.files.remote_files import Reader
 from tasks.pool.json_columns import Kinds, spread
 from tasks.pool.metadata import add_metadata, metadata_rows
-from tasks.tables.published import typed
+from tasks.tables.published import conform, typed, write_parquet
+from tasks.tables.sql_names import SETTINGS, literal, parquet
 from tasks.tables.streams import RowWriter
-from tasks.tables.uids import Bytes16, uid_bytes
+from tasks.tables.uids import uid_bytes
 
-BUCKET = 1 << 18
-"""Samples of a bucket, about 3 kB of memory each while their json texts are parsed."""
+STRETCH = 1 << 18
+"""Samples that are put together at once, about 3 kB of memory each while their json texts are parsed."""
 WAITING = 1 << 20
-"""Rows that are dealt out at once: each time, every bucket gets a file."""
-SAMPLED = 100
-"""Every so manieth uid is looked at to find the buckets' bounds."""
-
-Positions = npt.NDArray[np.int64]
-
-
-@dataclass
-class Repeats:
-    """Later samples of a uid, and the first one of each: uid, shard, key, and the position among all samples."""
-
-    later: list[dict[str, Any]] = field(default_factory=list)
-    first: list[dict[str, Any]] = field(default_factory=list)
-
-    def in_order(self) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-        """Pairs of a later sample and the first one, as the later ones stand in the pool."""
-        yield from sorted(zip(self.later, self.first, strict=True), key=lambda pair: int(pair[0]["position"]))
+"""Rows of metadata that are put into one file."""
+MEMORY = "1GiB"
+Placed: TypeAlias = tuple[pa.Table, np.ndarray]
+"""Rows of metadata, and the ascending positions of their samples."""
+REPEATED = """CREATE TABLE repeated AS
+    SELECT file_index, file_row_number, replace(uid::VARCHAR, '-', '') AS uid, shard, key,
+    first(shard) OVER alike AS first_shard, first(key) OVER alike AS first_key FROM {parts}
+    WINDOW alike AS (PARTITION BY uid ORDER BY file_index, file_row_number) QUALIFY row_number() OVER alike > 1"""
+KEPT = "SELECT * FROM {parts} ANTI JOIN repeated USING (file_index, file_row_number) ORDER BY uid"
+TOLD = "SELECT uid, shard, key, first_shard, first_key FROM repeated ORDER BY file_index, file_row_number"
 
 
-@dataclass
-class Spill:
-    """Rows dealt out into buckets, files of a directory; a bucket's rows keep the order in which they came."""
+class Repeat(NamedTuple):
+    """A later sample of a uid (32 hex digits), and where the first one is."""
 
-    directory: Path
-    waiting: list[tuple[pa.Table, Positions]] = field(default_factory=list)
-    written: int = 0
-
-    def add(self, rows: pa.Table, buckets: Positions) -> None:
-        """Deal out rows (n,) to `buckets` (n,)."""
-        self.waiting.append((rows, buckets))
-        if sum(rows.num_rows for rows, _ in self.waiting) >= WAITING:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write what is waiting."""
-        if not self.waiting:
-            return
-        rows = pa.concat_tables([rows for rows, _ in self.waiting], promote_options="permissive")
-        buckets = np.concatenate([numbers for _, numbers in self.waiting])
-        order = np.argsort(buckets, kind="stable")
-        numbers, starts = np.unique(buckets[order], return_index=True)
-        for number, indices in zip(numbers.tolist(), np.split(order, starts[1:]), strict=True):
-            place = self.directory / f"{number:05d}"
-            place.mkdir(parents=True, exist_ok=True)
-            part = rows.take(pa.array(indices))
-            path = str(place / f"{self.written:06d}.arrow")
-            with pa.OSFile(path, "wb") as file, pa.ipc.new_file(file, part.schema) as writer:
-                writer.write_table(part)
-        self.waiting, self.written = [], self.written + 1
-
-    def read(self, bucket: int) -> list[pa.Table]:
-        """A bucket's rows, in pieces."""
-        tables = []
-        for path in sorted((self.directory / f"{bucket:05d}").glob("*.arrow")):
-            with pa.OSFile(str(path), "rb") as file:
-                tables.append(pa.ipc.open_file(file).read_all())
-        return tables
+    uid: str
+    shard: str
+    key: str
+    first_shard: str
+    first_key: str
 
 
-def is_large(parts: Sequence[Path]) -> bool:
-    """Whether the parts have more samples than should be joined in one piece; what cannot be read is told when it is
-    read."""
-    try:
-        return sum(pq.read_metadata(path).num_rows for path in parts) > BUCKET
-    except (OSError, pa.ArrowException):
-        return False
+class Joined(NamedTuple):
+    """How many samples were written, those that came again, and how many have no metadata (None: there is none)."""
+
+    samples: int
+    repeats: list[Repeat]
+    missing: int | None
 
 
-def join_parts(
-    tables: Iterator[pa.Table],
-    paths: Sequence[Path],
-    metadata: Sequence[str],
-    reader: Reader,
-    work: Path,
-    out: BinaryIO,
-) -> tuple[int, Repeats, int | None]:
-    """Write the samples table of parts (schema PART, in the order of the shards); `paths` are where they came from.
-
-    Returns how many samples there are, those that came again, and how many have no metadata, if there is some. `work`
-    is a directory for what is in the way of memory.
-    """
-    bounds = _bounds(paths)
-    dealt = Spill(work / "parts")
-    start = 0
-    for table in tables:
-        numbered = table.append_column("position", pa.array(np.arange(start, start + table.num_rows)))
-        dealt.add(numbered, np.searchsorted(bounds, uid_bytes(table["uid"]), side="right").astype(np.int64))
-        start += table.num_rows
-    dealt.flush()
-    kept, repeats, kinds, sizes = _first_ones(dealt, len(bounds) + 1, work)
-    rows = _dealt_metadata(kept, sizes, kinds, metadata, reader, work) if metadata else None
-    missing = _write(kept, sizes, kinds, rows, out)
-    return int(sum(sizes)), repeats, missing if metadata else None
-
-
-def _bounds(paths: Sequence[Path]) -> Bytes16:
-    """Lowest uids of the second and later buckets."""
-    rows, some = 0, []
-    for path in paths:
-        uids = uid_bytes(pq.ParquetFile(path).read(["uid"])["uid"])
-        some.append(uids[(-rows) % SAMPLED :: SAMPLED])
-        rows += len(uids)
-    ordered = np.sort(np.concatenate(some))
-    buckets = -(-rows // BUCKET)
-    return np.unique(ordered[np.arange(1, buckets) * len(ordered) // buckets])
-
-
-def _first_ones(dealt: Spill, buckets: int, work: Path) -> tuple[Spill, Repeats, Kinds, list[int]]:
-    """Samples without those that came again, sorted in their buckets; and what they are like."""
-    kept, repeats, kinds, sizes = Spill(work / "kept"), Repeats(), Kinds(), []
-    for bucket in range(buckets):
-        pieces = dealt.read(bucket)
-        if not pieces:
-            sizes.append(0)
-            continue
-        rows = pa.concat_tables(pieces)
-        uids = uid_bytes(rows["uid"])
-        order = np.argsort(uids, kind="stable")
-        repeated = np.zeros(len(order), bool)
-        repeated[1:] = uids[order][1:] == uids[order][:-1]
-        first, later = order[~repeated], order[repeated]
-        originals = first[np.searchsorted(uids[first], uids[later])]
-        named = rows.select(["uid", "shard", "key", "position"])
-        repeats.later += named.take(pa.array(later)).to_pylist()
-        repeats.first += named.take(pa.array(originals)).to_pylist()
-        samples = rows.drop_columns(["position"]).take(pa.array(first))
-        kinds.see(samples)
-        kept.add(samples, np.full(len(first), bucket))
-        kept.flush()
-        sizes.append(len(first))
-    return kept, repeats, kinds, sizes
-
-
-def _dealt_metadata(
-    kept: Spill, sizes: list[int], kinds: Kinds, urls: Sequence[str], reader: Reader, work: Path
-) -> tuple[Spill, pa.Schema | None]:
-    """The metadata's rows in their samples' buckets, with the position `at` of each one's sample in it; and the types
-    that the columns have in all files together (None: there is no row in any)."""
-    uids = np.concatenate([uid_bytes(table["uid"]) for bucket in range(len(sizes)) for table in kept.read(bucket)])
-    starts = np.cumsum([0, *sizes])
-    first = next(bucket for bucket, size in enumerate(sizes) if size)
-    names = spread(kept.read(first)[0].slice(0, 1), kinds).column_names
-    dealt, schema = Spill(work / "metadata"), None
-    for rows, at in metadata_rows(urls, reader, uids, names):
-        schemas = [rows.schema] if schema is None else [schema, rows.schema]
-        schema = pa.unify_schemas(schemas, promote_options="permissive")
-        buckets = np.searchsorted(starts, at, side="right") - 1
-        dealt.add(rows.append_column("at", pa.array(at - starts[buckets])), buckets)
-    dealt.flush()
-    return dealt, schema
-
-
-def _write(
-    kept: Spill, sizes: list[int], kinds: Kinds, metadata: tuple[Spill, pa.Schema | None] | None, out: BinaryIO
-) -> int:
-    """Write the samples bucket by bucket; returns how many have no metadata."""
-    writer, missing = None, 0
-    for bucket, size in enumerate(sizes):
-        if not size:
-            continue
-        samples, without = spread(pa.concat_tables(kept.read(bucket)), kinds), size
-        if metadata and metadata[1] is not None:
-            empty = metadata[1].append(pa.field("at", pa.int64())).empty_table()
-            rows = pa.concat_tables([empty, *metadata[0].read(bucket)], promote_options="permissive")
-            samples, without = add_metadata(samples, rows.drop_columns(["at"]), rows["at"].to_numpy())
-        table, missing = typed("samples", samples), missing + without
+def join_parts(parts: Sequence[Path], metadata: Sequence[str], reader: Reader, work: Path, out: BinaryIO) -> Joined:
+    """Write the samples table of parts (schema PART, in the order of the shards); `work` is a directory for what is too
+    large for memory."""
+    kept, kinds = work / "kept.parquet", Kinds()
+    repeats = _first_ones(parts, kept, work)
+    for rows in _stretches(kept, ["upstream"]):
+        kinds.see(rows)
+    found = _matching(kept, kinds, metadata, reader, work) if metadata else []
+    writer, samples, missing = None, 0, 0
+    for rows in _stretches(kept):
+        table, without = spread(rows, kinds), rows.num_rows
+        if found:
+            table, without = _with_metadata(table, found, samples)
+        table, samples, missing = typed("samples", table), samples + rows.num_rows, missing + without
         writer = writer or RowWriter(out, table.schema)
         writer.add(table)
-    assert writer is not None, "there is a sample in some bucket"
-    writer.close()
-    return missing
+    if writer is None:
+        write_parquet(out, conform("samples", spread(pq.read_table(kept))))
+    else:
+        writer.close()
+    return Joined(samples, repeats, missing if metadata else None)
+
+
+def _first_ones(parts: Sequence[Path], kept: Path, work: Path) -> list[Repeat]:
+    """Write the first sample of each uid, sorted by uid; returns the others as they stand in the pool."""
+    with duckdb.connect(":memory:", config=SETTINGS) as connection:
+        connection.execute(f"SET memory_limit = '{MEMORY}'; SET temp_directory = {literal(work / 'spill')}")
+        connection.execute(REPEATED.format(parts=parquet(parts)))
+        connection.execute(f"COPY ({KEPT.format(parts=parquet(parts))}) TO {literal(kept)} (FORMAT parquet)")
+        return [Repeat(*row) for row in connection.execute(TOLD).fetchall()]
+
+
+def _stretches(kept: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
+    with pq.ParquetFile(kept) as file:
+        for batch in file.iter_batches(STRETCH, columns=columns):
+            yield pa.Table.from_batches([batch])
+
+
+def _matching(kept: Path, kinds: Kinds, urls: Sequence[str], reader: Reader, work: Path) -> list[Placed]:
+    """The metadata's rows of these samples, in a few files of `work`."""
+    uids = np.concatenate([uid_bytes(rows["uid"]) for rows in _stretches(kept, ["uid"])] or [np.empty(0, "S16")])
+    names = spread(next(_stretches(kept)).slice(0, 1), kinds).column_names if len(uids) else []
+    found: list[Placed] = []
+    waiting: list[Placed] = []
+    for piece in metadata_rows(urls, reader, uids, names):
+        waiting.append(piece)
+        if sum(rows.num_rows for rows, _ in waiting) >= WAITING:
+            found.append(_mapped(waiting, work / f"metadata-{len(found)}.arrow"))
+            waiting = []
+    return [*found, _mapped(waiting, work / "metadata.arrow")] if waiting else found
+
+
+def _mapped(pieces: Sequence[Placed], path: Path) -> Placed:
+    """Rows and their positions in the order of these, the rows in a file that is mapped."""
+    rows = pa.concat_tables([rows for rows, _ in pieces], promote_options="permissive")
+    at = np.concatenate([at for _, at in pieces])
+    order = np.argsort(at, kind="stable")
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, rows.schema) as writer:
+        writer.write_table(rows.take(pa.array(order)))
+    return pa.ipc.open_file(pa.memory_map(str(path))).read_all(), at[order]
+
+
+def _with_metadata(samples: pa.Table, found: Sequence[Placed], start: int) -> tuple[pa.Table, int]:
+    """The samples from position `start` on with the columns of their metadata, and how many of them have none."""
+    pieces, places = [], []
+    for rows, at in found:
+        first, end = np.searchsorted(at, [start, start + samples.num_rows])
+        pieces.append(rows.slice(first, end - first))
+        places.append(at[first:end] - start)
+    return add_metadata(samples, pa.concat_tables(pieces, promote_options="permissive"), np.concatenate(places))

@@ -63,30 +63,22 @@ def find_metadata(
     return found.urls
 
 
-def join_metadata(samples: pa.Table, urls: Sequence[str], reader: Reader) -> tuple[pa.Table, int]:
-    """The samples (sorted by uid) with the metadata's columns added, and how many of them have no row there.
-
-    Raises MetadataError for a file that cannot be read or has no uid, and where two rows of one uid differ.
-    """
-    found = list(metadata_rows(urls, reader, uid_bytes(samples["uid"]), samples.column_names))
-    if not found:
-        return samples, samples.num_rows
-    rows = pa.concat_tables([rows for rows, _ in found], promote_options="permissive")
-    return add_metadata(samples, rows, np.concatenate([at for _, at in found]))
-
-
 def metadata_rows(
     urls: Sequence[str], reader: Reader, uids: Bytes16, taken: Sequence[str]
 ) -> Iterator[tuple[pa.Table, np.ndarray]]:
     """The metadata's rows of a pool's uids (sorted), but for the columns `taken`, and the position of each one's uid;
-    batch by batch. Files that disagree about a column's type have it in one that holds both, text if need be."""
+    batch by batch. Files that disagree about a column's type have it in one that holds both, text if need be.
+
+    Raises MetadataError for a file that cannot be read or has no uid.
+    """
     columns = _columns(urls, reader, {*LEFT_OUT, *(name.lower() for name in taken)})
     for url in urls:
         yield from _matching(url, reader, uids, columns)
 
 
 def add_metadata(samples: pa.Table, rows: pa.Table, at: np.ndarray) -> tuple[pa.Table, int]:
-    """The samples with the columns of metadata `rows`, whose samples are at the positions `at`; as `join_metadata`."""
+    """The samples (sorted by uid) with the columns of metadata `rows`, whose samples are at the positions `at`, and how
+    many of them have no row there; raises MetadataError where two rows of one sample differ."""
     uids = uid_bytes(samples["uid"])
     order = np.argsort(at, kind="stable")
     first = _first_of_each(rows, at, order, uids)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from fnmatch import fnmatch
 from pathlib import Path
 
+from tasks.files.option_types import LARGEST
 from tasks.files.processes import cores, mapped
 from tasks.files.progress import announce, say
 from tasks.files.source_patterns import SourceError
@@ -31,7 +31,7 @@ def indexed(
     """
     if load_pool(source) is not None:
         return Path(source)
-    lenient = BuildOptions(max_rejects=1.0, max_damaged_shards=sys.maxsize)
+    lenient = BuildOptions(max_rejects=1.0, max_damaged_shards=LARGEST)
     options = (budget or BuildOptions()) if every else lenient
     if _names_texts(source):
         options = options.model_copy(update={"form": TextColumns()})

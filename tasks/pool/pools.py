@@ -7,8 +7,7 @@ same bytes, and a pool that is finished is never built again. Tars are indexed w
 copied; whoever changes one gets a new pool. Equal tars give equal tables wherever they lie: rows name their shard by
 its path below the pool's base (`sources`). Metadata beside the tars is joined by uid (`pool_metadata`).
 
-Cost: one pass over the images; in `finish_pool` about 1 kB of memory a sample up to 2^18 of them, and what
-`pool_joins` takes beyond that. Units are independent of each other.
+Cost: one pass over the images, and what `pool_joins` takes in `finish_pool`. Units are independent of each other.
 """
 
 from __future__ import annotations
@@ -16,12 +15,10 @@ from __future__ import annotations
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
@@ -38,22 +35,16 @@ from tasks.pool.index_jobs import (
     check_part,
     is_done,
     read_marker,
-    read_part,
     sheet_fingerprint,
     write_or_index_unit,
 )
-from tasks.pool.joins import is_large, join_parts
-from tasks.pool.json_columns import spread
-from tasks.pool.metadata import find_metadata, join_metadata
+from tasks.pool.joins import Repeat, join_parts
+from tasks.pool.metadata import find_metadata
 from tasks.pool.record import BuildOptions, PoolRecord, check_budget, load_pool
 from tasks.pool.sheets import TABLE, open_sheet
 from tasks.pool.validation import reject
-from tasks.tables.published import conform, write_parquet
-from tasks.tables.uids import Bytes16, uid_array, uid_bytes
-
-Positions = npt.NDArray[np.int64]
-Joined: TypeAlias = tuple[int, list[dict[str, Any]], int | None]
-"""How many samples were written, rejects, and how many samples have no metadata (None: there is none)."""
+from tasks.tables.published import conform, read_parquet, write_parquet
+from tasks.tables.uids import uid_array
 
 
 class PoolPlan(BaseModel):
@@ -179,70 +170,34 @@ def _join(plan: PoolPlan) -> PoolRecord:
     for unit in plan.units:
         check_done(unit)
     markers = [read_marker(unit) for unit in plan.units]
+    for unit in plan.units:
+        check_part(unit)
     rejects = [row for marker in markers for row in marker["rejects"]]
-    nameless: list[dict[str, Any]] = []
-    tables = _named(plan.units, [marker["names_uids"] for marker in markers], nameless)
-    join = _join_streamed if is_large([unit.part for unit in plan.units]) else _join_at_once
-    with publishing(plan.directory / "samples.parquet") as file:
-        samples, duplicates, missing = join(plan, tables, file)
-    rejects += nameless + duplicates
+    parts, nameless = _named(plan.units, [marker["names_uids"] for marker in markers])
+    with scratch(plan.directory.parents[1], "pool") as work, publishing(plan.directory / "samples.parquet") as file:
+        joined = join_parts(parts, plan.metadata, reader_of(plan.directory), work, file)
+    rejects += nameless + [_duplicate(repeat) for repeat in joined.repeats]
     with publishing(plan.directory / "rejects.parquet") as file:
         write_parquet(file, conform("rejects", _rejects_table(rejects)))
     notes = Counter(note for marker in markers for note in marker.get("notes", ()))
     told = tuple(f"{note} (in {n:,} of {len(markers):,} files)" for note, n in notes.items())
-    return _publish_record(plan, samples, [row["reason"] for row in rejects], missing, told)
+    return _publish_record(plan, joined.samples, [row["reason"] for row in rejects], joined.missing, told)
 
 
-def _join_at_once(plan: PoolPlan, tables: Iterator[pa.Table], file: BinaryIO) -> Joined:
-    parts = pa.concat_tables(tables)
-    first, repeats, originals = _split_repeats(uid_bytes(parts["uid"]))
-    samples, missing = spread(parts.take(pa.array(first))), None
-    if plan.metadata:
-        samples, missing = join_metadata(samples, plan.metadata, reader_of(plan.directory))
-    write_parquet(file, conform("samples", samples))
-    return samples.num_rows, _duplicates(parts, repeats, originals), missing
+def _named(units: Sequence[ShardUnit], named: list[bool]) -> tuple[list[Path], list[dict[str, Any]]]:
+    """The parts to join, and rejects: where some shards name uids, samples of the others could never be joined."""
+    if not any(named):
+        return [unit.part for unit in units], []
+    detail = f"none of the shard's samples names one, those of {sum(named)} other shards do"
+    nameless = [unit for unit, names in zip(units, named, strict=True) if not names]
+    keys = [row for unit in nameless for row in read_parquet(unit.part, ["shard", "key"]).to_pylist()]
+    rejects = [reject(row["shard"], row["key"], "missing_uid", detail) for row in keys]
+    return [unit.part for unit, names in zip(units, named, strict=True) if names], rejects
 
 
-def _join_streamed(plan: PoolPlan, tables: Iterator[pa.Table], file: BinaryIO) -> Joined:
-    for unit in plan.units:
-        check_part(unit)
-    paths = [unit.part for unit in plan.units]
-    with scratch(plan.directory.parents[1], "pool") as work:
-        samples, repeats, missing = join_parts(tables, paths, plan.metadata, reader_of(plan.directory), work, file)
-    return samples, [_duplicate(*pair) for pair in repeats.in_order()], missing
-
-
-def _named(units: Sequence[ShardUnit], named: list[bool], rejects: list[dict[str, Any]]) -> Iterator[pa.Table]:
-    """The parts' samples; where some shards name uids, those of the others could never be joined, and are rejected."""
-    for unit, names_uids in zip(units, named, strict=True):
-        table = read_part(unit)
-        if any(named) and not names_uids:
-            detail = f"none of the shard's samples names one, those of {sum(named)} other shards do"
-            keys = table.select(["shard", "key"]).to_pylist()
-            rejects += [reject(row["shard"], row["key"], "missing_uid", detail) for row in keys]
-            table = table.slice(0, 0)
-        yield table
-
-
-def _split_repeats(uids: Bytes16) -> tuple[Positions, Positions, Positions]:
-    """Positions of the first sample of each uid, sorted by uid; of all later ones; and of each later one's
-    first."""
-    order = np.argsort(uids, kind="stable")
-    repeated = np.zeros(len(order), bool)
-    repeated[1:] = uids[order][1:] == uids[order][:-1]
-    first, repeats = order[~repeated], np.sort(order[repeated])
-    return first, repeats, first[np.searchsorted(uids[first], uids[repeats])]
-
-
-def _duplicates(parts: pa.Table, repeats: Positions, originals: Positions) -> list[dict[str, Any]]:
-    columns = parts.select(["uid", "shard", "key"])
-    pairs = zip(*(columns.take(pa.array(p)).to_pylist() for p in (repeats, originals)), strict=True)
-    return [_duplicate(row, original) for row, original in pairs]
-
-
-def _duplicate(row: dict[str, Any], original: dict[str, Any]) -> dict[str, Any]:
-    detail = f"first seen in {original['shard']}, key {original['key']}"
-    named = {"shard": row["shard"], "member": row["key"], "uid": row["uid"].hex}
+def _duplicate(repeat: Repeat) -> dict[str, Any]:
+    detail = f"first seen in {repeat.first_shard}, key {repeat.first_key}"
+    named = {"shard": repeat.shard, "member": repeat.key, "uid": repeat.uid}
     return {**named, "reason": "duplicate_uid", "detail": detail}
 
 

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
 from tasks.files.artefacts import read_json
+from tasks.files.option_types import FromZero, Section, Whole
 from tasks.files.remotes import RemoteOptions
 from tasks.pool.forms import PairForm, SampleForm
 from tasks.pool.index_jobs import PoolError
@@ -30,27 +31,26 @@ class TooManyRejects(PoolError):
     """More of the pool was rejected than its budget allows."""
 
 
-class BuildOptions(BaseModel):
+class Tolerance(Section):
+    """How much of a pool may be bad, and how it is read."""
+
+    max_rejects: Budget = 0.01
+    """Bad samples that are recorded and left out before the flow stops: a share (0.01) or a whole number."""
+    max_damaged_shards: FromZero = 0
+    """Truncated or corrupt files that are gone through as far as they can be read before the flow stops."""
+    remote: RemoteOptions = RemoteOptions()
+    """How patiently remote stores are read, and how much of them is kept in the home; changes no result."""
+
+
+class BuildOptions(Tolerance):
     """How a pool is built and how much of it may be bad."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    shard_size: int = Field(default=1000, ge=1, le=100_000, description="samples in each shard that is written")
-    max_rejects: Budget = Field(
-        default=0.01,
-        description="most samples that may be rejected: a whole number counts, a fraction is a share of them",
-    )
-    max_damaged_shards: int = Field(
-        default=0,
-        ge=0,
-        description="most tars that may be truncated or corrupt; how many samples each loses cannot be known",
-    )
-    metadata: str | tuple[str, ...] | None = Field(
-        default=None,
-        description="Parquet files joined by uid; None: `metadata` beside a folder `shards`; an empty list: none",
-    )
-    form: SampleForm = Field(default=PairForm(), description="what the samples are, and how they are read")
-    remote: RemoteOptions = Field(default=RemoteOptions(), description="how remote stores are read")
+    shard_size: Whole = 1000
+    """Samples in each shard that is written."""
+    metadata: str | tuple[str, ...] | None = None
+    """Parquet files joined by uid; None: `metadata` beside a folder `shards`; an empty tuple: none."""
+    form: SampleForm = PairForm()
+    """What the samples are, and how they are read."""
 
 
 class PoolRecord(BaseModel):

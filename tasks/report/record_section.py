@@ -7,6 +7,7 @@ from typing import Any
 from tasks.files.artefacts import file_digest
 from tasks.html.pages import Table
 from tasks.report.run_data import Evidence
+from tasks.tables.published import counts_file
 
 REJECTS_SQL = "SELECT reason, samples, example FROM reject_reasons ORDER BY samples DESC, reason"
 VIEWS_SQL = "SELECT * FROM views"
@@ -37,9 +38,8 @@ def _facts(evidence: Evidence) -> Table:
         ("digest of the catalog", record.get("catalog_digest")),
     ]
     if evidence.chosen is not None:
-        manifest = evidence.directory / "manifests" / f"round-{evidence.chosen:03d}.parquet"
-        if manifest.exists():
-            facts.append(("digest of the chosen manifest", file_digest(manifest)))
+        counts = counts_file(evidence.home, evidence.run, evidence.chosen)
+        facts.append(("digest of the chosen counts", file_digest(counts) if counts else None))
     versions = sorted(record.get("versions", {}).items())
     facts.append(("versions", ", ".join(f"{name} {value}" for name, value in versions) or None))
     rows = [[name, str(value)] for name, value in facts if value is not None]

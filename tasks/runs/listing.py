@@ -10,7 +10,6 @@ from tasks.export.exports import SubsetReport, export_datacomp, export_jsonl, ex
 from tasks.export.reshard import ReshardOptions, reshard
 from tasks.files.plurals import counted
 from tasks.runs.run import Run
-from tasks.tables.manifests import manifest_path
 from tasks.tables.published import files, read
 from tasks.tables.run_folders import NoRun, chosen_round, latest_run, run_directories, run_directory
 
@@ -75,29 +74,29 @@ def export_run(
     for shards only.
 
     Raises:
-        NoRun: no such run, or no manifest of that round yet.
+        NoRun: no such run, or no counts of that round yet.
     """
     run = open_run(home, run_id)
     number = chosen_round(run.home, run.id) if round is None else round
     if number is None:
         raise NoRun(f"run {run.id} has chosen no round yet; finish it with `mgd curate`, or name one with --round")
-    manifest = manifest_path(run.directory, number)
-    if not manifest.exists():
-        raise NoRun(f"run {run.id} has no manifest of round {number}; it has rounds 0 to {run.catalog.descent.rounds}")
     target = out or run.directory / NAMES[format]
     if format == "webdataset":
-        shards = reshard(run.pool_directory, manifest, target, how)
+        shards = reshard(run.pool_directory, run.counts(number), target, how)
         made = counted(shards.shards, "shard")
         what = f"{counted(shards.samples, 'sample')} ({shards.distinct:,} distinct) in {made}"
     else:
-        report = _write(run, format, manifest, target)
+        report = _write(run, format, number, target)
         copies = counted(report.most_copies, "copy", "copies")
         what = f"{counted(report.records, 'sample')} ({report.distinct:,} distinct, at most {copies} of one)"
     return f"{target}: round {number}, {what}"
 
 
-def _write(run: Run, format: Format, manifest: Path, target: Path) -> SubsetReport:
+def _write(run: Run, format: Format, round: int, target: Path) -> SubsetReport:
     """One file with the subset."""
-    if format != "jsonl":
-        return (export_datacomp if format == "datacomp" else export_parquet)(manifest, target)
-    return export_jsonl(manifest, run.pool, target, getattr(run.catalog.pool, "columns", None))
+    counts = run.counts(round)
+    if format == "datacomp":
+        return export_datacomp(counts, target)
+    if format == "parquet":
+        return export_parquet(counts, target, run.provenance(round))
+    return export_jsonl(counts, run.pool, target, getattr(run.catalog.pool, "columns", None))

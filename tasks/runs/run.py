@@ -15,10 +15,15 @@ from tasks.catalog.recipe_options import as_now
 from tasks.files.artefacts import digest, publish_bytes, publish_json, read_json, reading
 from tasks.pool.index_jobs import PoolError
 from tasks.pool.record import PoolRecord, load_pool
+from tasks.tables.published import counts_file
 
 
 class RunMismatch(UserError, RuntimeError):
     """A run was begun under settings that would give other bits."""
+
+
+class NoRun(UserError, LookupError):
+    """There is no such run, or it has not come far enough."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +122,24 @@ class Run(WorkDirectory):
     def catalog_digest(self) -> str:
         """Digest of everything the catalog says that can change a result."""
         return str(self.record["catalog_digest"])
+
+    def counts(self, round: int) -> Path:
+        """The counts that a round trains on, as a subset file.
+
+        Raises:
+            NoRun: they are not published yet.
+        """
+        found = counts_file(self.home, self.id, round)
+        if found is None:
+            raise NoRun(
+                f"run {self.id} has no counts of round {round}; it has rounds 0 to {self.catalog.descent.rounds}"
+            )
+        return found
+
+    def provenance(self, round: int) -> dict[str, Any]:
+        """What the counts of a round came from."""
+        pool, parent = self.record["pool_digest"], round - 1 if round else None
+        return {"run": self.id, "catalog": self.catalog_digest, "pool": pool, "parent_round": parent}
 
     @classmethod
     def load(cls, directory: Path) -> Run:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import groupby
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from mgd_core.errors import UserError
 from tasks.catalog.catalogs import BaseCatalog
-from tasks.tables.published import files, read
+from tasks.tables.published import files
+from tasks.tables.queries import connect
 
 OWN_NAME = "as it is"
 FAVOURED = 5  # most knobs that a message names
@@ -23,7 +20,8 @@ class NotSmooth(UserError, RuntimeError):
 
 @dataclass(frozen=True)
 class Summary:
-    """A recipe over all its directions; None where a training became NaN or infinite, for the reason in ``failure``."""
+    """A row of the view `smoothness_summary`: a recipe over all its directions; None where a training became NaN or
+    infinite, for the reason in ``failure``."""
 
     variant: str
     directions: int
@@ -34,15 +32,17 @@ class Summary:
     movement: float | None
     heldout_accuracy: float | None
     failure: str
-    lds: float | None = None
+    lds: float | None
 
 
 def summaries(home: Path, run: str) -> list[Summary]:
-    """Every recipe that was measured, the catalog's own first; empty if none was."""
+    """Every recipe that was measured, the catalog's own first, then the smoothest; empty if none was."""
     if 0 not in files(home, run, "smoothness"):
         return []
-    rows = read(home, run, "smoothness", 0).to_pylist()
-    return [_summary(name, list(group)) for name, group in groupby(rows, key=lambda row: row["variant"])]
+    columns = ", ".join(field.name for field in fields(Summary))
+    with connect(home, run) as connection:
+        rows = connection.execute(f"SELECT {columns} FROM smoothness_summary").fetchall()
+    return [Summary(*row) for row in rows]
 
 
 def own_score(home: Path, run: str) -> float | None:
@@ -116,27 +116,6 @@ def _worth_trying(catalog: BaseCatalog) -> list[str]:
         f"a later descent.window_start ({start} of {learner.steps})",
         "another initial logit scale, width or norm placement of the model",
     ]
-
-
-def _summary(name: str, rows: list[dict[str, Any]]) -> Summary:
-    failure = next((row["failure"] for row in rows if row["failure"]), "")
-    scores = [row["score"] for row in rows]
-
-    def mean(column: str) -> float | None:
-        return None if failure else float(np.mean([row[column] for row in rows]))
-
-    return Summary(
-        variant=name,
-        directions=len(rows),
-        score=mean("score"),
-        lowest=None if failure else min(scores),
-        highest=None if failure else max(scores),
-        curvature=mean("curvature"),
-        movement=mean("movement"),
-        heldout_accuracy=rows[0]["heldout_accuracy"],
-        failure=failure,
-        lds=rows[0]["lds"],
-    )
 
 
 def _score(summary: Summary) -> float:

@@ -116,23 +116,20 @@ def publish_validation(directory: Path) -> None:
     with open_study(directory) as study:
         o, names = study.catalog.attribution, output_names(study)
         g, phi = load_influences(study)
-        drops: list[dict[str, Any]] = []
+        drops: list[pa.Table] = []
         scores: list[dict[str, Any]] = []
         for share in o.shares:
             predicted = predicted_changes(g, _drops(study, share))
             measured = _values(study, share) - phi.double().numpy()
-            pairs = zip(predicted, measured, strict=True)
-            drops += [
-                {"share": share, "subset": i, "output": name, "predicted": float(p), "measured": float(m)}
-                for i, (ps, ms) in enumerate(pairs)
-                for name, p, m in zip(names, ps, ms, strict=True)
-            ]
+            columns = {"subset": np.repeat(np.arange(len(measured)), len(names)), "output": names * len(measured)}
+            columns |= {"predicted": predicted.ravel(), "measured": measured.ravel()}
+            drops.append(pa.table({"share": np.full(measured.size, share), **columns}))
             found = intervals(predicted, measured, o.seed, o.draws)
             scores += [
                 {"share": share, "output": name, **one._asdict(), "subsets": o.retrainings}
                 for name, one in zip([*names, MEAN], found, strict=True)
             ]
-        publish(study.run.home, study.run.id, "drops", 0, pa.Table.from_pylist(drops))
+        publish(study.run.home, study.run.id, "drops", 0, pa.concat_tables(drops))
         publish(study.run.home, study.run.id, "datamodelling_scores", 0, pa.Table.from_pylist(scores))
 
 

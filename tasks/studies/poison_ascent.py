@@ -21,9 +21,10 @@ from mgd_core.engine.replay import Target, replay
 from mgd_core.plans.plan import keep_all
 from mgd_core.training.learner import Learner
 from mgd_core.training.order import generator
+from mgd_core.training.streams import POISONS
 from tasks.modality.classification.modality import ClassificationRecipe
 from tasks.modality.classification.pictures import Pictures
-from tasks.studies.poisons import HIGH, LOW, STREAM, Poison, kinds_of, load_poison, poisoned, save_poison, start_of
+from tasks.studies.poisons import HIGH, LOW, Poison, kinds_of, load_poison, poisoned, save_poison, start_of
 
 TARGETS = 2  # stream of the parts of the target split, after those of the poisons and of noise
 
@@ -89,6 +90,6 @@ def seen(study: ClassificationRecipe, number: int) -> Pictures:
     o, target = study.catalog.poison, study.target
     if o.target_batch is None or o.target_batch >= len(target):
         return target
-    drawn = generator(o.seed, STREAM, TARGETS, number).permutation(len(target))[: o.target_batch]
+    drawn = generator(o.seed, POISONS, TARGETS, number).permutation(len(target))[: o.target_batch]
     at = torch.from_numpy(drawn).to(target.labels.device)
     return Pictures([target.uids[i] for i in drawn.tolist()], target.pixels[at], target.labels[at])

@@ -7,6 +7,7 @@ one that was not (the area under the ROC curve): 0.5 is blind, 1 is perfect.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def publish_poisons(directory: Path) -> None:
         for method in METHODS:
             rows = _samples(study, directory, method) if method != CLEAN else []
             samples += rows
-            spotted = _spotted(study, directory, method) if method != CLEAN else None
+            spotted = _spotted(rows, len(study.train))
             for recipe in (SMOOTH, PLAIN):
                 seen = spotted if recipe == SMOOTH else None
                 scores = effect(directory, method, recipe)
@@ -84,12 +85,10 @@ def _samples(study: ClassificationRecipe, directory: Path, method: str) -> list[
     return rows
 
 
-def _spotted(study: ClassificationRecipe, directory: Path, method: str) -> float | None:
-    g = np.array(inspect(directory, method))
-    if not len(g):
+def _spotted(rows: Sequence[dict[str, Any]], n: int) -> float | None:
+    """The area under the ROC curve, from the places of the changed ones among n samples."""
+    places = [row["place"] for row in rows]
+    if not places or None in places:
         return None
-    changed = np.zeros(len(g), np.bool_)
-    changed[poisons_of(directory, method).ids.tolist()] = True
-    ranks = g.argsort().argsort() + 1.0
-    m, n = changed.sum(), (~changed).sum()
-    return float((ranks[changed].sum() - m * (m + 1) / 2) / (m * n))
+    m = len(places)
+    return (m * (n + 1) - sum(places) - m * (m + 1) / 2) / (m * (n - m))

@@ -24,12 +24,14 @@ from mgd_core.training.learner import Learner
 from mgd_core.training.optimizers import Sgd, State
 from mgd_core.training.order import generator
 from mgd_core.training.schedules import one_cycle
+from mgd_core.training.streams import POISONS
+from tasks.evaluation.measures import diverged
 from tasks.files.artefacts import publish_json, read_json
 from tasks.files.progress import announce
 from tasks.modality.classification.modality import SCORES, ClassificationRecipe
 from tasks.modality.registry import open_study
 from tasks.studies import poison_ascent
-from tasks.studies.poisons import HIGH, LOW, STREAM, Poison, kinds_of, load_poison, poisoned, save_poison, start_of
+from tasks.studies.poisons import HIGH, LOW, Poison, kinds_of, load_poison, poisoned, save_poison, start_of
 
 CLEAN, MGD, NOISE, FLIPS, CANCEL = "clean", "mgd", "noise", "flips", "cancel"
 METHODS = (CLEAN, MGD, NOISE, FLIPS, CANCEL)
@@ -98,7 +100,7 @@ def _effect(directory: Path, method: str, recipe: str) -> dict[str, Any]:
 
 
 def _random(study: ClassificationRecipe, method: str) -> Poison:
-    start, draw = start_of(study), generator(study.catalog.poison.seed, STREAM, 1)
+    start, draw = start_of(study), generator(study.catalog.poison.seed, POISONS, 1)
     m, classes = start.labels.shape
     shift = torch.from_numpy(draw.integers(1, classes, size=m)).to(start.ids.device)
     wrong = F.one_hot((start.labels.argmax(1) + shift) % classes, classes).to(start.labels)
@@ -135,8 +137,7 @@ def trained_on(study: ClassificationRecipe, found: Poison, recipe: str) -> dict[
     try:
         theta = train(poisoned(study, learner, found), state)[0].theta
     except NonFiniteError:
-        worst = {name: 1e9 if "loss" in name else 0.0 for name in SCORES}
-        return {"scores": worst, "right": [0] * len(study.test)}
+        return {"scores": diverged(SCORES), "right": [0] * len(study.test)}
     right = study.task(learner, study.test).right(theta).int().tolist()
     return {"scores": study.scores(learner, theta), "right": right}
 

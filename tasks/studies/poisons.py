@@ -18,11 +18,11 @@ from torch import Tensor
 from mgd_core.engine.metaparameters import Inputs
 from mgd_core.training.learner import Batch, Learner
 from mgd_core.training.order import generator
+from mgd_core.training.streams import POISONS
 from tasks.files.artefacts import publish_bytes
 from tasks.modality.classification.modality import ClassificationRecipe
 from tasks.modality.classification.pictures import MEAN, SPREAD
 
-STREAM = 1 << 27  # names the generator of the poisons; beyond any round
 LOW, HIGH = (0 - MEAN) / SPREAD, (1 - MEAN) / SPREAD  # a pixel's range in the pictures' units
 
 
@@ -39,7 +39,7 @@ def start_of(study: ClassificationRecipe) -> Poison:
     """The samples that are to be changed, as they are: a random share of the training split."""
     o, n = study.catalog.poison, len(study.train)
     count = max(1, round(o.share * n))
-    ids = torch.from_numpy(generator(o.seed, STREAM, 0).permutation(n)[:count]).sort().values
+    ids = torch.from_numpy(generator(o.seed, POISONS, 0).permutation(n)[:count]).sort().values
     ids = ids.to(study.train.labels.device)
     labels = F.one_hot(study.train.labels[ids], len(study.classes)).to(study.train.pixels.dtype)
     return Poison(ids, study.train.pixels[ids], labels)

@@ -25,6 +25,7 @@ from mgd_core.engine.reverse import NonFiniteError
 from mgd_core.plans.plan import keep_all
 from mgd_core.training.optimizers import State
 from mgd_core.training.schedules import one_cycle
+from tasks.evaluation.measures import NOT_FINITE, diverged
 from tasks.files.artefacts import publish_bytes, publish_json, read_json
 from tasks.files.progress import announce
 from tasks.modality.classification.modality import SCORES, ClassificationRecipe
@@ -34,7 +35,6 @@ from tasks.tables.published import publish
 BLOCK = 10  # one-cycles of one unit
 SEEDS = (101, 102, 103, 104, 105)  # of the trainings that compare
 DESCENT, GRID = "descent", "grid"
-NOT_FINITE = 1e9  # loss of a training that left the range of numbers, nats
 
 
 def descend(directory: Path, number: int) -> Path:
@@ -142,7 +142,7 @@ def _scores(study: ClassificationRecipe, rates: Tensor, seed: int) -> dict[str, 
     try:
         final: State = train(LearningRates().placed(learner, rates), state)[0]
     except NonFiniteError:
-        return {name: NOT_FINITE if "loss" in name else 0.0 for name in SCORES}
+        return diverged(SCORES)
     return study.scores(learner, final.theta)
 
 

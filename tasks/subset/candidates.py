@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from os.path import abspath
 from pathlib import Path
 
 import duckdb
@@ -27,14 +26,10 @@ from tasks.files.untrusted_parquet import Unreadable, parquet_columns
 from tasks.pool.metadata import check_uid_type
 from tasks.pool.record import PoolRecord
 from tasks.tables.queries import connect
-from tasks.tables.sql_names import literal
+from tasks.tables.sql_names import SETTINGS, literal, parquet
 from tasks.tables.table_views import samples_select
 
 MEMORY = "3GiB"
-SETTINGS: dict[str, str | bool | int | float | list[str]] = {
-    "autoinstall_known_extensions": "false",
-    "autoload_known_extensions": "false",
-}
 
 
 class CandidatesError(UserError, ValueError):
@@ -135,5 +130,4 @@ def _check_uids(connection: duckdb.DuckDBPyConnection, files: Sequence[Path]) ->
 
 
 def _parquet(paths: Sequence[Path]) -> str:
-    listed = ", ".join(literal(abspath(path)) for path in paths)
-    return f"read_parquet([{listed}], hive_partitioning = false, union_by_name = {str(len(paths) > 1).lower()})"
+    return parquet(paths, f", union_by_name = {str(len(paths) > 1).lower()}")

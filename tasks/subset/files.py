@@ -3,7 +3,7 @@
 * `.npy`, what DataComp's resharder and submission take: numpy records `u8,u8` (high and low 64 bits of the uid),
   sorted, a uid repeated as often as its count, 16 bytes a record. The resharder also takes the bare records without the
   header.
-* Parquet with `uid` and `count`: a manifest, or what `mgd export --format parquet` writes.
+* Parquet with `uid` and `count`: a table of counts, or what `mgd export --format parquet` writes.
 
 The resharder trusts its input: an unsorted file gives it wrong samples without a word, a foreign uid only a warning. So
 files are read here as untrusted: typed, sorted, not empty, no uid given two counts, or SubsetError.
@@ -41,7 +41,7 @@ Counts = npt.NDArray[np.int64]
 
 
 class SubsetError(UserError, ValueError):
-    """A subset file, or a manifest, that does not fit: what is wrong, how often, and what to do."""
+    """A subset file that does not fit: what is wrong, how often, and what to do."""
 
 
 @dataclass(frozen=True, eq=False)

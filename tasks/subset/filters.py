@@ -29,15 +29,15 @@ from pathlib import Path
 from mgd_core.errors import UserError
 from tasks.files.artefacts import digest
 from tasks.files.package_data import CATALOGS
+from tasks.tables.sql_headers import parse_header
 from tasks.tables.sql_names import quoted
 
 FILTERS = CATALOGS / "filters"
-HEADER = re.compile(r"--(?P<indent> *)(?P<text>.*)")
 PARAMETER = re.compile(
     r"(?P<name>[a-z]\w*) \((?P<type>[^),]+)(?:, (?P<unit>[^)]+))?\) = (?P<default>[^:]+): (?P<doc>.+)"
 )
 RANGE = re.compile(r"(?P<kind>number|whole)(?: (?P<low>-?(?:\d*\.)?\d+)?\.\.(?P<high>-?\d+(?:\.\d*)?)?)?")
-EXACTLY_ONE = "exactly one of:"
+EXACTLY_ONE = "exactly one of"
 TRUTH = {"true": True, "false": False}
 
 Value = float | int | str | bool | None
@@ -138,21 +138,12 @@ def load_filter(path: str | Path) -> Filter:
     """The filter in a file; raises FilterError naming the line that is amiss."""
     path = Path(path)
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        header = parse_header(path.read_text(encoding="utf-8-sig"), [EXACTLY_ONE])
     except UnicodeDecodeError as error:
         raise FilterError(f"{path}: not text in UTF-8 ({error}), so no filter") from error
-    count = next((i for i, line in enumerate(lines) if line.strip() and not line.startswith("--")), len(lines))
-    header, query = lines[:count], "\n".join(lines[count:]).strip().removesuffix(";")
-    told, parameters, groups = [], {}, []
-    for match in filter(None, (HEADER.fullmatch(line.rstrip()) for line in header)):
-        if len(match["indent"]) == 3:
-            parameter = _parameter(path, match["text"])
-            parameters[parameter.name] = parameter
-        elif match["text"].startswith(EXACTLY_ONE):
-            groups.append(tuple(name.strip() for name in match["text"][len(EXACTLY_ONE) :].split(",")))
-        else:
-            told.append(match["text"])
-    made = Filter(path, query, " ".join(told), parameters, tuple(groups))
+    parameters = {one.name: one for one in (_parameter(path, note) for note in header.notes)}
+    groups = tuple(tuple(name.strip() for name in line.split(",")) for line in header.said[EXACTLY_ONE])
+    made = Filter(path, header.statement.removesuffix(";"), header.doc, parameters, groups)
     _check(made)
     return made
 
@@ -214,7 +205,7 @@ def _check(one: Filter) -> None:
         what = "is used but not declared" if name in bound else "is declared but not used"
         raise FilterError(f"{one.path}: parameter {name} {what} in the header")
     for name in {name for group in one.exactly_one for name in group} - one.parameters.keys():
-        raise FilterError(f"{one.path}: `{EXACTLY_ONE}` names {name}, which is no parameter")
+        raise FilterError(f"{one.path}: `{EXACTLY_ONE}:` names {name}, which is no parameter")
 
 
 def _number(text: str, kind: str) -> float | int | None:

@@ -15,7 +15,7 @@ from tasks.files.artefacts import canonical_json, file_digest
 from tasks.subset.expressions import Combination, Expression, ExpressionError, Operand, expanded, operands, parse
 from tasks.subset.filters import Filter, FilterError, Value, load_filter, load_filters
 from tasks.subset.languages import CALL, model_name
-from tasks.tables.manifests import manifest_path
+from tasks.tables.published import counts_file
 from tasks.tables.run_folders import NoRun, chosen_round, run_directory
 
 
@@ -129,8 +129,9 @@ def _run_source(home: Path, given: dict[str, str]) -> FileSource:
         raise FilterError(
             'run takes the id of a run and, if not the chosen one, a round: run(id="fashion-1a2b", round=3)'
         )
-    directory = run_directory(home, given["id"])
-    number = int(given["round"]) if "round" in given else chosen_round(home, directory.name)
-    if number is None or not manifest_path(directory, number).exists():
-        raise FilterError(f"run {directory.name} has no manifest of round {'chosen' if number is None else number} yet")
-    return FileSource(manifest_path(directory, number), f"run {directory.name}, round {number}")
+    run = run_directory(home, given["id"])
+    number = int(given["round"]) if "round" in given else chosen_round(home, run.name)
+    counts = None if number is None else counts_file(home, run.name, number)
+    if counts is None:
+        raise FilterError(f"run {run.name} has no counts of round {'chosen' if number is None else number} yet")
+    return FileSource(counts, f"run {run.name}, round {number}")

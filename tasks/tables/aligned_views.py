@@ -11,13 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from os.path import abspath
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
 from tasks.tables.published import files, uids_of
-from tasks.tables.sql_names import literal
+from tasks.tables.sql_names import literal, parquet
 from tasks.tables.table_views import samples_select
 
 MOST_ROUNDS = 100
@@ -38,7 +37,7 @@ class Stretch:
     def rows_of(self, source: Path | str, columns: str) -> str:
         """A SELECT of columns of these rows of a file, or of the FROM clause that reads one."""
         if isinstance(source, Path):
-            source = f"read_parquet({literal(abspath(source))}, hive_partitioning = false)"
+            source = parquet([source])
         if self.uids is None:
             return f"SELECT {columns} FROM {source}"
         return f"SELECT {columns} FROM {source} WHERE file_row_number >= {self.start} AND file_row_number < {self.stop}"

@@ -105,6 +105,15 @@ def files(home: str | Path, run: str, table: str) -> dict[int, Path]:
         return {int(r): Path(home) / "tables" / entries[r]["path"] for r in sorted(entries, key=int)}
 
 
+def counts_file(home: str | Path, run: str, round: int) -> Path | None:
+    """The counts that a run's round trains on, as a subset file: the published table; None where there is none yet.
+
+    Earlier versions wrote a file beside it, which names the choice wherever one was begun from it: that one, then.
+    """
+    former = Path(home) / "runs" / run / "manifests" / f"round-{round:03d}.parquet"
+    return former if former.exists() else files(home, run, "counts").get(round)
+
+
 def uids_of(home: str | Path, run: str, table: str) -> dict[int, str]:
     """Digest of the uids of each round of one table: files with equal ones have the same samples in the same order."""
     _known(table)

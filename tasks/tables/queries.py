@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -25,12 +24,11 @@ from tasks.tables.aligned_views import Lineup
 from tasks.tables.census_views import CENSUS, census_views, censuses
 from tasks.tables.published import files, runs
 from tasks.tables.schemas import PARTITIONS, SHOWS, TABLES
-from tasks.tables.sql_names import quoted
+from tasks.tables.sql_names import SETTINGS, quoted
 from tasks.tables.table_views import TableView, table_view
 from tasks.tables.views import View, expand, load_views
 
 ALL = "all"
-SETTINGS: dict[str, Any] = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
 MOST_COLUMNS = 64
 """Columns of a pool that get a view each, which costs some 10 milliseconds on opening."""
 
@@ -57,7 +55,7 @@ def connect(home: str | Path, run: str | None = None) -> duckdb.DuckDBPyConnecti
     run.
     """
     home = Path(home)
-    chosen = _choose(home, run)
+    chosen = chosen_runs(home, run)
     tables = {
         table: table_view(table, [p for one in chosen for p in files(home, one, table).values()]) for table in TABLES
     }
@@ -78,7 +76,8 @@ def connect(home: str | Path, run: str | None = None) -> duckdb.DuckDBPyConnecti
     return connection
 
 
-def _choose(home: Path, run: str | None) -> list[str]:
+def chosen_runs(home: Path, run: str | None) -> list[str]:
+    """The runs that are meant: one, "all" of them, or for None the one that published last; raises QueryError."""
     known = runs(home)
     if not known and run is None and censuses(home):
         return []

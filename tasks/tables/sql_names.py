@@ -11,7 +11,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import count
+from os.path import abspath
+from typing import Any
 
+SETTINGS: dict[str, Any] = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
+"""Of every DuckDB connection: nothing is fetched."""
 PREFIX = "upstream_"
 """What stands before a foreign name that is taken."""
 LONGEST = 60
@@ -28,6 +32,12 @@ def quoted(name: str) -> str:
 def literal(text: object) -> str:
     """A text, or a path, as SQL's string."""
     return "'" + str(text).replace("'", "''") + "'"
+
+
+def parquet(paths: Iterable[object], more: str = "") -> str:
+    """Parquet files as SQL's table: the columns that are in them, and nothing that is read off their paths."""
+    listed = ", ".join(literal(abspath(str(path))) for path in paths)
+    return f"read_parquet([{listed}], hive_partitioning = false{more})"
 
 
 def distinct_names(names: Iterable[str], reserved: Iterable[str], first: Iterable[str] = ()) -> dict[str, str]:

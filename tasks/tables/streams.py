@@ -1,16 +1,15 @@
 """Tables that are too large for memory: written and read a row group at a time.
 
 `publishing_rows` gives the bytes that `tables.publish` gives for the same rows: row groups of the same size, whatever
-pieces the rows come in. The rows have to come sorted by uid, since nothing here can sort them. `row_groups` reads
-several tables of equal rows side by side.
+pieces the rows come in. The rows have to come sorted by uid, since nothing here can sort them.
 
 Cost: memory for one row group, 2^20 rows, of the columns at hand.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -111,44 +110,3 @@ def publishing_rows(home: str | Path, run: str, table: str, round: int) -> Itera
             rows.close()
         finally:
             rows.release()
-
-
-def row_groups(paths: Sequence[Path], columns: Sequence[Sequence[str]]) -> Iterator[tuple[pa.Table, ...]]:
-    """`columns[i]` of the file `paths[i]`, ROW_GROUP rows at a time (fewer at the end), the files side by side.
-
-    Raises TableError where the files do not have equally many rows.
-    """
-    with ExitStack() as stack:
-        files = [stack.enter_context(pq.ParquetFile(path)) for path in paths]
-        rows = {file.metadata.num_rows for file in files}
-        if len(rows) > 1:
-            told = ", ".join(
-                f"{path.parent.parent.parent.name} {f.metadata.num_rows:,}"
-                for path, f in zip(paths, files, strict=True)
-            )
-            raise TableError(f"tables of one run have different numbers of rows: {told}")
-        yield from zip(*map(_pieces, files, columns), strict=True)
-
-
-def _pieces(file: pq.ParquetFile, columns: Sequence[str]) -> Iterator[pa.Table]:
-    aligned = all(file.metadata.row_group(i).num_rows == ROW_GROUP for i in range(file.metadata.num_row_groups - 1))
-    if aligned:
-        for i in range(file.metadata.num_row_groups):
-            yield file.read_row_group(i, columns=list(columns), use_threads=False)
-    else:
-        yield from _regrouped(file.iter_batches(columns=list(columns)))
-
-
-def _regrouped(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
-    """The rows of batches of any size, ROW_GROUP at a time."""
-    waiting: list[pa.Table] = []
-    held = 0
-    for batch in batches:
-        rows = pa.Table.from_batches([batch])
-        while held + rows.num_rows >= ROW_GROUP:
-            yield pa.concat_tables([*waiting, rows.slice(0, ROW_GROUP - held)])
-            rows, waiting, held = rows.slice(ROW_GROUP - held), [], 0
-        waiting.append(rows)
-        held += rows.num_rows
-    if held:
-        yield pa.concat_tables(waiting)

@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from os.path import abspath
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,7 +21,7 @@ import pyarrow.parquet as pq
 
 from tasks.files.artefacts import reading
 from tasks.tables.schemas import FORMER, OPEN, PARTITIONS, TABLES, doc_of, upstream_field
-from tasks.tables.sql_names import distinct_names, literal, quoted
+from tasks.tables.sql_names import distinct_names, literal, parquet, quoted
 from tasks.tables.views import load_views
 
 SQL_TYPES = {
@@ -102,9 +101,8 @@ def samples_select(path: Path) -> tuple[str, str]:
 
 def read_by_place(paths: Sequence[Path], names: Sequence[str]) -> str:
     """A FROM clause of files whose columns are `names`: c0, c1, ... and `file_path`."""
-    listed = ", ".join(literal(abspath(path)) for path in paths)
     (free,) = distinct_names(["file_path"], names).values()
-    read = f"read_parquet([{listed}], hive_partitioning = false, filename = {literal(free)})"
+    read = parquet(paths, f", filename = {literal(free)}")
     return f"{read} AS part({', '.join([*(f'c{i}' for i in range(len(names))), 'file_path'])})"
 
 

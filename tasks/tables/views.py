@@ -24,10 +24,10 @@ from pathlib import Path
 
 from mgd_core.errors import UserError
 from tasks.files.package_data import CATALOGS
+from tasks.tables.sql_headers import parse_header
 from tasks.tables.sql_names import quoted, shown, word_names
 
 VIEWS = CATALOGS / "views"
-HEADER = re.compile(r"--(?P<indent> *)(?P<text>.*)")
 COLUMN = re.compile(r"(\w+): (.+)")
 SOURCE = re.compile(r"\b(?:FROM|JOIN)\s+(\w+)")
 # What a column's view is called where the column's own name would say less.
@@ -78,23 +78,17 @@ def expand(views: Iterable[View], columns: Iterable[str]) -> list[View]:
 
 
 def _parse(path: Path) -> View:
-    text = path.read_text(encoding="utf-8")
-    header = [HEADER.fullmatch(line.strip()) for line in text.split("CREATE VIEW", 1)[0].splitlines() if line.strip()]
-    name = path.stem.replace("column", "$column") if "$column" in text else path.stem
-    if f"CREATE VIEW {name} AS" not in text or not header or None in header:
+    header = parse_header(path.read_text(encoding="utf-8"), ("needs", "for each"))
+    name = path.stem.replace("column", "$column") if "$column" in header.statement else path.stem
+    if not header.doc or not header.statement.startswith(f"CREATE VIEW {name} AS"):
         raise ViewError(f"{path}: expected comment lines, then CREATE VIEW {name} AS ...")
-    lines = [(match["indent"], match["text"]) for match in header if match]
-    notes = [COLUMN.fullmatch(line) for indent, line in lines if len(indent) == 3]
-    columns = {match[1]: match[2] for match in notes if match}
-    needs = [line[len("needs:") :] for _, line in lines if line.startswith("needs:")]
-    told = [line for indent, line in lines if len(indent) < 3 and not line.startswith(("needs:", "for each:"))]
     return View(
         name=name,
-        sql=text[text.index(f"CREATE VIEW {name} AS") :],  # a column's name may end a line, and with it a comment
-        doc=" ".join(told),
-        needs=tuple(need.strip() for line in needs for need in line.split(",")),
-        columns=columns,
-        per_column=any(line.startswith("for each:") for _, line in lines),
+        sql=header.statement,
+        doc=header.doc,
+        needs=tuple(need.strip() for line in header.said["needs"] for need in line.split(",")),
+        columns={match[1]: match[2] for match in map(COLUMN.fullmatch, header.notes) if match},
+        per_column=bool(header.said["for each"]),
     )
 
 

@@ -5,7 +5,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mgd_core.descent.steps import OUTLIER, Counts, exchange_step, mask, scaled_by_count, sign_step, summed
+from mgd_core.descent import steps as descent
+from mgd_core.descent.steps import (
+    OUTLIER,
+    Counts,
+    exchange_step,
+    mask,
+    mean_in_blocks,
+    scaled_by_count,
+    sign_step,
+    summed,
+)
 
 
 def counts(*values: int) -> Counts:
@@ -118,3 +128,17 @@ def test_scaled_by_count_groups_of_any_size_come_out_alike():
 
 def test_scaled_by_count_a_group_of_zeros_stays_zero():
     assert scaled_by_count(np.zeros(3), np.array([0, 0, 1]), np.ones(3, np.bool_)).tolist() == [0, 0, 0]
+
+
+def test_a_mean_in_blocks_is_numpys_in_one_and_near_it_in_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = np.random.default_rng(0).normal(size=1000)
+    assert mean_in_blocks(x) == x.mean()
+    monkeypatch.setattr(descent, "BLOCK", 64)
+    assert mean_in_blocks(x) == sum(x[at : at + 64].sum() for at in range(0, 1000, 64)) / 1000
+    assert mean_in_blocks(x) == pytest.approx(x.mean(), rel=1e-12)
+
+
+def test_scaled_by_count_by_hand() -> None:
+    g, counts = np.array([1.0, -2.0, 30.0, 5.0, 7.0]), np.array([1, 1, 1, 0, 0])
+    scaled = scaled_by_count(g, counts, np.array([True, True, True, True, False]))
+    np.testing.assert_allclose(scaled, [0.5, -1.0, 4.0, 1.0, 0.0])

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -87,6 +88,17 @@ def test_a_full_disk_is_a_clear_stop_without_leftovers(small_disk: Path) -> None
     assert caught.value.errno in (errno.ENOSPC, errno.EFBIG)
     assert str(small_disk) in str(caught.value) and "same command again" in str(caught.value)
     assert (small_disk / "x").read_bytes() == b"old" and os.listdir(small_disk) == ["x"]
+
+
+def test_a_disk_that_is_full_in_duckdbs_words_is_told_alike(small_disk: Path) -> None:
+    publish_bytes(small_disk / "x", b"old")
+    query = f"COPY (SELECT random() FROM range(1000000)) TO '{small_disk / 'y'}' (FORMAT parquet)"
+    told = pytest.raises(DiskFull, match="same command again")
+    with duckdb.connect() as connection, told as caught, publishing(small_disk / "x"):
+        connection.execute(query)
+    assert caught.value.errno in (errno.ENOSPC, errno.EFBIG) and (small_disk / "x").read_bytes() == b"old"
+    with pytest.raises(duckdb.Error, match="nowhere"), duckdb.connect() as connection, publishing(small_disk / "x"):
+        connection.execute("FROM nowhere")
 
 
 def test_a_killed_writer_leaves_the_old_file_and_the_next_one_sweeps(tmp_path: Path) -> None:

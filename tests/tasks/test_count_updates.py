@@ -18,12 +18,11 @@ from tasks.curation.count_updates import publish_update
 from tasks.files.scratch import scratch
 from tasks.tables import published as tables
 from tasks.tables import streams as table_streams
-from tasks.tables.manifests import ManifestError, manifest_path, write_manifest
 from tasks.tables.published import TableError, files, publish
-from tasks.tables.streams import publishing_rows, row_groups
+from tasks.tables.streams import publishing_rows
 from tasks.tables.uids import Bytes16, uid_array
 
-N, RUN, PROVENANCE = 500, "small-1", {"run": "small-1", "parent_round": 2}
+N, RUN = 500, "small-1"
 
 
 @pytest.fixture(params=[7, 64, 250, 1 << 20])
@@ -67,7 +66,7 @@ def test_streamed_the_bytes_are_those_of_one_piece(options: dict, group: int, tm
     streamed, whole = tmp_path / "streamed", tmp_path / "whole"
     uids, counts, gradients = fill(streamed)
     run_dir = streamed / "runs" / RUN
-    moves = publish_update(run_dir, 2, chosen, PROVENANCE)
+    moves = publish_update(run_dir, 2, chosen)
 
     known = [~np.isnan(g) for g in gradients]
     used = [r for r in range(3) if r == 2 or chosen.memory]
@@ -81,15 +80,13 @@ def test_streamed_the_bytes_are_those_of_one_piece(options: dict, group: int, tm
     else:
         update = exchange_step(counts[2], score, moving, chosen.share, chosen.max_count)
     publish(whole, RUN, "counts", 3, pa.table({"uid": uid_array(uids), "count": update.counts}))
-    manifest = write_manifest(whole / "runs" / RUN, 3, uids, update.counts, PROVENANCE)
 
-    count_updates.publish_counts(tmp_path / "plain" / "runs" / RUN, 3, uids, update.counts, PROVENANCE)
+    count_updates.publish_counts(tmp_path / "plain" / "runs" / RUN, 3, [uids[:99], uids[99:]], update.counts)
     plain = files(tmp_path / "plain", RUN, "counts")[3]
     assert plain.name == files(whole, RUN, "counts")[3].name
     assert (moves.raised, moves.lowered) == (update.raised, update.lowered)
     one, two = (files(home, RUN, "counts")[3] for home in (streamed, whole))
     assert one.name == two.name and one.read_bytes() == two.read_bytes()
-    assert manifest_path(run_dir, 3).read_bytes() == manifest.read_bytes()
     assert os.listdir(streamed / ".staging") == []
 
 
@@ -102,15 +99,6 @@ def test_rows_in_any_pieces_give_the_same_file(group: int, tmp_path: Path) -> No
             for start, stop in zip([0, *cuts], [*cuts, N], strict=True):
                 table.add(rows.slice(start, stop - start))
         assert files(tmp_path / "b", RUN, "metagradients")[0].read_bytes() == path.read_bytes()
-    pieces = [piece for (piece,) in row_groups([path], [["g"]])]
-    assert [p.num_rows for p in pieces[:-1]] == [group] * (len(pieces) - 1)
-    assert pa.concat_tables(pieces)["g"].to_pylist() == rows["g"].to_pylist()
-    other = tmp_path / "other.parquet"
-    pq.write_table(rows, other, row_group_size=11)
-    again = [piece for (piece,) in row_groups([other], [["g"]])]
-    assert [p.num_rows for p in again] == [p.num_rows for p in pieces] and pa.concat_tables(again).equals(
-        pa.concat_tables(pieces)
-    )
 
 
 def test_a_stream_that_is_no_table_is_refused(tmp_path: Path) -> None:
@@ -138,16 +126,16 @@ def test_what_is_missing_or_does_not_fit_is_told(tmp_path: Path) -> None:
     uids, _, _ = fill(tmp_path, 1, p=1.0)
     run_dir, options = tmp_path / "runs" / RUN, DescentOptions(rounds=3, p=1.0)
     with pytest.raises(TableError, match="no metagradients for round 4"):
-        publish_update(run_dir, 4, options, PROVENANCE)
+        publish_update(run_dir, 4, options)
     publish(tmp_path, RUN, "counts", 0, pa.table({"uid": uid_array(uids[:9]), "count": [1] * 9}))
     with pytest.raises(TableError, match=r"different numbers of rows: .*counts 9, metagradients 500"):
-        publish_update(run_dir, 0, options, PROVENANCE)
+        publish_update(run_dir, 0, options)
     publish(tmp_path, RUN, "counts", 0, pa.table({"uid": uid_array(uids), "count": np.ones(N, np.int32)}))
     rising = {"uid": uid_array(uids), "g": np.ones(N), "probed": np.ones(N, bool), "visits": np.ones(N, np.int32)}
     publish(tmp_path, RUN, "metagradients", 0, pa.table(rising))
-    with pytest.raises(ManifestError, match="every sample was dropped"):
-        publish_update(run_dir, 0, options, PROVENANCE)
-    assert list(files(tmp_path, RUN, "counts")) == [0] and not manifest_path(run_dir, 1).exists()
+    with pytest.raises(TableError, match="every sample was dropped"):
+        publish_update(run_dir, 0, options)
+    assert list(files(tmp_path, RUN, "counts")) == [0]
 
 
 def test_scratch_of_the_dead_is_removed_and_of_the_living_kept(tmp_path: Path) -> None:

@@ -7,13 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tasks.export.exports import export_datacomp, export_parquet, verify_datacomp
-from tasks.subset.files import SubsetError
-from tasks.tables.manifests import read_manifest, write_manifest
-from tasks.tables.uids import uid_hex
+from tasks.export.exports import PROVENANCE, export_datacomp, export_parquet, verify_datacomp
+from tasks.subset.files import SubsetError, read_subset
+from tasks.tables.published import counts_file, files, publish
+from tasks.tables.uids import uid_array, uid_hex
+from testing.manifests import write_manifest
 
 COUNTS = [0, 3, 1, 2, 0, 1, 5, 1, 1, 2, 1, 3]
 
@@ -30,7 +32,7 @@ def manifest(pool: list[str], tmp_path: Path) -> Path:
 
 
 def bag(manifest: Path) -> Counter[str]:
-    subset = read_manifest(manifest)
+    subset = read_subset(manifest)
     return Counter(dict(zip(uid_hex(subset.uids), subset.counts.tolist(), strict=True)))
 
 
@@ -45,6 +47,21 @@ def test_datacomp_file(manifest: Path, pool: list[str], tmp_path: Path) -> None:
     assert (tmp_path / "again.npy").read_bytes() == (tmp_path / "s.npy").read_bytes()
     np.save(tmp_path / "numpy.npy", records)
     assert (tmp_path / "numpy.npy").read_bytes() == (tmp_path / "s.npy").read_bytes()
+
+
+def test_a_table_of_counts_is_exported_to_the_bytes_of_a_former_manifest(
+    manifest: Path, pool: list[str], tmp_path: Path
+) -> None:
+    publish(tmp_path, "run-1", "counts", 1, pa.table({"uid": uid_array(pool), "count": COUNTS}))
+    counts = counts_file(tmp_path, "run-1", 1)
+    assert counts == files(tmp_path, "run-1", "counts")[1] and counts_file(tmp_path, "run-1", 2) is None
+    for of, name in ((manifest, "old"), (counts, "new")):
+        export_datacomp(of, tmp_path / f"{name}.npy")
+        export_parquet(of, tmp_path / f"{name}.parquet", {"round": 1})
+    assert (tmp_path / "old.npy").read_bytes() == (tmp_path / "new.npy").read_bytes()
+    assert (tmp_path / "old.parquet").read_bytes() == (tmp_path / "new.parquet").read_bytes()
+    former = write_manifest(tmp_path / "runs" / "run-1", 1, pool, COUNTS, {"round": 1})
+    assert counts_file(tmp_path, "run-1", 1) == former, "it names the choice of runs that were begun from it"
 
 
 def test_the_verifier_refuses_what_the_resharder_would_swallow(tmp_path: Path, uid: Callable[[int], str]) -> None:
@@ -75,6 +92,7 @@ def test_the_verifier_refuses_what_the_resharder_would_swallow(tmp_path: Path, u
 
 
 def test_parquet_file(manifest: Path, tmp_path: Path) -> None:
-    export_parquet(manifest, tmp_path / "s.parquet")
+    export_parquet(manifest, tmp_path / "s.parquet", {"round": 1})
     table = pq.read_table(tmp_path / "s.parquet")
+    assert table.schema.metadata == {PROVENANCE: b'{"round":1}'}
     assert dict(zip(*(table[c].to_pylist() for c in ("uid", "count")), strict=True)) == bag(manifest)

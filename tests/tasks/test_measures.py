@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from tasks.evaluation.measures import metric, share_error
+from tasks.evaluation.measures import diverged, metric, share_error
 from tasks.files.plurals import counted
+from tasks.modality.classification.modality import SCORES
 from tasks.report.mean_of_tests import means_over_tests
 from tasks.report.overfitting import parting
 
@@ -85,3 +86,9 @@ def test_a_mean_over_tests_of_other_pictures_has_the_smaller_error() -> None:
 def test_a_tests_own_name_is_not_taken() -> None:
     rows = [{"subset": "mgd", "seed": 1, "metric": "acc1", "value": 0.5, "task": t} for t in ("mean of 2 tests", "b")]
     assert means_over_tests(rows, {})[0]["task"] == "the mean of 2 tests"
+
+
+def test_a_training_that_diverged_scores_the_worst_of_each_metric() -> None:
+    assert diverged(SCORES) == {"target_loss": 1e9, "target_accuracy": 0.0, "test_loss": 1e9, "test_accuracy": 0.0}
+    for name, worst in diverged(SCORES).items():
+        assert metric(name.rpartition("_")[2]).better(0.5, worst)

@@ -17,7 +17,7 @@ from tasks.files.export_directories import ExportError
 from tasks.files.export_files import publishing_over
 from tasks.pool.pools import build_pool
 from tasks.pool.record import PoolRecord
-from tasks.tables.manifests import write_manifest
+from testing.manifests import write_manifest
 
 LINE = b'{"prompt": "a", "completion": "b"}\n'
 
@@ -36,7 +36,7 @@ def exports(pool: PoolRecord, tmp_path: Path) -> dict[str, Callable[[Path], obje
     manifest = write_manifest(tmp_path / "run", 0, pq.read_table(pool.samples_path)["uid"], [2], {})
     return {
         "datacomp": lambda out: export_datacomp(manifest, out),
-        "parquet": lambda out: export_parquet(manifest, out),
+        "parquet": lambda out: export_parquet(manifest, out, {}),
         "jsonl": lambda out: export_jsonl(manifest, pool, out),
     }
 

@@ -1,8 +1,10 @@
-"""A pool joined bucket by bucket has the bytes of one joined at once: duplicates, mixed types, metadata and all."""
+"""A pool joined stretch by stretch has the bytes of one joined at once: duplicates, mixed types, metadata and all."""
 
 from __future__ import annotations
 
+import json
 import os
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from tasks.pool.pools import build_pool
 from tasks.pool.record import BuildOptions, PoolRecord
 from tasks.tables import published as tables
 from tasks.tables import streams as table_streams
+from tasks.tables.uids import uid_hex
 from testing.datacomp_pool import DatacompPool, make_pool
 
 LENIENT = BuildOptions(max_rejects=1.0)
@@ -52,9 +55,9 @@ def files_of(record: PoolRecord) -> list[bytes]:
     return [path.read_bytes() for path in (record.samples_path, record.rejects_path, record.directory / "pool.json")]
 
 
-@pytest.mark.parametrize("bucket", [1, 3, 10, 31])
-def test_in_buckets_the_bytes_are_those_at_once(
-    bucket: int, spoilt: DatacompPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("stretch", [1, 3, 10, 31])
+def test_in_stretches_the_bytes_are_those_at_once(
+    stretch: int, spoilt: DatacompPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (tables, table_streams):
         monkeypatch.setattr(module, "ROW_GROUP", 9)
@@ -62,11 +65,12 @@ def test_in_buckets_the_bytes_are_those_at_once(
     for metadata in (None, ()):
         options = LENIENT.model_copy(update={"metadata": metadata})
         whole = build_pool(shards, tmp_path / "whole", options)
-        monkeypatch.setattr(pool_joins, "BUCKET", bucket)
-        monkeypatch.setattr(pool_joins, "SAMPLED", 1)
+        monkeypatch.setattr(pool_joins, "STRETCH", stretch)
+        monkeypatch.setattr(pool_joins, "WAITING", stretch)
         home = tmp_path / f"streamed-{metadata}"
         streamed = build_pool(shards, home, options)
-        monkeypatch.setattr(pool_joins, "BUCKET", 1 << 20)
+        monkeypatch.setattr(pool_joins, "STRETCH", 1 << 20)
+        monkeypatch.setattr(pool_joins, "WAITING", 1 << 20)
         assert files_of(streamed) == files_of(whole)
         assert whole.reasons["duplicate_uid"] == 3 and (whole.without_metadata is None) == (metadata == ())
         assert os.listdir(home / ".staging") == []
@@ -75,14 +79,33 @@ def test_in_buckets_the_bytes_are_those_at_once(
     assert {"late", "extra", "clip_l14_similarity_score", "crawled_width"} <= set(names.names)
 
 
-def test_shards_without_uids_are_rejected_in_buckets_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shards_without_uids_are_rejected_in_stretches_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pool = make_pool(tmp_path / "pool", shards=3, size=8)
     for one in pool.shards[1]:
         one.record.pop("uid")
     pool.write()
     shards, options = str(pool.tar(0).parent), LENIENT.model_copy(update={"metadata": ()})
     whole = build_pool(shards, tmp_path / "whole", options)
-    monkeypatch.setattr(pool_joins, "BUCKET", 4)
-    monkeypatch.setattr(pool_joins, "SAMPLED", 2)
+    monkeypatch.setattr(pool_joins, "STRETCH", 4)
     assert files_of(build_pool(shards, tmp_path / "streamed", options)) == files_of(whole)
     assert whole.reasons == {"missing_uid": 7}
+
+
+def test_the_first_sample_of_a_uid_stays_and_the_others_name_it(spoilt: DatacompPool, tmp_path: Path) -> None:
+    first: dict[str, tuple[str, str]] = {}
+    later: list[tuple[str, str, str, str]] = []
+    for number in range(len(spoilt.shards)):
+        with tarfile.open(spoilt.tar(number)) as tar:
+            records = [(Path(m.name).stem, json.load(tar.extractfile(m))) for m in tar if m.name.endswith(".json")]
+        for key, record in records:
+            place, uid = (spoilt.tar(number).name, key), record["uid"]
+            if first.setdefault(uid, place) != place:
+                later.append((uid, *place, f"first seen in {first[uid][0]}, key {first[uid][1]}"))
+    record = build_pool(str(spoilt.tar(0).parent), tmp_path / "home", LENIENT)
+    samples = pq.ParquetFile(record.samples_path).read(["uid", "shard", "key"])
+    places = zip(samples["shard"].to_pylist(), samples["key"].to_pylist(), strict=True)
+    kept = dict(zip(uid_hex(samples["uid"]), places, strict=True))
+    assert later and kept == first and list(kept) == sorted(kept)
+    rejects = pq.ParquetFile(record.rejects_path).read()
+    rows = zip(uid_hex(rejects["uid"]), *(rejects[c].to_pylist() for c in ("shard", "member", "detail")), strict=True)
+    assert list(rows) == later

@@ -87,12 +87,11 @@ def test_a_file_cut_off_is_told_wherever_it_is_read(tars: Path) -> None:
         pass
 
 
-@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("stretch", [1, 1 << 18])
 def test_files_that_disagree_about_a_column_lose_nothing(
-    streamed: bool, tars: Path, monkeypatch: pytest.MonkeyPatch
+    stretch: int, tars: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if streamed:
-        monkeypatch.setattr("tasks.pool.pools.is_large", lambda _: True)
+    monkeypatch.setattr("tasks.pool.joins.STRETCH", stretch)
     where = tars.parent / "metadata"
     codes = pa.array(["x"]).dictionary_encode()
     written(where / "a.parquet", uid=UIDS[:1], n=[1], m=[1], code=codes, Score=[0.5], list=[[1]])

@@ -32,9 +32,9 @@ from tasks.files.export_directories import ExportError
 from tasks.files.progress import watch
 from tasks.pool.pools import build_pool
 from tasks.pool.record import BuildOptions
-from tasks.subset.files import SubsetError
-from tasks.tables.manifests import read_manifest, write_manifest
+from tasks.subset.files import SubsetError, read_subset
 from tasks.tables.uids import content_uid, uid_hex
+from testing.manifests import write_manifest
 
 ROOT = Path(__file__).parents[2]
 COUNTS = [0, 3, 1, 2, 0, 1, 5, 1, 1, 2, 1, 3]
@@ -66,7 +66,7 @@ def options(shard_size: int = 4, seed: int = 1, workers: int = 1, **more: object
 
 
 def bag(manifest: Path) -> Counter[str]:
-    subset = read_manifest(manifest)
+    subset = read_subset(manifest)
     return Counter(dict(zip(uid_hex(subset.uids), subset.counts.tolist(), strict=True)))
 
 

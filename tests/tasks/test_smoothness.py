@@ -122,10 +122,12 @@ def test_the_metagradient_is_round_0s_and_foretells_the_directions(
 
 
 def test_a_variant_that_diverges_is_a_row_with_its_reason(finished: Path) -> None:
-    own, broken, later = summaries(finished.parents[1], finished.name)
+    own, later, broken = summaries(finished.parents[1], finished.name)
     assert [s.variant for s in (own, broken, later)] == ["as it is", "learning_rate = 1e+30", "window_start = 6"]
     assert broken.score is None and "Lower the learning rate" in broken.failure
     assert own.score is not None and own.lowest <= own.score <= own.highest and later.movement < own.movement
+    scores = [row["score"] for row in read(finished.parents[1], finished.name, "smoothness", 0).to_pylist()[:2]]
+    assert own.score == np.mean(scores) and (own.lowest, own.highest) == (min(scores), max(scores))
     shown = format_summaries([own, broken, later]).splitlines()
     assert len(shown) == 4 and f"{own.heldout_accuracy:.3f}" in shown[1] and "nan" in shown[2]
 

@@ -12,7 +12,7 @@ from tasks.curation import estimate
 from tasks.curation.begin import begin_run
 from tasks.modality.registry import open_recipe
 from tasks.pool.pools import build_pool
-from tasks.tables.manifests import manifest_path, read_manifest
+from tasks.subset.files import read_subset
 from tasks.tables.published import read
 from tasks.tables.uids import to_words, uid_bytes
 from testing.small_catalog import small_catalog
@@ -34,8 +34,8 @@ def test_round_0_has_the_counts_of_the_start(tmp_path: Path) -> None:
         estimate.publish_pool(bench)
     expected = np.where(np.arange(len(uids)) % 4 == 0, 2, 0)
     assert read(home, run.id, "counts", 0)["count"].to_pylist() == expected.tolist()
-    manifest = read_manifest(manifest_path(run.directory, 0))
-    assert manifest.uids.tolist() == uids[::4].tolist() and set(manifest.counts) == {2}
+    subset = read_subset(run.counts(0))
+    assert subset.uids.tolist() == uids[::4].tolist() and set(subset.counts) == {2}
     assert begin_run(home, catalog, pool).id == run.id
     np.save(tmp_path / "subsets/mine.npy", to_words(uids[::4]))
     assert begin_run(home, catalog, pool).id != run.id, "other contents, another run"

@@ -18,8 +18,8 @@ from tasks.export.reshard import ReshardOptions, reshard
 from tasks.pool.pools import build_pool
 from tasks.submission.submissions import SubmissionError, SubmissionOptions, write_submission
 from tasks.submission.train_info import InfoError, read_train_info
-from tasks.tables.manifests import write_manifest
 from testing.eval_lines import lines, written
+from testing.manifests import write_manifest
 
 METHOD = """
 name = "Metagradient descent"

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from tasks.subset import files as subset_files
 from tasks.subset.files import Subset, SubsetError, counted, foreign_uids, read_subset, write_records
-from tasks.tables.manifests import write_manifest
 from tasks.tables.uids import to_words, uid_bytes, uid_hex
+from testing.manifests import write_manifest
 
 BAGS = st.dictionaries(
     st.integers(0, 2**128 - 1).map(lambda n: f"{n:032x}"), st.integers(1, 7), min_size=1, max_size=30

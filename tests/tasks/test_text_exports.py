@@ -23,7 +23,7 @@ from tasks.export.exports import export_jsonl
 from tasks.pool.pools import build_pool
 from tasks.pool.record import PoolRecord, load_pool
 from tasks.subset.files import SubsetError
-from tasks.tables.manifests import write_manifest
+from testing.manifests import write_manifest
 
 CHAT = b'{"messages" : [{"role":"user","content":"Hi \\u00e9"},{"role":"assistant","content":"H\xc3\xa9"}],"n":1.50}'
 ALPACA = b'{"instruction": "Double", "input": 5, "output": "10", "tags": ["a", null], "more": {"x": []}}'

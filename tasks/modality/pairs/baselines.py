@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from mgd_core.training.order import generator
+from mgd_core.training.streams import CAPTION_BATCHES
 from tasks.files.artefacts import publishing
-from tasks.modality.recipe import PROBE_BATCH, RANDOM_STREAM, PoolRecipe, Scores
+from tasks.modality.recipe import PROBE_BATCH, PoolRecipe, Scores
 
 
 def losses(recipe: PoolRecipe, theta: Tensor | None) -> Scores:
@@ -34,7 +35,7 @@ def _scores(recipe: PoolRecipe, theta: Tensor | None) -> Scores:
         learner, _ = recipe.learner(seed=0)
         objective, params = learner.objective, learner.layout.unflatten(theta)
         found = np.empty((2, len(recipe)))
-        order = generator(0, RANDOM_STREAM + 1).permutation(len(recipe))
+        order = generator(0, CAPTION_BATCHES).permutation(len(recipe))
         parts = np.array_split(order, max(1, len(order) // PROBE_BATCH))
         with torch.no_grad():
             for ids, batch in zip(parts, recipe.batches(parts), strict=True):

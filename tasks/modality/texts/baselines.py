@@ -26,6 +26,7 @@ from mgd_core.models.causal_lm import CausalLmObjective
 from mgd_core.training.learner import Learner
 from mgd_core.training.optimizers import State
 from mgd_core.training.order import generator
+from mgd_core.training.streams import WARM_UP
 from tasks.files.artefacts import publishing
 from tasks.files.progress import announce
 from tasks.modality.recipe import Scores, objective_of
@@ -34,7 +35,6 @@ from tasks.modality.texts.sequences import Sequences
 
 AT_ONCE = 32
 WARM_UP_SHARE, EPOCHS = 0.05, 4  # Xia et al. 2024, section 4
-WARM_UP_STREAM = 9  # names the generator that draws the warm-up's samples
 
 
 def kept(recipe: TextRecipe, theta: Tensor | None, subset: str) -> Scores:
@@ -99,7 +99,7 @@ def _checkpoints(recipe: TextRecipe) -> Iterator[tuple[Learner, State, float]]:
     short = options.model_copy(update={"steps": steps, "warmup": round(options.warmup * steps / options.steps)})
     small = recipe.with_sections(learner=short)
     counts = np.zeros(n, np.int64)
-    counts[generator(recipe.catalog.descent.seed, WARM_UP_STREAM).permutation(n)[:size]] = 1
+    counts[generator(recipe.catalog.descent.seed, WARM_UP).permutation(n)[:size]] = 1
     learner, state = small.learner(counts, recipe.catalog.descent.seed)
     for epoch in range(EPOCHS):
         start, stop = (steps * at // EPOCHS for at in (epoch, epoch + 1))
