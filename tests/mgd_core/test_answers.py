@@ -59,7 +59,7 @@ def scores(decoder: Any, tokens: torch.Tensor, labels: torch.Tensor, mean: bool)
 @pytest.mark.parametrize("likelihood", ["mean", "sum"])
 def test_losses_and_accuracy_are_their_definitions(decoder: Any, likelihood: Any) -> None:
     task, tokens, labels = task_of(decoder, loss="choice", likelihood=likelihood)
-    theta = initial_parameters(decoder, task.layout)
+    theta = initial_parameters(decoder, task.layout, torch.float64)
     found = scores(decoder, tokens, labels, likelihood == "mean").split(SIZES)
     each = [F.cross_entropy(s[None], torch.tensor([r])) for s, r in zip(found, RIGHT, strict=True)]
     torch.testing.assert_close(task.target(theta)[0], torch.stack(each).mean().detach())
@@ -79,7 +79,7 @@ def test_losses_and_accuracy_are_their_definitions(decoder: Any, likelihood: Any
 @pytest.mark.parametrize("loss", ["completion", "choice", "both"])
 def test_gradients_are_central_differences(decoder: Any, loss: Any) -> None:
     task, _, _ = task_of(decoder, loss=loss)
-    theta = initial_parameters(decoder, task.layout)
+    theta = initial_parameters(decoder, task.layout, torch.float64)
     direction = torch.randn(theta.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     h = 1e-5
     ahead, behind = (task.target(theta + sign * h * direction)[0] for sign in (1, -1))
@@ -88,7 +88,7 @@ def test_gradients_are_central_differences(decoder: Any, loss: Any) -> None:
 
 def test_without_options_a_question_is_right_where_greedy_decoding_gives_it(decoder: Any) -> None:
     task, _, _ = task_of(decoder)
-    theta = initial_parameters(decoder, task.layout)
+    theta = initial_parameters(decoder, task.layout, torch.float64)
     bare = AnswerTask(task.objective, task.layout, 3, task.right, [])
     assert bare.score(theta).accuracy == bare.score(theta).exact_match == task.score(theta).exact_match
     tokens = task.right[0][0]
