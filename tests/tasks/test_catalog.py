@@ -142,7 +142,7 @@ def test_a_test_called_like_the_pool_leaves_the_pools_hidden_states_alone(tmp_pa
     pool = build_pool(catalog.pool.sources, home, catalog.pool.build_options())
     with opened(begin_run(home, path, pool).directory) as bench:
         assert isinstance(bench, TextWorkbench)
-        assert len(bench.sequences) == 120 and bench.sequences.states is not None
+        assert len(bench.sequences) == 60 and bench.sequences.states is not None
         assert len(bench.sequences.states) == len(bench.sequences.tokens)
         assert list(bench.task_rows.tests) == ["pool"] and bench.task_sizes().tests == {"pool": 16}
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
@@ -20,6 +17,7 @@ from tasks.histograms import bin_values
 from tasks.pool_records import BuildOptions
 from tasks.pools import build_pool, pending_units, plan_pool
 from testing.datacomp_pool import DatacompPool, kill, make_pool
+from testing.field_case import run
 from testing.small_catalog import small_catalog
 
 ANY = BuildOptions(max_rejects=1.0, max_damaged_shards=9)
@@ -190,17 +188,14 @@ def test_histograms_end_at_the_bulk_and_tell_the_rest() -> None:
         assert bin_values(lambda sql: connection.execute(sql).fetchall(), "t", {"bad": "bad"}).counts == {"bad": {1: 1}}
 
 
-@pytest.mark.xdist_group("curate")
 def test_mgd_census_runs_the_flow_and_its_status_says_the_verdict(
     pool: DatacompPool, tmp_path: Path, prefect_api: str
 ) -> None:
     (pool.directory / "shards" / "00000001.tar").unlink()
     source = f'source = "{pool.directory}"'
     catalog = small_catalog(tmp_path, ('source = "sheet"', source))
-    command = [sys.executable, "-m", "flows.cli", "census", str(catalog), "--home", str(tmp_path / "home")]
-    env = {**os.environ, "PREFECT_API_URL": prefect_api}
-    ended = subprocess.run(command, capture_output=True, text=True, env=env, timeout=200, check=False)
-    assert ended.returncode == 3, ended.stderr
-    assert "missing tar" in ended.stdout and "over its budget" in ended.stderr and "Traceback" not in ended.stderr
+    ended = run(["census", str(catalog), "--home", str(tmp_path / "home")])
+    assert ended.status == 3, ended.said
+    assert "missing tar" in ended.out and "over its budget" in ended.err and not ended.crash
     (page,) = (tmp_path / "home").glob("census/*/census.html")
-    assert str(page) in ended.stdout
+    assert str(page) in ended.out

@@ -39,10 +39,13 @@ CHANGES = (("window_start = 4\n", "window_start = 2\n"), ("[comparison]", SECTIO
 
 def begun(place: Path, *changes: tuple[str, str]) -> Path:
     """The run directory of a small catalog on its pool."""
-    catalog = small_catalog(place, *changes)
-    options = load_catalog(catalog)
-    pool = build_pool(str(options.pool.source), place / "home", options.pool.build_options())
-    return begin_run(place / "home", catalog, pool).directory
+    return begun_by(small_catalog(place, *changes))
+
+
+def begun_by(catalog: Path) -> Path:
+    options, home = load_catalog(catalog), catalog.parent / "home"
+    pool = build_pool(str(options.pool.source), home, options.pool.build_options())
+    return begin_run(home, catalog, pool).directory
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +185,7 @@ def test_the_menu_turns_what_it_says(finished: Path) -> None:
         assert list(found)[:3] == ["eps_root = 0", "batch = 16", "logit_scale = 5"], "what the catalog has is left out"
         assert found["eps_root = 0"].catalog.learner == bench.catalog.learner.model_copy(update={"eps_root": 0.0})
         widths = [found[f"width = {f}"].model_config["text_cfg"] for f in ("0.5", "2")]
-        assert [(c["width"], c["heads"]) for c in widths] == [(32, 1), (128, 4)]
+        assert [(c["width"], c["heads"]) for c in widths] == [(16, 1), (64, 4)]
         assert found["text_cfg.qk_norm = true"].model_config["text_cfg"]["qk_norm"] is True
         learner, state = found["logit_scale = 5"].learner(np.ones(240, np.int64), 0)
         scale = learner.layout.unflatten(state.theta)["logit_scale"]
@@ -192,7 +195,6 @@ def test_the_menu_turns_what_it_says(finished: Path) -> None:
 @pytest.mark.parametrize(
     ("menu", "message"),
     [
-        (MenuOptions(model={"vision_cfg.qk_norm": (True,)}), "open_clip reads no 'qk_norm'.*timm_pool"),
         (MenuOptions(model={"text_cfg.colour": (1,)}), "open_clip reads no 'colour'"),
         (MenuOptions(model={"qk_norm": (True,)}), "write vision_cfg.KEY or text_cfg.KEY"),
         (MenuOptions(model={"text_cfg.context_length": (5,)}), "make it another catalog"),
@@ -202,6 +204,16 @@ def test_the_menu_turns_what_it_says(finished: Path) -> None:
 def test_a_menu_that_cannot_be_had_is_refused(finished: Path, menu: MenuOptions, message: str) -> None:
     with opened(finished) as bench, pytest.raises(CatalogError, match=message):
         variants(bench, menu)
+
+
+def test_a_menu_of_keys_that_timms_towers_do_not_read_is_refused(tmp_path: Path) -> None:
+    catalog = small_catalog(tmp_path)
+    shutil.copy(CATALOGS / "models" / "fashion.json", tmp_path / "model.json")
+    with (
+        opened(begun_by(catalog)) as bench,
+        pytest.raises(CatalogError, match=r"open_clip reads no 'qk_norm'.*timm_po"),
+    ):
+        variants(bench, MenuOptions(model={"vision_cfg.qk_norm": (True,)}))
 
 
 @pytest.mark.parametrize(
