@@ -20,6 +20,10 @@ import pytest
 from flows.runtime import ensure_server, prepare_environment, stop_server
 
 _HOME = "MGD_TEST_HOME"  # inherited by worker processes
+LONGEST = (
+    "test_curate", "test_rounds", "test_replay", "test_text_curation", "test_smoothness", "test_session",
+    "test_comparison", "test_field", "test_metaparameters", "test_journal",
+)  # fmt: skip
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -31,6 +35,15 @@ def pytest_configure(config: pytest.Config) -> None:
     # Flow logs would be sent from a thread that outlives the server at the end of the session.
     os.environ["PREFECT_LOGGING_TO_API_ENABLED"] = "false"
     prepare_environment(_home())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take longest come first: a worker takes a file at a time, and none should end with one of these."""
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    terminalreporter.write_line(f"the same order again: --randomly-seed={config.getoption('randomly_seed', 'none')}")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -208,7 +208,8 @@ def test_a_catalog_is_read_with_a_byte_order_mark_and_in_any_locale(tmp_path: Pa
 
 
 def test_a_terminal_that_lacks_a_character_ends_no_command(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "flows.cli", "curate", "Vêtements", "--home", str(tmp_path)]
+    words = ["subset", "no_filter", "--catalog", "Vêtements", "--out", "none.npy", "--home", str(tmp_path)]
+    command = [sys.executable, "-m", "flows.cli", *words]
     ended = subprocess.run(
         command, env=os.environ | {"PYTHONIOENCODING": "ascii"}, capture_output=True, text=True, check=False
     )
