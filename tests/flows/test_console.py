@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,8 +13,7 @@ from flows.cli import main
 from flows.runtime.server import ServerStatus, format_status
 from tasks import estimate
 from tasks.listing import format_runs
-from tasks.plans import plan_of
-from tasks.progress import announce, begin, say
+from tasks.progress import announce, begin, say, watch
 from tasks.step_costs import StepCosts
 from tasks.tables import publish
 from tasks.workbench import opened
@@ -51,7 +49,16 @@ def test_work_that_nobody_can_count_is_told_again(
 def test_a_resume_says_what_is_left(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(estimate, "measure", lambda _: StepCosts(step=60.0, reverse=120.0, state_bytes=1))
     (directory,) = (home / "runs").iterdir()
-    told: Callable[[], str] = lambda: estimate._forecast(bench, plan_of(bench))  # noqa: E731
+
+    def told() -> str:
+        said: list[str] = []
+        watch(lambda what, *_: said.append(what))
+        try:
+            estimate.prepare(directory)
+        finally:
+            watch(None)
+        return "\n".join(said)
+
     with opened(directory) as bench:
         first = told()
         assert "2 rounds: 9 trainings of 8 steps" in first and "minutes from nothing" in first

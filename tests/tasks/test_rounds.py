@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from mgd_core.descent import mask, summed
@@ -20,6 +21,7 @@ from tasks.pools import build_pool
 from tasks.runs import RunMismatch, begin_run
 from tasks.tables import read
 from tasks.uids import uid_bytes
+from tasks.workbench import opened
 from testing.children import CHILDREN
 from testing.small_catalog import curate_plainly, published, small_catalog
 
@@ -161,20 +163,27 @@ def test_an_empty_pool_is_refused(tmp_path: Path) -> None:
         build_pool(str(empty), tmp_path / "home")
 
 
-def test_an_oracle_without_truth_is_refused(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(comparison, "TRUTH_COLUMN", "truth_absent")
+def test_an_oracle_without_truth_is_refused(tmp_path: Path) -> None:
+    catalog, home = small_catalog(tmp_path), tmp_path / "home"
+    table = pq.read_table(tmp_path / "sheet" / "table.parquet")
+    pq.write_table(table.drop_columns(["truth_clean"]), tmp_path / "sheet" / "table.parquet")
+    options = load_catalog(catalog)
+    pool = build_pool(str(options.pool.source), home, options.pool.build_options())
+    directory = begin_run(home, catalog, pool).directory
+    with opened(directory) as bench:
+        estimate.publish_pool(bench)
     with pytest.raises(ComparisonError, match="Remove 'oracle'"):
-        comparison.train_subset(copied, "oracle", 2, 0)
+        comparison.train_subset(directory, "oracle", 2, 0)
 
 
-def test_finished_units_are_not_run_again(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
-        raise AssertionError("a finished unit was run again")
+def test_finished_units_are_not_run_again(copied: Path) -> None:
+    def written() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in copied.glob("work/round-000/*")}
 
-    monkeypatch.setattr(rounds, "_replay", fail)
-    monkeypatch.setattr(rounds, "_probe", fail)
+    before = written()
     rounds.train_round(copied, 0, True)
     rounds.probe_shard(copied, 0, rounds.shard_names(copied)[0])
+    assert len(before) > 2 and written() == before
 
 
 def test_shards_of_equal_names_in_two_folders_are_each_probed(tmp_path: Path) -> None:

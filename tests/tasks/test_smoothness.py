@@ -19,6 +19,7 @@ from mgd_core.smoothness import direction, reweighted, score
 from tasks import metagradient_check, rounds, smoothness, smoothness_lds
 from tasks.catalog import CATALOGS, CatalogError, load_catalog
 from tasks.pools import build_pool
+from tasks.progress import watch
 from tasks.queries import connect
 from tasks.runs import begin_run
 from tasks.smoothness_menu import OWN, Variant, applied, variants
@@ -109,12 +110,11 @@ def test_a_direction_is_that_of_three_whole_trainings(finished: Path, options: S
     assert row["curvature"] == pytest.approx(abs(losses[2] - 2 * losses[1] + losses[0]) / 0.01)
 
 
-def test_the_metagradient_is_round_0s_and_foretells_the_directions(
-    finished: Path, options: SmoothnessOptions, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_metagradient_is_round_0s_and_foretells_the_directions(finished: Path, options: SmoothnessOptions) -> None:
     check = metagradient_check.load_check(finished)
-    monkeypatch.setattr(rounds, "_replay", None)  # a curation that follows does not run it again
+    trained = {path: path.stat().st_mtime_ns for path in finished.glob("work/round-000/replayed.*")}
     g = load_file(rounds.train_round(finished, 0, True).with_suffix(".safetensors"))["example"]
+    assert len(trained) == 2 and all(path.stat().st_mtime_ns == at for path, at in trained.items()), "not run again"
     assert check.failure == "" and check.largest == np.abs(g).max() > check.median > 0
     assert check.predicted[1] == pytest.approx(0.1 * g @ direction(240, 0, 1).numpy(), rel=1e-6)
     assert len(check.true) == 2 and "largest |g|" in metagradient_check.format_check(check)
@@ -157,15 +157,20 @@ def test_measured_after_a_round_it_is_entered_there(finished: Path, options: Smo
 
 
 def test_finished_units_are_not_run_again_and_lost_states_are_made_again(
-    finished: Path, options: SmoothnessOptions, monkeypatch: pytest.MonkeyPatch
+    finished: Path, options: SmoothnessOptions
 ) -> None:
     record = smoothness.measure_direction(finished, OWN, 1, options.h)
     before = record.read_bytes()
     record.unlink()  # its states were removed with `forget_states`
     assert smoothness.measure_direction(finished, OWN, 1, options.h).read_bytes() == before
-    monkeypatch.setattr(smoothness, "train", None)
-    smoothness.measure_direction(finished, OWN, 0, options.h)
-    smoothness.train_base(finished, OWN)
+    told: list[str] = []
+    watch(lambda what, *_: told.append(what))
+    try:
+        smoothness.measure_direction(finished, OWN, 0, options.h)
+        smoothness.train_base(finished, OWN)
+    finally:
+        watch(None)
+    assert not told, "no training told its progress"
 
 
 def test_bar_and_menu_change_no_run(finished: Path, tmp_path: Path) -> None:
