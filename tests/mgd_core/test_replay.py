@@ -35,8 +35,9 @@ def check(problem: Problem, start: int, *found: Metagradient, bar: float = 1e-12
 @pytest.mark.parametrize("optimizer", [ADAM, CLIPPED, SGD], ids=["adam", "clipped", "sgd"])
 @pytest.mark.parametrize(("start", "chunk"), [(0, None), (5, 3)])
 def test_agrees_with_naive_autograd(build, optimizer, start: int, chunk: int | None):
-    problem = with_learner(small(build, optimizer), chunk=chunk)
-    ways = (run(problem, binomial(start, 12, 3), gradient_from_moments=moments) for moments in (True, False))
+    steps = 8 if build is problems.clip else 12  # its naive graph is a hundred times as large
+    problem = with_learner(small(build, optimizer, steps), chunk=chunk)
+    ways = (run(problem, binomial(start, steps, 3), gradient_from_moments=moments) for moments in (True, False))
     check(problem, start, *ways)
 
 

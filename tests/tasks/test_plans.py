@@ -26,11 +26,11 @@ def begun(directory: Path, descent: str) -> Path:
 
 
 def test_auto_takes_what_fits_and_keeps_its_choice(tmp_path: Path) -> None:
-    run = begun(tmp_path, 'plan = "auto"\ndevice_memory = "7MB"\ndisk_space = "1GB"')
+    run = begun(tmp_path, 'plan = "auto"\ndevice_memory = "900KB"\ndisk_space = "1GB"')
     with opened(run) as bench:
         chosen = plan_of(bench)
         _, state = bench.learner(np.ones(len(bench), np.int64), 0)
-        assert chosen.peak_states["device"] * state.nbytes <= 7e6
+        assert chosen.peak_states["device"] * state.nbytes <= 9e5
         record = bench.run.work(RECORD)
         kept = read_json(record)
         assert kept["plan"]["plan"] in ("binomial", "segments")
@@ -42,10 +42,10 @@ def test_auto_takes_what_fits_and_keeps_its_choice(tmp_path: Path) -> None:
 
 
 def test_a_budget_that_holds_no_state_is_refused(tmp_path: Path) -> None:
-    run = begun(tmp_path, 'plan = "auto"\ndevice_memory = "1MB"')
+    run = begun(tmp_path, 'plan = "auto"\ndevice_memory = "400KB"')
     with (
         opened(run) as bench,
-        pytest.raises(CatalogError, match=r"'auto': the device budget of 1000000 bytes holds no"),
+        pytest.raises(CatalogError, match=r"'auto': the device budget of 400000 bytes holds no"),
     ):
         plan_of(bench)
 
