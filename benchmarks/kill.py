@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
-import multiprocessing
 import os
 import random
 import resource
@@ -35,6 +34,7 @@ from typing import NamedTuple
 from safetensors import safe_open
 
 from benchmarks._envelope import emit
+from testing.children import CHILDREN
 
 STEPS, START, SHARDS = 20, 6, 3
 WINDOW = STEPS - START
@@ -53,15 +53,6 @@ PHASES = {  # units of progress: steps forward, then steps in reverse, then shar
 }
 PATIENCE = 300.0  # seconds for a child to get anywhere
 KILLS, QUICK_KILLS = 36, 5
-# Imported once by the process that children are forked from; it computes nothing, so it has no threads to lose.
-PRELOAD = [
-    "torch._inductor.config",
-    "open_clip",
-    "tasks.curation.rounds",
-    "tasks.curation.estimate",
-    "testing.small_catalog",
-]
-CHILDREN = multiprocessing.get_context("forkserver")
 
 
 def prepare(place: str) -> None:
@@ -294,7 +285,6 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the instants")
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    CHILDREN.set_forkserver_preload(PRELOAD)
     with tempfile.TemporaryDirectory(prefix="mgd-kill-") as place:
         emit("kill", measure(Path(place), options.quick, random.Random(options.seed)))
 

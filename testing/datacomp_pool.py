@@ -135,7 +135,7 @@ class DatacompPool:
     def write_npz(self, dtype: Any, rows: int | None = None) -> None:
         """Write the npz beside the metadata, of `rows` rows (default: as many as the metadata has)."""
         n = len(self.attempts) if rows is None else rows
-        arrays = {name: np.ones((n, width), dtype) for name, width in DIMENSIONS.items()}
+        arrays: dict[str, Any] = {name: np.ones((n, width), dtype) for name, width in DIMENSIONS.items()}
         np.savez_compressed(self.metadata().with_suffix(".npz"), **arrays)
 
 

@@ -537,13 +537,13 @@ def _saved(change: Callable[[Any], Any]) -> Callable[[Path, list[str]], None]:
     return lambda path, uids: np.save(path, change(to_words(sorted(uids))))
 
 
-SUBSETS: dict[str, tuple[Callable[[Path, list[str]], None], str]] = {
+SUBSETS: dict[str, tuple[Callable[[Path, list[str]], object], str]] = {
     "subset_not_sorted": (_saved(lambda words: words[::-1]), "not sorted"),
     "subset_of_pairs": (_saved(lambda words: words.view("<u8").reshape(-1, 2)), "expected one-dimensional records"),
     "subset_of_another_pool": (lambda path, _: np.save(path, to_words(["1" * 32, "2" * 32])), "are not among the pool"),
     "subset_with_a_dead_link": (lambda path, uids: np.save(path, to_words(sorted([*uids, "a" * 32]))), "are not among"),
     "subset_of_nobody": (_saved(lambda words: words[:0]), "no record"),
-    "subset_is_text": (lambda path, uids: path.write_text("\n".join(uids)) and None, "not a numpy file"),
+    "subset_is_text": (lambda path, uids: path.write_text("\n".join(uids)), "not a numpy file"),
     "subset_with_python_in_it": (lambda path, uids: np.save(path, np.array(uids, object)), "not a numpy file"),
 }
 """How to write a subset file of a pool's uids that is wrong, and what its refusal says."""

@@ -2,12 +2,15 @@
 
 import dataclasses
 import os
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from mgd_core.engine.traversal import Target
 from mgd_core.training.learner import Batch
-from mgd_core.training.optimizers import Adam, Sgd
+from mgd_core.training.optimizers import Adam, Optimizer, Sgd
 from testing import problems
 from testing.oracles import Problem, on_device
 
@@ -17,7 +20,9 @@ CLIPPED = Adam(eps_root=1e-6, weight_decay=0.05, clip_norm=0.5)
 SGD = Sgd(momentum=0.9, weight_decay=0.01)
 
 
-def small(build=problems.two_towers, optimizer=ADAM, steps: int = 12, **others) -> Problem:
+def small(
+    build: Callable[..., Problem] = problems.two_towers, optimizer: Optimizer = ADAM, steps: int = 12, **others: Any
+) -> Problem:
     """A problem of testing.problems with fewer steps."""
     problem = build(optimizer, steps=steps, **others)
     return problem if DEVICE.type == "cpu" else on_device(problem, DEVICE)
@@ -38,7 +43,7 @@ def in_float32(problem: Problem) -> Problem:
     return dataclasses.replace(problem, learner=changed, initial=initial, pool=pool)
 
 
-def first_rows_target(problem: Problem):
+def first_rows_target(problem: Problem) -> Target:
     """phi = mean loss of the pool's first rows, in the precision of the state."""
 
     def target(theta: Tensor) -> tuple[Tensor, Tensor]:

@@ -50,7 +50,7 @@ def small_texts(directory: Path, *changes: tuple[str, str]) -> Path:
     """Write pool, questions, model and catalog into ``directory``; ``changes`` replace text of the catalog."""
     draw = generator(0, 0)
     sums = [(int(a), int(b)) for a, b in draw.permutation([(a, b) for a in range(10) for b in range(10)])]
-    parts = {"pool": sums[:60], "target": sums[60:72], "heldout": sums[72:84], "test": sums[84:]}
+    parts = {"pool": sums[:30], "target": sums[60:72], "heldout": sums[72:84], "test": sums[84:]}
     for name, pairs in parts.items():
         rows = [sample(a, b, right) for a, b in pairs for right in (True, False)] if name == "pool" else None
         lines = [json.dumps(row) for row in (rows or [question(a, b) for a, b in pairs])]
@@ -100,8 +100,8 @@ def _model(vocabulary: int, config: tuple[tuple[str, Any], ...]) -> Any:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
-    special = {"bos_token_id": 0, "eos_token_id": 0, "max_position_embeddings": 32}
+    sizes: dict[str, Any] = dict(hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2)
+    special: dict[str, Any] = dict(bos_token_id=0, eos_token_id=0, max_position_embeddings=32)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return LlamaForCausalLM(LlamaConfig(vocab_size=vocabulary, **sizes, **special, **dict(config)))

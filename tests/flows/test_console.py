@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,9 +12,8 @@ from flows import console
 from flows.cli import main
 from flows.runtime.server import ServerStatus, format_status
 from tasks.curation import estimate
-from tasks.curation.checkpoint_plan import plan_of
 from tasks.curation.step_costs import StepCosts
-from tasks.files.progress import announce, begin, say
+from tasks.files.progress import announce, begin, say, watch
 from tasks.modality.registry import open_recipe
 from tasks.runs.listing import format_runs
 from tasks.tables.published import publish
@@ -51,8 +49,17 @@ def test_work_that_nobody_can_count_is_told_again(
 def test_a_resume_says_what_is_left(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(estimate, "measure", lambda _: StepCosts(step=60.0, reverse=120.0, state_bytes=1))
     (directory,) = (home / "runs").iterdir()
-    told: Callable[[], str] = lambda: estimate._forecast(bench, plan_of(bench))  # noqa: E731
-    with open_recipe(directory) as bench:
+
+    def told() -> str:
+        said: list[str] = []
+        watch(lambda what, *_: said.append(what))
+        try:
+            estimate.prepare(directory)
+        finally:
+            watch(None)
+        return "\n".join(said)
+
+    with open_recipe(directory) as recipe:
         first = told()
         assert "2 rounds: 9 trainings of 8 steps" in first and "minutes from nothing" in first
         round_row = dict.fromkeys(("target_loss", "target_accuracy", "heldout_loss", "heldout_accuracy"), 0.5)
@@ -64,8 +71,8 @@ def test_a_resume_says_what_is_left(home: Path, monkeypatch: pytest.MonkeyPatch)
         later = told()
         assert "2 rounds, 2 done: 7 trainings" in later and "0 reverse steps" in later and "minutes are left" in later
         publish(home, directory.name, "rounds", 2, pa.Table.from_pylist([round_row]))
-        for name in bench.catalog.comparison.subsets:
-            bench.run.work("comparison", f"{name}-1.json").write_text("{}")
+        for name in recipe.catalog.comparison.subsets:
+            recipe.run.work("comparison", f"{name}-1.json").write_text("{}")
         assert "every round and training of the comparison is done" in told()
     assert "3/3" in format_runs(home)
 

@@ -14,8 +14,6 @@ from flows.runtime import ensure_server
 from testing.field_case import Ended, run
 from testing.field_pool import FieldPool, write_field_pool
 
-pytestmark = pytest.mark.xdist_group("field")
-
 
 @pytest.fixture(scope="module")
 def server(server_home: Path) -> Iterator[None]:

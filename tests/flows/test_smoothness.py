@@ -17,7 +17,6 @@ CHANGES = (
 )
 
 
-@pytest.mark.xdist_group("curate")
 def test_below_the_bar_a_curation_stops_before_round_0_and_the_command_says_more(
     tmp_path: Path, prefect_api: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,7 +11,6 @@ from flows.cli import main
 from testing.small_study import small_study
 
 
-@pytest.mark.xdist_group("curate")
 def test_attribute_and_predict(tmp_path: Path, prefect_api: str, capsys: pytest.CaptureFixture[str]) -> None:
     study, home = str(small_study(tmp_path)), tmp_path / "home"
     assert main(["attribute", study, "--validate", "--home", str(home)]) == 0
@@ -45,7 +44,6 @@ def test_mistakes_are_told_before_anything_starts(tmp_path: Path, capsys: pytest
     assert "destroy the metagradient" in capsys.readouterr().err and not (tmp_path / "home").exists()
 
 
-@pytest.mark.xdist_group("curate")
 def test_schedule(tmp_path: Path, prefect_api: str, capsys: pytest.CaptureFixture[str]) -> None:
     study, home = str(small_study(tmp_path)), tmp_path / "home"
     assert main(["schedule", study, "--home", str(home)]) == 0
@@ -62,7 +60,6 @@ def test_schedule(tmp_path: Path, prefect_api: str, capsys: pytest.CaptureFixtur
     assert str(3 * 6) in capsys.readouterr().out
 
 
-@pytest.mark.xdist_group("curate")
 def test_poison(tmp_path: Path, prefect_api: str, capsys: pytest.CaptureFixture[str]) -> None:
     changes = ("share = 0.1\nsteps = 2", "share = 0.1\nsteps = 1\ncancel_steps = 2\ncancel_budgets = [0.3]")
     study, home = str(small_study(tmp_path, changes)), tmp_path / "home"

@@ -23,20 +23,22 @@ def run(problem: Problem, plan: Plan | None = None, **options) -> Metagradient:
     return replay(problem.learner, problem.initial, problem.phi_and_gradient, plan, problem.pool_size, **options)
 
 
-def check(problem: Problem, start: int, found: Metagradient, bar: float = 1e-12) -> None:
+def check(problem: Problem, start: int, *found: Metagradient, bar: float = 1e-12) -> None:
     naive = NaiveRun(problem, start).gradient()
-    assert found.phi.item() == pytest.approx(naive.phi, rel=1e-12)
-    assert relative_error(found.example, naive.example) < bar
-    assert relative_error(found.learning_rate, naive.learning_rate) < bar
+    for one in found:
+        assert one.phi.item() == pytest.approx(naive.phi, rel=1e-12)
+        assert relative_error(one.example, naive.example) < bar
+        assert relative_error(one.learning_rate, naive.learning_rate) < bar
 
 
 @pytest.mark.parametrize("build", [problems.classifier, problems.two_towers, problems.clip])
 @pytest.mark.parametrize("optimizer", [ADAM, CLIPPED, SGD], ids=["adam", "clipped", "sgd"])
 @pytest.mark.parametrize(("start", "chunk"), [(0, None), (5, 3)])
 def test_agrees_with_naive_autograd(build, optimizer, start: int, chunk: int | None):
-    problem = with_learner(small(build, optimizer), chunk=chunk)
-    check(problem, start, run(problem, binomial(start, 12, 3)))
-    check(problem, start, run(problem, binomial(start, 12, 3), gradient_from_moments=False))
+    steps = 8 if build is problems.clip else 12  # its naive graph is a hundred times as large
+    problem = with_learner(small(build, optimizer, steps), chunk=chunk)
+    ways = (run(problem, binomial(start, steps, 3), gradient_from_moments=moments) for moments in (True, False))
+    check(problem, start, *ways)
 
 
 def test_agrees_with_naive_autograd_on_a_convnext():
@@ -63,12 +65,12 @@ def test_agrees_with_central_differences(start: int):
     assert start > 0 or by_rate == pytest.approx((found.learning_rate.to(rates) @ rates).item(), rel=1e-8)
 
 
-@pytest.mark.parametrize("build", [problems.two_towers, problems.clip])
+@pytest.mark.parametrize(("build", "slots"), [(problems.two_towers, (1, 2, 3, 5, 40)), (problems.clip, (2,))])
 @pytest.mark.parametrize("start", [0, 5])
-def test_every_plan_gives_the_same_bytes_in_float32(build, start: int):
+def test_every_plan_gives_the_same_bytes_in_float32(build, slots: tuple[int, ...], start: int):
     problem = in_float32(small(build))
     target = first_rows_target(problem)
-    plans = [keep_all(start, 12), *(binomial(start, 12, slots) for slots in (1, 2, 3, 5, 40))]
+    plans = [keep_all(start, 12), *(binomial(start, 12, number) for number in slots)]
     first, *rest = (
         replay(problem.learner, problem.initial, target, plan, problem.pool_size, probe_steps=[start, 8])
         for plan in plans

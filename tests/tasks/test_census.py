@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
@@ -21,6 +19,7 @@ from tasks.pool.census_kinds import KINDS, CensusOptions
 from tasks.pool.pools import build_pool, pending_units, plan_pool
 from tasks.pool.record import BuildOptions
 from testing.datacomp_pool import DatacompPool, kill, make_pool
+from testing.field_case import run
 from testing.small_catalog import small_catalog
 
 ANY = BuildOptions(max_rejects=1.0, max_damaged_shards=9)
@@ -72,16 +71,25 @@ def test_taken_twice_and_elsewhere_it_is_the_same_to_the_byte(pool: DatacompPool
     assert files[0] == files[1] and len(files[0]) == 5
 
 
-def test_only_what_changed_is_taken_again(pool: DatacompPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_what_changed_is_taken_again(pool: DatacompPool, tmp_path: Path) -> None:
     home = tmp_path / "home"
-    take(pool, home)
-    read: list[str] = []
-    index = census_shards._index
-    monkeypatch.setattr(census_shards, "_index", lambda unit: read.append(unit.shard) or index(unit))
+    first = take(pool, home)
+
+    def spoil(number: int) -> None:
+        """Damage that only who reads the shard again sees: size and times are as before."""
+        path = pool.tar(number)
+        stat = path.stat()
+        path.write_bytes(bytes(stat.st_size))
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
     pool.beside(2, "_stats.json").unlink()
+    spoil(0), spoil(1)
     record = take(pool, home)
-    assert read == ["00000002.tar"] and record.findings["missing_stats"] == 1 and not record.within_budget
-    assert take(pool, home, missing_stats=1).within_budget and len(read) == 1  # another budget: nothing is read
+    assert record.findings == {**first.findings, "missing_stats": 1} and not record.within_budget
+    spoil(2)
+    assert take(pool, home, missing_stats=1).within_budget, "another budget: nothing is read"
+    pool.beside(1, "_stats.json").unlink()
+    assert take(pool, home).findings != record.findings, "what is read is seen to be damaged"
 
 
 def test_a_pool_after_its_census_is_not_read_again(pool: DatacompPool, tmp_path: Path) -> None:
@@ -191,17 +199,14 @@ def test_histograms_end_at_the_bulk_and_tell_the_rest() -> None:
         assert bin_values(lambda sql: connection.execute(sql).fetchall(), "t", {"bad": "bad"}).counts == {"bad": {1: 1}}
 
 
-@pytest.mark.xdist_group("curate")
 def test_mgd_census_runs_the_flow_and_its_status_says_the_verdict(
     pool: DatacompPool, tmp_path: Path, prefect_api: str
 ) -> None:
     (pool.directory / "shards" / "00000001.tar").unlink()
     source = f'source = "{pool.directory}"'
     catalog = small_catalog(tmp_path, ('source = "sheet"', source))
-    command = [sys.executable, "-m", "flows.cli", "census", str(catalog), "--home", str(tmp_path / "home")]
-    env = {**os.environ, "PREFECT_API_URL": prefect_api}
-    ended = subprocess.run(command, capture_output=True, text=True, env=env, timeout=200, check=False)
-    assert ended.returncode == 3, ended.stderr
-    assert "missing tar" in ended.stdout and "over its budget" in ended.stderr and "Traceback" not in ended.stderr
+    ended = run(["census", str(catalog), "--home", str(tmp_path / "home")])
+    assert ended.status == 3, ended.said
+    assert "missing tar" in ended.out and "over its budget" in ended.err and not ended.crash
     (page,) = (tmp_path / "home").glob("census/*/census.html")
-    assert str(page) in ended.stdout
+    assert str(page) in ended.out

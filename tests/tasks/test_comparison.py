@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,9 +14,10 @@ import pytest
 from mgd_core.errors import UserError
 from tasks.catalog.catalogs import CatalogError, load_catalog
 from tasks.catalog.recipe_options import as_now
-from tasks.curation import comparison, rounds, trained
+from tasks.curation import comparison
 from tasks.curation.begin import begin_run
 from tasks.curation.expression_baselines import RivalError, check_rivals
+from tasks.files.progress import watch
 from tasks.modality.registry import open_recipe
 from tasks.pool.pools import build_pool
 from tasks.report.reports import write_report
@@ -74,22 +75,18 @@ def change(place: Path, old: str, new: str) -> Path:
     return path
 
 
-def count_trainings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Lengths of the comparison's trainings from now on; a round must not be trained again."""
-    lengths: list[int] = []
-    genuine = trained.train
+@pytest.fixture
+def trainings(place: Path) -> Iterator[list[int]]:
+    """Lengths of the comparison's trainings from now on; of the rounds, nothing is done again."""
 
-    def counted(learner: Any, *rest: Any, **how: Any) -> Any:
-        lengths.append(learner.steps)
-        return genuine(learner, *rest, **how)
+    def rounds() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in place.glob("home/runs/*/work/round-*/*")}
 
-    def fail(*_: object) -> None:
-        raise AssertionError("a round was trained again")
-
-    monkeypatch.setattr(trained, "train", counted)
-    monkeypatch.setattr(rounds, "_replay", fail)
-    monkeypatch.setattr(rounds, "_probe", fail)
-    return lengths
+    ended, before = list[int](), rounds()
+    watch(lambda what, done, total: ended.append(total) if what.startswith("compare: ") and done == total else None)
+    yield ended
+    watch(None)
+    assert before and rounds() == before
 
 
 def test_rivals_keep_their_own_samples_and_see_as_many(place: Path) -> None:
@@ -119,36 +116,32 @@ def test_every_accuracy_has_its_n_and_standard_error(place: Path) -> None:
     assert {(row["target_n"], row["heldout_n"]) for row in told} == {(40, 40)}
 
 
-def test_another_seed_trains_only_what_is_new(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before, lengths = run_of(place), count_trainings(monkeypatch)
+def test_another_seed_trains_only_what_is_new(place: Path, trainings: list[int]) -> None:
+    before = run_of(place)
     curate_plainly(change(place, "seeds = [1]", "seeds = [1, 2]"), place / "home")
     chosen = read(place / "home", before.name, "choices")["round"][0].as_py()
     distinct = 3 if chosen == 0 else 4  # round 0 trains on everything: subsets of equal counts share a training
-    assert run_of(place) == before and len(lengths) == distinct
+    assert run_of(place) == before and len(trainings) == distinct
     assert "seeds = [1, 2]" in (before / "catalog.toml").read_text()
     assert Run.load(before).catalog.comparison.seeds == (1, 2)
     assert {row["seeds"] for row in result_table(place / "home", before.name)} == {2}
 
 
-def test_what_leaves_the_comparison_leaves_the_table_and_trains_nothing(
-    place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lengths = count_trainings(monkeypatch)
+def test_what_leaves_the_comparison_leaves_the_table_and_trains_nothing(place: Path, trainings: list[int]) -> None:
     # Another name of the whole pool: a training is known by its counts.
     catalog = change(place, RIVALS, 'rivals = { all = "no_filter" }')
     curate_plainly(catalog, place / "home")
-    assert not lengths
+    assert not trainings
     rows = {row["subset"]: row for row in result_table(place / "home", run_of(place).name)}
     assert rows.keys() == {"everything", "mgd", "all"}
     assert rows["all"]["fashion acc1"] == rows["everything"]["fashion acc1"]
 
 
-def test_another_test_reuses_rounds_and_kept_models(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lengths = count_trainings(monkeypatch)
+def test_another_test_reuses_rounds_and_kept_models(place: Path, trainings: list[int]) -> None:
     strange = '[targets.tests.strange]\nsource = "sheet"\nsplit = "test"\nclasses = "label"\n'
     strange += 'templates = ["a xylophone of a {}", "zeppelin {}"]\n[model]'
     curate_plainly(change(place, "[model]", strange), place / "home")
-    assert not lengths, "the tests' words are no part of the model"
+    assert not trainings, "the tests' words are no part of the model"
     (row, *_) = result_table(place / "home", run_of(place).name)
     assert row["strange acc1"] is not None
     mean = (row["fashion acc1"] + row["strange acc1"]) / 2
@@ -158,11 +151,10 @@ def test_another_test_reuses_rounds_and_kept_models(place: Path, monkeypatch: py
     assert row["mean of 2 tests acc1 standard error"] == pytest.approx(sum(errors) / 2)
 
 
-def test_a_changed_file_is_another_rival(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lengths = count_trainings(monkeypatch)
+def test_a_changed_file_is_another_rival(place: Path, trainings: list[int]) -> None:
     own_subset(place / "small.toml", place / "home", copies=1)
     curate_plainly(place / "small.toml", place / "home")
-    assert len(lengths) == 1
+    assert len(trainings) == 1
     rows = {row["subset"]: row for row in result_table(place / "home", run_of(place).name)}
     assert (rows["mine"]["samples"], rows["mine"]["distinct"]) == (40, 40)
 
@@ -243,11 +235,10 @@ def test_tables_of_earlier_versions_are_read(place: Path, monkeypatch: pytest.Mo
     assert write_report(home, name).exists()
 
 
-def test_without_rounds_the_recipe_is_trained_and_tested_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_rounds_the_recipe_is_trained_and_tested_once(tmp_path: Path, trainings: list[int]) -> None:
     catalog = small_catalog(tmp_path, *SHORT, ("rounds = 2", "rounds = 0"), (SUBSETS, ""))
-    lengths = count_trainings(monkeypatch)
     directory = curate_plainly(catalog, tmp_path / "home")
-    assert lengths == [4]
+    assert trainings == [4] and not list(directory.glob("work/round-*"))
     (row,) = result_table(tmp_path / "home", directory.name)
     assert (row["subset"], row["samples"]) == ("everything", 240) and 0 <= row["fashion acc1"] <= 1
     assert "everything" in summary(tmp_path / "home", directory.name)

@@ -28,28 +28,28 @@ def begun(directory: Path, descent: str) -> Path:
 
 
 def test_auto_takes_what_fits_and_keeps_its_choice(tmp_path: Path) -> None:
-    run = begun(tmp_path, 'plan = "auto"\ndevice_memory = "7MB"\ndisk_space = "1GB"')
-    with open_recipe(run) as bench:
-        chosen = plan_of(bench)
-        _, state = bench.learner(np.ones(len(bench), np.int64), 0)
-        assert chosen.peak_states["device"] * state.nbytes <= 7e6
-        record = bench.run.work(RECORD)
+    run = begun(tmp_path, 'plan = "auto"\ndevice_memory = "900KB"\ndisk_space = "1GB"')
+    with open_recipe(run) as recipe:
+        chosen = plan_of(recipe)
+        _, state = recipe.learner(np.ones(len(recipe), np.int64), 0)
+        assert chosen.peak_states["device"] * state.nbytes <= 9e5
+        record = recipe.run.work(RECORD)
         kept = read_json(record)
         assert kept["plan"]["plan"] in ("binomial", "segments")
-        assert not bench.run.work(TRIAL).exists(), "the trial of the disk is removed"
+        assert not recipe.run.work(TRIAL).exists(), "the trial of the disk is removed"
         publish_json(record, kept | {"plan": {"plan": "binomial", "slots": 1}})
-        assert plan_of(bench).advances == 7 * 6 // 2, "the recorded choice is used, not a new one"
+        assert plan_of(recipe).advances == 7 * 6 // 2, "the recorded choice is used, not a new one"
     table = estimate.describe_plans(run)
     assert "7 of 8 steps differentiated" in table and "<- this catalog's" in table and "keep_all" in table
 
 
 def test_a_budget_that_holds_no_state_is_refused(tmp_path: Path) -> None:
-    run = begun(tmp_path, 'plan = "auto"\ndevice_memory = "1MB"')
+    run = begun(tmp_path, 'plan = "auto"\ndevice_memory = "400KB"')
     with (
-        open_recipe(run) as bench,
-        pytest.raises(CatalogError, match=r"'auto': the device budget of 1000000 bytes holds no"),
+        open_recipe(run) as recipe,
+        pytest.raises(CatalogError, match=r"'auto': the device budget of 400000 bytes holds no"),
     ):
-        plan_of(bench)
+        plan_of(recipe)
 
 
 def test_the_forecast_is_told_before_the_run(tmp_path: Path) -> None:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from mgd_core.descent.steps import mask, summed
@@ -20,20 +17,27 @@ from tasks.curation import comparison, estimate, rounds
 from tasks.curation.begin import begin_run
 from tasks.curation.comparison import ComparisonError
 from tasks.export.exports import verify_datacomp
+from tasks.modality.registry import open_recipe
 from tasks.pool.pools import build_pool
 from tasks.pool.record import BuildOptions, EmptyPool
 from tasks.runs.run import RunMismatch
 from tasks.tables.published import read
 from tasks.tables.uids import uid_bytes
+from testing.children import CHILDREN
 from testing.small_catalog import curate_plainly, published, small_catalog
-
-SCRIPT = Path(__file__).parents[1] / "small_catalog.py"
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("finished")
-    return curate_plainly(small_catalog(place), place / "home")
+def finished(curated_small: Path) -> Path:
+    """The finished run, to be read."""
+    return curated_small
+
+
+@pytest.fixture
+def copied(finished: Path, tmp_path: Path) -> Path:
+    """A copy of it, in a home of the test's own."""
+    shutil.copytree(finished.parents[1], tmp_path / "copy")
+    return tmp_path / "copy" / "runs" / finished.name
 
 
 def test_every_table_is_there_and_makes_sense(finished: Path) -> None:
@@ -71,16 +75,15 @@ def test_a_repeated_run_gives_the_same_bytes(finished: Path, tmp_path: Path) -> 
 
 def test_killed_at_any_instant_the_same_command_ends_with_the_same_bytes(finished: Path, tmp_path: Path) -> None:
     catalog, home = small_catalog(tmp_path, ("rounds = 2", "checkpoint_steps = 1\nrounds = 2")), tmp_path / "home"
-    command = [sys.executable, str(SCRIPT), str(catalog), str(home)]
-    environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parents[1])}
     for milestone in ("work/round-000/states/reverse.safetensors", "work/round-001/probe-shards-00001-tar-*.json"):
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+        process = CHILDREN.Process(target=curate_plainly, args=(catalog, home))
+        process.start()
         deadline = time.monotonic() + 120
         while not list(home.glob(f"runs/*/{milestone}")):
-            assert process.poll() is None and time.monotonic() < deadline, f"ended before {milestone}"
+            assert process.is_alive() and time.monotonic() < deadline, f"ended before {milestone}"
             time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
     assert published(curate_plainly(catalog, home)) == published(finished)
 
 
@@ -161,20 +164,27 @@ def test_an_empty_pool_is_refused(tmp_path: Path) -> None:
         build_pool(str(empty), tmp_path / "home")
 
 
-def test_an_oracle_without_truth_is_refused(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(comparison, "TRUTH_COLUMN", "truth_absent")
+def test_an_oracle_without_truth_is_refused(tmp_path: Path) -> None:
+    catalog, home = small_catalog(tmp_path), tmp_path / "home"
+    table = pq.read_table(tmp_path / "sheet" / "table.parquet")
+    pq.write_table(table.drop_columns(["truth_clean"]), tmp_path / "sheet" / "table.parquet")
+    options = load_catalog(catalog)
+    pool = build_pool(str(options.pool.source), home, options.pool.build_options())
+    directory = begin_run(home, catalog, pool).directory
+    with open_recipe(directory) as recipe:
+        estimate.publish_pool(recipe)
     with pytest.raises(ComparisonError, match="Remove 'oracle'"):
-        comparison.train_subset(finished, "oracle", 2, 0)
+        comparison.train_subset(directory, "oracle", 2, 0)
 
 
-def test_finished_units_are_not_run_again(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
-        raise AssertionError("a finished unit was run again")
+def test_finished_units_are_not_run_again(copied: Path) -> None:
+    def written() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in copied.glob("work/round-000/*")}
 
-    monkeypatch.setattr(rounds, "_replay", fail)
-    monkeypatch.setattr(rounds, "_probe", fail)
-    rounds.train_round(finished, 0, True)
-    rounds.probe_shard(finished, 0, rounds.shard_names(finished)[0])
+    before = written()
+    rounds.train_round(copied, 0, True)
+    rounds.probe_shard(copied, 0, rounds.shard_names(copied)[0])
+    assert len(before) > 2 and written() == before
 
 
 def test_shards_of_equal_names_in_two_folders_are_each_probed(tmp_path: Path) -> None:

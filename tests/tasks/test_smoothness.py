@@ -21,6 +21,7 @@ from tasks.catalog.smoothness_options import MenuOptions, SmoothnessOptions
 from tasks.curation import rounds
 from tasks.curation.begin import begin_run
 from tasks.files.package_data import CATALOGS
+from tasks.files.progress import watch
 from tasks.modality.registry import open_recipe
 from tasks.pool.pools import build_pool
 from tasks.smoothness import lds as smoothness_lds
@@ -43,10 +44,13 @@ CHANGES = (("window_start = 4\n", "window_start = 2\n"), ("[comparison]", SECTIO
 
 def begun(place: Path, *changes: tuple[str, str]) -> Path:
     """The run directory of a small catalog on its pool."""
-    catalog = small_catalog(place, *changes)
-    options = load_catalog(catalog)
-    pool = build_pool(str(options.pool.source), place / "home", options.pool.build_options())
-    return begin_run(place / "home", catalog, pool).directory
+    return begun_by(small_catalog(place, *changes))
+
+
+def begun_by(catalog: Path) -> Path:
+    options, home = load_catalog(catalog), catalog.parent / "home"
+    pool = build_pool(str(options.pool.source), home, options.pool.build_options())
+    return begin_run(home, catalog, pool).directory
 
 
 @pytest.fixture(scope="module")
@@ -110,12 +114,11 @@ def test_a_direction_is_that_of_three_whole_trainings(finished: Path, options: S
     assert row["curvature"] == pytest.approx(abs(losses[2] - 2 * losses[1] + losses[0]) / 0.01)
 
 
-def test_the_metagradient_is_round_0s_and_foretells_the_directions(
-    finished: Path, options: SmoothnessOptions, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_metagradient_is_round_0s_and_foretells_the_directions(finished: Path, options: SmoothnessOptions) -> None:
     check = metagradient_check.load_check(finished)
-    monkeypatch.setattr(rounds, "_replay", None)  # a curation that follows does not run it again
+    trained = {path: path.stat().st_mtime_ns for path in finished.glob("work/round-000/replayed.*")}
     g = load_file(rounds.train_round(finished, 0, True).with_suffix(".safetensors"))["example"]
+    assert len(trained) == 2 and all(path.stat().st_mtime_ns == at for path, at in trained.items()), "not run again"
     assert check.failure == "" and check.largest == np.abs(g).max() > check.median > 0
     assert check.predicted[1] == pytest.approx(0.1 * g @ direction(240, 0, 1).numpy(), rel=1e-6)
     assert len(check.true) == 2 and "largest |g|" in metagradient_check.format_check(check)
@@ -152,15 +155,20 @@ def test_sql_sees_it_and_so_does_the_row_of_round_0(finished: Path) -> None:
 
 
 def test_finished_units_are_not_run_again_and_lost_states_are_made_again(
-    finished: Path, options: SmoothnessOptions, monkeypatch: pytest.MonkeyPatch
+    finished: Path, options: SmoothnessOptions
 ) -> None:
     record = smoothness.measure_direction(finished, OWN, 1, options.h)
     before = record.read_bytes()
     record.unlink()  # its states were removed with `forget_states`
     assert smoothness.measure_direction(finished, OWN, 1, options.h).read_bytes() == before
-    monkeypatch.setattr(smoothness, "train", None)
-    smoothness.measure_direction(finished, OWN, 0, options.h)
-    smoothness.train_base(finished, OWN)
+    told: list[str] = []
+    watch(lambda what, *_: told.append(what))
+    try:
+        smoothness.measure_direction(finished, OWN, 0, options.h)
+        smoothness.train_base(finished, OWN)
+    finally:
+        watch(None)
+    assert not told, "no training told its progress"
 
 
 def test_bar_and_menu_change_no_run(finished: Path, tmp_path: Path) -> None:
@@ -180,7 +188,7 @@ def test_the_menu_turns_what_it_says(finished: Path) -> None:
         assert list(found)[:3] == ["eps_root = 0", "batch = 16", "logit_scale = 5"], "what the catalog has is left out"
         assert found["eps_root = 0"].catalog.learner == bench.catalog.learner.model_copy(update={"eps_root": 0.0})
         widths = [found[f"width = {f}"].model_config["text_cfg"] for f in ("0.5", "2")]
-        assert [(c["width"], c["heads"]) for c in widths] == [(32, 1), (128, 4)]
+        assert [(c["width"], c["heads"]) for c in widths] == [(16, 1), (64, 4)]
         assert found["text_cfg.qk_norm = true"].model_config["text_cfg"]["qk_norm"] is True
         learner, state = found["logit_scale = 5"].learner(np.ones(240, np.int64), 0)
         scale = learner.layout.unflatten(state.theta)["logit_scale"]
@@ -190,7 +198,6 @@ def test_the_menu_turns_what_it_says(finished: Path) -> None:
 @pytest.mark.parametrize(
     ("menu", "message"),
     [
-        (MenuOptions(model={"vision_cfg.qk_norm": (True,)}), "open_clip reads no 'qk_norm'.*timm_pool"),
         (MenuOptions(model={"text_cfg.colour": (1,)}), "open_clip reads no 'colour'"),
         (MenuOptions(model={"qk_norm": (True,)}), "write vision_cfg.KEY or text_cfg.KEY"),
         (MenuOptions(model={"text_cfg.context_length": (5,)}), "make it another catalog"),
@@ -200,6 +207,16 @@ def test_the_menu_turns_what_it_says(finished: Path) -> None:
 def test_a_menu_that_cannot_be_had_is_refused(finished: Path, menu: MenuOptions, message: str) -> None:
     with open_recipe(finished) as bench, pytest.raises(CatalogError, match=message):
         variants(bench, menu)
+
+
+def test_a_menu_of_keys_that_timms_towers_do_not_read_is_refused(tmp_path: Path) -> None:
+    catalog = small_catalog(tmp_path)
+    shutil.copy(CATALOGS / "models" / "fashion.json", tmp_path / "model.json")
+    with (
+        open_recipe(begun_by(catalog)) as recipe,
+        pytest.raises(CatalogError, match=r"open_clip reads no 'qk_norm'.*timm_po"),
+    ):
+        variants(recipe, MenuOptions(model={"vision_cfg.qk_norm": (True,)}))
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def test_the_tables_tell_what_was_done(curated: Path) -> None:
     rows = {row["subset"]: row for row in result_table(home, run)}
     assert set(rows) == {"everything", "random", "loss_filter", "gradient_filter", "embedding_filter", "mgd", "oracle"}
     assert all(0 <= row["sums accuracy"] <= 1 and row["distinct"] for row in rows.values())
-    assert rows["oracle"]["distinct"] == 60
+    assert rows["oracle"]["distinct"] == 30
     page = write_report(home, run).read_text()
     assert "By task" in page and "plus" in page and "Those dropped with the largest g" in page
 

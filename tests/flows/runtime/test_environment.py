@@ -10,8 +10,9 @@ from flows.runtime.environment import prepare_environment, server_environment
 
 @pytest.fixture(autouse=True)
 def own_environment(monkeypatch):
-    """A copy of the environment that the functions under test may write to."""
-    monkeypatch.setattr(os, "environ", {"PATH": os.environ["PATH"]})
+    """An environment of PATH only, that the functions under test may write to; `own_process` restores it."""
+    for name in set(os.environ) - {"PATH"}:
+        monkeypatch.delenv(name)
 
 
 def test_our_own_server_gets_its_state_below_the_home(tmp_path):
