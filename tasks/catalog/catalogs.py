@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from tasks.catalog.base import BaseCatalog
-from tasks.catalog.files import CatalogError, find_file, read_file, read_toml
+from tasks.catalog.files import CatalogError, checked, find_file, read_toml
+from tasks.catalog.overrides import Overrides, overridden
 from tasks.catalog.pair_catalog import Catalog
 from tasks.catalog.text_catalog import TextCatalog
 from tasks.files.local_files import MAGIC, literal_prefix
@@ -33,22 +34,24 @@ def find_catalog(name: str) -> Path:
     return find_file("catalog", name, CATALOGS)
 
 
-def load_catalog(path: Path) -> BaseCatalog:
-    """Read and check a catalog of either kind; source paths in it become absolute.
+def load_catalog(path: Path, overrides: Overrides | None = None) -> BaseCatalog:
+    """Read and check a catalog of either kind, with ``overrides`` laid over it; source paths in it become absolute,
+    relative ones being below the file's folder.
 
     Raises:
         CatalogError: with every problem found: file, key, value, and the nearest valid key for a typo.
     """
-    return read_file(path, kind_of(read_toml(path).get("model"))).resolved(path.parent)
+    content = overridden(read_toml(path), overrides or {})
+    return checked(path, kind_of(content.get("model")), content).resolved(path.parent)
 
 
-def load_pair_catalog(path: Path, command: str) -> Catalog:
+def load_pair_catalog(path: Path, command: str, overrides: Overrides | None = None) -> Catalog:
     """Read and check a catalog of image-text pairs; ``command`` is what takes no other.
 
     Raises:
         CatalogError: as for ``load_catalog``, or it is one of texts.
     """
-    catalog = load_catalog(path)
+    catalog = load_catalog(path, overrides)
     if not isinstance(catalog, Catalog):
         raise CatalogError(f"{path}: {command} works on image-text pairs and CLIPs; this catalog trains on texts")
     return catalog

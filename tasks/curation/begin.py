@@ -16,6 +16,8 @@ from typing import Any
 from mgd_core.training.determinism import environment
 from tasks.catalog.base import BaseCatalog
 from tasks.catalog.catalogs import load_catalog
+from tasks.catalog.files import read_toml
+from tasks.catalog.overrides import Overrides, as_toml, overridden
 from tasks.files.artefacts import digest
 from tasks.modality.registry import modality_of
 from tasks.pool.record import PoolRecord
@@ -36,13 +38,13 @@ IDLE: Any = {
 """What changes no round: descriptions, comparison and tests, where files lie, and how work is spread."""
 
 
-def begin_run(home: Path, catalog_path: Path, pool: PoolRecord) -> Run:
-    """Create the run of a catalog on a pool, or open it if it was begun before.
+def begin_run(home: Path, catalog_path: Path, pool: PoolRecord, overrides: Overrides | None = None) -> Run:
+    """Create the run of a catalog, with ``overrides`` laid over it, on a pool, or open it if it was begun before.
 
     Raises:
         RunMismatch: it was begun with other versions, threads or device; names each with both values.
     """
-    catalog = load_catalog(catalog_path)
+    catalog = load_catalog(catalog_path, overrides)
     content = identity(catalog, Path(home))
     name = f"{catalog.name}-{digest([content, pool.samples_digest])[:8]}"
     directory = Path(home) / "runs" / name
@@ -57,7 +59,10 @@ def begin_run(home: Path, catalog_path: Path, pool: PoolRecord) -> Run:
         "environment": environment(catalog.runtime.device, catalog.runtime.threads),
         "versions": {package: version(package) for package in packages},
     }
-    return Run.begin(directory, catalog, record, catalog_path)
+    said = catalog_path.read_bytes()
+    if overrides:
+        said = as_toml(overridden(read_toml(catalog_path), overrides)).encode()
+    return Run.begin(directory, catalog, record, said)
 
 
 def identity(catalog: BaseCatalog, home: Path) -> dict[str, Any]:

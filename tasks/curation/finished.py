@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tasks.catalog.catalogs import BaseCatalog, load_catalog
+from tasks.catalog.overrides import Overrides
 from tasks.curation.begin import begin_run
 from tasks.files.artefacts import is_done, publish_json
 from tasks.pool.pools import plan_pool
@@ -22,21 +23,21 @@ def mark_finished(directory: Path, catalog: BaseCatalog) -> None:
     publish_json(run.directory / RECORD, {"key": _key(run, catalog)})
 
 
-def finished_run(path: Path, home: Path) -> Path | None:
-    """Directory of the run that has done all that the catalog in ``path`` asks for, and still has it; None: there is
-    none, and the flow has to see what is left.
+def finished_run(path: Path, home: Path, overrides: Overrides | None = None) -> Path | None:
+    """Directory of the run that has done all that the catalog in ``path``, with ``overrides``, asks for, and still has
+    it; None: there is none, and the flow has to see what is left.
 
     Raises:
         RunMismatch: as `begin_run`.
     """
-    catalog = load_catalog(path)
+    catalog = load_catalog(path, overrides)
     if not list((home / "runs").glob(f"{catalog.name}-*/{RECORD}")):
         return None
     pool = load_pool(plan_pool(catalog.pool.sources, home, catalog.pool.build_options()).directory)
     if pool is None:
         return None
     check_budget(catalog.pool.build_options(), pool)
-    run = begin_run(home, path, pool)
+    run = begin_run(home, path, pool, overrides)
     results = [run.directory / "report.html", run.directory / "subset.npy"]
     tables = [found for table in ("rounds", "choices", "evaluations") for found in files(home, run.id, table).values()]
     there = all(one.exists() for one in (*results, *tables))

@@ -55,8 +55,8 @@ class WorkDirectory:
         return path
 
     @classmethod
-    def begin(cls, directory: Path, catalog: Any, record: dict[str, Any], source: Path) -> Self:
-        """Leave the record and a copy of the catalog, ``source``, in the directory. Where it was begun before, what
+    def begin(cls, directory: Path, catalog: Any, record: dict[str, Any], content: bytes) -> Self:
+        """Leave the record and the catalog's text, ``content``, in the directory. Where it was begun before, what
         ``renewed`` names is as it is now, and all else as it was.
 
         Raises:
@@ -68,7 +68,7 @@ class WorkDirectory:
             cls(directory, catalog, begun).check_same(record)
             record = {**begun, **{key: record[key] for key in cls.renewed}}
         directory.mkdir(parents=True, exist_ok=True)
-        copy, content = directory / "catalog.toml", source.read_bytes()
+        copy = directory / "catalog.toml"
         if not copy.exists() or copy.read_bytes() != content:
             publish_bytes(copy, content)
         if not path.exists() or read_json(path) != record:

@@ -128,7 +128,7 @@ def begin_study(home: Path, path: Path) -> Path:
         "environment": environment(study.runtime.device, study.runtime.threads),
         "versions": {package: version(package) for package in VERSIONS},
     }
-    StudyRun.begin(directory, study, record, path)
+    StudyRun.begin(directory, study, record, path.read_bytes())
     return directory
 
 
