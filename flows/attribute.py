@@ -7,31 +7,28 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
-
-from flows.runtime.session import record_session
+from flows.runtime.operating import stage, unit
 from flows.study_units import run_study, study_device
 from tasks.catalog.study_options import find_study
 from tasks.modality.classification.modality import begin_study
 from tasks.studies import attribution
 
 
-@task(name="sweep-outputs", task_run_name="sweep {number}", cache_policy=NO_CACHE, persist_result=False)
+@unit("sweep-outputs", "sweep {number}")
 def sweep_outputs(directory: Path, number: int) -> Path:
     """Train, and differentiate some of the outputs."""
     with study_device(directory):
         return attribution.sweep_outputs(directory, number)
 
 
-@task(name="retrain", task_run_name="without {share} from {first}", cache_policy=NO_CACHE, persist_result=False)
+@unit("retrain", "without {share} from {first}")
 def retrain(directory: Path, share: float, first: int) -> Path:
     """Train without each of a block of random subsets."""
     with study_device(directory):
         return attribution.retrain(directory, share, first)
 
 
-@flow(name="attribute", flow_run_name="attribute {study}", on_running=[record_session], log_prints=False)
+@stage("attribute")
 def attribute(study: str, home: str = "runs", check: bool = False) -> str:
     """Publish the influences of a study, and with ``check`` how well they predict. Returns its directory."""
     directory = begin_study(Path(home).resolve(), find_study(study))

@@ -7,14 +7,13 @@ interruption, and a census taken again after some shards were fetched anew reads
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
-
+from flows.parameters import CatalogName
 from flows.runtime.artifacts import show
+from flows.runtime.operating import stage, unit
 from flows.runtime.runners import run_flow
-from flows.runtime.session import record_session
-from tasks.catalog.catalogs import find_catalog, load_catalog, load_pair_catalog
+from tasks.catalog.catalogs import find_catalog, load_pair_catalog
 from tasks.census import files as census_files
 from tasks.census import shards as census_shards
 from tasks.census import taking as censuses
@@ -23,31 +22,38 @@ from tasks.files.progress import announce, begin, say
 from tasks.modality.pairs.target_check import check_targets, target_pictures
 
 
-@task(name="census-shard", task_run_name="shard {unit.shard}", cache_policy=NO_CACHE, persist_result=False)
+@unit("census-shard", "shard {unit.shard}")
 def census_shard(unit: census_shards.CensusUnit) -> Path:
     """Take the census of one shard."""
     return census_shards.census_shard(unit)
 
 
-@task(name="census-file", task_run_name="metadata {unit.url}", cache_policy=NO_CACHE, persist_result=False)
+@unit("census-file", "metadata {unit.url}")
 def census_file(unit: census_files.FileUnit) -> Path:
     """Take the census of one metadata file."""
     return census_files.census_file(unit)
 
 
-@task(name="census-tables", cache_policy=NO_CACHE, persist_result=False)
+@unit("census-tables")
 def finish(plan: censuses.CensusPlan) -> CensusRecord:
     """Join what the units found, and link the page in Prefect."""
     record = censuses.finish_census(plan)
     page = plan.directory / "census.html"
-    show(page, "census", record.pool_id, [line.model_dump() for line in record.lines])
+    show(plan.directory.parents[1], page, "census", record.pool_id, [line.model_dump() for line in record.lines])
     return record
 
 
-@flow(name="census", flow_run_name="census {catalog}", on_running=[record_session], log_prints=False)
-def census(catalog: str, home: str = "runs") -> str:
-    """Take the census of a catalog's pool; returns the census's directory."""
-    options, base = load_pair_catalog(find_catalog(catalog), "mgd census"), Path(home).resolve()
+@stage("census")
+def census(catalog: CatalogName, home: str = "runs", overrides: dict[str, Any] | None = None) -> str:
+    """Take the census of a catalog's pool; what was read before and is as it was is not read again. Returns the
+    census's directory.
+
+    Args:
+        catalog: the catalog whose pool is looked through: one that comes with mgd, or a TOML file.
+        home: directory of all runs, pools and tables, where the flow runs.
+        overrides: keys of the catalog said otherwise, by their dotted names, say {"pool.source": "shards/*.tar"}.
+    """
+    options, base = load_pair_catalog(find_catalog(catalog), "mgd census", overrides), Path(home).resolve()
     begin("look at the targets")
     for note in check_targets(options, base):
         say(note)
@@ -61,11 +67,10 @@ def census(catalog: str, home: str = "runs") -> str:
         future.result()
         announce("census", done, len(futures))
     begin("join what was found")
-    finish(plan)
+    finish.submit(plan).result()
     return str(plan.directory)
 
 
-def run_census(catalog: str, home: Path) -> Path:
-    """Run the flow in this process with the task runner that the catalog asks for."""
-    runtime = load_catalog(find_catalog(catalog)).runtime
-    return Path(run_flow(census, runtime, catalog, str(home)))
+def run_census(catalog: str, home: Path, overrides: dict[str, Any]) -> Path:
+    """Run the flow in this process."""
+    return Path(run_flow(census, catalog, str(home), overrides))

@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from flows.commands import count, flow_session, home, named, plain_output, shipped, whole
+from flows.commands import count, home, named, plain_output, shipped, whole
 from flows.commands.attributing import add_attribute
 from flows.commands.census import add_census
+from flows.commands.curating import add_curate, add_serve
 from flows.commands.evaluating import add_evaluate
 from flows.commands.planning import add_plan
 from flows.commands.poisoning import add_poison
@@ -75,7 +76,7 @@ def parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     top = argparse.ArgumentParser("mgd", description=DESCRIPTION, epilog=EPILOG, formatter_class=_Raw)
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    _curate_parser(commands)
+    add_curate(partial(_command, commands))
     _read_parsers(commands)
     _export_parser(commands)
     add_census(partial(_command, commands))
@@ -88,7 +89,8 @@ def parser() -> argparse.ArgumentParser:
     add_evaluate(partial(_command, commands))
     add_reshard(partial(_command, commands))
     add_submit_folder(partial(_command, commands))
-    _serve_parsers(commands)
+    add_serve(partial(_command, commands))
+    _server_parser(commands)
     return top
 
 
@@ -106,18 +108,6 @@ def _command(
     made.add_argument("--home", type=home, default=os.environ.get("MGD_HOME") or "runs", help=text)
     made.set_defaults(run=run)
     return made
-
-
-def _curate_parser(commands: argparse._SubParsersAction) -> None:
-    made = _command(
-        commands,
-        "curate",
-        _curate,
-        "curate the pool of a catalog\n\nBuilds the pool, runs the rounds, chooses one by the held-out target, "
-        "compares its subset with rivals at equal\nsamples seen, and writes a report. Stopped or killed, the same "
-        "command goes on where it was.",
-    )
-    made.add_argument("catalog", help=f"a TOML file, or the name of a catalog that comes with mgd: {shipped()}")
 
 
 def _read_parsers(commands: argparse._SubParsersAction) -> None:
@@ -157,35 +147,10 @@ def _export_parser(commands: argparse._SubParsersAction) -> None:
     made.add_argument("--overwrite", action="store_true", help="replace another export in --out (webdataset)")
 
 
-def _serve_parsers(commands: argparse._SubParsersAction) -> None:
-    text = "curate a catalog on a schedule, until stopped (on your Prefect, see PREFECT_API_URL)"
-    made = _command(commands, "serve", _serve, text)
-    made.add_argument("catalog", help=f"a TOML file, or the name of a catalog that comes with mgd: {shipped()}")
-    made.add_argument("--cron", required=True, help='five fields, for instance "0 3 * * *": every night at three (UTC)')
+def _server_parser(commands: argparse._SubParsersAction) -> None:
     text = "the local Prefect server of this home: is it up, where is its page, stop it"
     made = _command(commands, "server", _server, text)
     made.add_argument("action", choices=("status", "start", "stop"), nargs="?", default="status")
-
-
-def _curate(options: argparse.Namespace) -> int:
-    from tasks.catalog.catalogs import find_catalog, load_catalog
-    from tasks.curation.beforehand import check_beforehand
-
-    home = options.home.resolve()
-    check_beforehand(load_catalog(find_catalog(options.catalog)), home)  # mistakes are told before anything starts
-    from tasks.curation.finished import finished_run
-    from tasks.report.reports import summary
-
-    directory = finished_run(find_catalog(options.catalog), home)
-    if directory is None:
-        with flow_session(home):
-            from flows.curate import run_curate
-
-            directory = run_curate(options.catalog, home)
-    print(summary(home, directory.name))
-    print(f"\nreport  {directory / 'report.html'}\nsubset  {directory / 'subset.npy'}")
-    print(f"ask     mgd sql --home {options.home}")
-    return 0
 
 
 def _sql(options: argparse.Namespace) -> int:
@@ -223,22 +188,6 @@ def _export(options: argparse.Namespace) -> int:
     run = options.run_id or latest_run(options.home)
     how = ReshardOptions(shard_size=options.shard_size, seed=options.seed, overwrite=options.overwrite)
     print(export_run(options.home, run, options.format, options.out, options.round, how))
-    return 0
-
-
-def _serve(options: argparse.Namespace) -> int:
-    from flows.runtime.session import check_schedule, prefect_session
-    from tasks.catalog.catalogs import find_catalog, load_catalog
-    from tasks.curation.beforehand import check_beforehand
-
-    home = options.home.resolve()
-    check_schedule(home, options.cron)
-    check_beforehand(load_catalog(find_catalog(options.catalog)), home)
-    with prefect_session(home):
-        from flows.curate import curate
-
-        parameters = {"catalog": options.catalog, "home": str(home)}
-        curate.serve(name=f"curate {options.catalog}", cron=options.cron, parameters=parameters, limit=1)
     return 0
 
 

@@ -1,23 +1,27 @@
 """The flow `curate`: pool, smoothness gate, rounds of metagradient descent, choice of a round, comparison, report.
 
 Composition only. Each task is one unit of work with its own durable record, so Prefect says what ran and the records
-say what need not run again: give the same command after any interruption, and the run ends with the same bytes.
+say what need not run again: give the same command after any interruption, and the run ends with the same bytes. Two
+flows of one run never work at once: the second waits until the first has ended, whatever ended it, and then does what
+is left.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
+from prefect import tags
 
-from flows.pool_building import build_pool, device_of
-from flows.runtime.artifacts import show
+from flows.parameters import CatalogName, laid_over
+from flows.pool_building import build_pool, device_of, only_flow
+from flows.runtime.artifacts import round_rows, show, show_table
+from flows.runtime.operating import stage, tagged, unit
 from flows.runtime.runners import run_flow
-from flows.runtime.session import record_session
 from flows.smoothness import gate
 from tasks.catalog.catalogs import BaseCatalog, find_catalog, load_catalog
-from tasks.curation import comparison, estimate, rounds, selection, subsets
+from tasks.curation import comparison, estimate, selection, subsets
+from tasks.curation import rounds as descent
 from tasks.curation.begin import begin_run
 from tasks.curation.finished import mark_finished
 from tasks.files.progress import announce, begin
@@ -25,51 +29,80 @@ from tasks.report import reports
 from tasks.runs.run import Run
 
 
-@task(name="replay", task_run_name="round {round}: train and replay", cache_policy=NO_CACHE, persist_result=False)
+@unit("replay", "round {round}: train and replay")
 def train_round(directory: Path, round: int, differentiate: bool) -> Path:
     """Train on the round's counts and traverse the window in reverse."""
     with device_of(directory):
-        return rounds.train_round(directory, round, differentiate)
+        return descent.train_round(directory, round, differentiate)
 
 
-@task(name="probe-shard", task_run_name="round {round}: probe {shard}", cache_policy=NO_CACHE, persist_result=False)
+@unit("probe-shard", "round {round}: probe {shard}")
 def probe_shard(directory: Path, round: int, shard: str) -> Path:
     """Score the masked samples of one shard."""
     with device_of(directory):
-        return rounds.probe_shard(directory, round, shard)
+        return descent.probe_shard(directory, round, shard)
 
 
-@task(name="publish-round", task_run_name="round {round}: publish", cache_policy=NO_CACHE, persist_result=False)
+@unit("publish-round", "round {round}: publish")
 def finish_round(directory: Path, round: int, probes: list[Path]) -> None:
-    """Publish the round's tables and the next round's counts."""
-    rounds.finish_round(directory, round, probes)
+    """Publish the round's tables and the next round's counts, and show what the rounds did so far."""
+    descent.finish_round(directory, round, probes)
+    run = Run.load(directory)
+    show_table("rounds", f"rounds of {run.id}", round_rows(run.home, run.id))
 
 
-@task(name="train-subset", task_run_name="compare {subset}, seed {seed}", cache_policy=NO_CACHE, persist_result=False)
+@unit("train-subset", "compare {subset}, seed {seed}")
 def train_subset(directory: Path, subset: str, seed: int, chosen: int) -> Path:
     """Train one subset afresh and test it."""
     with device_of(directory):
         return comparison.train_subset(directory, subset, seed, chosen)
 
 
-@task(name="report", cache_policy=NO_CACHE, persist_result=False)
+@unit("report")
 def report(directory: Path) -> Path:
     """Write the report and link it in Prefect."""
     run = Run.load(directory)
     page = reports.write_report(run.home, run.id)
-    show(page, "report", run.id, reports.result_table(run.home, run.id))
+    show(run.home, page, "report", run.id, reports.result_table(run.home, run.id))
     return page
 
 
-@flow(name="curate", flow_run_name="curate {catalog}", on_running=[record_session], log_prints=False)
-def curate(catalog: str, home: str = "runs") -> str:
-    """Curate the pool of a catalog (a file, or a name such as `fashion`); returns the run's directory."""
+@stage("curate")
+def curate(
+    catalog: CatalogName,
+    home: str = "runs",
+    rounds: int | None = None,
+    seed: int | None = None,
+    device: str | None = None,
+    start: str | None = None,
+    overrides: dict[str, Any] | None = None,
+) -> str:
+    """Curate the pool of a catalog; the same parameters go on with the same run. Returns the run's directory.
+
+    Args:
+        catalog: what is curated, and how: a catalog that comes with mgd, or a TOML file.
+        home: directory of all runs, pools and tables, where the flow runs.
+        rounds: rounds of metagradient descent, instead of the catalog's (`descent.rounds`).
+        seed: seed of the rounds, instead of the catalog's (`descent.seed`).
+        device: where trainings run, say cuda:1, instead of the catalog's (`runtime.device`).
+        start: the subset that round 0 trains on, say run(id="fashion-1a2b"); otherwise the catalog's `descent.start`.
+        overrides: any other keys of the catalog by their dotted names, say {"learner.steps": 500}.
+    """
     path, base = find_catalog(catalog), Path(home).resolve()
-    options = load_catalog(path)
+    said = laid_over(
+        overrides, descent__rounds=rounds, descent__seed=seed, runtime__device=device, descent__start=start
+    )
+    options = load_catalog(path, said)
     pool = build_pool(options, base)
     begin("look at what the run is made of")
-    run = begin_run(base, path, pool)
-    directory = run.directory
+    run = begin_run(base, path, pool, said)
+    with tagged(run.id, options.name), only_flow(run):
+        _curate(run.directory, options)
+    return str(run.directory)
+
+
+def _curate(directory: Path, options: BaseCatalog) -> None:
+    """All that is to be done with a run that was begun."""
     estimate.prepare(directory)
     if options.descent.rounds:
         gate(directory, options)
@@ -85,15 +118,13 @@ def curate(catalog: str, home: str = "runs") -> str:
     for future in compared:
         done.append(future.result())
         comparison.publish_evaluations(directory, done, chosen)  # to be asked while the others train
-    report(directory)
+    report.submit(directory).result()
     mark_finished(directory, options)
-    return str(directory)
 
 
-def run_curate(catalog: str, home: Path) -> Path:
-    """Run the flow in this process with the task runner that the catalog asks for."""
-    runtime = load_catalog(find_catalog(catalog)).runtime
-    return Path(run_flow(curate, runtime, catalog, str(home)))
+def run_curate(catalog: str, home: Path, overrides: dict[str, Any]) -> Path:
+    """Run the flow in this process."""
+    return Path(run_flow(curate, catalog, str(home), overrides=overrides))
 
 
 def _descend(directory: Path, options: BaseCatalog) -> None:
@@ -102,13 +133,14 @@ def _descend(directory: Path, options: BaseCatalog) -> None:
     last = options.descent.rounds
     if not last and not comparison.needs_round_0(options):
         return  # comparison only
-    shards = rounds.shard_names(directory) if rounds.probe_steps_of(options.descent) else []
+    shards = descent.shard_names(directory) if descent.probe_steps_of(options.descent) else []
     for number in range(last + 1):
-        train_round(directory, number, differentiate=number < last)
-        probes = []
-        if number < last:
-            futures = [probe_shard.submit(directory, number, shard) for shard in shards]
-            for done, future in enumerate(futures, start=1):
-                probes.append(future.result())
-                announce(f"round {number}: probe", done, len(shards))
-        finish_round(directory, number, probes)
+        with tags(f"round {number}"):
+            train_round.submit(directory, number, differentiate=number < last).result()
+            probes = []
+            if number < last:
+                futures = [probe_shard.submit(directory, number, shard) for shard in shards]
+                for done, future in enumerate(futures, start=1):
+                    probes.append(future.result())
+                    announce(f"round {number}: probe", done, len(shards))
+            finish_round.submit(directory, number, probes).result()

@@ -7,31 +7,28 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
-
-from flows.runtime.session import record_session
+from flows.runtime.operating import stage, unit
 from flows.study_units import run_study, study_device
 from tasks.catalog.study_options import find_study
 from tasks.modality.classification.modality import StudyRun, begin_study
 from tasks.studies import poison_evidence, poisoning
 
 
-@task(name="poison-step", task_run_name="metagradient step {number}", cache_policy=NO_CACHE, persist_result=False)
+@unit("poison-step", "metagradient step {number}")
 def poison_step(directory: Path, number: int) -> Path:
     """Train, differentiate by pixels and labels, and move them."""
     with study_device(directory):
         return poisoning.poison_step(directory, number)
 
 
-@task(name="poison-rival", task_run_name="{method}", cache_policy=NO_CACHE, persist_result=False)
+@unit("poison-rival", "{method}")
 def rival(directory: Path, method: str) -> Path:
     """Change the same samples by a baseline."""
     with study_device(directory):
         return poisoning.rival(directory, method)
 
 
-@task(name="poison-inspect", task_run_name="inspect {method}", cache_policy=NO_CACHE, persist_result=False)
+@unit("poison-inspect", "inspect {method}")
 def inspect(directory: Path, method: str) -> None:
     """Train by both recipes, and take the metagradient that a curator would take."""
     with study_device(directory):
@@ -41,7 +38,7 @@ def inspect(directory: Path, method: str) -> None:
             poison_evidence.inspect(directory, method)
 
 
-@flow(name="poison", flow_run_name="poison {study}", on_running=[record_session], log_prints=False)
+@stage("poison")
 def poison(study: str, home: str = "runs") -> str:
     """Publish the poisoning study. Returns its directory."""
     directory = begin_study(Path(home).resolve(), find_study(study))

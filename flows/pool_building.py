@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from flows.runtime.device import device_lock
+from flows.runtime.locks import exclusive
+from flows.runtime.operating import unit
 from tasks.catalog.catalogs import BaseCatalog
 from tasks.curation.beforehand import check_beforehand, check_pool
-from tasks.files.progress import announce, begin
+from tasks.files.progress import announce, begin, say
 from tasks.pool import index_jobs as units
 from tasks.pool import pools
 from tasks.runs.run import Run
 
 
-@task(name="index-shard", task_run_name="shard {unit.index}", cache_policy=NO_CACHE, persist_result=False)
+@unit("index-shard", "shard {unit.index}")
 def index_shard(unit: units.ShardUnit) -> None:
     """Write or index one shard of the pool."""
     units.write_or_index_unit(unit)
@@ -42,3 +42,12 @@ def device_of(directory: Path) -> AbstractContextManager[None]:
     """The lock of the device that a run trains on."""
     run = Run.load(directory)
     return device_lock(run.home, run.catalog.runtime.device)
+
+
+def only_flow(run: Run) -> AbstractContextManager[None]:
+    """The lock of a run: whoever else works on it is waited for."""
+
+    def waiting(holder: str) -> None:
+        say(f"run {run.id} is worked on by process {holder or '(unknown)'}; waiting until that one ends")
+
+    return exclusive(run.home / ".locks" / "runs" / f"{run.id}.lock", note=str(os.getpid()), on_wait=waiting)

@@ -7,38 +7,35 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
-
-from flows.runtime.session import record_session
+from flows.runtime.operating import stage, unit
 from flows.study_units import run_study, study_device
 from tasks.catalog.study_options import find_study
 from tasks.modality.classification.modality import StudyRun, begin_study
 from tasks.studies import schedule_search
 
 
-@task(name="schedule-step", task_run_name="metagradient step {number}", cache_policy=NO_CACHE, persist_result=False)
+@unit("schedule-step", "metagradient step {number}")
 def descend(directory: Path, number: int) -> Path:
     """Train, differentiate by the learning rates, and move them."""
     with study_device(directory):
         return schedule_search.descend(directory, number)
 
 
-@task(name="schedule-grid", task_run_name="one-cycles from {first}", cache_policy=NO_CACHE, persist_result=False)
+@unit("schedule-grid", "one-cycles from {first}")
 def train_grid(directory: Path, first: int) -> Path:
     """Train a block of one-cycles."""
     with study_device(directory):
         return schedule_search.train_grid(directory, first)
 
 
-@task(name="schedule-compare", cache_policy=NO_CACHE, persist_result=False)
+@unit("schedule-compare")
 def compare(directory: Path) -> None:
     """Train the best of both with other seeds, publish, and draw."""
     with study_device(directory):
         schedule_search.publish_schedules(directory)
 
 
-@flow(name="schedule", flow_run_name="schedule {study}", on_running=[record_session], log_prints=False)
+@stage("schedule")
 def schedule(study: str, home: str = "runs") -> str:
     """Publish the schedules of a study. Returns its directory."""
     directory = begin_study(Path(home).resolve(), find_study(study))

@@ -7,13 +7,11 @@ interruption, and a curation that follows finds its gate measured and its round 
 from __future__ import annotations
 
 from pathlib import Path
-
-from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
+from typing import Any
 
 from flows.pool_building import build_pool, device_of
+from flows.runtime.operating import stage, unit
 from flows.runtime.runners import run_flow
-from flows.runtime.session import record_session
 from tasks.catalog.catalogs import BaseCatalog, find_catalog, load_catalog
 from tasks.catalog.smoothness_options import SmoothnessOptions
 from tasks.curation.begin import begin_run
@@ -24,53 +22,58 @@ from tasks.smoothness.menu import Variant
 from tasks.smoothness.table import check_bar
 
 
-@task(name="smooth-base", task_run_name="{variant.name}: at z", cache_policy=NO_CACHE, persist_result=False)
+@unit("smooth-base", "{variant.name}: at z")
 def train_base(directory: Path, variant: Variant) -> Path:
     """Train a recipe on the pool as it is."""
     with device_of(directory):
         return measuring.train_base(directory, variant)
 
 
-@task(name="smooth-direction", task_run_name="{variant.name}: v{number}", cache_policy=NO_CACHE, persist_result=False)
+@unit("smooth-direction", "{variant.name}: v{number}")
 def measure_direction(directory: Path, variant: Variant, number: int, h: float) -> Path:
     """Train a recipe at two points along a direction."""
     with device_of(directory):
         return measuring.measure_direction(directory, variant, number, h)
 
 
-@task(name="smooth-lds", task_run_name="{variant.name}: LDS", cache_policy=NO_CACHE, persist_result=False)
+@unit("smooth-lds", "{variant.name}: LDS")
 def measure_lds(directory: Path, variant: Variant, options: SmoothnessOptions) -> None:
     """Hold a recipe's metagradient against trainings without random subsets."""
     with device_of(directory):
         smoothness_lds.measure_lds(directory, variant, options)
 
 
-@task(name="smooth-metagradient", cache_policy=NO_CACHE, persist_result=False)
+@unit("smooth-metagradient")
 def check_metagradient(directory: Path, options: SmoothnessOptions) -> Path:
     """Take round 0's metagradient and hold it against the directions."""
     with device_of(directory):
         return metagradient_check.check_metagradient(directory, options)
 
 
-@flow(name="smoothness", flow_run_name="smoothness {catalog}", on_running=[record_session], log_prints=False)
-def smoothness(catalog: str, home: str = "runs", sweep: bool = False, **measure: float) -> str:
+@stage("smoothness")
+def smoothness(
+    catalog: str,
+    home: str = "runs",
+    sweep: bool = False,
+    overrides: dict[str, Any] | None = None,
+    **measure: float,
+) -> str:
     """Measure a catalog's recipe, and with ``sweep`` its menu; ``measure``: `directions` and `h` instead of its own.
 
     Returns the run's directory.
     """
     path, base = find_catalog(catalog), Path(home).resolve()
-    options = load_catalog(path)
-    directory = begin_run(base, path, build_pool(options, base)).directory
+    options = load_catalog(path, overrides)
+    directory = begin_run(base, path, build_pool(options, base), overrides).directory
     how = SmoothnessOptions(**(options.smoothness.model_dump() | measure))
     _measure(directory, how, measuring.prepare(directory, how, sweep))
     check_metagradient(directory, how)
     return str(directory)
 
 
-def run_smoothness(catalog: str, home: Path, sweep: bool, **measure: float) -> Path:
-    """Run the flow in this process with the task runner that the catalog asks for."""
-    runtime = load_catalog(find_catalog(catalog)).runtime
-    return Path(run_flow(smoothness, runtime, catalog, str(home), sweep, **measure))
+def run_smoothness(catalog: str, home: Path, sweep: bool, overrides: dict[str, Any], **measure: float) -> Path:
+    """Run the flow in this process."""
+    return Path(run_flow(smoothness, catalog, str(home), sweep, overrides, **measure))
 
 
 def gate(directory: Path, options: BaseCatalog) -> None:

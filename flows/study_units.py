@@ -9,7 +9,6 @@ from prefect import Flow
 
 from flows.runtime.device import device_lock
 from flows.runtime.runners import run_flow
-from tasks.catalog.study_options import find_study, load_study
 from tasks.modality.classification.modality import StudyRun
 
 
@@ -20,5 +19,5 @@ def study_device(directory: Path) -> AbstractContextManager[None]:
 
 
 def run_study(flow: Flow[..., str], study: str, home: Path, *arguments: object) -> Path:
-    """Run a study's flow in this process with the task runner that the study asks for; returns its directory."""
-    return Path(run_flow(flow, load_study(find_study(study)).runtime, study, str(home), *arguments))
+    """Run a study's flow in this process; returns its directory."""
+    return Path(run_flow(flow, study, str(home), *arguments))

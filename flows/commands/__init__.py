@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
+from typing import Any
 
 from tasks.files.package_data import CATALOGS
 from tasks.files.progress import begin, say
@@ -39,6 +40,21 @@ def plain_output() -> None:
 def shipped(folder: str = "") -> str:
     """Names of the catalogs that come with mgd, or of those in a folder of theirs."""
     return ", ".join(sorted(path.stem for path in (CATALOGS / folder).glob("*.toml")))
+
+
+def add_catalog(made: argparse.ArgumentParser) -> None:
+    """Add what names a catalog, and `--set`; `chosen_catalog` reads both."""
+    made.add_argument("catalog", help=f"a TOML file, or the name of a catalog that comes with mgd: {shipped()}")
+    text = "say a key of the catalog otherwise, for instance descent.rounds=5; may be given again"
+    made.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help=text)
+
+
+def chosen_catalog(options: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
+    """Path of the catalog, and what is laid over it; raises CatalogError."""
+    from tasks.catalog.catalogs import find_catalog
+    from tasks.catalog.overrides import parsed_overrides
+
+    return find_catalog(options.catalog), parsed_overrides(options.overrides)
 
 
 LARGEST = 2**31 - 1

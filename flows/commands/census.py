@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.commands import Make, flow_session, shipped
+from flows.commands import Make, add_catalog, chosen_catalog, flow_session
 
 if TYPE_CHECKING:
     from tasks.catalog.catalogs import Catalog
@@ -26,7 +26,7 @@ census.limits)."""
 def add_census(make: Make) -> None:
     """Add the command's parser."""
     made = make("census", _run, TEXT)
-    made.add_argument("catalog", help=f"a TOML file, or the name of a catalog that comes with mgd: {shipped()}")
+    add_catalog(made)
 
 
 def _taken(catalog: Catalog, home: Path) -> Path | None:
@@ -46,10 +46,11 @@ def _taken(catalog: Catalog, home: Path) -> Path | None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from tasks.catalog.catalogs import check_sources, find_catalog, load_pair_catalog
+    from tasks.catalog.catalogs import check_sources, load_pair_catalog
     from tasks.modality.pairs.target_check import check_targets
 
-    catalog, home = load_pair_catalog(find_catalog(options.catalog), "mgd census"), options.home.resolve()
+    path, overrides = chosen_catalog(options)
+    catalog, home = load_pair_catalog(path, "mgd census", overrides), options.home.resolve()
     check_sources(catalog)
     check_targets(catalog, home)
     directory = _taken(catalog, home)
@@ -57,7 +58,7 @@ def _run(options: argparse.Namespace) -> int:
         with flow_session(home):
             from flows.census import run_census
 
-            directory = run_census(options.catalog, home)
+            directory = run_census(options.catalog, home, overrides)
     from tasks.census.page import format_census
     from tasks.census.verdict import CensusRecord
     from tasks.files.artefacts import read_json, reading

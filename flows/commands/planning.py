@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from flows.commands import Make, flow_session, shipped
+from flows.commands import Make, add_catalog, chosen_catalog, flow_session
 
 TEXT = """say what a catalog's reverse sweeps will keep, recompute and take
 
@@ -16,17 +16,18 @@ a round. Below it, what the same round would take with every state kept, and wit
 def add_plan(make: Make) -> None:
     """Add the command's parser."""
     made = make("plan", _run, TEXT)
-    made.add_argument("catalog", help=f"a TOML file, or the name of a catalog that comes with mgd: {shipped()}")
+    add_catalog(made)
 
 
 def _run(options: argparse.Namespace) -> int:
-    from tasks.catalog.catalogs import find_catalog, load_catalog
+    from tasks.catalog.catalogs import load_catalog
     from tasks.curation.beforehand import check_beforehand
 
     home = options.home.resolve()
-    check_beforehand(load_catalog(find_catalog(options.catalog)), home)
+    path, overrides = chosen_catalog(options)
+    check_beforehand(load_catalog(path, overrides), home)
     with flow_session(home):
         from flows.planning import run_plan
 
-        print(run_plan(options.catalog, home))
+        print(run_plan(options.catalog, home, overrides))
     return 0

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from flows.commands import Make, flow_session, positive, shipped, whole_from
+from flows.commands import Make, add_catalog, chosen_catalog, flow_session, positive, whole_from
 
 BELOW = 3
 """Exit status where the recipe is below the catalog's bar; 1 is any failure to measure it."""
@@ -32,7 +32,7 @@ learning_rate = [5e-4, 2e-3]"""
 def add_smoothness(make: Make) -> None:
     """Add the command's parser."""
     made = make("smoothness", _run, TEXT)
-    made.add_argument("catalog", help=f"a TOML file, or the name of a catalog that comes with mgd: {shipped()}")
+    add_catalog(made)
     text = "random directions, at least 2 (default: the catalog's smoothness.directions)"
     few = "one direction says nothing of the spread"
     made.add_argument("--directions", type=whole_from(2, few), help=text)
@@ -44,10 +44,11 @@ def add_smoothness(make: Make) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from tasks.catalog.catalogs import CatalogError, find_catalog, load_catalog
+    from tasks.catalog.catalogs import CatalogError, load_catalog
     from tasks.curation.beforehand import check_beforehand
 
-    catalog, home = load_catalog(find_catalog(options.catalog)), options.home.resolve()
+    path, overrides = chosen_catalog(options)
+    catalog, home = load_catalog(path, overrides), options.home.resolve()
     measure = {
         name: value for name in ("directions", "h", "lds_subsets") if (value := getattr(options, name)) is not None
     }
@@ -57,7 +58,7 @@ def _run(options: argparse.Namespace) -> int:
     with flow_session(home):
         from flows.smoothness import run_smoothness
 
-        directory = run_smoothness(options.catalog, home, options.sweep, **measure)
+        directory = run_smoothness(options.catalog, home, options.sweep, overrides, **measure)
     return _show(directory, catalog.smoothness.bar)
 
 

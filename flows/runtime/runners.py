@@ -1,4 +1,4 @@
-"""The task runner of a flow, built at the call (:func:`run_flow`).
+"""The task runner of a flow, built when it runs (`flows.runtime.operating`).
 
 Never in the decorator: that runs at import. Tasks are coarse (a shard or more, seconds of work), because a
 task costs 5 ms in threads but about 150 ms in processes, Ray and Dask, most of it a new API client each.
@@ -67,10 +67,10 @@ class RunnerOptions(Protocol):
         """See `make_runner`."""
 
 
-def run_flow(flow: "Flow[..., str]", options: RunnerOptions, *arguments: object, **named: object) -> str:
-    """Run `flow` in this process with the task runner that `options` ask for; returns what the flow does, also where
-    Prefect could not tell its server so: a server that died takes its history with it, not our results."""
-    made = flow.with_options(task_runner=make_runner(options.runner, options.workers))
+def run_flow(flow: "Flow[..., str]", *arguments: object, **named: object) -> str:
+    """Run `flow` in this process; returns what the flow does, also where Prefect could not tell its server so: a server
+    that died takes its history with it, not our results."""
+    made = flow.with_options()
     work, done = made.fn, []
 
     @wraps(work)

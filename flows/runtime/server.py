@@ -72,30 +72,35 @@ def ensure_server(home: Path, *, timeout: float = 300.0, services: Mapping[str, 
     base.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + timeout
     with exclusive(base / "server.lock", note=str(os.getpid())):
-        record = _read_record(base)
+        record = read_record(base / "server.json")
         if record is not None and record.alive() and _wait_until_it_answers(record, base, deadline):
             return record.url
         return _start(base, deadline, services)
 
 
 def stop_server(home: Path) -> bool:
-    """Stop the home's server, politely and then not; False if none was running. Its history stays."""
+    """Stop the home's server and that of its pages, politely and then not; False if the first was not running. Its
+    history stays."""
     base = prefect_home(home)
     if not base.is_dir():
         return False
     with exclusive(base / "server.lock", note=str(os.getpid())):
-        record = _read_record(base)
+        record = read_record(base / "server.json")
         running = record is not None and record.alive()
         if record is not None and running:
             _terminate(record)
-        (base / "server.json").unlink(missing_ok=True)
+        pages = read_record(base / "pages.json")
+        if pages is not None and pages.alive():
+            _terminate(pages)
+        for name in ("server.json", "pages.json"):
+            (base / name).unlink(missing_ok=True)
         return running
 
 
 def server_status(home: Path) -> ServerStatus:
     """Whether the home's server runs and answers, without starting one or waiting long for it."""
     base = prefect_home(home)
-    record = _read_record(base)
+    record = read_record(base / "server.json")
     log = base / "server.log"
     if record is None or not record.alive():
         return ServerStatus(running=False, url=None, pid=None, log=log)
@@ -137,7 +142,7 @@ def _start(base: Path, deadline: float, services: Mapping[str, str]) -> str:
         if started is not None:
             # Written before the wait: if we are killed now, the next command finds this server, not none.
             record = ServerRecord(f"http://{LOOPBACK}:{port}/api", process.pid, started)
-            _write_record(base, record)
+            write_record(base / "server.json", record)
             if _wait_until_it_answers(record, base, deadline):
                 return record.url
         if f"Port {port} is already in use" not in _log_tail(base):
@@ -215,18 +220,19 @@ def _terminate(record: ServerRecord) -> None:
     raise ServerError(f"the local Prefect server (process {record.pid}) does not end, not even by SIGKILL")
 
 
-def _read_record(base: Path) -> ServerRecord | None:
+def read_record(path: Path) -> ServerRecord | None:
     """The record, or None if there is none or it cannot be read (a half-written one cannot exist)."""
     try:
-        return ServerRecord(**json.loads((base / "server.json").read_text()))
+        return ServerRecord(**json.loads(path.read_text()))
     except (OSError, ValueError, TypeError):
         return None
 
 
-def _write_record(base: Path, record: ServerRecord) -> None:
-    staged = base / "server.json.new"
+def write_record(path: Path, record: ServerRecord) -> None:
+    """Leave the record, whole."""
+    staged = path.with_name(path.name + ".new")
     staged.write_text(json.dumps(asdict(record), indent=1) + "\n")
-    os.replace(staged, base / "server.json")
+    os.replace(staged, path)
 
 
 def _free_port() -> int:

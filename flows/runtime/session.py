@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows.runtime.environment import LOOPBACK, external_api_url, prepare_environment
 from flows.runtime.locks import exclusive, try_lock
-from flows.runtime.server import ensure_server
+from flows.runtime.server import ensure_server, server_status
 from mgd_core.errors import UserError
 from tasks.files.progress import begin, say
 
@@ -51,14 +51,63 @@ _session: ContextVar[str | None] = ContextVar("mgd_session", default=None)
 def prefect_session(home: Path) -> Iterator[str]:
     """Run flows inside: on the server of ``PREFECT_API_URL`` if it is set, else on the home's own.
 
-    Yields the API address. Flow heartbeats are off (joining their thread costs 1 s at the end of each flow
-    run). A server that dies in the meantime takes its history with it and nothing else: it is told, and `history_lost`
-    says so. Raises ServerError if our own server does not start, NoServer if the user's does not answer.
+    Yields the API address, which is in the environment before Prefect is imported, here or in a process that a task
+    runner starts, for the time of the block. Flow heartbeats are off (joining their thread costs 1 s at the end of each
+    flow run). A server that dies in the meantime takes its history with it and nothing else: it is told, and
+    `history_lost` says so. Raises ServerError if our own server does not start, NoServer if the user's does not answer.
     """
     prepare_environment(home)
     external = external_api_url()
     begin("look for the Prefect server" if external else "start the local Prefect server")
     url = external or ensure_server(home)
+    with _in_environment(url), _on_server(home, url, external):
+        try:
+            yield url
+        finally:
+            if answers(url):
+                _send_what_is_queued()
+            else:
+                _lose(url)
+
+
+@contextmanager
+def joined_session(home: Path) -> Iterator[None]:
+    """Be in the session of this process, or, where a worker runs the flow, in one of its own; label the flow run."""
+    from prefect.context import FlowRunContext
+
+    context = FlowRunContext.get()
+    run = context.flow_run if context else None
+    if not server_answers():
+        yield
+    elif _session.get() is None:
+        from prefect.client.orchestration import get_client
+
+        with get_client(sync_client=True) as client:
+            mark_dead_runs(home, client)
+        with _held_session_file(home):
+            record_session(None, run, None)
+            yield
+    else:
+        record_session(None, run, None)
+        yield
+
+
+@contextmanager
+def _in_environment(url: str) -> Iterator[None]:
+    before = os.environ.get("PREFECT_API_URL")
+    os.environ["PREFECT_API_URL"] = url
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PREFECT_API_URL"]
+        else:
+            os.environ["PREFECT_API_URL"] = before
+
+
+@contextmanager
+def _on_server(home: Path, url: str, external: str | None) -> Iterator[None]:
+    """Prefect's settings for a session, and the session itself."""
     begin("load Prefect")
     from prefect.client.orchestration import get_client
     from prefect.settings import (
@@ -75,13 +124,7 @@ def prefect_session(home: Path) -> Iterator[str]:
                 _check_answer(client, external)
             mark_dead_runs(home, client)
         with _held_session_file(home):
-            try:
-                yield url
-            finally:
-                if answers(url):
-                    _send_what_is_queued()
-                else:
-                    _lose(url)
+            yield
 
 
 def answers(url: str) -> bool:
@@ -141,13 +184,13 @@ def _send_what_is_queued() -> None:
         worker.drain_all(timeout=SENDING_SECONDS)
 
 
-def record_session(flow: Any, flow_run: "FlowRun", state: Any) -> None:
-    """Hook for ``@flow(on_running=[record_session])``: label the run with the session that executes it.
+def record_session(flow: Any, flow_run: "FlowRun | None", state: Any) -> None:
+    """Label a run with the session that executes it: a hook, ``@flow(on_running=[record_session])``.
 
-    Outside a session (a Prefect worker or `serve` runs the flow, and looks after it) it does nothing.
+    Outside a session it does nothing.
     """
     session = _session.get()
-    if session is None:
+    if session is None or flow_run is None:
         return
     from prefect.client.orchestration import get_client
 
@@ -163,7 +206,8 @@ def mark_dead_runs(home: Path, client: "SyncPrefectClient") -> int:
     folder = _sessions(home)
     marked = 0
     with exclusive(folder / "sweep.lock"):
-        dead = {path.stem: path for path in folder.glob("*.session") if _is_dead(path)}
+        note = _server_note(home)
+        dead = {path.stem: path for path in folder.glob("*.session") if _is_dead(path, note)}
         if dead:
             for run in _unfinished_runs(client):
                 if run.labels.get(SESSION_LABEL) in dead:
@@ -180,7 +224,7 @@ def _held_session_file(home: Path) -> Iterator[None]:
     path = _sessions(home) / f"{session}.session"
     with exclusive(path.parent / "sweep.lock"):  # nobody may find the file before it is locked
         descriptor = try_lock(path)
-        path.write_text(_server_note())
+        path.write_text(_server_note(home))
     token = _session.set(session)
     try:
         yield
@@ -195,14 +239,15 @@ def _sessions(home: Path) -> Path:
     return Path(home).resolve() / ".locks" / "sessions"
 
 
-def _server_note() -> str:
+def _server_note(home: Path) -> str:
     """Which server a session talks to: the user's address, or the home's own, whose port may change."""
-    return external_api_url() or "local"
+    url = external_api_url()
+    return "local" if url in (None, server_status(home).url) else str(url)
 
 
-def _is_dead(path: Path) -> bool:
+def _is_dead(path: Path, note: str) -> bool:
     """Whether the session ran on the present server and nobody holds its lock any more."""
-    if path.read_text() != _server_note():
+    if path.read_text() != note:
         return False
     descriptor = try_lock(path)
     if descriptor is None:

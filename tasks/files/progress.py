@@ -18,6 +18,11 @@ def watch(sink: Sink | None) -> None:
     _sink = sink
 
 
+def watching() -> Sink | None:
+    """Where this process's progress is sent."""
+    return _sink
+
+
 def announce(what: str, done: int, total: int) -> None:
     """Say how far ``what`` has come."""
     if _sink is not None:

@@ -40,7 +40,7 @@ def record_of(home: Path) -> server.ServerRecord:
 
 def write_record(home: Path, record: server.ServerRecord) -> None:
     (home / ".prefect").mkdir(exist_ok=True)
-    server._write_record(home / ".prefect", record)
+    server.write_record(home / ".prefect" / "server.json", record)
 
 
 def test_started_once_and_reused(home):

@@ -1,0 +1,94 @@
+"""`mgd curate` and `mgd serve`: a catalog curated now, or whenever a schedule says so."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows.commands import Make, add_catalog, chosen_catalog, flow_session
+
+if TYPE_CHECKING:
+    from tasks.catalog.base import BaseCatalog
+
+CURATE = """curate the pool of a catalog
+
+Builds the pool, runs the rounds, chooses one by the held-out target, compares its subset with rivals at equal
+samples seen, and writes a report. Stopped or killed, the same command goes on where it was."""
+
+SERVE = """curate a catalog on a schedule, until stopped (on your Prefect, see PREFECT_API_URL)
+
+Each time it is what `mgd curate` does. Ctrl-C or SIGTERM pauses the schedule and stops what runs, which the next time
+goes on from where it was; the same command takes the schedule up again."""
+
+
+def add_curate(make: Make) -> None:
+    """Add the parser of `mgd curate`."""
+    add_catalog(make("curate", _curate, CURATE))
+
+
+def add_serve(make: Make) -> None:
+    """Add the parser of `mgd serve`."""
+    made = make("serve", _serve, SERVE)
+    add_catalog(made)
+    made.add_argument("--cron", required=True, help='five fields, for instance "0 3 * * *": every night at three (UTC)')
+
+
+def _checked(options: argparse.Namespace, home: Path) -> tuple[Path, dict[str, Any], BaseCatalog]:
+    """Path of the catalog, what is laid over it, and both as read: mistakes are told before anything starts."""
+    from tasks.catalog.catalogs import load_catalog
+    from tasks.curation.beforehand import check_beforehand
+
+    path, overrides = chosen_catalog(options)
+    catalog = load_catalog(path, overrides)
+    check_beforehand(catalog, home)
+    return path, overrides, catalog
+
+
+def _curate(options: argparse.Namespace) -> int:
+    home = options.home.resolve()
+    path, overrides, _ = _checked(options, home)
+    from tasks.curation.finished import finished_run
+    from tasks.report.reports import summary
+
+    directory = finished_run(path, home, overrides)
+    if directory is None:
+        with flow_session(home):
+            from flows.curate import run_curate
+
+            directory = run_curate(options.catalog, home, overrides)
+    print(summary(home, directory.name))
+    print(f"\nreport  {directory / 'report.html'}\nsubset  {directory / 'subset.npy'}")
+    print(f"ask     mgd sql --home {options.home}")
+    return 0
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from flows.runtime.session import check_schedule, prefect_session
+
+    home = options.home.resolve()
+    check_schedule(home, options.cron)
+    path, overrides, catalog = _checked(options, home)
+    with prefect_session(home):
+        from prefect.deployments.runner import EntrypointType
+        from prefect.runner import Runner
+
+        from flows.curate import curate
+
+        runner = Runner(name=catalog.name, limit=1)
+        # Prefect's own handler leaves from within its event loop, before the schedule is paused; Ctrl-C's does not.
+        runner.handle_sigterm = lambda *_: signal.raise_signal(signal.SIGINT)  # type: ignore[method-assign]
+        runner.add_flow(
+            curate,
+            name=catalog.name,
+            cron=options.cron,
+            parameters={"catalog": str(path), "home": str(home), "overrides": overrides},
+            entrypoint_type=EntrypointType.MODULE_PATH,
+        )
+        print(f"serving curate/{catalog.name}, {options.cron}; Ctrl-C ends it", flush=True)
+        with suppress(KeyboardInterrupt):
+            asyncio.run(runner.start())
+    return 0
