@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import signal
+import multiprocessing
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from flows.commands import Make, add_catalog, chosen_catalog, flow_session
 
 if TYPE_CHECKING:
+    from prefect.runner import Runner
+
     from tasks.catalog.base import BaseCatalog
 
 CURATE = """curate the pool of a catalog
@@ -23,6 +25,9 @@ SERVE = """curate a catalog on a schedule, until stopped (on your Prefect, see P
 
 Each time it is what `mgd curate` does. Ctrl-C or SIGTERM pauses the schedule and stops what runs, which the next time
 goes on from where it was; the same command takes the schedule up again."""
+
+GRACE = 10.0
+"""Seconds that a run in hand has to end, once its schedule is stopped."""
 
 
 def add_curate(make: Make) -> None:
@@ -66,12 +71,30 @@ def _curate(options: argparse.Namespace) -> int:
     return 0
 
 
+async def _serve_until_stopped(runner: Runner) -> None:
+    """Run what the schedule says until Ctrl-C or SIGTERM, which pause it.
+
+    Prefect's own handler of SIGTERM leaves the event loop before the schedule is paused, and waits for runs in hand.
+    """
+    serving, loop = asyncio.ensure_future(runner.start()), asyncio.get_running_loop()
+
+    def end(*_: object) -> None:
+        for run in multiprocessing.active_children():
+            run.terminate()
+            loop.call_soon_threadsafe(loop.call_later, GRACE, run.kill)
+        loop.call_soon_threadsafe(serving.cancel)
+
+    runner.handle_sigterm = end  # type: ignore[method-assign]
+    with suppress(asyncio.CancelledError):
+        await serving
+
+
 def _serve(options: argparse.Namespace) -> int:
     from flows.runtime.session import check_schedule, prefect_session
 
     home = options.home.resolve()
-    check_schedule(home, options.cron)
     path, overrides, catalog = _checked(options, home)
+    check_schedule(home, options.cron)
     with prefect_session(home):
         from prefect.deployments.runner import EntrypointType
         from prefect.runner import Runner
@@ -79,8 +102,6 @@ def _serve(options: argparse.Namespace) -> int:
         from flows.curate import curate
 
         runner = Runner(name=catalog.name, limit=1)
-        # Prefect's own handler leaves from within its event loop, before the schedule is paused; Ctrl-C's does not.
-        runner.handle_sigterm = lambda *_: signal.raise_signal(signal.SIGINT)  # type: ignore[method-assign]
         runner.add_flow(
             curate,
             name=catalog.name,
@@ -90,5 +111,5 @@ def _serve(options: argparse.Namespace) -> int:
         )
         print(f"serving curate/{catalog.name}, {options.cron}; Ctrl-C ends it", flush=True)
         with suppress(KeyboardInterrupt):
-            asyncio.run(runner.start())
+            asyncio.run(_serve_until_stopped(runner))
     return 0

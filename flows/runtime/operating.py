@@ -130,16 +130,13 @@ def _surroundings(home: Path, options: RunnerOptions) -> Iterator[None]:
     assert context is not None, "a stage runs as a flow"
     outer = watching()
     page = RunPage(outer)
-    with joined_session(home), make_runner(options.runner, options.workers) as runner:
-        watch(page.take)
-        try:
+    watch(page.take)
+    try:
+        with joined_session(home), make_runner(options.runner, options.workers) as runner, page.ending():
             with context.model_copy(update={"task_runner": runner}), page.shown():
                 yield
-        except BaseException:
-            page.stop()  # what still trains in threads ends at its next step, so that the runner can be left
-            raise
-        finally:
-            watch(outer)
+    finally:
+        watch(outer)
 
 
 def _runner_options(said: Mapping[str, Any]) -> RunnerOptions:

@@ -75,9 +75,15 @@ class RunPage:
         if tell:
             self._log(f"{what} {done:,}/{total:,}")
 
-    def stop(self) -> None:
-        """End what is at work: `take` raises from now on."""
-        self._stopped.set()
+    @contextmanager
+    def ending(self) -> Iterator[None]:
+        """Where the block fails or is ended, what still works in other threads ends at its next step: `take` raises from
+        then on. Leaving a task runner waits for them."""
+        try:
+            yield
+        except BaseException:
+            self._stopped.set()
+            raise
 
     @contextmanager
     def shown(self) -> Iterator[None]:
