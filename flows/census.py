@@ -60,8 +60,9 @@ def census(catalog: CatalogName, home: str = "runs", overrides: dict[str, Any] |
     pictures = target_pictures(options, base)
     begin("list the pool's files")
     plan = censuses.plan_census(options.pool.sources, base, options.pool.build_options(), options.census, pictures)
-    shards = [unit for unit in plan.shards if not unit.path("marker").exists()]
-    files = [unit for unit in plan.files if not unit.marker.exists()]
+    shards, files = censuses.pending(plan)
+    if not shards and not files:
+        say(f"census: all of the pool's {len(plan.shards):,} shards were looked at before, and nothing changed")
     futures = [*census_file.map(files), *census_shard.map(shards)]
     for done, future in enumerate(futures, start=1):
         future.result()

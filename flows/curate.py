@@ -122,7 +122,7 @@ def _curate(directory: Path, options: BaseCatalog) -> None:
     mark_finished(directory, options)
 
 
-def run_curate(catalog: str, home: Path, overrides: dict[str, Any]) -> Path:
+def run_curate(catalog: str, home: Path, overrides: dict[str, Any] | None = None) -> Path:
     """Run the flow in this process."""
     return Path(run_flow(curate, catalog, str(home), overrides=overrides))
 

@@ -27,15 +27,21 @@ def build_pool(options: BaseCatalog, home: Path) -> pools.PoolRecord:
     """Build the catalog's pool, or find it built; what can be known before a training is looked at here."""
     check_beforehand(options, home)
     begin("list the pool's files")
-    plan = pools.plan_pool(options.pool.sources, home, options.pool.build_options())
-    futures = index_shard.map(pools.pending_units(plan))
-    for done, future in enumerate(futures, start=1):
-        future.result()
-        announce("index the pool", done, len(futures))
-    begin("join the pool's tables")
-    pool = pools.finish_pool(plan)
+    pool = index_units(pools.plan_pool(options.pool.sources, home, options.pool.build_options()))
     check_pool(options, pool)
     return pool
+
+
+def index_units(plan: pools.PoolPlan) -> pools.PoolRecord:
+    """Index what is not indexed of a pool, a task a shard."""
+    pending = pools.pending_units(plan)
+    if not pending:
+        say(f"pool {plan.pool_id}: all of its {len(plan.units):,} files were indexed before, and nothing changed")
+    for done, future in enumerate(index_shard.map(pending), start=1):
+        future.result()
+        announce("index the pool", done, len(pending))
+    begin("join the pool's tables")
+    return pools.finish_pool(plan)
 
 
 def device_of(directory: Path) -> AbstractContextManager[None]:

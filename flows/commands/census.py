@@ -31,15 +31,14 @@ def add_census(make: Make) -> None:
 
 def _taken(catalog: Catalog, home: Path) -> Path | None:
     """Directory of the census, if every unit of it was taken before: then no server is needed to join them."""
-    from tasks.census.taking import finish_census, plan_census
+    from tasks.census.taking import finish_census, pending, plan_census
     from tasks.modality.pairs.target_check import target_pictures
 
     if not (home / "census").is_dir():
         return None
     pictures = target_pictures(catalog, home)
     plan = plan_census(catalog.pool.sources, home, catalog.pool.build_options(), catalog.census, pictures)
-    markers = [*(unit.path("marker") for unit in plan.shards), *(unit.marker for unit in plan.files)]
-    if not all(marker.exists() for marker in markers):
+    if any(pending(plan)):
         return None
     finish_census(plan)
     return plan.directory

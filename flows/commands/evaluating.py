@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flows.commands import Make, count, named, whole
+
+if TYPE_CHECKING:
+    from flows.evaluation import Done
 
 TEXT = """evaluate a model, zero-shot, on sets in clip_benchmark's WebDataset form
 
@@ -56,63 +60,21 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _subset(options: argparse.Namespace):  # type: ignore[no-untyped-def]  # torch is imported late: --help stays quick
-    from flows.runtime.device import device_lock
-    from tasks.curation.comparison import known_subset, subset_counts
-    from tasks.curation.trained import chosen_counts, run_encoder, trained_identity
-    from tasks.evaluation.eval_sets import find_eval_sets
-    from tasks.evaluation.evaluation_records import (
-        Evaluated,
-        are_evaluated,
-        evaluate_sets,
-        evaluation_rows,
-        publish_rows,
+def _subset(options: argparse.Namespace) -> Done:
+    from flows.evaluation import Done, evaluate_trial, publish_trial, sets_of, trial
+
+    out = options.out
+    one = trial(
+        options.home.resolve(), options.run_id, options.subset, options.seed, options.batch, out, options.any_size
     )
-    from tasks.files.progress import begin
-    from tasks.files.remote_files import Reader
-    from tasks.modality.registry import open_recipe
-    from tasks.runs.listing import open_run
-    from tasks.tables.run_folders import NoRun, chosen_round, latest_run
-
-    run = open_run(options.home.resolve(), options.run_id or latest_run(options.home))
-    chosen = chosen_round(run.home, run.id)
-    if chosen is None:
-        raise NoRun(f"run {run.id} has chosen no round yet; finish it with `mgd curate`")
-    subset = options.subset or "mgd"
-    known_subset(run.catalog, subset)
-    own = {"target", "heldout", *run.catalog.tests}
-    reader = Reader(run.catalog.pool.remote)
-    for folder in options.sets:
-        find_eval_sets(folder, reader)  # one that is not there is told before anything is trained
-    seed = run.catalog.comparison.seeds[0] if options.seed is None else options.seed
-    out = options.out or run.directory / "evaluation" / f"{subset}-{seed}"
-    put = {"out": out, "batch": options.batch, "reader": reader, "any_size": options.any_size, "taken": own}
-    counts = chosen_counts(run, chosen) if subset == "mgd" else None
-    known = None if counts is None else trained_identity(run, counts, seed)
-    if counts is not None and known and are_evaluated(options.sets, known, out, options.batch, reader):
-        done = evaluate_sets(options.sets, Evaluated(known), **put)
-    else:
-        begin("read the run's pool and targets")
-        with device_lock(run.home, run.catalog.runtime.device), open_recipe(run.directory) as recipe:
-            counts = subset_counts(recipe, subset, seed, chosen)
-            encoder = run_encoder(recipe, counts, subset, seed)
-            done = evaluate_sets(options.sets, encoder, **put)
-    seen = run.catalog.learner.steps * run.catalog.learner.batch
-    sizes = (int(counts.sum()), int((counts > 0).sum()))
-    publish_rows(run.home, run.id, chosen, evaluation_rows(done, subset, seed, seen, sizes))
-    return done, out, run.id
+    done = evaluate_trial(one, sets_of(one, options.sets))
+    publish_trial(one, done)
+    return Done(done, one.out, one.run)
 
 
-def _checkpoint(options: argparse.Namespace):  # type: ignore[no-untyped-def]
-    from flows.runtime.device import device_lock
-    from tasks.evaluation.encoders import open_clip_encoder
-    from tasks.evaluation.evaluation_records import evaluate_sets, evaluation_rows, publish_rows
+def _checkpoint(options: argparse.Namespace) -> Done:
+    from flows.evaluation import evaluate_checkpoint
 
-    home = options.home.resolve()
-    with device_lock(home, options.device):
-        encoder = open_clip_encoder(options.checkpoint, options.model, options.device)
-        name = f"checkpoint-{encoder.identity[:8]}"
-        out = options.out or home / "evaluations" / name
-        done = evaluate_sets(options.sets, encoder, out, options.batch, None, options.any_size)
-    publish_rows(home, name, 0, evaluation_rows(done, "checkpoint", 0, None))
-    return done, out, name
+    home, given = options.home.resolve(), options
+    how = (given.checkpoint, given.model, given.device, given.batch, given.out, given.any_size)
+    return evaluate_checkpoint(home, given.sets, *how)

@@ -132,9 +132,14 @@ def _surroundings(home: Path, options: RunnerOptions) -> Iterator[None]:
     page = RunPage(outer)
     watch(page.take)
     try:
-        with joined_session(home), make_runner(options.runner, options.workers) as runner, page.ending():
-            with context.model_copy(update={"task_runner": runner}), page.shown():
-                yield
+        with (
+            joined_session(home),
+            make_runner(options.runner, options.workers) as runner,
+            page.ending(),
+            context.model_copy(update={"task_runner": runner}),
+            page.shown(),
+        ):
+            yield
     finally:
         watch(outer)
 

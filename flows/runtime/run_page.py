@@ -77,8 +77,8 @@ class RunPage:
 
     @contextmanager
     def ending(self) -> Iterator[None]:
-        """Where the block fails or is ended, what still works in other threads ends at its next step: `take` raises from
-        then on. Leaving a task runner waits for them."""
+        """Where the block fails or is ended, what still works in other threads ends at its next step: `take` raises
+        from then on. Leaving a task runner waits for them."""
         try:
             yield
         except BaseException:

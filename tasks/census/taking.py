@@ -91,6 +91,12 @@ def plan_census(
     )
 
 
+def pending(plan: CensusPlan) -> tuple[list[CensusUnit], list[FileUnit]]:
+    """Units of shards and of metadata files that are still to be taken."""
+    shards = [unit for unit in plan.shards if not unit.path("marker").exists()]
+    return shards, [unit for unit in plan.files if not unit.marker.exists()]
+
+
 def finish_census(plan: CensusPlan) -> CensusRecord:
     """Join the units' files, write tables and page, and then the record; equal censuses give equal bytes.
 

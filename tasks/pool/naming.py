@@ -29,13 +29,19 @@ def indexed(
     `every`: all samples are wanted, so what cannot be used counts against the budget (TooManyRejects). Otherwise
     whoever asks for single samples finds out which of them are missing.
     """
+    plan = indexing(source, home, every, budget)
+    return Path(source) if plan is None else finished_pool(plan, workers)
+
+
+def indexing(source: str, home: str | Path, every: bool = True, budget: BuildOptions | None = None) -> PoolPlan | None:
+    """What indexing `source` takes (as `indexed`); None where it is the directory of a pool already."""
     if load_pool(source) is not None:
-        return Path(source)
+        return None
     lenient = BuildOptions(max_rejects=1.0, max_damaged_shards=LARGEST)
     options = (budget or BuildOptions()) if every else lenient
     if _names_texts(source):
         options = options.model_copy(update={"form": TextColumns()})
-    return finished_pool(plan_pool(source, home, options), workers)
+    return plan_pool(source, home, options)
 
 
 def _names_texts(source: str) -> bool:
