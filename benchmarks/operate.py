@@ -1,0 +1,398 @@
+"""Does it run by itself? A Prefect server, a worker and deployments of every stage, operated for real on the loopback.
+
+`python -m benchmarks.operate` starts a server with all of its services, deploys `prefect.yaml`, and starts a worker as
+an operator would; then it runs every stage by its deployment on a small pool, and looks at what came of it through
+Prefect's API: a curation has the bytes of plain calls, a cron fires, a run that is cancelled in its middle stops within
+30 s and the next one resumes it, a store's fault is retried and a mistake is not, the second of two runs waits, a night
+skips what has not changed, and `mgd serve` ends within seconds of SIGTERM with its schedule paused.
+
+* `steps`: what was tried;  `failed`: steps whose outcome was not what it has to be;  `quick`: the first few of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from benchmarks._envelope import emit
+from flows.runtime.environment import TELEMETRY_OFF
+from flows.runtime.server import ensure_server, stop_server
+from testing.small_catalog import curate_plainly, published, small_catalog
+
+ROOT = Path(__file__).parents[1]
+FLOWS = {"nightly", "curate", "census", "evaluate", "reshard", "export", "submit-folder"}
+PATIENCE = 240.0  # seconds for a run of the small pool to end on a busy machine
+CANCELLED_WITHIN, ENDED_WITHIN = 30.0, 15.0
+QUICK = 4
+LONG = {"learner.steps": 1500, "descent.window_start": 1490, "descent.probe_steps": [1492], "descent.rounds": 1}
+LONG |= {"descent.checkpoint_steps": 50, "comparison.subsets": ["mgd"]}
+
+
+class Site:
+    """A place with a server, a worker, a catalog and a home; `api` asks the server."""
+
+    def __init__(self, place: Path) -> None:
+        self.place, self.home, self.catalog = place, place / "home", small_catalog(place / "pool")
+        self.url = ensure_server(place / "server", services={})
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")},
+            **TELEMETRY_OFF,
+            "PREFECT_API_URL": self.url,
+            "PREFECT_HOME": str(place / "client"),
+            "PREFECT_CLI_PROMPT": "false",
+            "PYTHONPATH": str(ROOT),
+            "PWD": str(ROOT),
+            "OMP_NUM_THREADS": "1",
+        }
+        self.log = place / "worker.log"
+        self.worker: subprocess.Popen[bytes] | None = None
+
+    def prefect(self, *arguments: str) -> str:
+        """Prefect's own command line; raises where it fails."""
+        command = [sys.executable, "-m", "prefect", "--no-prompt", *arguments]
+        how = {"cwd": ROOT, "env": self.environment, "stdin": subprocess.DEVNULL}
+        ended = subprocess.run(command, capture_output=True, text=True, check=False, **how)  # type: ignore[call-overload]
+        assert ended.returncode == 0, f"prefect {' '.join(arguments)}: {ended.stdout[-2000:]}{ended.stderr[-2000:]}"
+        return ended.stdout
+
+    def mgd(self, *arguments: str) -> subprocess.Popen[str]:
+        """A command of ours."""
+        command = [sys.executable, "-m", "flows.cli", *arguments]
+        return subprocess.Popen(
+            command, cwd=self.place, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    def start_worker(self) -> None:
+        """`prefect worker start`, in a session of its own."""
+        command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "mgd"]
+        with self.log.open("ab") as log:
+            self.worker = subprocess.Popen(
+                command, cwd=ROOT, env=self.environment, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def end(self) -> None:
+        """Stop the worker with what it runs, and the servers."""
+        if self.worker is not None:
+            os.killpg(self.worker.pid, signal.SIGKILL)
+            self.worker.wait()
+        stop_server(self.place / "server")
+        stop_server(self.home)
+
+    def api(self, path: str, content: object = None, method: str = "POST") -> Any:
+        """An answer of the server."""
+        data = None if content is None else json.dumps(content).encode()
+        request = urllib.request.Request(
+            f"{self.url}{path}", data, {"content-type": "application/json"}, method=method if data else "GET"
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.loads(answer.read() or b"null")
+
+    def deployment(self, flow: str) -> dict[str, Any]:
+        """The deployment of a flow that prefect.yaml describes."""
+        found: dict[str, Any] = self.api(f"/deployments/name/{flow}/{flow}")
+        return found
+
+    def begin(self, flow: str, **parameters: Any) -> str:
+        """Start a run by its deployment; returns its id."""
+        content = {"parameters": {"home": str(self.home), **parameters}, "state": {"type": "SCHEDULED"}}
+        return str(self.api(f"/deployments/{self.deployment(flow)['id']}/create_flow_run", content)["id"])
+
+    def run(self, id: str) -> dict[str, Any]:
+        """A run as the server knows it."""
+        found: dict[str, Any] = self.api(f"/flow_runs/{id}")
+        return found
+
+    def wait(self, id: str, *states: str, patience: float = PATIENCE) -> dict[str, Any]:
+        """The run, once its state is one of some; raises where it ends otherwise or takes too long."""
+        deadline = time.monotonic() + patience
+        while True:
+            run = self.run(id)
+            if run["state_name"] in states:
+                return run
+            ended = run["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+            assert not ended and time.monotonic() < deadline, (
+                f"{run['name']} is {run['state_name']}, not {' or '.join(states)}: {run['state']['message']}; "
+                f"{self.logs(id)[-3:]}"
+            )
+            time.sleep(0.25)
+
+    def completed(self, flow: str, **parameters: Any) -> dict[str, Any]:
+        """A run by a deployment, completed."""
+        return self.wait(self.begin(flow, **parameters), "Completed")
+
+    def logs(self, id: str) -> list[str]:
+        """What a run and its tasks said in Prefect's log."""
+        asked = {"logs": {"flow_run_id": {"any_": [id]}}, "limit": 200, "sort": "TIMESTAMP_ASC"}
+        return [line["message"] for line in self.api("/logs/filter", asked)]
+
+    def tasks(self, id: str) -> list[dict[str, Any]]:
+        """Task runs of a run."""
+        found: list[dict[str, Any]] = self.api("/task_runs/filter", {"flow_runs": {"id": {"any_": [id]}}})
+        return found
+
+    def artifacts(self, id: str) -> dict[str, dict[str, Any]]:
+        """The latest artifacts of a run, by key."""
+        found = self.api("/artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [id]}}, "limit": 200})
+        return {one["key"]: one for one in sorted(found, key=lambda one: one["created"])}
+
+    def children(self, id: str) -> list[str]:
+        """Names of the flows that a run called."""
+        asked = {"flow_runs": {"parent_flow_run_id": {"any_": [id]}}}
+        return [run["name"].split()[0] for run in self.api("/flow_runs/filter", asked)]
+
+
+def deployed(site: Site) -> str:
+    """prefect.yaml describes every stage, with typed parameters that say what they are."""
+    site.prefect("work-pool", "create", "mgd", "--type", "process")
+    site.prefect("deploy", "--all")
+    found = {flow: site.deployment(flow) for flow in FLOWS}
+    for flow, one in found.items():
+        fields = one["parameter_openapi_schema"]["properties"]
+        silent = [name for name, field in fields.items() if not field.get("description")]
+        assert not silent, f"{flow}: {silent} say nothing in the run form"
+    catalogs = found["curate"]["parameter_openapi_schema"]["properties"]["catalog"]["anyOf"][0]["enum"]
+    assert "fashion" in catalogs and found["curate"]["concurrency_options"]["collision_strategy"] == "ENQUEUE"
+    site.start_worker()
+    return f"{len(found)} flows; curate's form offers {', '.join(catalogs)}"
+
+
+def curated(site: Site) -> str:
+    """A curation by a worker has the bytes of plain calls, its catalog's runner, tags, log, rounds and report."""
+    done = site.completed("curate", catalog=str(site.catalog))
+    (directory,) = (site.home / "runs").iterdir()
+    plain = curate_plainly(site.catalog, site.place / "plain")
+    assert published(directory) == published(plain), "other bytes than plain calls"
+    assert {directory.name, "small"} <= set(done["tags"]) and "mgd.session" in done["labels"]
+    tasks = site.tasks(done["id"])
+    names = {task["name"] for task in tasks}
+    assert {"round 1: train and replay", "compare mgd, seed 1"} <= names, names
+    spans = sorted((task["start_time"], task["end_time"]) for task in tasks)
+    assert all(one[1] <= other[0] for one, other in pairwise(spans)), "more tasks at a time than runtime.workers"
+    assert any("each differentiated round" in line for line in site.logs(done["id"])), site.logs(done["id"])
+    shown = site.artifacts(done["id"])
+    rounds = json.loads(shown["rounds"]["data"])
+    assert len(rounds) == 3 and {"heldout_loss", "kept", "raised", "lowered", "seconds"} <= rounds[0].keys()
+    link = shown["report"]["data"].partition("](")[2].rstrip(")")
+    with urllib.request.urlopen(link, timeout=30) as page:
+        assert b"<html" in page.read(), link
+    noise = [line for line in site.log.read_text().splitlines() if "Task run" in line]
+    assert not noise, f"the worker's console has {len(noise)} lines of tasks"
+    return f"{len(tasks)} tasks one at a time; report at {link}"
+
+
+def cancelled(site: Site) -> str:
+    """A run that is cancelled while it trains stops, and the next one of the same parameters goes on from there."""
+    parameters = {"catalog": str(site.catalog), "overrides": LONG}
+    id = site.begin("curate", **parameters)
+    deadline = time.monotonic() + PATIENCE
+    while not any(key.startswith("progress-") for key in site.artifacts(id)):
+        assert time.monotonic() < deadline and site.run(id)["state_type"] != "FAILED", "no bar of progress"
+        time.sleep(0.25)
+    (states,) = (site.home / "runs").glob("*/work/round-000/states")
+    began = time.monotonic()
+    site.prefect("flow-run", "cancel", id)
+    site.wait(id, "Cancelled", patience=CANCELLED_WITHIN)
+    pid = int(site.run(id)["labels"]["mgd.pid"])
+    while Path(f"/proc/{pid}").exists() and time.monotonic() - began < CANCELLED_WITHIN:
+        time.sleep(0.1)
+    seconds = time.monotonic() - began
+    assert not Path(f"/proc/{pid}").exists(), "its process goes on"
+    kept = len(list(states.iterdir()))
+    assert kept, "nothing was kept to go on from"
+    site.completed("curate", **parameters)
+    return f"stopped after {seconds:.1f} s with {kept} states kept; resumed to the end"
+
+
+def queued(site: Site) -> str:
+    """Of two runs of a deployment, the second begins when the first has ended; so does a command beside them."""
+    changed = {"catalog": str(site.catalog), "seed": 7}
+    first, second = site.begin("curate", **changed), site.begin("curate", **changed)
+    site.wait(first, "Running", "Completed")
+    beside = site.mgd("curate", str(site.catalog), "--set", "descent.seed=7", "--home", str(site.home))
+    one, two = site.wait(first, "Completed"), site.wait(second, "Completed")
+    earlier, later = sorted((one, two), key=lambda run: run["start_time"])
+    assert earlier["end_time"] <= later["start_time"], "both ran at once"
+    said = beside.communicate(timeout=PATIENCE)[0]
+    assert beside.returncode == 0, said
+    (directory,) = {Path(line.split()[-1]).parent for line in said.splitlines() if line.startswith("report ")}
+    assert "worked on by process" in said or "metagradient descent" in said, said
+    return f"the second waited; the command beside them ended with {directory.name}"
+
+
+def fired(site: Site) -> str:
+    """A cron fires, and the worker does what it says."""
+    deployment = site.deployment("census")
+    content = [{"schedule": {"cron": "* * * * *"}, "active": True, "parameters": {}}]
+    parameters = {"parameters": {"catalog": str(site.catalog), "home": str(site.home)}}
+    site.api(f"/deployments/{deployment['id']}", parameters, "PATCH")
+    (made,) = site.api(f"/deployments/{deployment['id']}/schedules", content)
+    try:
+        deadline = time.monotonic() + PATIENCE
+        asked = {
+            "deployments": {"id": {"any_": [deployment["id"]]}},
+            "flow_runs": {"state": {"name": {"any_": ["Completed"]}}},
+        }
+        while not (done := site.api("/flow_runs/filter", asked)):
+            assert time.monotonic() < deadline, "no scheduled run has completed"
+            time.sleep(0.5)
+    finally:
+        site.api(f"/deployments/{deployment['id']}/schedules/{made['id']}", {"active": False}, "PATCH")
+    assert "auto-scheduled" in done[0]["tags"]
+    return f"{done[0]['name']}, scheduled for {done[0]['expected_start_time'][11:19]}"
+
+
+def retried(site: Site) -> str:
+    """Of a pool in a store that fails once, the task is tried again; of a mistake, none is."""
+    with store(site, failures=1) as (url, failed):
+        overrides = {
+            "pool.source": url,
+            "pool.remote": {"attempts": 1},
+            "descent.rounds": 1,
+            "comparison.subsets": ["mgd"],
+        }
+        done = site.completed("curate", catalog=str(site.catalog), overrides=overrides)
+        tries = {task["name"]: task["run_count"] for task in site.tasks(done["id"])}
+        assert len(failed) == 1 and sorted(tries[name] for name in tries if name.startswith("shard "))[-1] == 2, tries
+    mistaken = site.begin("curate", catalog=str(site.catalog), overrides={"learner.learning_rate": 1e30})
+    wrong = site.wait(mistaken, "Failed")
+    assert "Lower the learning rate" in wrong["state"]["message"], wrong["state"]["message"]
+    again = {task["name"]: task["run_count"] for task in site.tasks(mistaken) if task["run_count"] > 1}
+    assert not again, f"a mistake was tried again: {again}"
+    return f"{failed[0]} failed once and was read at the second try; the mistake at the first"
+
+
+def nights(site: Site) -> str:
+    """The first night does everything, the second nothing, and one whose pool has grown goes on from the last."""
+    folder = site.place / "growing"
+    folder.mkdir()
+    tars = sorted(next((site.home / "pools").glob("sheet-*/shards")).glob("*.tar"))
+    for tar in tars[:2]:
+        shutil.copy(tar, folder)
+    overrides = {"pool.source": f"{folder}/*.tar", "descent.rounds": 1, "comparison.subsets": ["mgd"]}
+    parameters = {"catalog": str(site.catalog), "overrides": overrides}
+    first = site.completed("nightly", **parameters)
+    second = site.completed("nightly", **parameters)
+    assert set(site.children(first["id"])) == {"census", "curate", "export"}, site.children(first["id"])
+    said = " ".join(site.logs(second["id"]))
+    assert "curate" not in site.children(second["id"]) and "stands" in said and "nothing changed" in said, said
+    shutil.copy(tars[2], folder)
+    third = site.completed("nightly", **parameters)
+    said = " ".join(site.logs(third["id"]))
+    assert "going on from the counts of" in said and "40 new samples" in said, said
+    return "did all; skipped all; went on with 40 new samples"
+
+
+def others(site: Site) -> str:
+    """The other stages by their deployments: export, reshard, and a submission whose input is refused."""
+    site.completed("export", form="parquet", out=str(site.place / "subset.parquet"))
+    pool = next((site.home / "pools").glob("sheet-*"))
+    site.completed("reshard", pool=str(pool), out=str(site.place / "shards"), shard_size=50)
+    assert (site.place / "subset.parquet").exists() and len(list((site.place / "shards").glob("*.tar"))) == 5
+    empty = site.place / "none.jsonl"
+    empty.touch()
+    method = ROOT / "pyproject.toml"
+    folder = {"out": str(site.place / "submission"), "results": str(empty), "method": str(method), "scale": "small"}
+    refused = site.wait(site.begin("submit-folder", **folder), "Failed")
+    assert not (site.place / "submission").exists()
+    return f"written; the submission refused: {refused['state']['message'].splitlines()[0][:100]}"
+
+
+def served(site: Site) -> str:
+    """`mgd serve` of a path fires; SIGTERM in the middle of a run ends both within seconds, the schedule paused."""
+    catalog = small_catalog(site.place / "served", ('name = "small"', 'name = "served"'), ("steps = 8", "steps = 4000"))
+    serving = site.mgd("serve", str(catalog), "--cron", "* * * * *", "--home", str(site.home))
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while not list((site.home / "runs").glob("served-*/work/round-000")):
+            assert serving.poll() is None and time.monotonic() < deadline, "nothing was run"
+            time.sleep(0.5)
+        began = time.monotonic()
+        serving.send_signal(signal.SIGTERM)
+        status = serving.wait(ENDED_WITHIN)
+        seconds = time.monotonic() - began
+    finally:
+        serving.kill()
+    deployment = site.api("/deployments/name/curate/served")
+    assert status == 0 and deployment["paused"], (status, deployment["paused"])
+    return f"ended after {seconds:.1f} s, paused"
+
+
+@contextmanager
+def store(site: Site, failures: int) -> Iterator[tuple[str, list[str]]]:
+    """The pool's tars over HTTP; the first requests for the content of one fail. Gives their address, and what failed."""
+    failed: list[str] = []
+
+    class Handler(SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path.endswith("1.tar") and len(failed) < failures:
+                failed.append(self.path)
+                self.send_error(503)
+            else:
+                super().do_GET()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    folder = next((site.home / "pools").glob("sheet-*/shards"))
+    last = len(list(folder.glob("*.tar"))) - 1
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        name = sorted(folder.glob("*.tar"))[0].stem
+        yield f"http://127.0.0.1:{server.server_address[1]}/{{{name}..{last:0{len(name)}d}}}.tar", failed
+        server.shutdown()
+
+
+STEPS: list[Callable[[Site], str]] = [deployed, curated, cancelled, queued, fired, retried, nights, others, served]
+
+
+def measure(place: Path, quick: bool) -> dict[str, Any]:
+    """Every step in turn; one that fails is told, and the next is tried."""
+    site, failed, seconds = Site(place), [], {}
+    try:
+        for step in STEPS[: QUICK if quick else None]:
+            began = time.monotonic()
+            try:
+                told = step(site)
+            except Exception as error:
+                failed.append(step.__name__)
+                told = f"FAILED: {error}"
+                traceback.print_exc()
+            seconds[step.__name__] = round(time.monotonic() - began, 1)
+            print(f"{step.__name__} ({seconds[step.__name__]:.0f} s): {told}", flush=True)
+            if failed == [deployed.__name__]:
+                break
+    finally:
+        site.end()
+    return {"steps": len(seconds), "failed": len(failed), "failures": failed, "seconds": seconds}
+
+
+def main() -> None:
+    """Run all steps, or the first few with `--quick`, and print the figures."""
+    parser = argparse.ArgumentParser("benchmarks.operate", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="deployments, a curation, a cancelled one, two queued")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="mgd-operate-") as place:
+        figures = measure(Path(place), options.quick)
+    emit("operate", figures)
+    sys.exit(figures["failed"] > 0)
+
+
+if __name__ == "__main__":
+    main()

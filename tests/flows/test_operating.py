@@ -1,0 +1,169 @@
+"""Whoever starts a flow, it runs alike: bounded tasks, faults that pass tried again, sessions, and words in the log."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flows.runtime.run_page import Stopped
+from tasks.files import progress
+from tasks.files.remotes import RemoteFault
+from testing.small_catalog import small_catalog
+
+ROOT = Path(__file__).parents[2]
+
+
+def client():
+    from prefect.client.orchestration import get_client
+
+    return get_client(sync_client=True)
+
+
+def test_a_plain_call_has_the_catalogs_runner_a_session_and_its_words_in_the_log(
+    prefect_api: str, tmp_path: Path
+) -> None:
+    """As a worker calls it: no command around it has chosen a runner or begun a session."""
+    from prefect.context import FlowRunContext
+
+    from flows.runtime.operating import stage, tagged, unit
+
+    at_once, most, ids = [], [], []
+
+    @unit("step", "step {number}")
+    def step(number: int) -> None:
+        at_once.append(number)
+        most.append(len(at_once))
+        time.sleep(0.05)
+        at_once.remove(number)
+
+    @stage("probe")
+    def probe(catalog: str, home: str = "runs", overrides: dict | None = None) -> str:
+        context = FlowRunContext.get()
+        ids.append(context.flow_run.id)
+        with tagged("a-run", "small"):
+            for future in step.map(range(6)):
+                future.result()
+        assert list((Path(home) / ".locks" / "sessions").glob("*.session"))
+        return type(context.task_runner).__name__
+
+    catalog = str(small_catalog(tmp_path))
+    probe(catalog, str(tmp_path / "home"))
+    assert max(most) == 1
+    probe(catalog, str(tmp_path / "home"), {"runtime.workers": 3})
+    assert max(most) == 3, "Prefect's own runner in a worker has no limit"
+    assert not list((tmp_path / "home" / ".locks" / "sessions").glob("*.session"))
+    with client() as asked:
+        run = asked.read_flow_run(ids[0])
+    assert {"a-run", "small"} <= set(run.tags) and run.labels["mgd.pid"] == os.getpid()
+    assert run.name == f"probe {catalog}"
+
+
+def test_only_what_may_pass_is_tried_again(prefect_api: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows.runtime import operating
+
+    monkeypatch.setattr(operating, "FIRST_WAIT", 0)
+    tried: list[str] = []
+
+    @operating.unit("read")
+    def read(fault: Exception) -> str:
+        tried.append(type(fault).__name__)
+        if len(tried) % 3:
+            raise fault
+        return "read"
+
+    @operating.stage("reading")
+    def reading(name: str, home: str = "runs") -> str:
+        return read.submit(FAULTS[name]).result()
+
+    FAULTS = {
+        "store": RemoteFault("503"),
+        "disk": OSError(5, "I/O"),
+        "mistake": ValueError("no"),
+        "full": OSError(28, ""),
+    }
+    for name in ("store", "disk"):
+        assert reading(name, str(tmp_path)) == "read" and len(tried) == 3, name
+        tried.clear()
+    for name in ("mistake", "full"):
+        with pytest.raises(type(FAULTS[name])):
+            reading(name, str(tmp_path))
+        assert len(tried) == 1, name
+        tried.clear()
+
+
+def test_what_trains_in_a_thread_ends_when_its_run_does(prefect_api: str, tmp_path: Path) -> None:
+    from flows.runtime.operating import stage, unit
+
+    began, ended = threading.Event(), []
+
+    @unit("train")
+    def train() -> None:
+        try:
+            for number in range(6000):
+                began.set()
+                progress.announce("train", number, 6000)
+                time.sleep(0.01)
+        except Stopped as stopped:
+            ended.append(str(stopped))
+            raise
+
+    @stage("cut")
+    def cut(name: str, home: str = "runs") -> str:
+        train.submit()
+        assert began.wait(20)
+        raise KeyboardInterrupt
+
+    since = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        cut("off", str(tmp_path))
+    assert "train: the run is ending" in ended[0] and time.monotonic() - since < 15
+    assert progress.watching() is None
+
+
+def test_every_stage_is_deployed_with_parameters_that_say_what_they_are() -> None:
+    from prefect.flows import load_flow_from_entrypoint
+    from prefect.utilities.callables import parameter_schema
+
+    described = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    names = {one["name"] for one in described}
+    assert names == {"nightly", "curate", "census", "evaluate", "reshard", "export", "submit-folder"}
+    for one in described:
+        flow = load_flow_from_entrypoint(str(ROOT / one["entrypoint"]))
+        assert flow.name == one["name"]
+        fields = parameter_schema(flow).model_dump()["properties"]
+        assert set(one["parameters"]) <= set(fields)
+        assert not [name for name, field in fields.items() if not field.get("description")], one["name"]
+
+
+def test_a_second_flow_of_a_run_waits_for_the_first(curated_small: Path, tmp_path: Path) -> None:
+    from flows.pool_building import only_flow
+    from tasks.runs.run import Run
+
+    run, said, order = Run.load(curated_small), [], []
+    told = threading.Event()
+
+    def watch(what: str, *_: int) -> None:
+        said.append(what)
+        told.set()
+
+    def second() -> None:
+        with only_flow(run):
+            order.append("second")
+
+    progress.watch(watch)
+    try:
+        with only_flow(run):
+            waiting = threading.Thread(target=second)
+            waiting.start()
+            assert told.wait(10)
+            order.append("first")
+        waiting.join(10)
+    finally:
+        progress.watch(None)
+    assert order == ["first", "second"]
+    assert said == [f"run {run.id} is worked on by process {os.getpid()}; waiting until that one ends"]
