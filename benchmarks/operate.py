@@ -336,7 +336,7 @@ def served(site: Site) -> str:
 
 @contextmanager
 def store(site: Site, failures: int) -> Iterator[tuple[str, list[str]]]:
-    """The pool's tars over HTTP; the first requests for the content of one fail. Gives their address, and what failed."""
+    """The pool's tars over HTTP; the first requests for the content of one fail. Gives address and what failed."""
     failed: list[str] = []
 
     class Handler(SimpleHTTPRequestHandler):

@@ -28,10 +28,10 @@ from prefect.states import State
 from prefect.tasks import exponential_backoff
 
 from flows.runtime.run_page import RunPage
-from flows.runtime.runners import RunnerOptions, make_runner
+from flows.runtime.runners import make_runner, task_resources
 from flows.runtime.session import joined_session, server_answers
 from tasks.catalog.catalogs import find_catalog, load_catalog
-from tasks.catalog.recipe_options import RuntimeOptions
+from tasks.catalog.recipe_options import RunnerTable
 from tasks.catalog.study_options import find_study, load_study
 from tasks.files.progress import watch, watching
 from tasks.files.remotes import RemoteFault
@@ -62,7 +62,7 @@ def stage(name: str) -> Callable[[Callable[P, str]], Flow[P, str]]:
             said = signature.bind(*arguments, **named)
             said.apply_defaults()
             home = Path(said.arguments["home"]).resolve()
-            with _surroundings(home, _runner_options(said.arguments)):
+            with _surroundings(home, _runner(said.arguments)):
                 return work(*arguments, **named)
 
         operated.__signature__ = signature  # type: ignore[attr-defined]  # Prefect reads types in the module of `operated`
@@ -125,7 +125,7 @@ def tagged(*names: str) -> Iterator[None]:
 
 
 @contextmanager
-def _surroundings(home: Path, options: RunnerOptions) -> Iterator[None]:
+def _surroundings(home: Path, how: RunnerTable) -> Iterator[None]:
     context = FlowRunContext.get()
     assert context is not None, "a stage runs as a flow"
     outer = watching()
@@ -134,7 +134,8 @@ def _surroundings(home: Path, options: RunnerOptions) -> Iterator[None]:
     try:
         with (
             joined_session(home),
-            make_runner(options.runner, options.workers) as runner,
+            make_runner(how.kind, how.workers or 1, how.address, how.loopback, how.options) as runner,
+            task_resources(how.kind, how.num_cpus, how.num_gpus),
             page.ending(),
             context.model_copy(update={"task_runner": runner}),
             page.shown(),
@@ -144,10 +145,12 @@ def _surroundings(home: Path, options: RunnerOptions) -> Iterator[None]:
         watch(outer)
 
 
-def _runner_options(said: Mapping[str, Any]) -> RunnerOptions:
+def _runner(said: Mapping[str, Any]) -> RunnerTable:
     """What a flow's parameters say of its task runner."""
     if said.get("catalog"):
-        return load_catalog(find_catalog(said["catalog"]), said.get("overrides")).runtime
+        runtime = load_catalog(find_catalog(said["catalog"]), said.get("overrides")).runtime
+        return runtime.runner.model_copy(update={"workers": runtime.runner.workers or runtime.workers})
     if said.get("study"):
-        return load_study(find_study(said["study"])).runtime
-    return RuntimeOptions()
+        study = load_study(find_study(said["study"])).runtime
+        return RunnerTable(kind=study.runner, workers=study.workers)
+    return RunnerTable(kind="threads")

@@ -7,10 +7,13 @@ Ray assigns devices and is the one to take on a cluster; Dask does not set ``CUD
 
 import importlib
 import os
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
+from flows.runtime.environment import LOOPBACK
 from flows.runtime.session import server_answers
 from mgd_core.errors import UserError
 
@@ -30,11 +33,18 @@ class RunnerError(UserError, ValueError):
 RunnerKind = Literal["threads", "processes", "ray", "dask"]
 
 
-def make_runner(kind: RunnerKind, workers: int) -> "TaskRunner[Any]":
-    """A Prefect task runner with `workers` (>= 1) tasks at a time.
+def make_runner(
+    kind: RunnerKind,
+    workers: int,
+    address: str | None = None,
+    loopback: bool = True,
+    options: Mapping[str, Any] | None = None,
+) -> "TaskRunner[Any]":
+    """A Prefect task runner with `workers` (>= 1) tasks at a time, or that of the Ray or Dask cluster at `address`.
 
-    Raises RunnerError for an unknown kind or a bad count, and RunnerMissing naming the package to install
-    where Ray or Dask is asked for and is not there.
+    `options` are further arguments of `ray.init` or of Dask's cluster or client. What is started here listens on the
+    loopback address only, unless not `loopback`. Raises RunnerError for an unknown kind or a bad count, and
+    RunnerMissing naming the package to install where Ray or Dask is asked for and is not there.
     """
     if workers < 1:
         raise RunnerError(f"a task runner needs at least one worker, got {workers}")
@@ -46,25 +56,35 @@ def make_runner(kind: RunnerKind, workers: int) -> "TaskRunner[Any]":
         from prefect.task_runners import ProcessPoolTaskRunner
 
         return ProcessPoolTaskRunner(max_workers=workers)
+    if kind not in get_args(RunnerKind):
+        raise RunnerError(f"unknown task runner {kind!r}: choose one of {', '.join(get_args(RunnerKind))}")
+    package, said = _integration(kind), dict(options or {})
     if kind == "ray":
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read by Ray when it starts
-        return _integration("ray").RayTaskRunner(init_kwargs={"num_cpus": workers})
-    if kind == "dask":
-        cluster = {"n_workers": workers, "threads_per_worker": 1}
-        return _integration("dask").DaskTaskRunner(cluster_kwargs=cluster)
-    raise RunnerError(f"unknown task runner {kind!r}: choose one of {', '.join(get_args(RunnerKind))}")
+        ours = {} if address else {"num_cpus": workers} | (RAY_LOOPBACK if loopback else {})
+        return package.RayTaskRunner(address=address, init_kwargs=ours | said)
+    if address:
+        return package.DaskTaskRunner(address=address, client_kwargs=said)
+    ours = {"n_workers": workers, "threads_per_worker": 1} | (DASK_LOOPBACK if loopback else {})
+    return package.DaskTaskRunner(cluster_kwargs=ours | said)
 
 
-class RunnerOptions(Protocol):
-    """What a catalog says of the runner: its kind, and how many tasks at a time."""
+RAY_LOOPBACK = {"_node_ip_address": LOOPBACK, "include_dashboard": False}
+DASK_LOOPBACK = {"host": LOOPBACK, "dashboard_address": None}
 
-    @property
-    def runner(self) -> RunnerKind:
-        """See `make_runner`."""
 
-    @property
-    def workers(self) -> int:
-        """See `make_runner`."""
+def task_resources(kind: RunnerKind, num_cpus: float, num_gpus: float) -> AbstractContextManager[Any]:
+    """What each task that is submitted in the block takes of a cluster. A Ray worker is kept after a task with GPUs: it
+    would load its model anew each time."""
+    if kind == "ray":
+        _integration(kind)
+        kept = {"max_calls": 0} if num_gpus else {}
+        remote = importlib.import_module("prefect_ray.context").remote_options
+        return cast(AbstractContextManager[Any], remote(num_cpus=num_cpus, num_gpus=num_gpus, **kept))
+    if kind == "dask" and num_gpus:
+        _integration(kind)
+        return cast(AbstractContextManager[Any], importlib.import_module("dask").annotate(resources={"GPU": num_gpus}))
+    return nullcontext()
 
 
 def run_flow(flow: "Flow[..., str]", *arguments: object, **named: object) -> str:

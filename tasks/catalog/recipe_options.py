@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, ByteSize, Field, field_validator, model_validator
+from pydantic import AfterValidator, ByteSize, Field, field_serializer, field_validator, model_validator
 
 from mgd_core.training.streams import MOST_ROUNDS
 from tasks.files.local_files import absolute
@@ -281,6 +281,39 @@ def _device_name(name: str) -> str:
 Device = Annotated[str, AfterValidator(_device_name)]
 
 
+RunnerKind = Literal["threads", "processes", "ray", "dask"]
+CLUSTERED = ("ray", "dask")
+
+
+class RunnerTable(Section):
+    """What carries the flow's tasks, in full; `runner = "ray"` in `[runtime]` says its kind alone."""
+
+    kind: RunnerKind
+    """Threads or processes of this machine, or Ray or Dask, for clusters."""
+    workers: Workers | None = None
+    """Tasks at a time that are started here; None: `runtime.workers`. A cluster that is joined takes what it has room
+    for."""
+    address: Annotated[str, Filled] | None = None
+    """Of a Ray or Dask cluster that is joined, say `"tcp://10.0.0.1:8786"`; None: one is started on this machine."""
+    num_cpus: Positive = 1.0
+    """Ray: cores that a task takes."""
+    num_gpus: NotNegative = 0.0
+    """GPUs that a task takes: Ray shows it only those; Dask counts the resource `GPU` that its workers declare."""
+    loopback: bool = True
+    """What is started here listens on 127.0.0.1 only; false: wherever Ray and Dask themselves would."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Further arguments of `ray.init`, or of Dask's cluster (its client, where one is joined), which go before ours."""
+
+    @model_validator(mode="after")
+    def _cluster_has_clusters_options(self) -> Self:
+        said = [
+            key for key in ("address", "num_cpus", "num_gpus", "loopback", "options") if key in self.model_fields_set
+        ]
+        if said and self.kind not in CLUSTERED:
+            raise ValueError(f"{', '.join(said)}: of Ray and Dask only, and the kind is '{self.kind}'; remove it")
+        return self
+
+
 class RuntimeOptions(Section):
     """Where it runs."""
 
@@ -291,8 +324,8 @@ class RuntimeOptions(Section):
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     """Arithmetic of the encoders' products: `tf32` for NVIDIA GPUs; `bfloat16` moves g visibly (see
     benchmarks/results/precision.md). Parameters, moments and all sums stay in float32."""
-    runner: Literal["threads", "processes", "ray", "dask"] = "threads"
-    """What carries the flow's tasks: threads or processes of this machine, or Ray or Dask, for clusters."""
+    runner: RunnerTable = RunnerTable(kind="threads")
+    """What carries the flow's tasks: a kind alone, or `[runtime.runner]`."""
     workers: Workers = 1
     """Tasks of it at a time; those that train take the device in turn."""
     readers: Workers = 2
@@ -303,3 +336,14 @@ class RuntimeOptions(Section):
     batch_cache: Annotated[ByteSize, Field(ge=0)] = ByteSize(0)
     """Bytes of decoded batches kept in main memory for replays, those needed soonest; for pools that are not kept
     decoded. None of these four changes a result."""
+
+    @field_validator("runner", mode="before")
+    @classmethod
+    def _kind_alone(cls, said: Any) -> Any:
+        return {"kind": said} if isinstance(said, str) else said
+
+    @field_serializer("runner")
+    def _as_said(self, runner: RunnerTable) -> Any:
+        return (
+            runner.kind if runner.model_fields_set == {"kind"} else runner.model_dump(mode="json", exclude_unset=True)
+        )

@@ -167,3 +167,10 @@ def test_a_second_flow_of_a_run_waits_for_the_first(curated_small: Path, tmp_pat
         progress.watch(None)
     assert order == ["first", "second"]
     assert said == [f"run {run.id} is worked on by process {os.getpid()}; waiting until that one ends"]
+
+
+def test_the_template_of_an_automation_is_one() -> None:
+    from prefect.events.schemas.automations import AutomationCore
+
+    template = AutomationCore.model_validate(yaml.safe_load((ROOT / "docs" / "failed-runs.yaml").read_text()))
+    assert "prefect.flow-run.Failed" in template.trigger.expect
