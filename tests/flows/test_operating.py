@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,15 @@ from testing.small_catalog import small_catalog
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.fixture
+def as_in_a_worker(prefect_api: str) -> Iterator[None]:
+    """Prefect's settings name the server, as in a worker's process, and no command has begun a session."""
+    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: prefect_api, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        yield
+
+
 def client():
     from prefect.client.orchestration import get_client
 
@@ -25,9 +35,8 @@ def client():
 
 
 def test_a_plain_call_has_the_catalogs_runner_a_session_and_its_words_in_the_log(
-    prefect_api: str, tmp_path: Path
+    as_in_a_worker: None, tmp_path: Path
 ) -> None:
-    """As a worker calls it: no command around it has chosen a runner or begun a session."""
     from prefect.context import FlowRunContext
 
     from flows.runtime.operating import stage, tagged, unit
@@ -63,7 +72,9 @@ def test_a_plain_call_has_the_catalogs_runner_a_session_and_its_words_in_the_log
     assert run.name == f"probe {catalog}"
 
 
-def test_only_what_may_pass_is_tried_again(prefect_api: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_what_may_pass_is_tried_again(
+    as_in_a_worker: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from flows.runtime import operating
 
     monkeypatch.setattr(operating, "FIRST_WAIT", 0)
@@ -96,7 +107,7 @@ def test_only_what_may_pass_is_tried_again(prefect_api: str, tmp_path: Path, mon
         tried.clear()
 
 
-def test_what_trains_in_a_thread_ends_when_its_run_does(prefect_api: str, tmp_path: Path) -> None:
+def test_what_trains_in_a_thread_ends_when_its_run_does(as_in_a_worker: None, tmp_path: Path) -> None:
     from flows.runtime.operating import stage, unit
 
     began, ended = threading.Event(), []

@@ -43,7 +43,7 @@ def test_overrides_are_checked_as_the_file_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", sorted(CATALOGS.rglob("*.toml")), ids=lambda path: path.stem)
 def test_a_catalog_written_again_says_the_same(path: Path) -> None:
     content = tomllib.loads(path.read_text())
-    content["odd"] = {'a "key"\x7f': [{"x": 1e-06, "y": None or "ü\\n\n"}], "many": [True, 1.5]}
+    content["odd"] = {'a "key"\x7f': [{"x": 1e-06, "y": "ü\\n\n"}], "many": [True, 1.5]}
     assert tomllib.loads(as_toml(content)) == content
 
 
