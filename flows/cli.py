@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from flows.commands import count, flow_session, home, named, plain_output, shipped, whole
+from flows.commands import count, flow_session, home, local, named, plain_output, shipped, whole
 from flows.commands.attributing import add_attribute
 from flows.commands.census import add_census
 from flows.commands.evaluating import add_evaluate
@@ -22,6 +22,7 @@ from flows.commands.submitting import add_submit_folder
 from flows.commands.subset import add_subset
 from flows.explanations import explanation
 from flows.runtime import history_lost
+from tasks.files.plurals import harmless
 
 DESCRIPTION = """\
 Curate image-text training data by metagradient descent: train, take the exact gradient of a target loss with
@@ -67,7 +68,7 @@ def _run(options: argparse.Namespace) -> int:
             print(BUG, file=sys.stderr)
         if told is None or os.environ.get("MGD_TRACEBACK"):
             raise
-        print(f"mgd: {told}", file=sys.stderr)
+        print(f"mgd: {harmless(told)}", file=sys.stderr)
         return 1
 
 
@@ -102,6 +103,7 @@ def _command(
     made: argparse.ArgumentParser = commands.add_parser(
         name, help=text.split("\n")[0], description=text, formatter_class=_Raw
     )
+    made.register("type", Path, local)
     text = "directory of all runs, pools and tables (default: %(default)s)"
     made.add_argument("--home", type=home, default=os.environ.get("MGD_HOME") or "runs", help=text)
     made.set_defaults(run=run)
@@ -132,6 +134,7 @@ def _read_parsers(commands: argparse._SubParsersAction) -> None:
     made.add_argument("--run", dest="run_id", type=named, help="run to ask, or 'all' (default: the latest)")
     made.add_argument("--format", choices=("table", "csv", "json"), default="table")
     made.add_argument("--limit", type=whole, help="most rows shown (default: 50 of a table, all of csv and json)")
+    made.add_argument("--allow-files", action="store_true", help="let SQL read and write any file, not only the tables")
     made = _command(commands, "runs", _runs, "list the runs of this home, newest first")
     made = _command(commands, "report", _report, "write a run's report again and say where it is")
     made.add_argument("--run", dest="run_id", type=named, help="run (default: the latest)")
@@ -192,11 +195,12 @@ def _sql(options: argparse.Namespace) -> int:
     if options.query is None:
         from tasks.tables.sql_shell import sql_shell
 
-        sql_shell(options.home, options.run_id)
-    else:
-        from tasks.tables.query_output import run_sql
+        failed = sql_shell(options.home, options.run_id, allow_files=options.allow_files)
+        return int(failed > 0 and not sys.stdin.isatty())
+    from tasks.tables.query_output import run_sql
 
-        run_sql(options.home, options.query, options.run_id, sys.stdout, options.format, options.limit)
+    how = (options.format, options.limit, options.allow_files)
+    run_sql(options.home, options.query, options.run_id, sys.stdout, *how)
     return 0
 
 
