@@ -52,10 +52,10 @@ def fill(home: Path, rounds: int = 3, p: float = 0.5) -> tuple[Bytes16, list[np.
 
 OPTIONS = [
     {"rule": "sign", "p": 0.5},
-    {"rule": "sign", "p": 1.0, "max_count": 2, "memory": 0.5},
+    {"rule": "sign", "p": 1.0, "max_count": 2, "momentum": 0.5},
     {"rule": "exchange", "p": 0.5, "share": 0.3},
-    {"rule": "exchange", "p": 1.0, "share": 0.9, "max_count": 2, "memory": 1.0, "scale": "sample"},
-    {"rule": "exchange", "p": 0.5, "share": 0.2, "memory": 0.7, "scale": "count"},
+    {"rule": "exchange", "p": 1.0, "share": 0.9, "max_count": 2, "momentum": 1.0, "scale": "sample"},
+    {"rule": "exchange", "p": 0.5, "share": 0.2, "momentum": 0.7, "scale": "count"},
     {"rule": "exchange", "p": 0.1, "share": 1e-9},
 ]
 
