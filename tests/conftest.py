@@ -21,7 +21,7 @@ from flows.runtime import ensure_server, prepare_environment, stop_server
 
 _HOME = "MGD_TEST_HOME"  # inherited by worker processes
 LONGEST = (
-    "test_curate", "test_rounds", "test_replay", "test_text_curation", "test_smoothness", "test_session",
+    "test_curate", "test_rounds", "test_replay", "test_text_curation", "test_measuring", "test_session",
     "test_comparison", "test_field", "test_metaparameters", "test_journal",
 )  # fmt: skip
 

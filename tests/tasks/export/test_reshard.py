@@ -36,7 +36,7 @@ from tasks.subset.files import SubsetError, read_subset
 from tasks.tables.uids import content_uid, uid_hex
 from testing.manifests import write_manifest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 COUNTS = [0, 3, 1, 2, 0, 1, 5, 1, 1, 2, 1, 3]
 Members = list[tuple[str, bytes]]
 

@@ -20,7 +20,7 @@ from tasks.tables.published import TableError, files, publish, read, runs
 from tasks.tables.schemas import SHOWS, TABLES, doc_of
 from tasks.tables.uids import uid_hex
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 Rows = Callable[..., pa.Table]
 
 

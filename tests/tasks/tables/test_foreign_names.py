@@ -141,7 +141,7 @@ def rewritten(home: Path, run: str, table: str, change: Callable[[pa.Table], pa.
 
 
 def test_a_table_that_lacks_a_column_or_calls_it_otherwise_does_no_harm(tmp_path: Path, rows: Rows) -> None:
-    from tests.tasks.test_reports import rounds_row
+    from tests.tasks.report.test_reports import rounds_row
 
     home = home_of(tmp_path, pool_of([{}] * 4), rows)
     for number in range(2):

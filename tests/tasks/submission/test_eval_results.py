@@ -104,7 +104,7 @@ PUBLISHED = {
 @pytest.mark.parametrize("training", PUBLISHED)
 def test_published_scores_give_the_published_averages(training: str) -> None:
     """Per-task scores of DataComp's baselines, as open_clip lists them (docs/openclip_results.csv)."""
-    with open(Path(__file__).parents[1] / "published_scores.csv", newline="") as file:
+    with open(Path(__file__).parents[2] / "published_scores.csv", newline="") as file:
         (row,) = [row for row in csv.DictReader(file) if row.pop("pretrained") == training]
     names = {task.name: key for key, task in tasks().items()}
     found = aggregates({names[name]: float(score) for name, score in row.items()})

@@ -32,7 +32,7 @@ from tasks.files.artefacts import (
 )
 from tasks.files.scratch import scratch
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 Json = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
     lambda x: st.lists(x) | st.dictionaries(st.text(), x),

@@ -27,7 +27,7 @@ from tasks.pool.record import BuildOptions, EmptyPool, PoolError, PoolRecord, To
 from tasks.pool.samples import read_images
 from tasks.pool.sheets import lay_out, open_sheet, write_sheet
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ANY = BuildOptions(max_rejects=1.0, max_damaged_shards=9)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import combinations, pairwise
 
-from mgd_core import streams
+from mgd_core.training import streams
 from mgd_core.training.order import generator
 
 NAMED = {

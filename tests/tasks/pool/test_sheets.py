@@ -19,7 +19,7 @@ from PIL import Image
 from tasks.pool import sheets
 from tasks.pool.sheets import META_KEY, TABLE, TILES, SheetError, TileSheet, lay_out, open_sheet, write_sheet
 
-POOLS = Path(__file__).parents[2] / "catalogs" / "pools"
+POOLS = Path(__file__).parents[3] / "catalogs" / "pools"
 FASHION = {"pool": 10_000, "target": 1_000, "heldout": 500, "test": 2_000}
 EMOJI = {"pool": 5_686, "target": 796, "heldout": 231, "test": 1_478}
 

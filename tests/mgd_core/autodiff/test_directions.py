@@ -14,7 +14,7 @@ from mgd_core.training.optimizers import Optimizer
 from testing import problems
 from testing.oracles import Problem, relative_error
 from testing.samples import ADAM, DEVICE, small
-from tests.mgd_core.test_derivatives import plain
+from tests.mgd_core.autodiff.test_derivatives import plain
 
 
 def convnext(optimizer: Optimizer, steps: int) -> Problem:

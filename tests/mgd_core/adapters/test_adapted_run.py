@@ -23,7 +23,7 @@ from mgd_core.autodiff.refusals import RefusedModel
 from mgd_core.errors import UserError
 
 N, WIDTH, CLASSES, EPOCHS = 22, 5, 3, 3
-README = Path(__file__).resolve().parents[2] / "README.md"
+README = Path(__file__).resolve().parents[3] / "README.md"
 
 
 def numbers(n=N, seed=0):

@@ -9,7 +9,7 @@ from mgd_core.training.optimizers import Adam, Sgd, State
 from testing import problems
 from testing.oracles import Problem, relative_error, with_learner
 from testing.samples import ADAM, CLIPPED, SGD, in_float32, small
-from tests.mgd_core.test_directions import convnext
+from tests.mgd_core.autodiff.test_directions import convnext
 
 T = 2
 
