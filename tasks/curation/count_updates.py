@@ -80,7 +80,7 @@ def publish_update(run_dir: Path, round: int, options: DescentOptions) -> CountU
     `run_dir` is `<home>/runs/<run>`. Equal tables give equal bytes. Raises TableError where a table is not there, or
     nothing is left.
     """
-    rounds = [r for r in range(round + 1) if r == round or options.memory]
+    rounds = [r for r in range(round + 1) if r == round or options.momentum]
     published = Published.of(run_dir.parents[1], run_dir.name, rounds)
     update = _stepped(published, round, options)
     publish_counts(run_dir, round + 1, _uids(published.counts[round]), update.counts)
@@ -127,7 +127,7 @@ def _moving(samples: pl.LazyFrame, of: Path, round: int, options: DescentOptions
 
 def _acted_on(samples: pl.LazyFrame, rounds: list[int], options: DescentOptions) -> pl.Expr:
     """What moves a sample, by the name of g: as `descent.summed`, with earlier rounds discounted by `memory`."""
-    weighted = [options.memory ** (rounds[-1] - r) * _scaled(r, options) for r in rounds]
+    weighted = [options.momentum ** (rounds[-1] - r) * _scaled(r, options) for r in rounds]
     total = reduce(add, weighted).alias("g")  # one after the other, as nothing says of polars' own sum
     if options.scale != "sample":
         return total

@@ -166,6 +166,13 @@ def age(home: str | Path, run: str) -> tuple[int, str]:
     return max((path.stat().st_mtime_ns for path in records if path.exists()), default=0), run
 
 
+def unlist(home: str | Path, run: str) -> None:
+    """Take a run out of the listing: from now on nobody finds its tables."""
+    path = _manifest_path(Path(home), run)
+    with _locked(path.with_suffix(".lock")):
+        path.unlink(missing_ok=True)
+
+
 def conform(table: str, rows: pa.Table) -> pa.Table:
     """Rows in the table's columns, order and types, sorted by uid where there is one; raises TableError if
     they do not fit."""
