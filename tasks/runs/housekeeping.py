@@ -62,8 +62,9 @@ def leftovers(home: Path) -> Iterator[Leftover]:
         if (run / "report.html").exists() and (run / "work").is_dir():
             yield _leftover(run / "work", f"work of finished run {run.name}; a changed comparison would train again")
     used = {_pool_of(run) for run in runs}
+    known = "" not in used  # of a run that cannot be read, nobody can say which pool is its
     for pool in sorted(path for path in (home / "pools").glob("*") if path.is_dir()):
-        if pool.name not in used:
+        if pool.name not in used and known:
             yield _leftover(pool, "a pool that no run is of")
             continue
         for decoded in sorted(pool.glob("decoded-*")):

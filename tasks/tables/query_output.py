@@ -15,9 +15,11 @@ import math
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from decimal import Decimal
 from itertools import count, islice
 from pathlib import Path
+from threading import Event
 from typing import Any, Literal, TextIO
 from uuid import UUID
 
@@ -71,6 +73,23 @@ def answer(
 ) -> int:
     """As `run_sql`, on a connection that is open; the result is read to its end, so that the connection can
     be used again. Ctrl-C ends the query, and is raised."""
+    stop = Event()
+    # In a thread of its own, since DuckDB does not always look for signals on the way.
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(_answer, connection, query, out, format, limit, stop)
+        try:
+            return asked.result()
+        except KeyboardInterrupt:
+            stop.set()
+            while wait([asked], timeout=0.1).not_done:
+                connection.interrupt()
+            raise
+
+
+def _answer(
+    connection: duckdb.DuckDBPyConnection, query: str, out: TextIO, format: Format, limit: int | None, stop: Event
+) -> int:
+    """See `answer`; writes no more rows once `stop` is set."""
     writers = {"table": _write_table, "csv": _write_csv, "json": _write_json}
     if limit is not None and limit < 0:
         raise QueryError(f"limit {limit}: the most rows to show are 0 or more")
@@ -89,16 +108,12 @@ def answer(
             cursor = _asked(connection, statement)
             names = [column[0] for column in cursor.description or []]
             if statement in asking or len(statements) == 1:
-                total = writers[format](names, _rows(cursor), out, limit)
+                total = writers[format](names, _rows(cursor, stop), out, limit)
         return total
     except duckdb.Error as error:
         raise QueryError(_plain(error)) from error
     except UnicodeError as error:
         raise QueryError(f"the query is no text: {error}") from error
-    except RuntimeError as error:
-        if "interrupted" not in str(error):
-            raise
-        raise KeyboardInterrupt from error  # what DuckDB makes of it
 
 
 def _asked(connection: duckdb.DuckDBPyConnection, statement: duckdb.Statement) -> duckdb.DuckDBPyConnection:
@@ -135,8 +150,8 @@ def _held(kind: DuckDBPyType) -> str:
     return "" if kind.id in HELD else "VARCHAR"
 
 
-def _rows(cursor: duckdb.DuckDBPyConnection) -> Iterator[Sequence[Any]]:
-    while rows := cursor.fetchmany(FETCH):
+def _rows(cursor: duckdb.DuckDBPyConnection, stop: Event) -> Iterator[Sequence[Any]]:
+    while not stop.is_set() and (rows := cursor.fetchmany(FETCH)):
         yield from rows
 
 
