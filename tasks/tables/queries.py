@@ -13,7 +13,7 @@ Cost: the footers of all files are read on opening; queries read only the column
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from difflib import get_close_matches
@@ -69,7 +69,7 @@ def connect(
     """
     home = Path(home)
     chosen = chosen_runs(home, run)
-    found = _Found(home, chosen, run == ALL)
+    found = Found(home, chosen, run == ALL)
     tables = {name: table_view(name, paths, found.skip) for name, paths in found.files.items()}
     samples = tables["samples"].fields if "samples" in tables else {}
     brought = [name for name in samples if name not in {*TABLES["samples"].names, *PARTITIONS}]
@@ -92,15 +92,18 @@ def connect(
     return connection
 
 
-class _Found:
-    """The published files of runs, by table; and, by run, what is left out because it cannot be read."""
+class Found:
+    """The published files of runs, by table; and, by run, what is left out because it cannot be read.
 
-    def __init__(self, home: Path, chosen: Sequence[str], all_runs: bool) -> None:
-        self.files: dict[str, list[Path]] = {table: [] for table in TABLES}
+    Of one run, what is damaged is an error; of all runs, it is left out.
+    """
+
+    def __init__(self, home: Path, chosen: Sequence[str], all_runs: bool, tables: Iterable[str] = TABLES) -> None:
+        self.files: dict[str, list[Path]] = {table: [] for table in tables}
         self.left_out: dict[str, list[str]] = defaultdict(list)
         self.skip = self._skip if all_runs else None
         for run in chosen:
-            for table in TABLES:
+            for table in list(self.files):
                 try:
                     self.files[table] += files(home, run, table).values()
                 except UserError as error:
@@ -117,6 +120,8 @@ class _Found:
         return [path for paths in self.files.values() for path in paths]
 
     def _skip(self, path: Path, error: Exception) -> None:
+        table = path.parents[2].name
+        self.files[table] = [one for one in self.files[table] if one != path]
         self._take(path.parents[1].name.removeprefix("run="), error)
 
     def _take(self, run: str, error: Exception) -> None:
