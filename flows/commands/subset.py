@@ -64,7 +64,7 @@ def _run(options: argparse.Namespace) -> int:
     with _candidates(options) as candidates:
         choice = write_choice(candidates, options.expression, out)
     for line in choice.missing:
-        print(f"mgd: {harmless(line)}", file=sys.stderr)
+        print(f"mgd: {harmless(str(line))}", file=sys.stderr)
     print(format_choice(choice))
     return 0
 

@@ -23,6 +23,7 @@ from tasks.census.tables import write_census_tables
 from tasks.census.verdict import CensusRecord, verdict
 from tasks.files.artefacts import digest, publish_json, read_json
 from tasks.files.local_files import DANGLING
+from tasks.files.package_data import product
 from tasks.files.remote_files import STAMPS
 from tasks.files.remotes import RemoteFault, RemoteOptions, list_files, split_query
 from tasks.files.sources import common_base, load_source
@@ -110,6 +111,7 @@ def finish_census(plan: CensusPlan) -> CensusRecord:
         source=plan.pool.source,
         totals=totals,
         findings=findings,
+        mgd=product(),
         lines=tuple(verdict(plan.options, plan.pool.options, totals, findings)),
     )
     write_census_page(plan.directory, record)

@@ -39,6 +39,8 @@ class CensusRecord(BaseModel):
     totals: dict[str, int]
     findings: dict[str, int]
     lines: tuple[Line, ...]
+    mgd: str | None = None
+    """The version of mgd that took it; None: one that did not say."""
 
     @property
     def within_budget(self) -> bool:

@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict
 
 from tasks.files.artefacts import digest, file_digest, publish_json, publishing
 from tasks.files.local_files import absolute
+from tasks.files.package_data import product
 from tasks.files.progress import say
 from tasks.files.remote_files import Reader
 from tasks.files.remotes import split_query
@@ -223,6 +224,7 @@ def _publish_record(
         kind=plan.options.form.kind,
         columns=plan.options.form.model_dump() or None,
         notes=notes,
+        mgd=product(),
         samples_digest=file_digest(directory / "samples.parquet"),
         rejects_digest=file_digest(directory / "rejects.parquet"),
     )

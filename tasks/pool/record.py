@@ -74,6 +74,7 @@ class PoolRecord(BaseModel):
         default=None, description="what its samples are; None: an earlier version did not say, see `samples_kind`"
     )
     columns: dict[str, Any] | None = Field(default=None, description="what the form of its samples says besides")
+    mgd: str | None = Field(default=None, description="the version of mgd that made it; None: one that did not say")
     notes: tuple[str, ...] = Field(default=(), description="what else is to be told of it, sentences")
 
     @property
@@ -104,11 +105,14 @@ def load_pool(directory: str | Path) -> PoolRecord | None:
     if not path.exists():
         return None
     try:
-        return PoolRecord(directory=Path(directory), **read_json(path))
+        record = read_json(path)
+        return PoolRecord(directory=Path(directory), **record)
     except ValidationError as error:
         first = error.errors()[0]
         told = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".lower()
-        raise PoolError(f"{path}: not a record of this version ({told}). Remove {directory} to build it anew") from None
+        by = f", but of mgd {record['mgd']}" if "mgd" in record else ""
+        told = f"not a record of this version{by} ({told})"
+        raise PoolError(f"{path}: {told}. Remove {directory} to build it anew") from None
     except (TypeError, ValueError, RecursionError) as error:
         raise PoolError(f"{path}: not a record ({error}). Remove {directory} to build it again") from error
 

@@ -3,19 +3,27 @@ are not asked."""
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 
 from flows.cli import main
+from flows.runtime import ServerError, ensure_server, server_status, stop_server
 from tasks.files.local_files import NotLocal, local_path
 from tasks.files.remotes import NotAllowed, RemoteOptions, file_info, read_ranges, store_of
 from tests.flows.test_mistakes import mgd
 
+ROOT = Path(__file__).parents[2]
 COMMANDS: dict[str, list[str]] = {
     "curate": ["curate", "fashion"],
     "sql": ["sql", "select 1"],
@@ -143,3 +151,73 @@ def test_a_pool_elsewhere_is_told_before_anything_is_made(
         assert main(["subset", "no_filter", "--pool", url, "--home", str(tmp_path), "--out", str(tmp_path / "a.npy")])
     assert "is not among the places that may be read here" in capsys.readouterr().err
     assert not (tmp_path / "a.npy").exists()
+
+
+def listening(pid: int) -> list[tuple[str, str]]:
+    """Family and address of each socket on which a process or one of its children listens."""
+    held = set()
+    for process in [pid, *_children(pid)]:
+        with suppress(OSError):
+            held |= {os.readlink(one) for one in Path(f"/proc/{process}/fd").iterdir() if one.is_symlink()}
+    found = []
+    for family, waits in (("tcp", "0A"), ("tcp6", "0A"), ("udp", "07"), ("udp6", "07")):
+        for line in Path(f"/proc/{pid}/net/{family}").read_text().splitlines()[1:]:
+            _, place, _, state, *_, inode = line.split()[:10]
+            if state == waits and f"socket:[{inode}]" in held:
+                found.append((family, place.partition(":")[0]))
+    return found
+
+
+def _children(pid: int) -> list[int]:
+    below = [
+        int(one) for task in Path(f"/proc/{pid}/task").iterdir() for one in (task / "children").read_text().split()
+    ]
+    return below + [one for child in below for one in _children(child)]
+
+
+LOOPBACK = {("tcp", "0100007F"), ("tcp6", "00000000000000000000000001000000"), ("udp", "0100007F")}
+
+
+def test_the_local_server_listens_on_this_machine_only(server_home: Path, prefect_api: str) -> None:
+    pid = server_status(server_home).pid
+    assert pid is not None
+    found = listening(pid)
+    assert found and set(found) <= LOOPBACK, found
+
+
+def test_what_listens_elsewhere_would_be_seen() -> None:
+    with socket.socket() as wide:
+        wide.bind(("0.0.0.0", 0))
+        wide.listen()
+        assert ("tcp", "00000000") in listening(os.getpid())
+
+
+FLOW = """
+import sys
+from pathlib import Path
+from flows.runtime import prefect_session
+with prefect_session(Path(sys.argv[1])) as url:
+    from prefect import flow, task
+    @task
+    def one(): return 1
+    @flow
+    def both(): return one.submit().result()
+    print(url, both())
+"""
+
+
+def test_a_password_guards_the_api_of_the_local_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", "mgd:a secret word")
+    try:
+        words = [sys.executable, "-c", FLOW, str(tmp_path)]
+        ended = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=200, check=True)
+        url, answer = ended.stdout.split()
+        assert answer == "1" and server_status(tmp_path).running
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            urllib.request.urlopen(f"{url}/admin/settings", timeout=20)
+        monkeypatch.delenv("PREFECT_SERVER_API_AUTH_STRING")
+        with pytest.raises(ServerError, match="asks for another password: set PREFECT_SERVER_API_AUTH_STRING"):
+            ensure_server(tmp_path)
+    finally:
+        assert stop_server(tmp_path)

@@ -10,6 +10,8 @@ import pytest
 
 from flows.cli import main
 from tasks.files.package_data import product
+from tasks.pool.index_jobs import PoolError
+from tasks.pool.record import load_pool
 from tasks.tables.published import read
 from tests.flows.broken_inputs import finished_home
 
@@ -104,5 +106,11 @@ def test_a_damaged_run_keeps_its_pool_from_being_pruned(home: Path, capsys: pyte
 
 
 def test_a_record_of_today_says_who_wrote_it(tmp_path: Path) -> None:
-    record = json.loads(next((finished_home(tmp_path) / "runs").glob("*/run.json")).read_text())
-    assert (record["format"], record["mgd"]) == (1, product())
+    home = finished_home(tmp_path)
+    (run,) = (json.loads(path.read_text()) for path in home.glob("runs/*/run.json"))
+    (pool,) = (json.loads(path.read_text()) for path in home.glob("pools/*/pool.json"))
+    assert (run["format"], run["mgd"], pool["mgd"]) == (1, product(), product())
+    (path,) = home.glob("pools/*/pool.json")
+    path.write_text(json.dumps({**pool, "mgd": "9.1", "shape": "round"}))
+    with pytest.raises(PoolError, match=r"pool\.json: not a record of this version, but of mgd 9\.1 \(shape"):
+        load_pool(path.parent)
