@@ -20,7 +20,6 @@ from tasks.catalog.catalogs import BaseCatalog, find_catalog, load_catalog
 from tasks.curation import comparison, estimate, rounds, selection, subsets
 from tasks.curation.begin import begin_run
 from tasks.curation.finished import mark_finished
-from tasks.files.local_files import local_path
 from tasks.files.progress import announce, begin
 from tasks.report import reports
 from tasks.runs.run import Run
@@ -65,7 +64,7 @@ def report(directory: Path) -> Path:
 @flow(name="curate", flow_run_name="curate {catalog}", on_running=[record_session], log_prints=False)
 def curate(catalog: str, home: str = "runs") -> str:
     """Curate the pool of a catalog (a file, or a name such as `fashion`); returns the run's directory."""
-    path, base = find_catalog(catalog), local_path(home).resolve()
+    path, base = find_catalog(catalog), Path(home).resolve()
     options = load_catalog(path)
     pool = build_pool(options, base)
     begin("look at what the run is made of")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from tasks.studies.prediction import selected
 from tasks.subset.algebra import ask
 from tasks.subset.candidates import Candidates, metadata_candidates
 from tasks.subset.expressions import ExpressionError
@@ -17,6 +18,7 @@ from tasks.tables.published import files
 from tasks.tables.queries import QueryError, connect
 from tasks.tables.query_output import run_sql
 from tasks.tables.sql_locks import Forbidden
+from tasks.tables.views import View, ViewError
 from tests.tasks.subset.test_filters import metadata
 
 COPY = "COPY (SELECT 42 AS x) TO '{table}' (FORMAT parquet, USE_TMP_FILE false)"
@@ -137,3 +139,19 @@ def test_a_question_larger_than_memory_spills_and_leaves_nothing(
         large = "SELECT count(*) FROM (SELECT DISTINCT hash(range), hash(range + 1)::VARCHAR FROM range(3000000))"
         assert connection.execute(large).fetchall() == [(3_000_000,)]
     assert list((place / "spill").iterdir()) == [] and not (place / ".tmp").exists()
+
+
+@pytest.mark.parametrize(
+    "query", ["SELECT uid FROM samples; DROP VIEW counts", "DROP VIEW counts", "FROM query('FROM samples')", ""]
+)
+def test_where_one_question_is_promised_it_is_one(query: str, small_run: Path) -> None:
+    with pytest.raises(Forbidden):
+        selected(small_run, "small-1", query)
+    assert len(selected(small_run, "small-1", "SELECT uid FROM samples")) == 4
+
+
+def test_a_view_is_one_statement(small_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sly = View("sly", "CREATE VIEW sly AS SELECT 1; DROP VIEW counts", "What it shows.", (), {})
+    monkeypatch.setattr("tasks.tables.queries.load_views", lambda: [sly])
+    with pytest.raises(ViewError, match="view sly: more than one statement"):
+        connect(small_run)
