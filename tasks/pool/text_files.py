@@ -31,11 +31,6 @@ from tasks.pool.foreign_json import json_object
 from tasks.pool.plain_values import plain_columns, plain_rows
 
 NAMES = ("*.jsonl", "*.jsonl.gz", "*.parquet", "*.tar")
-LOOKS = (
-    *NAMES, "*.json", "*.json.*", "*.ndjson", "*.ndjson.*", "*.jsonl.*", "*.jsonlines", "*.jl", "*.csv", "*.tsv",
-    "*.txt", "*.gz", "*.zst", "*.bz2", "*.xz", "*.zip", "*.tgz", "*.arrow", "*.feather", "*.parq", "*.pq", "*.pkl",
-)  # fmt: skip
-"""Names of files that may hold texts."""
 SPACE = b" \t\r\n"
 UNPACKED: dict[str, Callable[[BinaryIO], Any]] = {
     "compressed with gzip": lambda file: gzip.GzipFile(fileobj=file),

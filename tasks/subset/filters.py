@@ -67,11 +67,6 @@ class Parameter:
         ends = [f"{end:g}" if end is not None else "" for end in (self.low, self.high)]
         return kind + (f" {'..'.join(ends)}" if any(ends) else "") + (f", {self.unit}" if self.unit else "")
 
-    @property
-    def is_text_of_query(self) -> bool:
-        """Whether it stands in the SELECT's text as {name}, since SQL has no values of its kind."""
-        return self.kind in {"column", "choice"}
-
     def value(self, text: str) -> Value:
         """What `text` stands for; raises FilterError with what would do."""
         if self.kind in {"text", "column"}:
