@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from mgd_core.autodiff.layout import Params
-from mgd_core.autodiff.objective import Features, Objective, Rows, log_sum_exp
+from mgd_core.autodiff.objective import Features, PerExample, Rows, log_sum_exp
 from mgd_core.models.transformers import INIT, Block, TransformerOptions
 
 
@@ -35,7 +35,7 @@ class SmallGPT(nn.Module):
         return self.scale * logits
 
 
-class LanguageObjective(Objective):
+class LanguageObjective(PerExample):
     """Causal cross-entropy. Rows: tokens (n, L + 1) int64 and which of the last L are predicted (n, L), 0 or 1.
 
     ``reduction``: the loss of a sample is the mean over its predicted tokens, or their sum; which one changes what a
@@ -52,11 +52,3 @@ class LanguageObjective(Objective):
         losses = log_sum_exp(logits, 2) - logits.gather(2, tokens[:, 1:, None]).squeeze(2)
         total = (losses * wanted).sum(1)
         return (total if self.reduction == "sum" else total / wanted.sum(1).clamp(min=1),)
-
-    def losses(self, params: Params, features: Features) -> Tensor:
-        """The features."""
-        return features[0]
-
-    def candidate_losses(self, params: Params, candidates: Features, reference: Features, others: Tensor) -> Tensor:
-        """A loss of its own, whatever it joins."""
-        return candidates[0]

@@ -20,8 +20,9 @@ from torch.utils.data import DataLoader
 
 from mgd_core.adapters.adapted_batches import LoaderBatches
 from mgd_core.adapters.adapted_optimizers import Adapted, RefusedOptimizer, adapted
+from mgd_core.autodiff.derivatives import target_at
 from mgd_core.autodiff.layout import ParameterLayout, Params
-from mgd_core.autodiff.objective import Features, Objective, Rows
+from mgd_core.autodiff.objective import Features, PerExample, Rows
 from mgd_core.autodiff.refusals import RefusedModel
 from mgd_core.engine.metagradient import Metagradient
 from mgd_core.engine.replay import replay
@@ -95,7 +96,7 @@ def metagradient(
     like = next(trained, torch.zeros(()))
     batches = LoaderBatches(loader, epochs, like, seed)
     how = adapted(model, optimizer, scheduler, len(batches.order), eps_root, clip_norm)
-    objective = PerExample(model, losses, batches)
+    objective = AdaptedLosses(model, losses, batches)
     learner = Learner(objective, how.layout, how.optimizer, how.rates, batches, chunk)
     _check_used(objective, how, batches)
     initial, plan = how.optimizer.init(how.theta), binomial(0, learner.steps, slots)
@@ -111,8 +112,8 @@ def metagradient(
     return TrainedMetagradient(**vars(found), parameters=how.layout.unflatten(found.final.theta))
 
 
-class PerExample(Objective):
-    """``losses`` of a module: no row's depends on another, so they are their own features."""
+class AdaptedLosses(PerExample):
+    """``losses`` of a module."""
 
     def __init__(self, model: nn.Module, losses: Losses, batches: LoaderBatches) -> None:
         self.model, self._function, self._as_collated = model, losses, batches.as_collated
@@ -128,14 +129,6 @@ class PerExample(Objective):
             )
         return (found,)
 
-    def losses(self, params: Params, features: Features) -> Tensor:
-        """The features."""
-        return features[0]
-
-    def candidate_losses(self, params: Params, candidates: Features, reference: Features, others: Tensor) -> Tensor:
-        """A loss of its own, whatever it joins."""
-        return candidates[0]
-
 
 @dataclass(frozen=True)
 class TargetOf:
@@ -147,16 +140,16 @@ class TargetOf:
 
     def __call__(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         """phi and its gradient (P,); (Q,) and (Q, P) of Q targets."""
-        theta = theta.detach().requires_grad_(True)
-        with torch.enable_grad():
-            phi = called(self.model, self.layout.unflatten(theta), self.function)
-            if not isinstance(phi, Tensor) or phi.ndim > 1 or not phi.requires_grad:
-                raise RefusedModel(
-                    "target needs to give a scalar tensor, or (Q,) for Q targets, made of the model it is called with "
-                    "(no detach, no .item(), no torch.no_grad())."
-                )
-            each = [torch.autograd.grad(one, theta, retain_graph=True)[0] for one in phi.reshape(-1)]
-        return phi.detach(), torch.stack(each).reshape(*phi.shape, -1)
+        return target_at(self.layout, theta, self._phi)
+
+    def _phi(self, params: Params) -> Tensor:
+        phi = called(self.model, params, self.function)
+        if not isinstance(phi, Tensor) or phi.ndim > 1 or not phi.requires_grad:
+            raise RefusedModel(
+                "target needs to give a scalar tensor, or (Q,) for Q targets, made of the model it is called with "
+                "(no detach, no .item(), no torch.no_grad())."
+            )
+        return phi
 
 
 def called(model: nn.Module, params: Params, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -174,7 +167,7 @@ class _Call(nn.Module):
         return self.function(self.model, *arguments)
 
 
-def _check_used(objective: PerExample, how: Adapted, batches: LoaderBatches) -> None:
+def _check_used(objective: AdaptedLosses, how: Adapted, batches: LoaderBatches) -> None:
     """PyTorch passes over a parameter without a gradient, where the engine would decay it."""
     params = {name: x.detach().requires_grad_(True) for name, x in how.layout.unflatten(how.theta).items()}
     with torch.enable_grad(), ambient_rng():

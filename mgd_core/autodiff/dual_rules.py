@@ -42,7 +42,8 @@ def _dual(x: Tensor) -> tuple[Tensor, Tensor | None]:
     return unpacked.primal, unpacked.tangent
 
 
-def _or_zero(tangent: Tensor | None, like: Tensor) -> Tensor:
+def or_zero(tangent: Tensor | None, like: Tensor) -> Tensor:
+    """A derivative; PyTorch says None where it is zero."""
     return torch.zeros_like(like) if tangent is None else tangent
 
 
@@ -155,7 +156,7 @@ def layer_norm(
     primal, tangent = _dual(input)
     if tangent is None and not any(p is not None and _dual(p)[1] is not None for p in (weight, bias)):
         return F.layer_norm(input, normalized_shape, weight, bias, eps)
-    tangent = _or_zero(tangent, primal)  # of pixels, say: PyTorch's rule is wrong about the gain's tangent as well
+    tangent = or_zero(tangent, primal)  # of pixels, say: PyTorch's rule is wrong about the gain's tangent as well
     d = math.prod(normalized_shape)
     flat, dflat = (z.reshape(*z.shape[: z.ndim - len(normalized_shape)], d) for z in _raised(primal, tangent))
     gain, shift = _affine(weight, flat.new_ones(d)), _affine(bias, flat.new_zeros(d))
@@ -166,7 +167,7 @@ def layer_norm(
 def _affine(parameter: Tensor | None, default: Tensor) -> tuple[Tensor, Tensor]:
     """A gain or bias and its tangent, as vectors; ``default`` where the layer has none."""
     primal, tangent = (default, None) if parameter is None else _dual(parameter.reshape(-1))
-    return primal, _or_zero(tangent, primal)
+    return primal, or_zero(tangent, primal)
 
 
 COUPLING = "batch norm in training mode couples the rows of a batch: use LayerNorm or GroupNorm instead"
@@ -251,7 +252,7 @@ def _applied(
     """A layer of products on (x, dx, w, dw) and its bias, in autocast's precision where that is on."""
     b, db = (None, None) if bias is None else _dual(bias)
     x, *others = tensors
-    cast = _lowered(x, *others, b, None if b is None else _or_zero(db, b))
+    cast = _lowered(x, *others, b, None if b is None else or_zero(db, b))
     with torch.autocast(x.device.type, enabled=False):
         return fwd.make_dual(*layer.apply(*cast, *settings))
 
