@@ -79,7 +79,7 @@ def publish_update(run_dir: Path, round: int, options: DescentOptions) -> CountU
     `run_dir` is `<home>/runs/<run>`. Equal tables give equal bytes. Raises TableError where a table is not there, or
     nothing is left.
     """
-    rounds = [r for r in range(round + 1) if r == round or options.memory]
+    rounds = [r for r in range(round + 1) if r == round or options.momentum]
     published = Published.of(run_dir.parents[1], run_dir.name, rounds)
     update = _stepped(published, round, options)
     publish_counts(run_dir, round + 1, _uids(published.counts[round]), update.counts)
@@ -125,13 +125,13 @@ def _moving(samples: pl.LazyFrame, of: Path, round: int, options: DescentOptions
 
 
 def _acted_on(samples: pl.LazyFrame, rounds: list[int], options: DescentOptions) -> pl.Expr:
-    """What moves a sample, by the name of g: the sum over rounds, earlier ones discounted by `memory`.
+    """What moves a sample, by the name of g: the sum over rounds, earlier ones discounted by `momentum`.
 
     scale = "sample" divides it by the root of the sum of squares of the same terms, AdaGrad's scale (Duchi et al. 2011)
     for each sample: a few samples have g of any sign and great size, and would otherwise be moved before those whose g
     is small and steady. For a single round it leaves the order as it is.
     """
-    weighted = [options.memory ** (rounds[-1] - r) * _scaled(r, options) for r in rounds]
+    weighted = [options.momentum ** (rounds[-1] - r) * _scaled(r, options) for r in rounds]
     total = reduce(add, weighted).alias("g")  # one after the other, as nothing says of polars' own sum
     if options.scale != "sample":
         return total

@@ -29,7 +29,7 @@ def metagradients(evidence: Evidence) -> dict[str, Any]:
 
 def _rule(descent: dict[str, Any]) -> str:
     """What the update makes of g, from the catalog."""
-    summed = " Here it acts on the sum over the rounds." if descent.get("memory") else ""
+    summed = " Here it acts on the sum over the rounds." if descent.get("momentum") or descent.get("memory") else ""
     p = descent.get("p", 1)
     moved = f"the {percent(p, 0)} of the pool that a round moves" if p < 1 else "all samples"
     if descent.get("rule") == "sign":

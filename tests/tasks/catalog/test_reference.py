@@ -50,5 +50,5 @@ def test_an_example_is_a_catalog_whose_data_alone_is_missing(path: Path) -> None
 def test_the_glossary_explains_the_words_of_the_catalog() -> None:
     text = (DOCS / "glossary.md").read_text("utf-8")
     words = " ".join(re.findall(r"^\| ([^|]+) \|", text, re.MULTILINE))
-    for word in ("window_start", "surrogate", "memory", "scale", "movement", "curvature", "probe step", "held-out"):
+    for word in ("window_start", "surrogate", "momentum", "scale", "movement", "curvature", "probe step", "held-out"):
         assert word in words
