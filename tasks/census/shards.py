@@ -22,7 +22,7 @@ from tasks.census.sidecars import hash_bytes, read_attempts, read_stats
 from tasks.files.artefacts import digest, publish_json, publishing
 from tasks.files.sources import reader_of
 from tasks.files.untrusted_parquet import Unreadable
-from tasks.pool.index_jobs import ShardUnit, index_tar, is_done, publish_index, write_or_index_unit
+from tasks.pool.index_jobs import IndexJob, index_tar, is_done, publish_index, write_or_index_unit
 from tasks.pool.record import load_pool
 from tasks.pool.shards import ShardIndex, index_shard
 from tasks.pool.validation import DAMAGE, reject
@@ -58,7 +58,7 @@ class CensusUnit(BaseModel):
     directory: Path
     pool: Path
     shard: str
-    unit: ShardUnit | None = None
+    unit: IndexJob | None = None
     table: str = ""
     stats: str = ""
     fingerprints: tuple[str, str] = ("", "")

@@ -24,30 +24,30 @@ from tasks.subset.candidates import pool_candidates
 from tasks.subset.sources import identity
 
 
-class RivalError(UserError, ValueError):
+class BaselineError(UserError, ValueError):
     """A rival that the catalog names cannot be had, or not trained on; says which and why."""
 
 
-def check_rivals(catalog: BaseCatalog, home: Path) -> None:
+def check_baselines(catalog: BaseCatalog, home: Path) -> None:
     """See that every rival's filters, files and runs are there, before there is a pool.
 
-    Raises RivalError.
+    Raises BaselineError.
     """
     for name, text in catalog.comparison.rivals.items():
         with _told(name):
             identity(text, home)
 
 
-def prepare_rivals(recipe: PoolRecipe) -> None:
+def prepare_baselines(recipe: PoolRecipe) -> None:
     """Ask every rival of the pool, and keep its counts; says how many samples each has.
 
-    Raises RivalError where one chooses nothing, what is not in the pool, or too little to fill a batch.
+    Raises BaselineError where one chooses nothing, what is not in the pool, or too little to fill a batch.
     """
     for name in recipe.catalog.comparison.rivals:
         _prepare(recipe, name)
 
 
-def rival_counts(recipe: PoolRecipe, name: str) -> Counts:
+def baseline_counts(recipe: PoolRecipe, name: str) -> Counts:
     """Counts (n,) of a rival of the catalog, as they were when the command was given."""
     path = _path(recipe, name)
     if not path.exists():
@@ -57,9 +57,9 @@ def rival_counts(recipe: PoolRecipe, name: str) -> Counts:
 
 
 def refuse_small(distinct: int, batch: int, what: str) -> None:
-    """Raises RivalError where a batch cannot be filled with different samples."""
+    """Raises BaselineError where a batch cannot be filled with different samples."""
     if distinct < batch:
-        raise RivalError(
+        raise BaselineError(
             f"{what} has {counted(distinct, 'distinct sample')}, and learner.batch is {batch}: copies of one would "
             "meet in every batch. Take a larger subset, or a smaller batch"
         )
@@ -98,4 +98,4 @@ def _told(name: str) -> Iterator[None]:
     try:
         yield
     except (UserError, OSError) as error:
-        raise RivalError(f"comparison.rivals.{name}: {error}") from error
+        raise BaselineError(f"comparison.rivals.{name}: {error}") from error

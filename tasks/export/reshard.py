@@ -28,7 +28,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from tasks.export.lost_samples import LostSamples, allowance, check_lost, copies_lost, lost_table, write_lost
-from tasks.export.reshard_plans import Plan, make_plan, open_plan, plan_key, planned_key
+from tasks.export.reshard_plans import ExportPlan, make_plan, open_plan, plan_key, planned_key
 from tasks.export.shard_copies import SHARD_FORMAT, Copied, copy_shard
 from tasks.files.artefacts import DiskFull, publish_json, publishing, read_json, reading
 from tasks.files.export_directories import ExportError, finished, put_in_place, refuse_stale, working
@@ -102,7 +102,9 @@ def reshard(
     return Resharded(Path(out_dir), shards, samples, meta["distinct"], meta["meeting"], meta["lost"], size)
 
 
-def _write_shards(work: Path, plan: Plan, source: PoolRecord, total: int, options: ReshardOptions) -> list[Copied]:
+def _write_shards(
+    work: Path, plan: ExportPlan, source: PoolRecord, total: int, options: ReshardOptions
+) -> list[Copied]:
     """Write the shards that are not done; all of them as they are then. Raises LostSamples, DiskFull."""
     lost = partial(lost_table, plan.lost)
     check_lost(lost([]), total, options.max_lost, work / "lost.parquet")
@@ -150,7 +152,9 @@ def _done(work: Path) -> list[Copied]:
     ]
 
 
-def _finish(work: Path, wanted: Subset, plan: Plan, copied: list[Copied], options: ReshardOptions) -> dict[str, Any]:
+def _finish(
+    work: Path, wanted: Subset, plan: ExportPlan, copied: list[Copied], options: ReshardOptions
+) -> dict[str, Any]:
     """Write what lies beside the shards, `meta.json` last."""
     shards = work / "shards"
     rows = [row for one in copied for row in one.lost]
@@ -204,7 +208,7 @@ def _refuse_other_work(work: Path, key: str, out: Path, overwrite: bool) -> None
         shutil.rmtree(work / name, ignore_errors=True)
 
 
-def _check_room(work: Path, plan: Plan, done: int) -> None:
+def _check_room(work: Path, plan: ExportPlan, done: int) -> None:
     """Raise DiskFull before anything is written if it cannot fit."""
     needed = plan.size + plan.shards * archive_size(0) - done
     free = shutil.disk_usage(work).free

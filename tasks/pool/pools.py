@@ -30,7 +30,7 @@ from tasks.files.remotes import split_query
 from tasks.files.scratch import scratch
 from tasks.files.sources import PoolSource, common_base, fingerprint, reader_of, record_source
 from tasks.pool.index_jobs import (
-    ShardUnit,
+    IndexJob,
     check_done,
     check_part,
     is_done,
@@ -55,7 +55,7 @@ class PoolPlan(BaseModel):
     pool_id: str
     directory: Path
     source: str
-    units: tuple[ShardUnit, ...]
+    units: tuple[IndexJob, ...]
     options: BuildOptions
     metadata: tuple[str, ...] = ()
     passed_over: tuple[str, ...] = ()
@@ -92,7 +92,7 @@ def plan_pool(
     return _plan_tars(source, Path(home), options)
 
 
-def pending_units(plan: PoolPlan) -> list[ShardUnit]:
+def pending_units(plan: PoolPlan) -> list[IndexJob]:
     """The units still to do; none when the pool is finished."""
     return [] if load_pool(plan.directory) else [unit for unit in plan.units if not is_done(unit)]
 
@@ -155,12 +155,12 @@ def _plan(
 ) -> PoolPlan:
     """The plan whose pool is named after the keys of its units and the fingerprints of its metadata, so equal inputs
     find their pool again in any home."""
-    keys: list[Any] = [ShardUnit(directory=Path(), index=i, **unit).key for i, unit in enumerate(units)]
+    keys: list[Any] = [IndexJob(directory=Path(), index=i, **unit).key for i, unit in enumerate(units)]
     keys += [metadata] if metadata else []
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "pool"
     pool_id = f"{slug}-{digest(keys)[:12]}"
     directory = home / "pools" / pool_id
-    made = tuple(ShardUnit(directory=directory, index=i, **unit) for i, unit in enumerate(units))
+    made = tuple(IndexJob(directory=directory, index=i, **unit) for i, unit in enumerate(units))
     found = tuple(metadata or ())
     return PoolPlan(pool_id=pool_id, directory=directory, source=source, units=made, options=options, metadata=found)
 
@@ -184,7 +184,7 @@ def _join(plan: PoolPlan) -> PoolRecord:
     return _publish_record(plan, joined.samples, [row["reason"] for row in rejects], joined.missing, told)
 
 
-def _named(units: Sequence[ShardUnit], named: list[bool]) -> tuple[list[Path], list[dict[str, Any]]]:
+def _named(units: Sequence[IndexJob], named: list[bool]) -> tuple[list[Path], list[dict[str, Any]]]:
     """The parts to join, and rejects: where some shards name uids, samples of the others could never be joined."""
     if not any(named):
         return [unit.part for unit in units], []

@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 from tasks.files.artefacts import canonical_json, publishing
 from tasks.files.remote_files import Reader
 from tasks.files.tars import Member, TarDamage, walk
-from tasks.pool.validation import IMAGE_EXTENSIONS, judge, reject
+from tasks.pool.validation import IMAGE_EXTENSIONS, reject, validate
 
 # How webdataset splits a member's name, and the names it passes over.
 NAME = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]*)$", re.DOTALL)
@@ -80,9 +80,9 @@ def index_shard(url: str, name: str | None = None, reader: Reader | None = None)
                 parts, hidden = _part_dotted(run)
                 for stem, own in hidden.items():
                     detail = f"webdataset's key of it is {key!r}"
-                    dotted[stem] = reject(shard, stem, "dotted_key", detail, judge(shard, stem, own)["uid"])
+                    dotted[stem] = reject(shard, stem, "dotted_key", detail, validate(shard, stem, own)["uid"])
                 if parts:
-                    found.setdefault(key, []).append(({extension for extension, _ in parts}, judge(shard, key, parts)))
+                    found.setdefault(key, []).append((set(dict(parts)), validate(shard, key, parts)))
         except TarDamage as damage:
             detail = f"{damage.detail}; {len(found)} samples before it were read, all that follows is lost"
             rejects.append(reject(shard, "", damage.reason, detail))

@@ -20,7 +20,7 @@ import duckdb
 import pyarrow as pa
 
 from mgd_core.errors import UserError
-from tasks.tables.aligned_views import Lineup
+from tasks.tables.aligned_views import AlignedViews
 from tasks.tables.census_views import CENSUS, census_views, censuses
 from tasks.tables.published import files, runs
 from tasks.tables.schemas import PARTITIONS, SHOWS, TABLES
@@ -60,8 +60,8 @@ def connect(home: str | Path, run: str | None = None) -> duckdb.DuckDBPyConnecti
         table: table_view(table, [p for one in chosen for p in files(home, one, table).values()]) for table in TABLES
     }
     brought = [name for name in tables["samples"].fields if name not in {*TABLES["samples"].names, *PARTITIONS}]
-    lineup = Lineup.of(home, chosen[0]) if len(chosen) == 1 else None
-    quicker = lineup.views() if lineup else {}
+    aligned = AlignedViews.of(home, chosen[0]) if len(chosen) == 1 else None
+    quicker = aligned.views() if aligned else {}
     views = expand(load_views(), ["text", *brought])
     many = {*brought[MOST_COLUMNS:]}
     words = f"left out: the pool has {len(brought)} columns, more than {MOST_COLUMNS}; ask sample_rounds"
