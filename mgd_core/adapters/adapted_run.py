@@ -4,11 +4,17 @@
 mgd_core.adapters.adapted_optimizers and mgd_core.adapters.adapted_batches. Losses that couple the rows of a batch
 (contrastive ones) are an :class:`mgd_core.autodiff.objective.Objective` of their own, with
 :func:`mgd_core.engine.replay.replay`.
+
+About ``eps_root``, which is added under the root of Adam: m / (sqrt(v + eps_root) + eps). PyTorch has none, and with 0
+the training is PyTorch's. But where gradients are small the move then follows their sign rather than their size: d move
+/ dg reaches lr / eps, and the metagradient, though exact, holds for tiny changes only. For a gradient to act on, train
+with eps_root = 1e-8 or more; the trained model is then a slightly different one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,10 +86,7 @@ def metagradient(
     ``chunk``: rows run at once. ``seed``: sets torch's, numpy's and Python's ambient generators for the reading of each
     step, for datasets that augment at random.
 
-    ``eps_root`` is added under the root of Adam: m / (sqrt(v + eps_root) + eps). PyTorch has none, and with 0, as here,
-    the training is PyTorch's. But where gradients are small the move then follows their sign rather than their size: d
-    move / dg reaches lr / eps, and the metagradient, though exact, holds for tiny changes only. For a gradient to act
-    on, train with eps_root = 1e-8 or more; the trained model is then a slightly different one.
+    ``eps_root`` is added under the root of Adam; for a gradient to act on, 1e-8 or more (see the module).
 
     Raises:
         RefusedOptimizer: a class, option or scheduler whose steps the engine cannot take.
@@ -100,8 +103,16 @@ def metagradient(
     learner = Learner(objective, how.layout, how.optimizer, how.rates, batches, chunk)
     _check_used(objective, how, batches)
     initial, plan = how.optimizer.init(how.theta), binomial(0, learner.steps, slots)
-    try:
+    with _losses_are_told():
         found = replay(learner, initial, TargetOf(model, how.layout, target), plan, batches.size, on=on)
+    return TrainedMetagradient(**vars(found), parameters=how.layout.unflatten(found.final.theta))
+
+
+@contextmanager
+def _losses_are_told() -> Iterator[None]:
+    """What a refusal of `encode` means to who has never heard of it."""
+    try:
+        yield
     except RefusedModel as error:
         error.add_note(
             "metagradient() calls your losses as the engine's `encode`: on any rows of a batch, as if no example's "
@@ -109,7 +120,6 @@ def metagradient(
             "mgd_core.engine.replay."
         )
         raise
-    return TrainedMetagradient(**vars(found), parameters=how.layout.unflatten(found.final.theta))
 
 
 class AdaptedLosses(PerExample):

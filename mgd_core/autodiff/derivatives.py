@@ -25,7 +25,8 @@ import torch.autograd.forward_ad as fwd
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from mgd_core.autodiff.dual_rules import dual_rules, or_zero, plain_rules
+from mgd_core.autodiff.dual_rules import dual_rules, plain_rules
+from mgd_core.autodiff.layer_rules import or_zero
 from mgd_core.autodiff.layout import ParameterLayout, Params
 from mgd_core.autodiff.objective import Features, Objective, Rows
 from mgd_core.autodiff.refusals import RefusedModel

@@ -31,7 +31,8 @@ from mgd_core.autodiff.derivatives import (
     pieces_by,
     with_rows_of,
 )
-from mgd_core.autodiff.dual_rules import double_rules, or_zero
+from mgd_core.autodiff.dual_rules import double_rules
+from mgd_core.autodiff.layer_rules import or_zero
 from mgd_core.autodiff.layout import ParameterLayout
 from mgd_core.autodiff.objective import Features, Objective, Rows
 from mgd_core.errors import UserError

@@ -16,7 +16,7 @@ from torch.autograd.function import BackwardCFunction
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mgd_core.autodiff.derivatives import CurvatureProduct, graph_of, pieces_by
-from mgd_core.autodiff.dual_rules import or_zero
+from mgd_core.autodiff.layer_rules import or_zero
 from mgd_core.autodiff.layout import ParameterLayout
 from mgd_core.autodiff.objective import Objective, Rows
 
