@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict
 
 from tasks.census.sidecars import hash_bytes, read_attempts, read_stats
 from tasks.files.artefacts import digest, publish_json, publishing
+from tasks.files.option_types import Strict
 from tasks.files.sources import reader_of
 from tasks.files.untrusted_parquet import Unreadable
 from tasks.pool.index_jobs import IndexJob, index_tar, is_done, publish_index, write_or_index_unit
@@ -50,10 +50,8 @@ SAMPLES = pa.schema(
 )
 
 
-class CensusUnit(BaseModel):
+class CensusUnit(Strict):
     """One shard's census: the pool's unit (None: the tar is missing, only its files are there) and its files."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     directory: Path
     pool: Path

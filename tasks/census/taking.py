@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from tasks.census.files import FileUnit
 from tasks.census.page import write_census_page
@@ -23,6 +23,7 @@ from tasks.census.tables import write_census_tables
 from tasks.census.verdict import CensusRecord, verdict
 from tasks.files.artefacts import digest, publish_json, read_json
 from tasks.files.local_files import DANGLING
+from tasks.files.option_types import Strict
 from tasks.files.remote_files import STAMPS
 from tasks.files.remotes import RemoteFault, RemoteOptions, list_files, split_query
 from tasks.files.sources import common_base, load_source
@@ -33,10 +34,8 @@ from tasks.pool.record import BuildOptions
 TABLES = ("shards", "samples", "attempts", "metadata", "findings")
 
 
-class CensusPlan(BaseModel):
+class CensusPlan(Strict):
     """What a census takes: its units, none of which depends on another."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     directory: Path
     pool: PoolPlan

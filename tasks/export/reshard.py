@@ -25,7 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from tasks.export.lost_samples import LostSamples, allowance, check_lost, copies_lost, lost_table, write_lost
 from tasks.export.reshard_plans import ExportPlan, make_plan, open_plan, plan_key, planned_key
@@ -33,6 +33,7 @@ from tasks.export.shard_copies import SHARD_FORMAT, Copied, copy_shard
 from tasks.files.artefacts import DiskFull, publish_json, publishing, read_json, reading
 from tasks.files.export_directories import ExportError, finished, put_in_place, refuse_stale, working
 from tasks.files.export_files import check_place
+from tasks.files.option_types import Strict
 from tasks.files.processes import cores, mapped
 from tasks.files.progress import announce
 from tasks.files.tar_headers import archive_size
@@ -41,10 +42,8 @@ from tasks.pool.record import Budget, PoolRecord, load_pool
 from tasks.subset.files import Subset, SubsetError, everything, read_subset, write_records
 
 
-class ReshardOptions(BaseModel):
+class ReshardOptions(Strict):
     """How a subset is written as shards."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     shard_size: int = Field(default=10_000, ge=1, description="most samples in a shard")
     seed: int = Field(default=0, description="seed of the shuffle")

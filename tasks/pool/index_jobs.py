@@ -11,10 +11,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
 from mgd_core.errors import UserError
 from tasks.files.artefacts import digest, file_digest, publish_json, publishing, read_json
+from tasks.files.option_types import Strict
 from tasks.files.sources import fingerprint, reader_of
 from tasks.pool.forms import PairForm, SampleForm
 from tasks.pool.json_columns import part_table
@@ -28,11 +27,9 @@ class PoolError(UserError, ValueError):
     """A pool that cannot be used as it is; the message says what, where, why and what to do."""
 
 
-class IndexJob(BaseModel):
+class IndexJob(Strict):
     """One shard's worth of work. `start`, `stop`: rows of a sheet to write; None when a tar is indexed in
     place, `name` being what its rows call it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     directory: Path
     index: int

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict
 
 from tasks.files.artefacts import digest, file_digest, publish_json, publishing
 from tasks.files.local_files import absolute
+from tasks.files.option_types import Strict
 from tasks.files.progress import say
 from tasks.files.remote_files import Reader
 from tasks.files.remotes import split_query
@@ -47,10 +47,8 @@ from tasks.tables.published import conform, read_parquet, write_parquet
 from tasks.tables.uids import uid_array
 
 
-class PoolPlan(BaseModel):
+class PoolPlan(Strict):
     """What building a pool takes: its units, none of which depends on another."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     pool_id: str
     directory: Path
