@@ -1,7 +1,6 @@
 """Census of one metadata file, and of the npz beside it: its uids, hashes and scores, kept in short for the joins.
 
-A unit is found done by its marker, named after a digest of its inputs, like a shard's. Cost: one read of four
-columns.
+A unit is found done by its marker, named after a digest of its inputs, like a shard's. Cost: one read of four columns.
 """
 
 from __future__ import annotations

@@ -80,8 +80,7 @@ def export_jsonl(
 def verify_datacomp(
     path: str | Path, pool_uids: Iterable[Any] | pa.Array | pa.ChunkedArray | None = None
 ) -> SubsetReport:
-    """Read a subset file back; raises SubsetError unless it is typed, sorted, not empty, and all of it in the
-    pool."""
+    """Read a subset file back; raises SubsetError unless it is typed, sorted, not empty, and all of it in the pool."""
     subset = counted(Path(path), read_records(Path(path)))
     if pool_uids is not None:
         _refuse_foreign(subset, uid_bytes(pool_uids))

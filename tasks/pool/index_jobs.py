@@ -134,8 +134,7 @@ def _write_and_index(unit: IndexJob) -> ShardIndex:
     sheet = open_sheet(unit.source)
     rows = sheet.rows(unit.split).slice(unit.start, (unit.stop or 0) - (unit.start or 0)).to_pylist()
     write_shard(
-        unit.shard,
-        (_sample(f"{unit.index:05d}{i:05d}", row, sheet.png(row["tile"])) for i, row in enumerate(rows)),
+        unit.shard, (_sample(f"{unit.index:05d}{i:05d}", row, sheet.png(row["tile"])) for i, row in enumerate(rows))
     )
     return index_shard(str(unit.shard), f"shards/{unit.shard.name}")
 

@@ -61,10 +61,7 @@ class PoolPlan(Strict):
 
 
 def build_pool(
-    source: str | Path | Sequence[str],
-    home: str | Path,
-    options: BuildOptions | None = None,
-    split: str = "pool",
+    source: str | Path | Sequence[str], home: str | Path, options: BuildOptions | None = None, split: str = "pool"
 ) -> PoolRecord:
     """Build, or find built, the pool of `source` in `home`, unit by unit in this process."""
     plan = plan_pool(source, home, options, split)
@@ -74,10 +71,7 @@ def build_pool(
 
 
 def plan_pool(
-    source: str | Path | Sequence[str],
-    home: str | Path,
-    options: BuildOptions | None = None,
-    split: str = "pool",
+    source: str | Path | Sequence[str], home: str | Path, options: BuildOptions | None = None, split: str = "pool"
 ) -> PoolPlan:
     """The units of a pool: a sheet's directory (`split` of it), or tars: a directory, glob, brace pattern,
     URL or list of them.

@@ -42,8 +42,7 @@ def read_sample(row: Mapping[str, Any], root: str | Path = "") -> bytes:
 
 
 def read_images(rows: Rows, root: str | Path = "") -> list[bytes]:
-    """The image bytes of every row, in the order of the rows, read shard by shard in the order of the
-    offsets."""
+    """The image bytes of every row, in the order of the rows, read shard by shard in the order of the offsets."""
     columns = ["shard", "image_offset", "image_size"]
     return read_by_shard(listed(rows, columns), root, _image_range)
 

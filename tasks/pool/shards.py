@@ -51,8 +51,7 @@ class ShardIndex:
 
 
 def write_shard(path: str | Path, samples: Iterable[Sample]) -> None:
-    """Publish a tar of `samples`, in order, members as DataComp orders them; equal samples give equal
-    bytes."""
+    """Publish a tar of `samples`, in order, members as DataComp orders them; equal samples give equal bytes."""
     from webdataset import TarWriter  # with torch: whoever only indexes does without
 
     with publishing(path) as file, TarWriter(file, user="", group="", mtime=0, encoder=False) as tar:
@@ -64,8 +63,7 @@ def write_shard(path: str | Path, samples: Iterable[Sample]) -> None:
 
 
 def index_shard(url: str, name: str | None = None, reader: Reader | None = None) -> ShardIndex:
-    """Index the tar at `url` (a path or any fsspec URL); `name` is what the `shard` column says instead of
-    the URL.
+    """Index the tar at `url` (a path or any fsspec URL); `name` is what the `shard` column says instead of the URL.
 
     Damage and bad samples come back as rejects; a file that cannot be opened or read raises OSError.
     """
@@ -158,8 +156,7 @@ def _named(members: Iterable[Member], shard: str, rejects: list[dict[str, Any]])
 
 
 def _settle(shard: str, key: str, runs: list[tuple[set[str], dict[str, Any]]]) -> dict[str, Any]:
-    """The one result of a key: its row or reject, or a reject when the key's members lie in several
-    places."""
+    """The one result of a key: its row or reject, or a reject when the key's members lie in several places."""
     if len(runs) == 1:
         return runs[0][1]
     extensions = [extension for names, _ in runs for extension in names]

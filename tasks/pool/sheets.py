@@ -9,10 +9,9 @@ A sheet is a directory with
   purpose). The schema metadata holds, under ``mgd.sheet``, a JSON object with the layout (`tile_width`,
   `tile_height`, `tiles_per_row`) and the provenance.
 
-This is how the embedded pools travel in the repository: thousands of tiny files would cost more than the
-pictures. Opening decodes the whole PNG once (10,000 tiles of 28x28: about 0.1 s, 1 byte a pixel and channel
-in memory). It does not scale past what memory holds, and it trains nothing: a pool is written as WebDataset
-shards first.
+This is how the embedded pools travel in the repository: thousands of tiny files would cost more than the pictures.
+Opening decodes the whole PNG once (10,000 tiles of 28x28: about 0.1 s, 1 byte a pixel and channel in memory). It does
+not scale past what memory holds, and it trains nothing: a pool is written as WebDataset shards first.
 """
 
 from __future__ import annotations

@@ -137,13 +137,7 @@ def _decode(data: bytes) -> Picture:
 
 def reject(shard: str, member: str, reason: str, detail: str = "", uid: str | None = None) -> dict[str, Any]:
     """The row that says why a member or sample (or, with no member, a tar) cannot be used."""
-    return {
-        "shard": shard,
-        "member": printable(member),
-        "uid": uid,
-        "reason": reason,
-        "detail": printable(detail),
-    }
+    return {"shard": shard, "member": printable(member), "uid": uid, "reason": reason, "detail": printable(detail)}
 
 
 def printable(text: str) -> str:

@@ -13,18 +13,7 @@ from tasks.files.plurals import counted
 from tasks.html.charts import ticks
 from tasks.report.overfitting import parting
 from tasks.report.result_words import baselines_told, precision
-from tasks.report.results import (
-    ERROR,
-    GAP,
-    NAMES,
-    SIZE,
-    STARTED,
-    STD,
-    effort,
-    first_measure,
-    spoken,
-    spread,
-)
+from tasks.report.results import ERROR, GAP, NAMES, SIZE, STARTED, STD, effort, first_measure, spoken, spread
 from tasks.report.run_data import RunData
 
 LOSS = "loss"

@@ -1,8 +1,7 @@
 """Attribution of a study: influences of all training samples on its outputs, in units that are found done again.
 
-Sweeps take `attribution.together` outputs at a time, each sweep one training and one reverse traversal of it whole.
-The check trains again without random subsets, a block of subsets a unit. mgd_core.analysis.attribution has the
-mathematics.
+Sweeps take `attribution.together` outputs at a time, each sweep one training and one reverse traversal of it whole. The
+check trains again without random subsets, a block of subsets a unit. mgd_core.analysis.attribution has the mathematics.
 """
 
 from __future__ import annotations

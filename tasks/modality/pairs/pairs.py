@@ -27,17 +27,7 @@ from tasks.pool.samples import read_images
 from tasks.tables.published import read_parquet
 from tasks.tables.uids import Bytes16, uid_bytes
 
-COLUMNS = [
-    "uid",
-    "shard",
-    "image_offset",
-    "image_size",
-    "text_offset",
-    "text_size",
-    "json_offset",
-    "json_size",
-    "text",
-]
+COLUMNS = ["uid", "shard", "image_offset", "image_size", "text_offset", "text_size", "json_offset", "json_size", "text"]
 PLACES = ["shard", "image_offset", "image_size"]
 DECODE_AT_ONCE = 2048  # samples whose bytes are held while decoding
 Ids = npt.NDArray[np.int64]

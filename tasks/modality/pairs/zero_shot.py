@@ -63,11 +63,7 @@ class TaskData:
         return [text for texts in self.class_texts for text in texts]
 
     def bind(
-        self,
-        objective: ClipObjective,
-        layout: ParameterLayout,
-        vocabulary: Vocabulary,
-        temperature: Temperature,
+        self, objective: ClipObjective, layout: ParameterLayout, vocabulary: Vocabulary, temperature: Temperature
     ) -> ZeroShotTask:
         """The task for a model, on the model's device."""
         device = next(objective.model.parameters()).device
@@ -165,8 +161,7 @@ def _told(options: TaskOptions, sheet: TileSheet) -> str:
 
 
 def _class_texts(options: TaskOptions, rows: list[dict[str, object]]) -> dict[str, list[str]]:
-    """For each class, the same number of texts: its distinct values (evenly chosen, or repeated) in all
-    templates."""
+    """For each class, the same number of texts: its distinct values (evenly chosen, or repeated) in all templates."""
     values: dict[str, set[str]] = {}
     for row in rows:
         name, text = row[str(options.classes)], row[options.texts or str(options.classes)]
