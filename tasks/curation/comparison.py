@@ -24,7 +24,7 @@ from mgd_core.training.order import generator
 from mgd_core.training.streams import RANDOM_SUBSETS
 from tasks.catalog.catalogs import BaseCatalog
 from tasks.catalog.recipe_options import RENAMED
-from tasks.curation.expression_baselines import baseline_counts, prepare_baselines, refuse_small
+from tasks.curation.expression_baselines import baseline_counts
 from tasks.curation.rounds import counts_of, load_parameters
 from tasks.curation.trained import trained_parameters
 from tasks.evaluation.evaluation_records import replace_rows
@@ -41,17 +41,6 @@ TRUTH_COLUMN = "truth_clean"
 
 class ComparisonError(UserError, ValueError):
     """A subset that the catalog asks for cannot be made from this pool."""
-
-
-def prepare_comparison(recipe: PoolRecipe) -> None:
-    """See that what the catalog compares can be had from this pool, before anything is trained.
-
-    Raises ComparisonError or BaselineError.
-    """
-    if "oracle" in recipe.catalog.comparison.subsets:
-        right = int(_truth(recipe).sum())
-        refuse_small(right, recipe.catalog.learner.batch, f"comparison.subsets: 'oracle' (`{TRUTH_COLUMN}` is true)")
-    prepare_baselines(recipe)
 
 
 def known_subset(catalog: BaseCatalog, subset: str) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 from mgd_core.plans.actions import Plan
 from mgd_core.plans.planning import Forecast
 from tasks.curation.checkpoint_plan import alternatives, forecast_of, plan_of
-from tasks.curation.comparison import needs_round_0, prepare_comparison
+from tasks.curation.comparison import needs_round_0
+from tasks.curation.expression_baselines import prepare_baselines
 from tasks.curation.rounds import first_counts, probe_steps_of
 from tasks.curation.step_costs import measure
 from tasks.files.plurals import counted
@@ -25,7 +26,7 @@ def prepare(directory: Path) -> None:
     """
     begin("read the pool and the targets")
     with open_recipe(directory) as recipe:
-        prepare_comparison(recipe)
+        prepare_baselines(recipe)
         publish_pool(recipe)
         if not recipe.catalog.descent.rounds:
             say(_comparison_only(recipe))

@@ -56,15 +56,6 @@ def baseline_counts(recipe: PoolRecipe, name: str) -> Counts:
     return counts
 
 
-def refuse_small(distinct: int, batch: int, what: str) -> None:
-    """Raises BaselineError where a batch cannot be filled with different samples."""
-    if distinct < batch:
-        raise BaselineError(
-            f"{what} has {counted(distinct, 'distinct sample')}, and learner.batch is {batch}: copies of one would "
-            "meet in every batch. Take a larger subset, or a smaller batch"
-        )
-
-
 def _prepare(recipe: PoolRecipe, name: str) -> None:
     text, path = recipe.catalog.comparison.rivals[name], _path(recipe, name)
     with _told(name):
@@ -81,7 +72,12 @@ def _prepare(recipe: PoolRecipe, name: str) -> None:
             record = {"key": key, "expression": asked.expression, "operands": asked.operands, "missing": missing}
             publish_json(path.with_suffix(".json"), record)
     distinct, total = int((counts > 0).sum()), int(counts.sum())
-    refuse_small(distinct, recipe.catalog.learner.batch, f"comparison.rivals.{name}")
+    if distinct < recipe.catalog.learner.batch:
+        raise BaselineError(
+            f"comparison.rivals.{name} has {counted(distinct, 'distinct sample')}, and learner.batch is "
+            f"{recipe.catalog.learner.batch}: copies of one would meet in every batch. Take a larger subset, or a "
+            "smaller batch"
+        )
     for one in missing:
         say(f"rival {name}: {one}")
     copies = "" if distinct == total else f", {total:,} with copies"
