@@ -13,6 +13,7 @@ from flows.commands import count, flow_session, home, named, plain_output, shipp
 from flows.commands.attributing import add_attribute
 from flows.commands.census import add_census
 from flows.commands.evaluating import add_evaluate
+from flows.commands.housekeeping import add_prune, add_remove
 from flows.commands.planning import add_plan
 from flows.commands.poisoning import add_poison
 from flows.commands.resharding import add_reshard
@@ -88,6 +89,8 @@ def parser() -> argparse.ArgumentParser:
     add_evaluate(partial(_command, commands))
     add_reshard(partial(_command, commands))
     add_submit_folder(partial(_command, commands))
+    add_remove(partial(_command, commands))
+    add_prune(partial(_command, commands))
     _serve_parsers(commands)
     return top
 

@@ -16,14 +16,11 @@ from tasks.files.artefacts import digest, publish_bytes, publish_json, read_json
 from tasks.pool.index_jobs import PoolError
 from tasks.pool.record import PoolRecord, load_pool
 from tasks.tables.published import counts_file
+from tasks.tables.run_folders import NoRun
 
 
 class RunMismatch(UserError, RuntimeError):
     """A run was begun under settings that would give other bits."""
-
-
-class NoRun(UserError, LookupError):
-    """There is no such run, or it has not come far enough."""
 
 
 @dataclass(frozen=True)

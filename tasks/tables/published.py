@@ -143,6 +143,13 @@ def runs(home: str | Path) -> list[str]:
     return [path.stem for path in sorted(found, key=lambda path: (path.stat().st_mtime_ns, path.stem))]
 
 
+def unlist(home: str | Path, run: str) -> None:
+    """Take a run out of the listing: from now on nobody finds its tables."""
+    path = _manifest_path(Path(home), run)
+    with _locked(path.with_suffix(".lock")):
+        path.unlink(missing_ok=True)
+
+
 def conform(table: str, rows: pa.Table) -> pa.Table:
     """Rows in the table's columns, order and types, sorted by uid where there is one; raises TableError if
     they do not fit."""

@@ -149,7 +149,7 @@ def test_a_table_that_lacks_a_column_or_calls_it_otherwise_does_no_harm(tmp_path
 
     def older(rows: pa.Table) -> pa.Table:
         former = ["distinct" if name == "distinct_samples" else name for name in rows.column_names]
-        return rows.rename_columns(former).drop_columns(["heldout_loss", "smoothness"])
+        return rows.rename_columns(former).drop_columns(["heldout_loss"])
 
     rewritten(home, "r-1", "rounds", older)
     rewritten(home, "r-1", "metagradients", lambda rows: rows.drop_columns(["visits"]))
