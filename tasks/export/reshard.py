@@ -1,8 +1,8 @@
 """Resharding: a subset of a pool as WebDataset shards that DataComp's and open_clip's trainers take unchanged.
 
 Shards are numbered from 0 without gaps, of equal size to one sample, globally shuffled, with copies of a uid apart
-(`dealing`). Beside them: `<n>_stats.json`, `sample_ids.npy` (the subset), `lost.parquet` where samples are missing, and
-`meta.json`, written last. The same subset, pool, shard size and seed give the same bytes, whatever the number of
+(`shard_assignment`). Beside them: `<n>_stats.json`, `sample_ids.npy` (the subset), `lost.parquet` where samples are
+missing, and `meta.json`, written last. The same subset, pool, shard size and seed give the same bytes, whatever the number of
 workers.
 
 Everything is made in `.<out>.reshard` beside the output: `plan/`, `shards/`, and `done/` with a record of every shard

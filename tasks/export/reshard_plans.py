@@ -1,8 +1,8 @@
 """Reshard plans: everything that writing the shards of an export needs, worked out before any tar is opened.
 
 A plan is a directory of its own: `rows.npy` (where the members of every wanted sample lie), `cards.npy` (what goes
-where, see `dealing`), `lost.parquet`, and `plan.json`, written last. It is a function of the subset, the pool, the
-shard size and the seed, so a killed reshard finds it again. Workers map the arrays and read what their shard needs.
+where, see `shard_assignment`), `lost.parquet`, and `plan.json`, written last. It is a function of the subset, the pool,
+the shard size and the seed, so a killed reshard finds it again. Workers map the arrays and read what their shard needs.
 
 Samples that the pool has not are known here, before any tar is opened: a row of `lost.parquet` each, with the reason
 for which the pool rejected them, if it saw them at all.

@@ -5,9 +5,9 @@ a sheet, then indexes it); `finish_pool` joins the parts into `samples.parquet` 
 and writes `pool.json` last. A unit's marker carries the digest of its inputs, so a killed build continues with the
 same bytes, and a pool that is finished is never built again. Tars are indexed where they are, on any store, not
 copied; whoever changes one gets a new pool. Equal tars give equal tables wherever they lie: rows name their shard by
-its path below the pool's base (`sources`). Metadata beside the tars is joined by uid (`pool_metadata`).
+its path below the pool's base (`sources`). Metadata beside the tars is joined by uid (`metadata`).
 
-Cost: one pass over the images, and what `pool_joins` takes in `finish_pool`. Units are independent of each other.
+Cost: one pass over the images, and what `joins` takes in `finish_pool`. Units are independent of each other.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A shard is a tar whose adjacent members `<key>.jpg|png|webp`, `<key>.json`, `<key>.txt` are one sample. The index
 gives each sample its uid, caption, size and the byte range of each member, so that it can be read later without the
-rest of the shard. What cannot be used becomes a reject with a reason (`verdicts.REASONS`), never a silent skip.
+rest of the shard. What cannot be used becomes a reject with a reason (`validation.REASONS`), never a silent skip.
 
 Cost: one sequential read of the tar and one decode an image. webdataset writes, and does not read: an index needs byte
 offsets and a word on damage, which its readers have not, and importing it imports torch, which asking does without.

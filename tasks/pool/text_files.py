@@ -2,8 +2,8 @@
 record.
 
 Each record comes with its key (line, row or member name). What cannot be read comes as a fault with a reason of
-`verdicts.REASONS`, in its place; after damage to the file itself, whose faults have no key, nothing more comes. A file
-that is something else altogether is such damage, and its fault says what it is.
+`validation.REASONS`, in its place; after damage to the file itself, whose faults have no key, nothing more comes. A
+file that is something else altogether is such damage, and its fault says what it is.
 Cost: one sequential read; memory is a line, or a batch of Parquet rows.
 """
 

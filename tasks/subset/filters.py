@@ -44,7 +44,7 @@ Value = float | int | str | bool | None
 
 
 class FilterError(UserError, ValueError):
-    """A filter's file, or a value given to it, that is not what `filter_files` describes."""
+    """A filter's file, or a value given to it, that is not what `filters` describes."""
 
 
 @dataclass(frozen=True)
