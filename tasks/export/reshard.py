@@ -2,8 +2,8 @@
 
 Shards are numbered from 0 without gaps, of equal size to one sample, globally shuffled, with copies of a uid apart
 (`shard_assignment`). Beside them: `<n>_stats.json`, `sample_ids.npy` (the subset), `lost.parquet` where samples are
-missing, and `meta.json`, written last. The same subset, pool, shard size and seed give the same bytes, whatever the number of
-workers.
+missing, and `meta.json`, written last. The same subset, pool, shard size and seed give the same bytes, whatever the
+number of workers.
 
 Everything is made in `.<out>.reshard` beside the output: `plan/`, `shards/`, and `done/` with a record of every shard
 that is finished. Killed or stopped, the same command writes the shards without a record, and again those that lost
