@@ -256,39 +256,30 @@ def gelu(input: Tensor, approximate: str = "none") -> Tensor:
     return fwd.make_dual(*GeluDual.apply(primal, tangent, approximate))
 
 
-def convolution(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: int | list[int] = 1,
-    padding: str | int | list[int] = 0,
-    dilation: int | list[int] = 1,
-    groups: int = 1,
-) -> Tensor:
+def convolution(input: Tensor, weight: Tensor, bias: Tensor | None = None, *how: Any, **named: Any) -> Tensor:
     """``F.conv2d``; PyTorch's own rules for padding by name, and for weights that do not move."""
     (x0, dx), (w, dw) = _dual(input), _dual(weight)
-    if dw is None or isinstance(padding, str) or x0.ndim != 4:
-        return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
-    settings = ConvSettings(_pair(stride), _pair(padding), _pair(dilation), groups)
+    settings = _settings(*how, **named)
+    if dw is None or settings is None or x0.ndim != 4:
+        return F.conv2d(input, weight, bias, *how, **named)
     return _applied(ConvDual, (x0, dx, w, dw), bias, settings)
 
 
-def double_convolution(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: int | list[int] = 1,
-    padding: str | int | list[int] = 0,
-    dilation: int | list[int] = 1,
-    groups: int = 1,
-) -> Tensor:
+def double_convolution(input: Tensor, weight: Tensor, bias: Tensor | None = None, *how: Any, **named: Any) -> Tensor:
     """``F.conv2d`` for double backward."""
-    if isinstance(padding, str) or input.ndim != 4:
-        return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
-    settings = ConvSettings(_pair(stride), _pair(padding), _pair(dilation), groups)
+    settings = _settings(*how, **named)
+    if settings is None or input.ndim != 4:
+        return F.conv2d(input, weight, bias, *how, **named)
     tensors = _lowered(input, weight, bias)
     with torch.autocast(input.device.type, enabled=False):
         return Conv.apply(*tensors, settings)
+
+
+def _settings(
+    stride: int | list[int] = 1, padding: str | int | list[int] = 0, dilation: int | list[int] = 1, groups: int = 1
+) -> ConvSettings | None:
+    """Of a convolution; None where its padding is named."""
+    return None if isinstance(padding, str) else ConvSettings(_pair(stride), _pair(padding), _pair(dilation), groups)
 
 
 def double_gelu(input: Tensor, approximate: str = "none") -> Tensor:
