@@ -208,7 +208,7 @@ BUILT_IN = (
     *("oracle", "checkpoint", "target", "heldout", *RENAMED),
 )
 """Names that a rival of the catalog cannot have."""
-RIVAL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+BASELINE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
 class TrialOptions(Section):
@@ -249,11 +249,11 @@ class TrialOptions(Section):
 
     @field_validator("rivals")
     @classmethod
-    def _rivals_can_be_read(cls, rivals: dict[str, str]) -> dict[str, str]:
+    def _baselines_can_be_read(cls, rivals: dict[str, str]) -> dict[str, str]:
         for name in rivals:
             if name in BUILT_IN:
                 raise ValueError(f"a rival cannot be called '{name}', which has a meaning here; give it another name")
-            if not RIVAL_NAME.fullmatch(name):
+            if not BASELINE_NAME.fullmatch(name):
                 raise ValueError(f"a rival's name is up to 64 letters, digits, and _ . - after the first; got {name!r}")
         return {name: _parsed(name, text) for name, text in rivals.items()}
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
+from pydantic import Field, NonNegativeInt, ValidationError
 
 from tasks.files.artefacts import read_json
-from tasks.files.option_types import FromZero, Section, Whole
+from tasks.files.option_types import FromZero, Section, Strict, Whole
 from tasks.files.remotes import RemoteOptions
 from tasks.pool.forms import PairForm, SampleForm
 from tasks.pool.index_jobs import PoolError
@@ -53,10 +53,8 @@ class BuildOptions(Tolerance):
     """What the samples are, and how they are read."""
 
 
-class PoolRecord(BaseModel):
+class PoolRecord(Strict):
     """A finished pool. Its existence as `pool.json` says that all its files are complete."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     pool_id: str
     directory: Path = Field(exclude=True, description="where the pool lies; relative shards are below it")

@@ -26,7 +26,7 @@ import duckdb
 import pyarrow as pa
 
 from mgd_core.errors import UserError
-from tasks.tables.aligned_views import Lineup
+from tasks.tables.aligned_views import AlignedViews
 from tasks.tables.census_views import CENSUS, census_views, censuses
 from tasks.tables.published import NewerTable, age, files, runs
 from tasks.tables.run_folders import ONLY_BEGUN, run_directories
@@ -73,8 +73,8 @@ def connect(
     tables = {name: table_view(name, paths, found.skip) for name, paths in found.files.items()}
     samples = tables["samples"].fields if "samples" in tables else {}
     brought = [name for name in samples if name not in {*TABLES["samples"].names, *PARTITIONS}]
-    lineup = Lineup.of(home, chosen[0]) if len(chosen) == 1 and not found.left_out else None
-    quicker = lineup.views() if lineup else {}
+    aligned = AlignedViews.of(home, chosen[0]) if len(chosen) == 1 and not found.left_out else None
+    quicker = aligned.views() if aligned else {}
     views = expand(load_views(), ["text", *brought])
     many = {*brought[MOST_COLUMNS:]}
     words = f"left out: the pool has {len(brought)} columns, more than {MOST_COLUMNS}; ask sample_rounds"

@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 
 from tasks.catalog.catalogs import Catalog, CatalogError, check_sources, load_catalog
-from tasks.catalog.reference import KINDS, descriptions, reference, sections
 from tasks.files.package_data import CATALOGS
 from tasks.modality.pairs.model_configs import load_model_config
+from testing.catalog_reference import KINDS, descriptions, reference, sections
 
 DOCS = CATALOGS.parent / "docs"
 EXAMPLES = sorted((CATALOGS / "examples").glob("*.toml"))
 
 
 def test_the_page_of_keys_is_current() -> None:
-    told = "run: python -m tasks.catalog.reference > docs/catalog.md"
+    told = "run: python -m testing.catalog_reference > docs/catalog.md"
     assert (DOCS / "catalog.md").read_text("utf-8") == reference(), told
 
 

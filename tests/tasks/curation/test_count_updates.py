@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mgd_core.descent import steps as descent
-from mgd_core.descent.steps import exchange_step, mask, scaled_by_count, sign_step, summed
+from mgd_core.descent.steps import exchange_step, mask, sign_step
 from tasks.catalog.recipe_options import DescentOptions
 from tasks.curation import count_updates
 from tasks.curation.count_updates import publish_update
@@ -21,6 +21,7 @@ from tasks.tables import streams as table_streams
 from tasks.tables.published import TableError, files, publish
 from tasks.tables.streams import publishing_rows
 from tasks.tables.uids import Bytes16, uid_array
+from testing.count_scales import scaled_by_count, summed
 
 N, RUN = 500, "small-1"
 

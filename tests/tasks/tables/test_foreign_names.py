@@ -217,7 +217,7 @@ def test_a_filters_column_may_have_any_name(
 def test_a_census_can_be_asked_with_and_without_a_run(
     tmp_path: Path, rows: Rows, shard: Callable[..., str], good: Callable[..., list]
 ) -> None:
-    from tasks.census.taking import take_census
+    from testing.whole_census import take_census
 
     home = tmp_path / "seed=3"
     record = take_census(shard([member for i in range(3) for member in good(i)] + [("x.png", b"no")]), home)
