@@ -25,9 +25,10 @@ import numpy as np
 
 from benchmarks._envelope import emit
 from mgd_core.plans.actions import Plan, Tier
-from mgd_core.plans.kary import best_arity, kary
+from mgd_core.plans.kary import kary
 from mgd_core.plans.plan import binomial, keep_all, least_advances
 from mgd_core.plans.segments import segments
+from testing.arities import best_arity
 from testing.simulator import IllegalActionError, Simulation, simulate
 
 STEPS = 3125  # the paper's CIFAR-10 run

@@ -29,13 +29,13 @@ import pyarrow.parquet as pq
 
 from benchmarks._envelope import emit
 from tasks.catalog.catalogs import load_pair_catalog
-from tasks.census.taking import take_census
 from tasks.pool.pools import build_pool, load_pool
 from tasks.pool.record import BuildOptions
-from tasks.pool.samples import read_members
 from testing.faulty_proxy import FaultyProxy
 from testing.loopback_s3 import loopback_s3, s3_environment, speaking_to
+from testing.sample_members import read_members
 from testing.small_catalog import curate_plainly, published, small_catalog
+from testing.whole_census import take_census
 
 RATES = {"503": 0.1, "reset": 0.1, "cut": 0.1, "slow": 0.05, "stall": 0.02}
 QUICK = (

@@ -9,11 +9,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from flows.commands import count, home, named, plain_output, shipped, whole
+from flows.commands import count, home, local, named, plain_output, shipped, whole
 from flows.commands.attributing import add_attribute
 from flows.commands.census import add_census
 from flows.commands.curating import add_curate, add_serve
 from flows.commands.evaluating import add_evaluate
+from flows.commands.housekeeping import add_prune, add_remove
 from flows.commands.planning import add_plan
 from flows.commands.poisoning import add_poison
 from flows.commands.resharding import add_reshard
@@ -23,6 +24,7 @@ from flows.commands.submitting import add_submit_folder
 from flows.commands.subset import add_subset
 from flows.explanations import explanation
 from flows.runtime import history_lost
+from tasks.files.plurals import harmless
 
 DESCRIPTION = """\
 Curate image-text training data by metagradient descent: train, take the exact gradient of a target loss with
@@ -68,7 +70,7 @@ def _run(options: argparse.Namespace) -> int:
             print(BUG, file=sys.stderr)
         if told is None or os.environ.get("MGD_TRACEBACK"):
             raise
-        print(f"mgd: {told}", file=sys.stderr)
+        print(f"mgd: {harmless(told)}", file=sys.stderr)
         return 1
 
 
@@ -90,6 +92,8 @@ def parser() -> argparse.ArgumentParser:
     add_reshard(partial(_command, commands))
     add_submit_folder(partial(_command, commands))
     add_serve(partial(_command, commands))
+    add_remove(partial(_command, commands))
+    add_prune(partial(_command, commands))
     _server_parser(commands)
     return top
 
@@ -104,6 +108,7 @@ def _command(
     made: argparse.ArgumentParser = commands.add_parser(
         name, help=text.split("\n")[0], description=text, formatter_class=_Raw
     )
+    made.register("type", Path, local)
     text = "directory of all runs, pools and tables (default: %(default)s)"
     made.add_argument("--home", type=home, default=os.environ.get("MGD_HOME") or "runs", help=text)
     made.set_defaults(run=run)
@@ -122,6 +127,7 @@ def _read_parsers(commands: argparse._SubParsersAction) -> None:
     made.add_argument("--run", dest="run_id", type=named, help="run to ask, or 'all' (default: the latest)")
     made.add_argument("--format", choices=("table", "csv", "json"), default="table")
     made.add_argument("--limit", type=whole, help="most rows shown (default: 50 of a table, all of csv and json)")
+    made.add_argument("--allow-files", action="store_true", help="let SQL read and write any file, not only the tables")
     made = _command(commands, "runs", _runs, "list the runs of this home, newest first")
     made = _command(commands, "report", _report, "write a run's report again and say where it is")
     made.add_argument("--run", dest="run_id", type=named, help="run (default: the latest)")
@@ -157,11 +163,12 @@ def _sql(options: argparse.Namespace) -> int:
     if options.query is None:
         from tasks.tables.sql_shell import sql_shell
 
-        sql_shell(options.home, options.run_id)
-    else:
-        from tasks.tables.query_output import run_sql
+        failed = sql_shell(options.home, options.run_id, allow_files=options.allow_files)
+        return int(failed > 0 and not sys.stdin.isatty())
+    from tasks.tables.query_output import run_sql
 
-        run_sql(options.home, options.query, options.run_id, sys.stdout, options.format, options.limit)
+    how = (options.format, options.limit, options.allow_files)
+    run_sql(options.home, options.query, options.run_id, sys.stdout, *how)
     return 0
 
 

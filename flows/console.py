@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from tasks.files.plurals import harmless
 from tasks.files.progress import watch
 
 LINE_EVERY = 10.0  # seconds between lines of a log
@@ -33,18 +34,23 @@ def shown_progress() -> Iterator[None]:
 
 @contextmanager
 def _bar(console: Console) -> Iterator[None]:
-    columns = (TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description:<28}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=console, transient=True) as progress:
         line = progress.add_task("starting", total=None)
         phase = [""]
 
         def sink(what: str, done: int, total: int) -> None:
             if not total:
-                console.print(what)
+                console.print(harmless(what), markup=False, highlight=False)
                 return
             if what != phase[0]:
                 phase[0] = what
-                progress.reset(line, description=what, total=total if total > 0 else None)
+                progress.reset(line, description=harmless(what), total=total if total > 0 else None)
             progress.update(line, completed=done)
 
         watch(sink)
@@ -95,4 +101,4 @@ class _Log:
 
     def _write(self, line: str) -> None:
         self.last, self.repeated = time.monotonic(), 0
-        print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
+        print(f"{time.strftime('%H:%M:%S')} {harmless(line)}", file=sys.stderr, flush=True)

@@ -18,7 +18,7 @@ from tasks.runs.run import Run
 
 
 @unit("index-shard", "shard {unit.index}")
-def index_shard(unit: units.ShardUnit) -> None:
+def index_shard(unit: units.IndexJob) -> None:
     """Write or index one shard of the pool."""
     units.write_or_index_unit(unit)
 

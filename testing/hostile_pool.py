@@ -22,11 +22,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from tasks.census.taking import take_census
 from tasks.pool.pools import build_pool
 from tasks.pool.record import BuildOptions, PoolRecord, TooManyRejects
 from tasks.pool.samples import read_images
 from testing.datacomp_pool import Attempt, DatacompPool, make_pool
+from testing.whole_census import take_census
 
 ANY = BuildOptions(max_rejects=1.0, max_damaged_shards=99)
 NONE = BuildOptions(max_rejects=0, max_damaged_shards=0)

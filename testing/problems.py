@@ -25,10 +25,11 @@ from mgd_core.models.classification import ClassificationObjective
 from mgd_core.models.clip import CLIP_MEAN, CLIP_STD, ClipObjective, build_clip, initial_parameters
 from mgd_core.models.model_folders import CausalLmOptions, LoraOptions, build_causal_lm
 from mgd_core.models.resnets import ResNet9, ResNetOptions
-from mgd_core.models.transformers import LanguageObjective, SmallGPT, SmallViT, TransformerOptions
+from mgd_core.models.transformers import SmallViT, TransformerOptions
 from mgd_core.training.learner import Batch, Learner
 from mgd_core.training.optimizers import Optimizer
 from mgd_core.training.schedules import warmup_cosine
+from testing.language_models import LanguageObjective, SmallGPT
 from testing.oracles import Problem
 
 POOL, BATCH, TARGET = 24, 7, 9

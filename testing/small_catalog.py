@@ -10,13 +10,14 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from catalogs.pools.cutting import lay_out, write_sheet
 from tasks.catalog.catalogs import load_catalog
 from tasks.curation import comparison, estimate, rounds, selection, subsets
 from tasks.curation.begin import begin_run
 from tasks.files.artefacts import read_json
 from tasks.files.package_data import CATALOGS
 from tasks.pool import pools
-from tasks.pool.sheets import lay_out, open_sheet, write_sheet
+from tasks.pool.sheets import open_sheet
 
 SIZES = {"pool": 240, "target": 40, "heldout": 40, "test": 40}
 
@@ -58,7 +59,7 @@ probe_steps = [4, 6]
 rule = "exchange"
 p = 0.5
 share = 0.2
-memory = 1.0
+momentum = 1.0
 [comparison]
 subsets = ["everything", "random", "loss_filter", "own_clip_filter", "mgd", "oracle"]
 seeds = [1]

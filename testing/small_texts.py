@@ -37,7 +37,7 @@ probe_steps = [4, 6]
 rule = "exchange"
 p = 0.5
 share = 0.2
-memory = 1.0
+momentum = 1.0
 [comparison]
 subsets = ["everything", "random", "loss_filter", "gradient_filter", "embedding_filter", "mgd", "oracle"]
 seeds = [1]

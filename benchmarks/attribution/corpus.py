@@ -16,11 +16,12 @@ from torch import Tensor
 from mgd_core.autodiff.layout import ParameterLayout
 from mgd_core.autodiff.objective import Rows
 from mgd_core.models.clip import initial_parameters
-from mgd_core.models.transformers import LanguageObjective, SmallGPT, TransformerOptions
+from mgd_core.models.transformers import TransformerOptions
 from mgd_core.training.learner import Batch, Learner, check_rowwise
 from mgd_core.training.optimizers import Optimizer, State
 from mgd_core.training.order import DataOrder, generator
 from mgd_core.training.schedules import warmup_cosine
+from testing.language_models import LanguageObjective, SmallGPT
 
 LENGTH, SEED = 32, 0
 

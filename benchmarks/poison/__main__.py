@@ -38,9 +38,10 @@ from tasks.catalog.study_options import STUDIES
 from tasks.modality.classification.modality import begin_study
 from tasks.modality.registry import open_study
 from tasks.studies import poison_evidence, poisoning
-from tasks.studies.paired_drops import least_ratio, paired_drop
+from tasks.studies.paired_drops import paired_drop
 from tasks.studies.poisons import load_poison
 from tasks.tables.published import read
+from testing.paired_ratios import least_ratio
 
 CIFAR = """
 name = "cifar"

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from PIL import Image
 
-from tasks.pool.sheets import lay_out, write_sheet
+from catalogs.pools.cutting import lay_out, write_sheet
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 SIDE, TILES_PER_ROW = 32, 100

@@ -41,7 +41,7 @@ ROOM = 30e9
 ROUNDS = 3
 RULES: dict[str, dict[str, Any]] = {
     "sign, p = 0.2": {"rule": "sign", "p": 0.2},
-    "exchange, all rounds": {"rule": "exchange", "p": 0.2, "share": 0.1, "memory": 1.0, "scale": "sample"},
+    "exchange, all rounds": {"rule": "exchange", "p": 0.2, "share": 0.1, "momentum": 1.0, "scale": "sample"},
 }
 QUESTIONS = {
     "How did the rounds go?": "SELECT * FROM rounds_summary",

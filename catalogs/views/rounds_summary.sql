@@ -11,9 +11,8 @@ WITH clock AS (
     FROM (SELECT run, round, phase, sum(seconds) AS seconds FROM timings GROUP BY run, round, phase)
     GROUP BY run, round
 )
-SELECT rounds.*, (run, round) IN (SELECT (run, round) FROM choices) AS chosen,
-       CASE WHEN round = 0 THEN (SELECT score FROM smoothness_summary AS own
-                                 WHERE own.run = rounds.run AND variant = 'as it is') END AS smoothness,
-       clock.seconds, clock.seconds_by_phase
+SELECT rounds.*, (rounds.run, rounds.round) IN (SELECT (run, round) FROM choices) AS chosen,
+       own.score AS smoothness, clock.seconds, clock.seconds_by_phase
 FROM rounds LEFT JOIN clock USING (run, round)
-ORDER BY run, round;
+LEFT JOIN smoothness_summary AS own ON own.run = rounds.run AND own.variant = 'as it is' AND rounds.round = 0
+ORDER BY rounds.run, rounds.round;

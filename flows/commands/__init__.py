@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 
+from tasks.files.local_files import NotLocal, local_path
 from tasks.files.package_data import CATALOGS
+from tasks.files.plurals import harmless
 from tasks.files.progress import begin, say
 
 Make = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
@@ -31,10 +33,27 @@ def flow_session(home: Path) -> Iterator[str]:
 
 
 def plain_output() -> None:
-    """Let no character end a command: what the terminal's encoding lacks is written as an escape."""
+    """Let no character end a command: what the terminal's encoding lacks is written as an escape; nor command the
+    terminal: so is what it would obey, such as a caption may hold. Files and pipes get every text as it is."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    if sys.stdout.isatty():
+        sys.stdout = cast(TextIO, _Terminal(sys.stdout))
+
+
+class _Terminal:
+    """A stream to a terminal that writes nothing but harmless text."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write a text of anybody's."""
+        return self._stream.write(harmless(text))
 
 
 def shipped(folder: str = "") -> str:
@@ -84,9 +103,17 @@ def named(text: str) -> str:
     return text
 
 
+def local(text: str) -> Path:
+    """An argument that is a path of this machine, of any command (`flows.cli` makes it that of every `type=Path`)."""
+    try:
+        return local_path(text)
+    except NotLocal as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def home(text: str) -> Path:
     """An argument that is a home: a directory, or a place where one can be made."""
-    path = Path(text)
+    path = local(text)
     try:
         path.resolve()  # RuntimeError where links lead in a circle
         there = next(place for place in (path, *path.absolute().parents) if place.exists() or place.is_symlink())

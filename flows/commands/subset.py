@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.commands import Make, named
+from tasks.files.plurals import harmless
 
 if TYPE_CHECKING:
     from tasks.subset.candidates import Candidates
@@ -40,6 +41,8 @@ def add_subset(make: Make) -> None:
     )
     text = "choose from DataComp's metadata (Parquet, or directories of it), before any download"
     of.add_argument("--metadata", type=Path, nargs="+", help=text)
+    text = "let filters read and write any file, not only what they choose from"
+    made.add_argument("--allow-files", action="store_true", help=text)
     to = made.add_mutually_exclusive_group()
     to.add_argument("--out", type=Path, help="file to write (.npy)")
     to.add_argument("--save", metavar="NAME", help="keep it in the home under a name that later expressions can use")
@@ -61,7 +64,7 @@ def _run(options: argparse.Namespace) -> int:
     with _candidates(options) as candidates:
         choice = write_choice(candidates, options.expression, out)
     for line in choice.missing:
-        print(f"mgd: {line}", file=sys.stderr)
+        print(f"mgd: {harmless(str(line))}", file=sys.stderr)
     print(format_choice(choice))
     return 0
 
@@ -76,17 +79,17 @@ def _candidates(options: argparse.Namespace) -> AbstractContextManager[Candidate
 
     home = options.home.resolve()
     if options.metadata:
-        return metadata_candidates(home, options.metadata)
+        return metadata_candidates(home, options.metadata, options.allow_files)
     if options.run_id:
         run = open_run(home, options.run_id)
         record = load_pool(run.pool_directory)
         if record is None:
             raise CandidatesError(f"the pool of run {run.id} is gone from {run.pool_directory}")
-        return run_candidates(home, run.id, record)
+        return run_candidates(home, run.id, record, options.allow_files)
     if not (options.catalog or options.pool):
         raise CandidatesError("say what to choose from: --catalog, --pool, --run or --metadata")
     with shown_progress():
         directory = pool_of_catalog(options.catalog, home) if options.catalog else indexed(options.pool, home)
     record = load_pool(directory)
     assert record is not None, "the pool was just found finished"
-    return pool_candidates(home, record)
+    return pool_candidates(home, record, options.allow_files)

@@ -41,6 +41,10 @@ LEAN_SERVICES = {
 
 LOOPBACK = "127.0.0.1"
 
+# Prefect's own settings for the name and password (`name:password`) of its API: the server's, and its clients'. The
+# first, where a user sets it, is the one that the local server takes over and our client answers with.
+SERVER_AUTH, CLIENT_AUTH = "PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING"
+
 
 # torch's OpenMP threads otherwise spin while they wait for each other; on a machine with anything else to do, a step
 # was seen to take ten times as long. Read once, when torch is first imported.
@@ -72,16 +76,19 @@ def prepare_environment(home: Path) -> None:
     quiet()
     if external_api_url() is None:
         os.environ["PREFECT_HOME"] = str(prefect_home(home))
+        if SERVER_AUTH in os.environ:
+            os.environ[CLIENT_AUTH] = os.environ[SERVER_AUTH]
         _bypass_proxy_for_loopback()
 
 
 def server_environment(base: Path, services: Mapping[str, str] = LEAN_SERVICES) -> dict[str, str]:
     """The environment of a local server whose state lies in `base`.
 
-    The user's own ``PREFECT_*`` variables do not reach it: a database or a port meant for another server
-    would make it a different server than the one that this home owns.
+    The user's own ``PREFECT_*`` variables, but for its password, do not reach it: a database or a port meant for
+    another server would make it a different server than the one that this home owns.
     """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    inherited |= {name: os.environ[name] for name in (SERVER_AUTH,) if name in os.environ}
     return inherited | TELEMETRY_OFF | dict(services) | {"PREFECT_HOME": str(base)}
 
 

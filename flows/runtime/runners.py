@@ -69,8 +69,8 @@ def make_runner(
     return package.DaskTaskRunner(cluster_kwargs=ours | said)
 
 
-RAY_LOOPBACK = {"_node_ip_address": LOOPBACK, "include_dashboard": False}
-DASK_LOOPBACK = {"host": LOOPBACK, "dashboard_address": None}
+RAY_LOOPBACK: dict[str, Any] = {"_node_ip_address": LOOPBACK, "include_dashboard": False}
+DASK_LOOPBACK: dict[str, Any] = {"host": LOOPBACK, "dashboard_address": None}
 
 
 def task_resources(kind: RunnerKind, num_cpus: float, num_gpus: float) -> AbstractContextManager[Any]:

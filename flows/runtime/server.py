@@ -12,9 +12,11 @@ leaves it running; the next one finds it by ``server.json``. Under ``<home>/.pre
 A record is believed only if its process lives *with the same start time* and the address answers *as the
 server of this directory*, so that a recycled pid or port is never mistaken for ours. Linux only (/proc).
 A start takes about 10 s with a new database and 5 s with an old one; then the server takes about 230 MB and
-1 % of a core (``python -m benchmarks.server_cpu``). It listens on the loopback address and has no password.
+1 % of a core (``python -m benchmarks.server_cpu``). It listens on the loopback address only, and has a password where
+PREFECT_SERVER_API_AUTH_STRING gives one.
 """
 
+import base64
 import json
 import os
 import signal
@@ -22,12 +24,14 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from http import HTTPStatus
 from pathlib import Path
 
-from flows.runtime.environment import LEAN_SERVICES, LOOPBACK, prefect_home, server_environment
+from flows.runtime.environment import LEAN_SERVICES, LOOPBACK, SERVER_AUTH, prefect_home, server_environment
 from flows.runtime.locks import exclusive
 from mgd_core.errors import UserError
 
@@ -170,9 +174,17 @@ def _wait_until_it_answers(record: ServerRecord, base: Path, deadline: float) ->
 def _answers(url: str, base: Path) -> bool:
     """Whether the server at `url` is healthy and says that its state lies in `base`: a stranger does not."""
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    if SERVER_AUTH in os.environ:
+        word = base64.b64encode(os.environ[SERVER_AUTH].encode()).decode()
+        direct.addheaders.append(("Authorization", f"Basic {word}"))
     try:
         with direct.open(f"{url}/admin/settings", timeout=5) as response:
             settings = json.load(response)
+    except urllib.error.HTTPError as error:
+        if error.code == HTTPStatus.UNAUTHORIZED:
+            told = f"set {SERVER_AUTH} to the one that it was started with, or end it with `mgd server stop`"
+            raise ServerError(f"the local Prefect server at {url} asks for another password: {told}") from None
+        return False
     except (OSError, ValueError):  # refused, timed out, an HTTP error, or not JSON
         return False
     return isinstance(settings, dict) and Path(str(settings.get("home"))).resolve() == base

@@ -39,6 +39,10 @@ class ScheduleError(UserError, ValueError):
     """When to run cannot be understood."""
 
 
+class HomeInUse(UserError, RuntimeError):
+    """Something runs in the home."""
+
+
 class NoServer(UserError, ConnectionError):
     """No Prefect server answers where the user says that there is one."""
 
@@ -216,6 +220,19 @@ def mark_dead_runs(home: Path, client: "SyncPrefectClient") -> int:
         for path in dead.values():  # last, so that a sweep cut off is done again
             path.unlink()
     return marked
+
+
+def check_idle(home: Path) -> None:
+    """See that no session of mgd is under way in a home.
+
+    Raises:
+        HomeInUse: one is.
+    """
+    for path in _sessions(home).glob("*.session"):
+        descriptor = try_lock(path)
+        if descriptor is None:
+            raise HomeInUse(f"{home}: a command of mgd is at work there; wait for it to end, or stop it")
+        os.close(descriptor)
 
 
 @contextmanager

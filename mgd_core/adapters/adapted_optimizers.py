@@ -49,7 +49,6 @@ class TorchAdam(Adam):
     """
 
     def vjp(self, state: State, g: Tensor, t: int, lr: Tensor, adjoint: State) -> UpdateCotangents:
-        """See :class:`mgd_core.training.optimizers.Optimizer`."""
         if self.eps_root == 0:
             m, v = state.moments
             state = State(state.theta, (m, v.clamp(min=1024 * torch.finfo(v.dtype).tiny)))

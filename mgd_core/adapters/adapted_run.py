@@ -4,11 +4,17 @@
 mgd_core.adapters.adapted_optimizers and mgd_core.adapters.adapted_batches. Losses that couple the rows of a batch
 (contrastive ones) are an :class:`mgd_core.autodiff.objective.Objective` of their own, with
 :func:`mgd_core.engine.replay.replay`.
+
+About ``eps_root``, which is added under the root of Adam: m / (sqrt(v + eps_root) + eps). PyTorch has none, and with 0
+the training is PyTorch's. But where gradients are small the move then follows their sign rather than their size: d move
+/ dg reaches lr / eps, and the metagradient, though exact, holds for tiny changes only. For a gradient to act on, train
+with eps_root = 1e-8 or more; the trained model is then a slightly different one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,8 +26,9 @@ from torch.utils.data import DataLoader
 
 from mgd_core.adapters.adapted_batches import LoaderBatches
 from mgd_core.adapters.adapted_optimizers import Adapted, RefusedOptimizer, adapted
+from mgd_core.autodiff.derivatives import target_at
 from mgd_core.autodiff.layout import ParameterLayout, Params
-from mgd_core.autodiff.objective import Features, Objective, Rows
+from mgd_core.autodiff.objective import Features, PerExample, Rows
 from mgd_core.autodiff.refusals import RefusedModel
 from mgd_core.engine.metagradient import Metagradient
 from mgd_core.engine.replay import replay
@@ -79,10 +86,7 @@ def metagradient(
     ``chunk``: rows run at once. ``seed``: sets torch's, numpy's and Python's ambient generators for the reading of each
     step, for datasets that augment at random.
 
-    ``eps_root`` is added under the root of Adam: m / (sqrt(v + eps_root) + eps). PyTorch has none, and with 0, as here,
-    the training is PyTorch's. But where gradients are small the move then follows their sign rather than their size: d
-    move / dg reaches lr / eps, and the metagradient, though exact, holds for tiny changes only. For a gradient to act
-    on, train with eps_root = 1e-8 or more; the trained model is then a slightly different one.
+    ``eps_root`` is added under the root of Adam; for a gradient to act on, 1e-8 or more (see the module).
 
     Raises:
         RefusedOptimizer: a class, option or scheduler whose steps the engine cannot take.
@@ -95,12 +99,20 @@ def metagradient(
     like = next(trained, torch.zeros(()))
     batches = LoaderBatches(loader, epochs, like, seed)
     how = adapted(model, optimizer, scheduler, len(batches.order), eps_root, clip_norm)
-    objective = PerExample(model, losses, batches)
+    objective = AdaptedLosses(model, losses, batches)
     learner = Learner(objective, how.layout, how.optimizer, how.rates, batches, chunk)
     _check_used(objective, how, batches)
     initial, plan = how.optimizer.init(how.theta), binomial(0, learner.steps, slots)
-    try:
+    with _losses_are_told():
         found = replay(learner, initial, TargetOf(model, how.layout, target), plan, batches.size, on=on)
+    return TrainedMetagradient(**vars(found), parameters=how.layout.unflatten(found.final.theta))
+
+
+@contextmanager
+def _losses_are_told() -> Iterator[None]:
+    """What a refusal of `encode` means to who has never heard of it."""
+    try:
+        yield
     except RefusedModel as error:
         error.add_note(
             "metagradient() calls your losses as the engine's `encode`: on any rows of a batch, as if no example's "
@@ -108,11 +120,10 @@ def metagradient(
             "mgd_core.engine.replay."
         )
         raise
-    return TrainedMetagradient(**vars(found), parameters=how.layout.unflatten(found.final.theta))
 
 
-class PerExample(Objective):
-    """``losses`` of a module: no row's depends on another, so they are their own features."""
+class AdaptedLosses(PerExample):
+    """``losses`` of a module."""
 
     def __init__(self, model: nn.Module, losses: Losses, batches: LoaderBatches) -> None:
         self.model, self._function, self._as_collated = model, losses, batches.as_collated
@@ -128,14 +139,6 @@ class PerExample(Objective):
             )
         return (found,)
 
-    def losses(self, params: Params, features: Features) -> Tensor:
-        """The features."""
-        return features[0]
-
-    def candidate_losses(self, params: Params, candidates: Features, reference: Features, others: Tensor) -> Tensor:
-        """A loss of its own, whatever it joins."""
-        return candidates[0]
-
 
 @dataclass(frozen=True)
 class TargetOf:
@@ -147,16 +150,16 @@ class TargetOf:
 
     def __call__(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         """phi and its gradient (P,); (Q,) and (Q, P) of Q targets."""
-        theta = theta.detach().requires_grad_(True)
-        with torch.enable_grad():
-            phi = called(self.model, self.layout.unflatten(theta), self.function)
-            if not isinstance(phi, Tensor) or phi.ndim > 1 or not phi.requires_grad:
-                raise RefusedModel(
-                    "target needs to give a scalar tensor, or (Q,) for Q targets, made of the model it is called with "
-                    "(no detach, no .item(), no torch.no_grad())."
-                )
-            each = [torch.autograd.grad(one, theta, retain_graph=True)[0] for one in phi.reshape(-1)]
-        return phi.detach(), torch.stack(each).reshape(*phi.shape, -1)
+        return target_at(self.layout, theta, self._phi)
+
+    def _phi(self, params: Params) -> Tensor:
+        phi = called(self.model, params, self.function)
+        if not isinstance(phi, Tensor) or phi.ndim > 1 or not phi.requires_grad:
+            raise RefusedModel(
+                "target needs to give a scalar tensor, or (Q,) for Q targets, made of the model it is called with "
+                "(no detach, no .item(), no torch.no_grad())."
+            )
+        return phi
 
 
 def called(model: nn.Module, params: Params, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -174,7 +177,7 @@ class _Call(nn.Module):
         return self.function(self.model, *arguments)
 
 
-def _check_used(objective: PerExample, how: Adapted, batches: LoaderBatches) -> None:
+def _check_used(objective: AdaptedLosses, how: Adapted, batches: LoaderBatches) -> None:
     """PyTorch passes over a parameter without a gradient, where the engine would decay it."""
     params = {name: x.detach().requires_grad_(True) for name, x in how.layout.unflatten(how.theta).items()}
     with torch.enable_grad(), ambient_rng():

@@ -34,12 +34,10 @@ class Grouped:
         return _joined([one.init(x) for one, x in zip(self.optimizers, theta.split(self.sizes), strict=True)])
 
     def update(self, state: State, g: Tensor, t: int, lr: Tensor) -> State:
-        """See :class:`mgd_core.training.optimizers.Optimizer`."""
         g = clip_by_norm(g, self.clip_norm)
         return _joined([one.update(s, x, t, rate) for one, s, x, rate in self._each(state, g, t, lr)])
 
     def vjp(self, state: State, g: Tensor, t: int, lr: Tensor, adjoint: State) -> UpdateCotangents:
-        """See :class:`mgd_core.training.optimizers.Optimizer`."""
         each = zip(self._each(state, clip_by_norm(g, self.clip_norm), t, lr), self._parts(adjoint), strict=True)
         pulled = [one.vjp(s, x, t, rate, a) for (one, s, x, rate), a in each]
         gradient = clip_vjp(g, self.clip_norm, torch.cat([p.gradient for p in pulled], -1))
@@ -47,7 +45,6 @@ class Grouped:
         return UpdateCotangents(gradient, _joined([p.state for p in pulled]), rate)
 
     def gradient_from_moments(self, state: State, after: State) -> Tensor | None:
-        """See :class:`mgd_core.training.optimizers.Optimizer`."""
         if self.clip_norm is not None:
             return None
         each = zip(self.optimizers, self._parts(state), self._parts(after), strict=True)

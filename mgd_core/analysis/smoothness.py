@@ -11,9 +11,9 @@ in which it set out, and weighs it by how far it came; with theta_0, theta_h, th
 back. It does not depend on the scale of the parameters. S by itself says nothing below 0.02 or so, and high S does not
 promise a finite metagradient: look at more than one direction, at the movement, and at one true metagradient.
 
-The metaparameters: a weight for each example, added to 1 at every visit from a step on (:func:`reweighted`), or a
-factor on the learning rate of each step (:func:`rescaled`). Any other map to trained parameters does as well. Cost:
-three trainings, of which those of all directions share the one at z.
+The metaparameters: a weight for each example, added to 1 at every visit from a step on (:func:`reweighted`). Any other
+map to trained parameters does as well, a factor on each step's learning rate say. Cost: three trainings, of which those
+of all directions share the one at z.
 """
 
 from __future__ import annotations
@@ -102,8 +102,3 @@ def reweighted(learner: Learner, shift: Tensor, start: int = 0) -> Learner:
         return batch._replace(weights=batch.weights + shift.to(batch.weights)[batch.ids])
 
     return replace(learner, batches=batches)
-
-
-def rescaled(learner: Learner, shift: Tensor) -> Learner:
-    """The learner whose step t has 1 + ``shift[t]`` times its learning rate. ``shift``: (T,)."""
-    return replace(learner, learning_rates=learner.learning_rates * (1 + shift.to(learner.learning_rates)))

@@ -17,15 +17,17 @@ backward would compute second-order tangents that nobody asked for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 import torch.autograd.forward_ad as fwd
 from torch import Tensor
+from torch.autograd.graph import Node
 
 from mgd_core.autodiff.dual_rules import dual_rules, plain_rules
-from mgd_core.autodiff.layout import ParameterLayout
+from mgd_core.autodiff.layer_rules import or_zero
+from mgd_core.autodiff.layout import ParameterLayout, Params
 from mgd_core.autodiff.objective import Features, Objective, Rows
 from mgd_core.autodiff.refusals import RefusedModel
 
@@ -37,6 +39,11 @@ class CurvatureProduct(NamedTuple):
     weights: Tensor  # dD/dw, (n,) or (Q, n)
     value: Tensor  # D, scalar or (Q,)
     inputs: tuple[Tensor, ...] = ()  # dD/dx of each column x of the rows that was asked for, (n, ...) or (Q, n, ...)
+
+    @property
+    def first(self) -> CurvatureProduct:
+        """That of the first of Q directions."""
+        return CurvatureProduct(self.theta[0], self.weights[0], self.value[0], tuple(x[0] for x in self.inputs))
 
 
 def chunks(rows: Rows, size: int | None) -> Iterator[Rows]:
@@ -66,12 +73,21 @@ def value_and_gradient(
     with torch.enable_grad(), plain_rules():
         loss = objective.couple(layout.unflatten(theta), leaves, weights)
         g, *cotangents = torch.autograd.grad(loss, (theta, *leaves), allow_unused=True)
-    g = torch.zeros_like(theta) if g is None else g
+    g = or_zero(g, theta)
     for piece, cotangent in with_rows_of(pieces, cotangents):
         with torch.enable_grad(), plain_rules():
             encoded = objective.encode(layout.unflatten(theta), piece)
             g = g + _pull(encoded, cotangent, (theta,))[0]
     return loss.detach(), g
+
+
+def target_at(layout: ParameterLayout, theta: Tensor, phi: Callable[[Params], Tensor]) -> tuple[Tensor, Tensor]:
+    """What ``phi`` makes of parameters, a scalar or (Q,), at ``theta`` (P,), and its gradient (P,) or (Q, P)."""
+    theta = theta.detach().requires_grad_(True)
+    with torch.enable_grad():
+        found = phi(layout.unflatten(theta))
+        each = [torch.autograd.grad(one, theta, retain_graph=found.ndim > 0)[0] for one in found.reshape(-1)]
+    return found.detach(), torch.stack(each).view(*found.shape, -1)
 
 
 class DualFeatures(NamedTuple):
@@ -90,7 +106,7 @@ def encode_dual(
         encoded = [[fwd.unpack_dual(f) for f in objective.encode(params, piece)] for piece in chunks(rows, chunk)]
     columns = list(zip(*encoded, strict=True))
     primal = tuple(torch.cat([d.primal for d in column]) for column in columns)
-    tangent = tuple(torch.cat([_filled(d.tangent, d.primal) for d in column]) for column in columns)
+    tangent = tuple(torch.cat([or_zero(d.tangent, d.primal) for d in column]) for column in columns)
     return DualFeatures(primal, tangent)
 
 
@@ -111,7 +127,7 @@ def candidate_tangents(
             for features in (candidates, reference)
         )
         losses = fwd.unpack_dual(objective.candidate_losses(params, ours, theirs, others))
-    return losses.primal, _filled(losses.tangent, losses.primal)
+    return losses.primal, or_zero(losses.tangent, losses.primal)
 
 
 def curvature_product(
@@ -145,12 +161,12 @@ def curvature_product(
         features = tuple(fwd.make_dual(f, d) for f, d in zip(leaves[:n], leaves[n:], strict=True))
         value = _tangent(objective.couple(params, features, weights))
     h, w, *cotangents = torch.autograd.grad(value, (theta, weights, *leaves), allow_unused=True)
-    h, x = torch.zeros_like(theta) if h is None else h, [torch.zeros_like(x) for x in leaves_in]
+    h, x = or_zero(h, theta), [torch.zeros_like(x) for x in leaves_in]
     for piece, cotangent in with_rows_of(pieces, cotangents):
         with torch.enable_grad(), fwd.dual_level(), dual_rules():
             params = layout.unflatten(fwd.make_dual(theta, v))
             duals = [fwd.unpack_dual(f) for f in objective.encode(params, piece)]
-            encoded = (*(d.primal for d in duals), *(_filled(d.tangent, d.primal) for d in duals))
+            encoded = (*(d.primal for d in duals), *(or_zero(d.tangent, d.primal) for d in duals))
         by_theta, *by_input = _pull(encoded, cotangent, (theta, *leaves_in))
         h, x = h + by_theta, [a + b for a, b in zip(x, by_input, strict=True)]
     return CurvatureProduct(h, w, value.detach(), tuple(x))
@@ -202,7 +218,7 @@ def _pull(
     """VJP that skips outputs without a cotangent or without a graph."""
     used = [(o, c) for o, c in zip(outputs, cotangents, strict=True) if c is not None and o.requires_grad]
     pulled = torch.autograd.grad([o for o, _ in used], inputs, [c for _, c in used], allow_unused=True)
-    return tuple(torch.zeros_like(x) if p is None else p for p, x in zip(pulled, inputs, strict=True))
+    return tuple(or_zero(p, x) for p, x in zip(pulled, inputs, strict=True))
 
 
 def _tangent(dual: Tensor) -> Tensor:
@@ -221,5 +237,13 @@ def no_derivative() -> RefusedModel:
     )
 
 
-def _filled(tangent: Tensor | None, primal: Tensor) -> Tensor:
-    return torch.zeros_like(primal) if tangent is None else tangent
+def graph_of(outputs: Iterable[Tensor]) -> Iterator[Node]:
+    """All nodes of the graph that made ``outputs``."""
+    waiting = [y.grad_fn for y in outputs if y.grad_fn is not None]
+    seen = set(waiting)
+    while waiting:
+        node = waiting.pop()
+        yield node
+        fresh = {parent for parent, _ in node.next_functions if parent is not None} - seen
+        seen |= fresh
+        waiting += fresh

@@ -26,11 +26,13 @@ from mgd_core.autodiff.derivatives import (
     DualFeatures,
     chunks,
     curvature_product,
+    graph_of,
     no_derivative,
     pieces_by,
     with_rows_of,
 )
 from mgd_core.autodiff.dual_rules import double_rules
+from mgd_core.autodiff.layer_rules import or_zero
 from mgd_core.autodiff.layout import ParameterLayout
 from mgd_core.autodiff.objective import Features, Objective, Rows
 from mgd_core.errors import UserError
@@ -77,16 +79,19 @@ def curvature(
     Where double backward is not to be had, directions go one by one through mgd_core.autodiff.derivatives, with a
     warning.
     """
-    arguments = (rows, weights, chunk)
+
+    def one(v: Tensor) -> CurvatureProduct:
+        return curvature_product(objective, layout, theta, v, rows, weights, chunk, inputs)
+
     small = is_small(theta, rows[0].shape[0], chunk)
     if v.ndim == 1 and (way == "forward" or (way == "either" and not small)):
-        return curvature_product(objective, layout, theta, v, *arguments, inputs)
+        return one(v)
     directions = v if v.ndim > 1 else v[None]
     if way == "forward":
-        product = _one_by_one(objective, layout, theta, directions, *arguments, inputs)
+        product = _stacked([one(x) for x in directions])
     else:
         try:
-            product = curvature_products(objective, layout, theta, directions, *arguments, inputs=inputs)
+            product = curvature_products(objective, layout, theta, directions, rows, weights, chunk, inputs=inputs)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
@@ -95,10 +100,8 @@ def curvature(
             warnings.warn(
                 f"no double backward, each direction is a forward-mode pass of its own: {error}", stacklevel=2
             )
-            product = _one_by_one(objective, layout, theta, directions, *arguments, inputs)
-    if v.ndim > 1:
-        return product
-    return CurvatureProduct(product.theta[0], product.weights[0], product.value[0], tuple(x[0] for x in product.inputs))
+            product = _stacked([one(x) for x in directions])
+    return product if v.ndim > 1 else product.first
 
 
 def is_small(theta: Tensor, n: int, chunk: int | None) -> bool:
@@ -106,17 +109,7 @@ def is_small(theta: Tensor, n: int, chunk: int | None) -> bool:
     return (chunk is None or chunk >= n) and n * len(theta) <= DOUBLE_BELOW.get(theta.device.type, 0)
 
 
-def _one_by_one(
-    objective: Objective,
-    layout: ParameterLayout,
-    theta: Tensor,
-    v: Tensor,
-    rows: Rows,
-    weights: Tensor,
-    chunk: int | None,
-    inputs: Sequence[int],
-) -> CurvatureProduct:
-    single = [curvature_product(objective, layout, theta, x, rows, weights, chunk, inputs) for x in v]
+def _stacked(single: Sequence[CurvatureProduct]) -> CurvatureProduct:
     h, w, value = (torch.stack(column) for column in zip(*(one[:3] for one in single), strict=True))
     return CurvatureProduct(
         h, w, value, tuple(torch.stack(x) for x in zip(*(one.inputs for one in single), strict=True))
@@ -149,7 +142,7 @@ def curvature_products(
     theta, v = theta.detach().requires_grad_(True), v.detach()
     weights = weights.detach().requires_grad_(True)
     if len(pieces) > 1:
-        return _by_pieces(objective, layout, theta, v, pieces, weights, pull, leaves)
+        return _by_pieces(_Along(objective, layout, theta, v), pieces, weights, pull, leaves)
     with torch.enable_grad(), double_rules():
         params = layout.unflatten(theta)
         loss = objective.couple(params, objective.encode(params, pieces[0]), weights)
@@ -160,24 +153,25 @@ def curvature_products(
     return CurvatureProduct(h, w, v @ g.detach(), tuple(x))
 
 
+class _Along(NamedTuple):
+    objective: Objective
+    layout: ParameterLayout
+    theta: Tensor  # (P,), a leaf
+    v: Tensor  # (Q, P)
+
+
 def _by_pieces(
-    objective: Objective,
-    layout: ParameterLayout,
-    theta: Tensor,
-    v: Tensor,
-    pieces: Sequence[Rows],
-    weights: Tensor,
-    pull: _Pull,
-    leaves_in: Sequence[Tensor],
+    along: _Along, pieces: Sequence[Rows], weights: Tensor, pull: _Pull, leaves_in: Sequence[Tensor]
 ) -> CurvatureProduct:
-    encoded = (_encode_along(objective, layout, theta, v, piece, pull) for piece in pieces)
+    objective, layout, theta, v = along
+    encoded = (_encode_along(along, piece, pull) for piece in pieces)
     columns = [list(zip(*column, strict=True)) for column in zip(*encoded, strict=True)]
     features = [torch.cat(primal).requires_grad_(True) for primal, _ in columns]
     tangents = [torch.cat(tangent, dim=1) for _, tangent in columns]
     with torch.enable_grad(), double_rules():
         loss = objective.couple(layout.unflatten(theta), tuple(features), weights)
         inputs = (theta, *features)
-        g, *slopes = (_filled(c, x) for c, x in zip(_gradients((loss,), inputs), inputs, strict=True))
+        g, *slopes = (or_zero(c, x) for c, x in zip(_gradients((loss,), inputs), inputs, strict=True))
     h, w, *bends = pull((g, *slopes), (v, *tangents), (theta, weights, *features))
     slopes = [c.detach() for c in slopes]
     value = v @ g.detach() + sum((d * c).flatten(1).sum(1) for c, d in zip(slopes, tangents, strict=True))
@@ -187,20 +181,19 @@ def _by_pieces(
             outputs = objective.encode(layout.unflatten(theta), piece)
             (slope,) = _gradients(outputs, (theta,), parts[: len(outputs)])
         cotangents = (*(c.movedim(0, 1) for c in parts[len(outputs) :] if c is not None), v)
-        by_theta, *by_input = pull((*outputs, _filled(slope, theta)), cotangents, (theta, *leaves_in))
+        by_theta, *by_input = pull((*outputs, or_zero(slope, theta)), cotangents, (theta, *leaves_in))
         h, x = h + by_theta, [a + b for a, b in zip(x, by_input, strict=True)]
     return CurvatureProduct(h, w, value, tuple(x))
 
 
-def _encode_along(
-    objective: Objective, layout: ParameterLayout, theta: Tensor, v: Tensor, piece: Rows, pull: _Pull
-) -> list[tuple[Tensor, Tensor]]:
+def _encode_along(along: _Along, piece: Rows, pull: _Pull) -> list[tuple[Tensor, Tensor]]:
     """Each of the features of ``piece`` (n, ...) and its tangents along ``v`` (Q, n, ...)."""
+    objective, layout, theta, v = along
     with torch.enable_grad(), double_rules():
         features = objective.encode(layout.unflatten(theta), piece)
         dummies = [torch.zeros_like(f).requires_grad_(True) for f in features]
         (g,) = _gradients(features, (theta,), dummies)
-    tangents = pull((_filled(g, theta),), (v,), dummies)
+    tangents = pull((or_zero(g, theta),), (v,), dummies)
     return [(f.detach(), d) for f, d in zip(features, tangents, strict=True)]
 
 
@@ -208,8 +201,8 @@ def encode_along(
     objective: Objective, layout: ParameterLayout, theta: Tensor, v: Tensor, rows: Rows, chunk: int | None = None
 ) -> DualFeatures:
     """As :func:`mgd_core.autodiff.derivatives.encode_dual`, by double backward."""
-    theta, pull = theta.detach().requires_grad_(True), _Pull(1)
-    pieces = [_encode_along(objective, layout, theta, v.detach()[None], piece, pull) for piece in chunks(rows, chunk)]
+    along = _Along(objective, layout, theta.detach().requires_grad_(True), v.detach()[None])
+    pieces = [_encode_along(along, piece, _Pull(1)) for piece in chunks(rows, chunk)]
     columns = [list(zip(*column, strict=True)) for column in zip(*pieces, strict=True)]
     return DualFeatures(
         tuple(torch.cat(primal) for primal, _ in columns), tuple(torch.cat(tangent, dim=1)[0] for _, tangent in columns)
@@ -253,10 +246,6 @@ def _gradients(
     return torch.autograd.grad([y for y, _ in used], inputs, [c for _, c in used], create_graph=True, allow_unused=True)
 
 
-def _filled(x: Tensor | None, like: Tensor) -> Tensor:
-    return torch.zeros_like(like) if x is None else x
-
-
 class _Pull:
     """VJP of Q cotangents through one graph, ``together`` at a time."""
 
@@ -289,15 +278,9 @@ def _together(work: int, device: str, count: int) -> int:
 
 def _check_functions(outputs: Sequence[Tensor]) -> None:
     """Refuse custom functions: a backward that PyTorch did not record is taken for a constant, without a word."""
-    waiting = [y.grad_fn for y in outputs if y.grad_fn is not None]
-    seen = set(waiting)
-    while waiting:
-        node = waiting.pop()
+    for node in graph_of(outputs):
         if isinstance(node, BackwardCFunction) and node._forward_cls.__module__ != double_functions.__name__:
             raise OneByOneError(
                 f"the objective uses {node._forward_cls.__name__}, a custom autograd.Function: whether its backward "
                 "can be differentiated cannot be known"
             )
-        fresh = {parent for parent, _ in node.next_functions if parent is not None} - seen
-        seen |= fresh
-        waiting += fresh

@@ -51,6 +51,18 @@ class Objective(ABC):
         return (weights * losses).sum() / losses.shape[0]
 
 
+class PerExample(Objective):
+    """An objective of which no row's loss depends on another: ``encode`` gives the losses themselves, (n,)."""
+
+    def losses(self, params: Params, features: Features) -> Tensor:
+        """The features."""
+        return features[0]
+
+    def candidate_losses(self, params: Params, candidates: Features, reference: Features, others: Tensor) -> Tensor:
+        """A loss of its own, whatever it joins."""
+        return candidates[0]
+
+
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Per-example cross-entropy, shape (n,), in nats.
 

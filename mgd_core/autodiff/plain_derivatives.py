@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from mgd_core.autodiff.derivatives import CurvatureProduct, pieces_by
+from mgd_core.autodiff.derivatives import CurvatureProduct, graph_of, pieces_by
+from mgd_core.autodiff.layer_rules import or_zero
 from mgd_core.autodiff.layout import ParameterLayout
 from mgd_core.autodiff.objective import Objective, Rows
 
@@ -79,13 +80,14 @@ def plain_product(
             params = layout.unflatten(moving[0])
             loss = objective.couple(params, objective.encode(params, piece), moving[1])
             slopes = torch.autograd.grad(loss, moving, create_graph=twice, allow_unused=True)
-        return loss, moving, [torch.zeros_like(x) if s is None else s for s, x in zip(slopes, moving, strict=True)]
+        return loss, moving, [or_zero(s, x) for s, x in zip(slopes, moving, strict=True)]
 
     loss, _, slopes = first(theta, twice=False)
     if not _finite([loss, *slopes]):
         return None
     scales = tuple(x.norm().item() for x in slopes)
-    found = None if _has_custom(loss) else _twice(first, theta, v)
+    custom = any(isinstance(node, BackwardCFunction) for node in graph_of([loss]))
+    found = None if custom else _twice(first, theta, v)
     exact = found is not None and _finite(found)
     if not exact:
         step = 1e-4 if theta.dtype == torch.float64 else 1e-2
@@ -106,7 +108,7 @@ def _twice(first: object, theta: Tensor, v: Tensor) -> list[Tensor] | None:
         raise
     except RuntimeError:
         return None
-    return [torch.zeros_like(x) if s is None else s for s, x in zip(found, moving, strict=True)]
+    return [or_zero(s, x) for s, x in zip(found, moving, strict=True)]
 
 
 def plain_tangents(
@@ -125,7 +127,7 @@ def plain_tangents(
         features = objective.encode(params, rows)
         losses = objective.candidate_losses(params, features, features, others)
         (g,) = torch.autograd.grad((cotangent * losses).sum(), theta, allow_unused=True)
-    g = torch.zeros_like(theta) if g is None else g
+    g = or_zero(g, theta)
     return v @ g, (v.norm() * g.norm()).item()
 
 
@@ -144,17 +146,3 @@ def worst_gap(found: Slopes, expected: Slopes, layout: ParameterLayout) -> tuple
 
 def _finite(tensors: Sequence[Tensor]) -> bool:
     return all(bool(torch.isfinite(x).all()) for x in tensors)
-
-
-def _has_custom(loss: Tensor) -> bool:
-    """Whether the graph of ``loss`` holds a custom autograd.Function."""
-    waiting = [loss.grad_fn]
-    seen = set(waiting)
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, BackwardCFunction):
-            return True
-        fresh = {} if node is None else {parent for parent, _ in node.next_functions if parent is not None} - seen
-        seen |= set(fresh)
-        waiting += fresh
-    return False

@@ -23,7 +23,7 @@ PREFIX = "state-"
 
 
 class DiskStore:
-    """Keeps states in the files of a directory; those of an earlier process are kept from the start."""
+    """A :class:`mgd_core.engine.store.DiskTier`: files of a directory, those of an earlier process from the start."""
 
     def __init__(self, files: StateFiles, writer: Background) -> None:
         self.files, self.writer = files, writer
@@ -34,11 +34,7 @@ class DiskStore:
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="read states")
 
     def save(self, step: int, state: State) -> None:
-        """See :class:`mgd_core.engine.store.TierStore`.
-
-        Raises:
-            NoRoom: the disk was full at an earlier write.
-        """
+        """Raises NoRoom: the disk was full at an earlier write."""
         on_host = leaving(named(state))
 
         def write() -> None:
@@ -50,12 +46,7 @@ class DiskStore:
         self.writer.submit(write)
 
     def load(self, step: int) -> State:
-        """See :class:`mgd_core.engine.store.TierStore`.
-
-        Raises:
-            ForeignState: the file belongs to another run.
-            CorruptState: the file is damaged.
-        """
+        """Raises ForeignState: the file belongs to another run; CorruptState: it is damaged."""
         on_its_way = self._leaving.get(step)
         if on_its_way is not None:
             return on_its_way
@@ -76,12 +67,10 @@ class DiskStore:
             self._coming[step] = self._reader.submit(self._read, step)
 
     def check_room(self, needed: int, what: str) -> None:
-        """See :meth:`mgd_core.engine.state_files.StateFiles.check_room`."""
         self.files.check_room(needed, what)
 
     @property
     def kept(self) -> Collection[int]:
-        """See :class:`mgd_core.engine.store.TierStore`."""
         return self._kept
 
     def close(self) -> None:

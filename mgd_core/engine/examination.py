@@ -200,8 +200,7 @@ def _exact_way(sample: _Sample, inputs: Sequence[int], eps: float, small: bool) 
         return curvature_product(*sample[:4], *arguments, inputs)
 
     def double() -> CurvatureProduct:
-        found = curvature_products(*sample[:3], sample.v[None], *arguments, inputs=inputs)
-        return CurvatureProduct(found.theta[0], found.weights[0], found.value[0], tuple(x[0] for x in found.inputs))
+        return curvature_products(*sample[:3], sample.v[None], *arguments, inputs=inputs).first
 
     def failing(way: Callable[[], CurvatureProduct]) -> str | None:
         def gap() -> tuple[float, str]:

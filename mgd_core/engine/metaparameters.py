@@ -83,7 +83,6 @@ class LearningRates(Metaparameter):
     name: str = "learning_rate"
 
     def placed(self, learner: Learner, z: Tensor) -> Learner:
-        """See :class:`Metaparameter`."""
         return replace(learner, learning_rates=_spread(z, self.basis, learner.steps))
 
     def zeros(self, phi: Tensor, learner: Learner) -> Tensor:
@@ -96,19 +95,13 @@ class LearningRates(Metaparameter):
 
 
 @dataclass(frozen=True)
-class WeightDecays(Metaparameter):
+class WeightDecays(LearningRates):
     """The weight decay of every step (T,), or of m control points, as :class:`LearningRates`."""
 
-    basis: Tensor | None = None
     name: str = "weight_decay"
 
     def placed(self, learner: Learner, z: Tensor) -> Learner:
-        """See :class:`Metaparameter`."""
         return replace(learner, weight_decays=_spread(z, self.basis, learner.steps))
-
-    def zeros(self, phi: Tensor, learner: Learner) -> Tensor:
-        """(T,) or (m,)."""
-        return phi.new_zeros(*phi.shape, _count(self.basis, learner.steps))
 
     def collect(self, total: Tensor, step: ReverseStep, t: int, batch: Batch) -> None:
         """One step's own."""

@@ -48,21 +48,18 @@ class DiskTier(TierStore, Protocol):
 
 
 class MemoryStore:
-    """States in the memory of their device."""
+    """A :class:`TierStore`: states in the memory of their device."""
 
     def __init__(self) -> None:
         self._states: dict[int, State] = {}
 
     def save(self, step: int, state: State) -> None:
-        """See :class:`TierStore`."""
         self._states[step] = state
 
     def load(self, step: int) -> State:
-        """See :class:`TierStore`."""
         return self._states[step]
 
     def free(self, step: int) -> None:
-        """See :class:`TierStore`."""
         del self._states[step]
 
     def prefetch(self, step: int) -> None:
@@ -70,21 +67,19 @@ class MemoryStore:
 
     @property
     def kept(self) -> Collection[int]:
-        """See :class:`TierStore`."""
         return self._states.keys()
 
 
-class HostStore:
-    """States in pinned host memory, copied on a stream of their own; in main memory where states are there anyway."""
+class HostStore(MemoryStore):
+    """Those in pinned host memory, copied on a stream of their own; in main memory where states are there anyway."""
 
     def __init__(self) -> None:
-        self._states: dict[int, State] = {}
+        super().__init__()
         self._leaving: dict[int, tuple[torch.cuda.Event, State]] = {}  # device tensors live until they are copied
         self._coming: dict[int, tuple[torch.cuda.Event, State]] = {}
         self._stream: torch.cuda.Stream | None = None
 
     def save(self, step: int, state: State) -> None:
-        """See :class:`TierStore`."""
         if not state.theta.is_cuda:
             self._states[step] = state
             return
@@ -95,7 +90,6 @@ class HostStore:
         self._states[step], self._leaving[step] = pinned, (event, state)
 
     def load(self, step: int) -> State:
-        """See :class:`TierStore`."""
         if self._stream is None:
             return self._states[step]
         self.prefetch(step)
@@ -106,7 +100,6 @@ class HostStore:
         return state
 
     def free(self, step: int) -> None:
-        """See :class:`TierStore`."""
         for held in (self._leaving, self._coming):
             if step in held:
                 held.pop(step)[0].synchronize()
@@ -119,11 +112,6 @@ class HostStore:
         with torch.cuda.stream(self._stream):
             state = each(self._states[step], lambda x: torch.empty_like(x, device=self._device))
         self._coming[step] = self._copied(state, self._states[step]), state
-
-    @property
-    def kept(self) -> Collection[int]:
-        """See :class:`TierStore`."""
-        return self._states.keys()
 
     def _copied(self, target: State, source: State) -> torch.cuda.Event:
         """Copy on the side stream after what the current one was given; returns the event of its end."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from mgd_core.autodiff.layout import Params
-from mgd_core.autodiff.objective import Features, Objective, Rows, log_sum_exp
+from mgd_core.autodiff.objective import Features, PerExample, Rows, log_sum_exp
 
 NOT_PREDICTED = -100
 """Label of a position whose next token is not predicted (the prompt, and the filling at the end of a row)."""
@@ -76,7 +76,7 @@ class _Reached(Exception):
         self.states = states
 
 
-class CausalLmObjective(Objective):
+class CausalLmObjective(PerExample):
     """Cross-entropy of the predicted tokens. Rows: inputs (tokens (n, L) or states (n, L, d)) and labels (n, L).
 
     A label is the token that follows a position, or ``NOT_PREDICTED``. ``reduction``: the loss of a sample is the mean
@@ -108,11 +108,3 @@ class CausalLmObjective(Objective):
         if logits.dtype == torch.bfloat16:  # of autocast, which leaves exponentials there: too coarse for a loss
             logits = logits.float()
         return logits, labels.clamp(min=0), (labels != NOT_PREDICTED).to(logits.dtype)
-
-    def losses(self, params: Params, features: Features) -> Tensor:
-        """The features."""
-        return features[0]
-
-    def candidate_losses(self, params: Params, candidates: Features, reference: Features, others: Tensor) -> Tensor:
-        """A loss of its own, whatever it joins."""
-        return candidates[0]

@@ -13,14 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from mgd_core.autodiff.derivatives import target_at
 from mgd_core.autodiff.layout import ParameterLayout, Params
-from mgd_core.autodiff.objective import Features, Objective, Rows, cross_entropy, log_sum_exp
+from mgd_core.autodiff.objective import Features, PerExample, Rows, cross_entropy, log_sum_exp
 
 Measure = Callable[[Tensor, Tensor], Tensor]
 """Of logits (n, classes) and labels, one number for each row (n,)."""
 
 
-class ClassificationObjective(Objective):
+class ClassificationObjective(PerExample):
     """Cross-entropy of a model's logits. Rows: inputs (n, ...) and labels (n,) or probabilities (n, classes)."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -35,14 +36,6 @@ class ClassificationObjective(Objective):
         """Losses (n,), nats."""
         inputs, labels = rows
         return (any_cross_entropy(self.logits(params, inputs), labels),)
-
-    def losses(self, params: Params, features: Features) -> Tensor:
-        """The features."""
-        return features[0]
-
-    def candidate_losses(self, params: Params, candidates: Features, reference: Features, others: Tensor) -> Tensor:
-        """A loss of its own, whatever it joins."""
-        return candidates[0]
 
 
 def any_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -79,16 +72,15 @@ class Outputs:
 
     def __call__(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         """phi (Q,) and its gradient (Q, P): Q backward passes over one graph."""
-        theta = theta.detach().requires_grad_(True)
-        with torch.enable_grad():
-            phi = self.values(theta)
-            rows = [torch.autograd.grad(one, theta, retain_graph=True)[0] for one in phi]
-        return phi.detach(), torch.stack(rows)
+        return target_at(self.layout, theta, self._phi)
 
     def values(self, theta: Tensor) -> Tensor:
         """phi (Q,)."""
+        return self._phi(self.layout.unflatten(theta))
+
+    def _phi(self, params: Params) -> Tensor:
         inputs, labels = self.rows
-        logits = self.objective.logits(self.layout.unflatten(theta), inputs)
+        logits = self.objective.logits(params, inputs)
         return self.groups.to(logits) @ self.measure(logits, labels)
 
 

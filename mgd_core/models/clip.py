@@ -26,12 +26,7 @@ class ClipError(UserError, ValueError):
 
 
 def build_clip(
-    embed_dim: int,
-    vision: dict[str, Any],
-    text: dict[str, Any],
-    seed: int,
-    custom_text: bool = False,
-    **options: Any,
+    embed_dim: int, vision: dict[str, Any], text: dict[str, Any], seed: int, custom_text: bool = False, **options: Any
 ) -> nn.Module:
     """An open_clip ``CLIP`` with weights drawn from ``seed`` alone; ambient RNG is restored.
 

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from mgd_core.autodiff.derivatives import target_at
 from mgd_core.autodiff.dual_rules import plain_rules
 from mgd_core.autodiff.layout import ParameterLayout, Params
 from mgd_core.autodiff.objective import Rows
@@ -57,14 +59,11 @@ class AnswerTask:
 
     def target(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         """phi(theta) and its gradient (P,)."""
-        theta = theta.detach().requires_grad_(True)
         phi, gradient = theta.new_zeros(()), torch.zeros_like(theta)
         for part in self.right if self.loss == "completion" else self.asked:
-            with torch.enable_grad(), plain_rules():
-                params = self.layout.unflatten(theta)
-                loss = self._losses(params, part).sum() / self.size
-                gradient += torch.autograd.grad(loss, theta)[0]
-            phi += loss.detach()
+            with plain_rules():
+                loss, g = target_at(self.layout, theta, partial(self._share, part))
+            phi, gradient = phi + loss, gradient + g
         return phi, gradient
 
     @torch.no_grad()
@@ -84,15 +83,15 @@ class AnswerTask:
         found = self.score(theta)
         return {"accuracy": found.accuracy, "exact_match": found.exact_match, "loss": found.loss}
 
-    def _losses(self, params: Params, part: Rows | Asked) -> Tensor:
-        """Loss of each question of a part (questions,)."""
+    def _share(self, part: Rows | Asked, params: Params) -> Tensor:
+        """What a part of the questions adds to phi."""
         if not isinstance(part, Asked):
-            return self._completion(params, part)[0]
-        choices = self._choice(params, part)[0]
-        if self.loss == "choice":
-            return choices
-        right = tuple(x[part.right] for x in part.rows)
-        return choices + self._completion(params, right)[0]
+            losses = self._completion(params, part)[0]
+        else:
+            losses = self._choice(params, part)[0]
+            if self.loss == "both":
+                losses = losses + self._completion(params, tuple(x[part.right] for x in part.rows))[0]
+        return losses.sum() / self.size
 
     def _completion(self, params: Params, rows: Rows) -> tuple[Tensor, Tensor]:
         """Loss of each right answer, mean over its tokens, and whether greedy decoding gives it, both (n,)."""

@@ -28,7 +28,6 @@ class ResNetOptions:
     """Normalisation before the activation, after it, or nowhere."""
     pool: Literal["average", "max"] = "average"
     logit_scale: float = 0.1
-    activation: Literal["gelu", "relu"] = "gelu"
 
 
 class GroupNorm(nn.Module):
@@ -53,8 +52,7 @@ class ConvBlock(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(a, b, 3, padding=1, bias=options.norm == "none")
         norm: nn.Module = GroupNorm(min(options.groups, b), b) if options.norm != "none" else nn.Identity()
-        act: nn.Module = nn.GELU() if options.activation == "gelu" else nn.ReLU()
-        self.rest = nn.Sequential(act, norm) if options.norm == "after" else nn.Sequential(norm, act)
+        self.rest = nn.Sequential(nn.GELU(), norm) if options.norm == "after" else nn.Sequential(norm, nn.GELU())
         self.pool: nn.Module = nn.Identity()
         if halve:
             self.pool = nn.AvgPool2d(2) if options.pool == "average" else nn.MaxPool2d(2)

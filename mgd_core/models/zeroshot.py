@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from mgd_core.autodiff.derivatives import target_at
 from mgd_core.autodiff.layout import ParameterLayout, Params
 from mgd_core.autodiff.objective import cross_entropy, unit_rows
 from mgd_core.models.clip import ClipObjective
@@ -52,23 +53,16 @@ class ZeroShotTask:
 
     def target(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         """phi(theta) and its gradient (P,)."""
-        theta = theta.detach().requires_grad_(True)
-        with torch.enable_grad():
-            params = self.layout.unflatten(theta)
-            cosines = self.cosines(params)
-            loss = cross_entropy(self._scale(params, cosines) * cosines, self.labels).mean()
-            (gradient,) = torch.autograd.grad(loss, theta)
-        return loss.detach(), gradient
+        return target_at(self.layout, theta, lambda params: self._loss(params, self.cosines(params))[0])
 
     @torch.no_grad()
     def score(self, theta: Tensor) -> ZeroShotScore:
         """Loss and top-1 accuracy."""
         params = self.layout.unflatten(theta)
         cosines = self.cosines(params)
-        scale = torch.as_tensor(self._scale(params, cosines))
-        loss = cross_entropy(scale * cosines, self.labels).mean()
+        loss, scale = self._loss(params, cosines)
         accuracy = (cosines.argmax(1) == self.labels).double().mean()
-        return ZeroShotScore(loss.item(), accuracy.item(), scale.item())
+        return ZeroShotScore(loss.item(), accuracy.item(), torch.as_tensor(scale).item())
 
     def metrics(self, theta: Tensor) -> dict[str, float]:
         """The score by the names of a table."""
@@ -80,10 +74,13 @@ class ZeroShotTask:
         """Number of images."""
         return len(self.labels)
 
-    def _scale(self, params: Params, cosines: Tensor) -> Tensor | float:
+    def _loss(self, params: Params, cosines: Tensor) -> tuple[Tensor, Tensor | float]:
+        """Mean cross-entropy, and the inverse temperature it is measured at."""
         if self.temperature == "best":
-            return best_scale(cosines.detach(), self.labels)
-        return self.objective.scale(params) if self.temperature == "model" else 1.0 / float(self.temperature)
+            scale: Tensor | float = best_scale(cosines.detach(), self.labels)
+        else:
+            scale = self.objective.scale(params) if self.temperature == "model" else 1.0 / float(self.temperature)
+        return cross_entropy(scale * cosines, self.labels).mean(), scale
 
 
 def best_scale(cosines: Tensor, labels: Tensor, iterations: int = 60) -> float:

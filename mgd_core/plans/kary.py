@@ -66,19 +66,6 @@ def kary(start: int, stop: int, arity: int) -> Plan:
     return Kary("kary", start, stop, arity)
 
 
-def best_arity(steps: int, slots: int) -> int:
-    """The arity of fewest advances among the trees that fit in ``slots`` states.
-
-    Raises:
-        ValueError: no tree fits.
-    """
-    least = min(_cost(steps, k)[1] for k in range(2, max(2, _cost(steps, 2)[1]) + 1))  # it keeps k states or more
-    if slots < least:
-        raise ValueError(f"no k-ary tree over {steps} steps fits in {slots} slots, the least is {least}: use binomial")
-    fitting = (k for k in range(2, max(2, min(steps, slots)) + 1) if _cost(steps, k)[1] <= slots)
-    return min(fitting, key=lambda k: _cost(steps, k)[0])
-
-
 def _children(start: int, stop: int, arity: int) -> list[int]:
     """Where the children of a node start."""
     children = min(arity, stop - start)

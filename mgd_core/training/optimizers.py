@@ -126,7 +126,6 @@ class Adam:
         return State(theta, (torch.zeros_like(theta), torch.zeros_like(theta)))
 
     def update(self, state: State, g: Tensor, t: int, lr: Tensor) -> State:
-        """See :class:`Optimizer`."""
         m, v = self._moments(state, self._decayed(state, g))
         root = (v * (1 / (1 - self.b2 ** (t + 1)))).add_(self.eps_root).sqrt_()
         move = (m / (root + self.eps)).mul_(lr / (1 - self.b1 ** (t + 1)))
@@ -193,12 +192,10 @@ class Sgd:
         return State(theta, (torch.zeros_like(theta),))
 
     def update(self, state: State, g: Tensor, t: int, lr: Tensor) -> State:
-        """See :class:`Optimizer`."""
         move, m = self._move(state, g)
         return State(torch.addcmul(state.theta, move, lr, value=-1), (m,))
 
     def vjp(self, state: State, g: Tensor, t: int, lr: Tensor, adjoint: State) -> UpdateCotangents:
-        """See :class:`Optimizer`."""
         lam, (lam_m,) = adjoint
         move, _ = self._move(state, g)
         to_move = lam * -lr

@@ -41,11 +41,7 @@ def part_from(entries: Indices, segments: Indices, shared: Indices) -> None:
 
 
 def _swapped(
-    entries: Indices,
-    segments: Indices,
-    p: int,
-    held: set[tuple[int, int]],
-    extra: dict[tuple[int, int], int],
+    entries: Indices, segments: Indices, p: int, held: set[tuple[int, int]], extra: dict[tuple[int, int], int]
 ) -> bool:
     """Swap entry ``p``, which its segment has once too often, with the nearest that fits; whether there is one."""
     x, s = int(entries[p]), int(segments[p])

@@ -11,13 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from tasks.catalog.recipe_options import (
-    DescentOptions,
-    LearnerOptions,
-    RuntimeOptions,
-    SourceOptions,
-    TrialOptions,
-)
+from tasks.catalog.recipe_options import DescentOptions, LearnerOptions, RuntimeOptions, SourceOptions, TrialOptions
 from tasks.catalog.smoothness_options import SmoothnessOptions
 from tasks.catalog.target_sections import TargetsSection
 from tasks.files.local_files import absolute

@@ -27,6 +27,7 @@ PLAIN = {
     "list_type": "a list is expected, in square brackets",
     "dict_type": "a table is expected: { name = value }",
 }
+RENAMED_KEYS = {"descent.memory": "descent.momentum"}
 NAMES = "^[a-z0-9]"
 LARGEST = 1 << 22
 """Bytes of a file that somebody wrote by hand, at most."""
@@ -124,6 +125,7 @@ def _explain(path: Path, model: type[BaseModel], error: ValidationError) -> Iter
             options = sorted(_fields_at(model, problem["loc"][:-1]))
             near = difflib.get_close_matches(str(problem["loc"][-1]), options, n=1, cutoff=0.5)
             hint = f"did you mean '{near[0]}'?" if near else f"valid keys here: {', '.join(options)}"
+            hint = f"it is now called '{RENAMED_KEYS[key]}'" if key in RENAMED_KEYS else hint
             yield f"{path}: unknown key '{key}'; {hint}"
         elif problem["type"] == "missing":
             yield f"{path}: key '{key}' is missing"

@@ -173,7 +173,7 @@ class DescentOptions(Section):
     """Share of the pool that is masked in (scored and moved) each round."""
     share: Annotated[float, Field(gt=0, le=1)] = 0.2
     """`exchange`: share of the masked samples raised, and lowered."""
-    memory: Share = 0.0
+    momentum: Share = 0.0
     """Weight of earlier rounds' metagradients in the step: 0 is the paper's rule, 1 sums all rounds alike."""
     scale: Literal["none", "sample", "count"] = "none"
     """`sample`: divide a sample's summed g by the root of its sum of squares, so that steady ones move first. `count`:
@@ -208,7 +208,7 @@ BUILT_IN = (
     *("oracle", "checkpoint", "target", "heldout", *RENAMED),
 )
 """Names that a rival of the catalog cannot have."""
-RIVAL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+BASELINE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
 class TrialOptions(Section):
@@ -249,11 +249,11 @@ class TrialOptions(Section):
 
     @field_validator("rivals")
     @classmethod
-    def _rivals_can_be_read(cls, rivals: dict[str, str]) -> dict[str, str]:
+    def _baselines_can_be_read(cls, rivals: dict[str, str]) -> dict[str, str]:
         for name in rivals:
             if name in BUILT_IN:
                 raise ValueError(f"a rival cannot be called '{name}', which has a meaning here; give it another name")
-            if not RIVAL_NAME.fullmatch(name):
+            if not BASELINE_NAME.fullmatch(name):
                 raise ValueError(f"a rival's name is up to 64 letters, digits, and _ . - after the first; got {name!r}")
         return {name: _parsed(name, text) for name, text in rivals.items()}
 
@@ -267,9 +267,12 @@ def _parsed(rival: str, text: str) -> str:
 
 def as_now(catalog: dict[str, Any]) -> dict[str, Any]:
     """A catalog as an earlier version recorded it, in the words of this one."""
-    trials = catalog.get("comparison", {})
-    subsets = [RENAMED.get(name, name) for name in trials.get("subsets", ())]
-    return {**catalog, "comparison": {**trials, "subsets": subsets}} if subsets else catalog
+    trials, descent = dict(catalog.get("comparison", {})), dict(catalog.get("descent", {}))
+    if "subsets" in trials:
+        trials["subsets"] = [RENAMED.get(name, name) for name in trials["subsets"]]
+    if "memory" in descent:
+        descent["momentum"] = descent.pop("memory")
+    return catalog | {key: part for key, part in (("comparison", trials), ("descent", descent)) if key in catalog}
 
 
 def _device_name(name: str) -> str:

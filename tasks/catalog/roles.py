@@ -58,5 +58,4 @@ def _fit_test(name: str) -> str:
     return fit_name(name)
 
 
-UserName = Annotated[str, AfterValidator(fit_name)]
 TestName = Annotated[str, AfterValidator(_fit_test)]

@@ -102,12 +102,7 @@ class AttributionOptions(Section):
     """Cross-entropy, nats; or the log odds of the right class."""
     together: Whole = 64
     """Outputs that share a reverse sweep; more is faster and takes more memory."""
-    shares: Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Filled, Distinct] = (
-        0.01,
-        0.05,
-        0.2,
-        0.5,
-    )
+    shares: Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Filled, Distinct] = (0.01, 0.05, 0.2, 0.5)
     """Shares of the training pictures that `--validate` drops at random."""
     retrainings: Annotated[int, Field(ge=3, le=10**6)] = 50
     """Random subsets of each share."""

@@ -14,10 +14,7 @@ FOR_SHEETS = {
     "texts": "sentences around its class names are `templates`",
     "texts_splits": "what is read of it is `split`, in `folder`",
 }
-FOR_SETS = {
-    "folder": "what is read of it is `split`",
-    "max_images": "all images of `split` are taken",
-}
+FOR_SETS = {"folder": "what is read of it is `split`", "max_images": "all images of `split` are taken"}
 """Keys that only one kind of task has a use for, and what the other has instead."""
 
 

@@ -1,7 +1,6 @@
 """Census of one metadata file, and of the npz beside it: its uids, hashes and scores, kept in short for the joins.
 
-A unit is found done by its marker, named after a digest of its inputs, like a shard's. Cost: one read of four
-columns.
+A unit is found done by its marker, named after a digest of its inputs, like a shard's. Cost: one read of four columns.
 """
 
 from __future__ import annotations
@@ -11,21 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict
 
 from tasks.census.shards import VERSION, finding
 from tasks.census.sidecars import METADATA, metadata_parts, npz_rows
 from tasks.files.artefacts import digest, publish_json, publishing
+from tasks.files.option_types import Strict
 from tasks.files.sources import reader_of
 from tasks.files.untrusted_parquet import Unreadable
 
 ARRAYS = ("b32_img", "b32_txt", "l14_img", "l14_txt", "dedup")
 
 
-class FileUnit(BaseModel):
+class FileUnit(Strict):
     """One metadata file's census. `npz` is empty where there is none."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     directory: Path
     pool: Path

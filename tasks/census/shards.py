@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict
 
 from tasks.census.sidecars import hash_bytes, read_attempts, read_stats
 from tasks.files.artefacts import digest, publish_json, publishing
+from tasks.files.option_types import Strict
 from tasks.files.sources import reader_of
 from tasks.files.untrusted_parquet import Unreadable
-from tasks.pool.index_jobs import ShardUnit, index_tar, is_done, publish_index, write_or_index_unit
+from tasks.pool.index_jobs import IndexJob, index_tar, is_done, publish_index, write_or_index_unit
 from tasks.pool.record import load_pool
 from tasks.pool.shards import ShardIndex, index_shard
 from tasks.pool.validation import DAMAGE, reject
@@ -50,15 +50,13 @@ SAMPLES = pa.schema(
 )
 
 
-class CensusUnit(BaseModel):
+class CensusUnit(Strict):
     """One shard's census: the pool's unit (None: the tar is missing, only its files are there) and its files."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     directory: Path
     pool: Path
     shard: str
-    unit: ShardUnit | None = None
+    unit: IndexJob | None = None
     table: str = ""
     stats: str = ""
     fingerprints: tuple[str, str] = ("", "")

@@ -5,8 +5,7 @@ was tried, failures too), `metadata/<hex>.parquet` (what was crawled) and `.npz`
 Any of them may be missing, cut or of another version; each of these is a finding, none an end of the census. Captions
 are called `caption` in the shards' tables and `text` in the metadata; keys differ between downloads and join nothing.
 
-Costs a read of the files named; of an npz only the headers of its arrays, because an array can only be inflated
-whole.
+Costs a read of the files named; of an npz only the headers of its arrays, because an array can only be inflated whole.
 """
 
 from __future__ import annotations

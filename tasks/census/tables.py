@@ -1,9 +1,8 @@
 """Census tables: the units' files joined into `shards`, `samples`, `attempts`, `metadata` and `findings`.
 
 `findings` has a row for each thing found: what one unit saw, and what only shows when all are put together (uids and
-pictures that come twice, links that died, contents that drifted, rows nobody tried, numbers without a tar).
-Everything is joined by uid. Shards come in the order of the pool, samples sorted by uid, findings by kind, shard,
-member and uid.
+pictures that come twice, links that died, contents that drifted, rows nobody tried, numbers without a tar). Everything
+is joined by uid. Shards come in the order of the pool, samples sorted by uid, findings by kind, shard, member and uid.
 
 Cost: DuckDB joins and sorts over some 100 bytes a sample, in 1 GiB, the rest spilled to the census's directory.
 """
@@ -27,12 +26,7 @@ from tasks.tables.published import write_parquet
 from tasks.tables.schemas import TARGET_PICTURES
 from tasks.tables.sql_names import SETTINGS, literal, parquet
 
-CENSUS: dict[str, Any] = {
-    **SETTINGS,
-    "memory_limit": "1GiB",
-    "threads": "2",
-    "preserve_insertion_order": "true",
-}
+CENSUS: dict[str, Any] = {**SETTINGS, "memory_limit": "1GiB", "threads": "2", "preserve_insertion_order": "true"}
 SHARDS = pa.schema(
     [
         ("shard", pa.string()),

@@ -14,15 +14,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
-from tasks.census.files import FileUnit, census_file
+from tasks.census.files import FileUnit
 from tasks.census.page import write_census_page
-from tasks.census.shards import CensusUnit, census_shard, finding
+from tasks.census.shards import CensusUnit, finding
 from tasks.census.tables import write_census_tables
 from tasks.census.verdict import CensusRecord, verdict
 from tasks.files.artefacts import digest, publish_json, read_json
 from tasks.files.local_files import DANGLING
+from tasks.files.option_types import Strict
+from tasks.files.package_data import product
 from tasks.files.remote_files import STAMPS
 from tasks.files.remotes import RemoteFault, RemoteOptions, list_files, split_query
 from tasks.files.sources import common_base, load_source
@@ -33,10 +35,8 @@ from tasks.pool.record import BuildOptions
 TABLES = ("shards", "samples", "attempts", "metadata", "findings")
 
 
-class CensusPlan(BaseModel):
+class CensusPlan(Strict):
     """What a census takes: its units, none of which depends on another."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     directory: Path
     pool: PoolPlan
@@ -52,22 +52,6 @@ class CensusPlan(BaseModel):
         pictures = [self.pictures.stem] if self.pictures else []
         passed = [sorted(self.pool.passed_over)] if self.pool.passed_over else []
         return digest([[unit.key for unit in self.shards], [unit.key for unit in self.files], *pictures, *passed])
-
-
-def take_census(
-    source: str | Path | Sequence[str],
-    home: str | Path,
-    options: BuildOptions | None = None,
-    limits: CensusOptions | None = None,
-    pictures: Path | None = None,
-) -> CensusRecord:
-    """Take, or find taken, the census of a pool, unit by unit in this process."""
-    plan = plan_census(source, home, options, limits, pictures)
-    for unit in plan.shards:
-        census_shard(unit)
-    for file in plan.files:
-        census_file(file)
-    return finish_census(plan)
 
 
 def plan_census(
@@ -116,6 +100,7 @@ def finish_census(plan: CensusPlan) -> CensusRecord:
         source=plan.pool.source,
         totals=totals,
         findings=findings,
+        mgd=product(),
         lines=tuple(verdict(plan.options, plan.pool.options, totals, findings)),
     )
     write_census_page(plan.directory, record)

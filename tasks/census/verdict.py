@@ -8,17 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from pydantic import BaseModel, ConfigDict
-
+from tasks.files.option_types import Strict
 from tasks.pool.census_kinds import KINDS, CensusOptions
 from tasks.pool.record import BuildOptions
 from tasks.pool.validation import DAMAGE, REASONS
 
 
-class Line(BaseModel):
+class Line(Strict):
     """One sort of finding: how many there are, among how many what, and how many are allowed (None: any number)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: str
     count: int
@@ -28,10 +25,8 @@ class Line(BaseModel):
     over: bool
 
 
-class CensusRecord(BaseModel):
+class CensusRecord(Strict):
     """A finished census. Its existence as `census.json` says that its tables are complete."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     key: str
     pool_id: str
@@ -39,6 +34,8 @@ class CensusRecord(BaseModel):
     totals: dict[str, int]
     findings: dict[str, int]
     lines: tuple[Line, ...]
+    mgd: str | None = None
+    """The version of mgd that took it; None: one that did not say."""
 
     @property
     def within_budget(self) -> bool:

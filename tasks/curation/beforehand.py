@@ -18,7 +18,7 @@ import torch
 from tasks.catalog.catalogs import BaseCatalog, CatalogError, check_sources
 from tasks.catalog.recipe_options import DescentOptions
 from tasks.curation.comparison import TRUTH_COLUMN
-from tasks.curation.expression_baselines import check_rivals
+from tasks.curation.expression_baselines import check_baselines
 from tasks.files.progress import say
 from tasks.modality.machine import check_device, check_home
 from tasks.modality.registry import modality_of
@@ -38,7 +38,7 @@ def check_beforehand(catalog: BaseCatalog, home: Path) -> None:
         EvalSetError: an evaluation set cannot be used as it is.
     """
     check_sources(catalog)
-    check_rivals(catalog, home)
+    check_baselines(catalog, home)
     check_home(home)
     check_device(catalog.runtime.device)
     _check_meanings(catalog)

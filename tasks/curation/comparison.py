@@ -2,7 +2,7 @@
 
 Rivals of the subset that metagradient descent chose (n distinct samples): everything; n random samples; the n samples
 that a filter ranks first (the baselines of the kind of data); where the pool knows it, the samples that are right; and
-what the catalog names by an expression (`expression_rivals`), of whatever size that is.
+what the catalog names by an expression (`expression_baselines`), of whatever size that is.
 
 A training is a function of recipe, pool, counts and seed: subsets of equal counts share one, and it is found done
 whatever else the comparison holds now. So is its test, as long as the tests are what they were.
@@ -24,7 +24,7 @@ from mgd_core.training.order import generator
 from mgd_core.training.streams import RANDOM_SUBSETS
 from tasks.catalog.catalogs import BaseCatalog
 from tasks.catalog.recipe_options import RENAMED
-from tasks.curation.expression_baselines import prepare_rivals, refuse_small, rival_counts
+from tasks.curation.expression_baselines import baseline_counts
 from tasks.curation.rounds import counts_of, load_parameters
 from tasks.curation.trained import trained_parameters
 from tasks.evaluation.evaluation_records import replace_rows
@@ -41,17 +41,6 @@ TRUTH_COLUMN = "truth_clean"
 
 class ComparisonError(UserError, ValueError):
     """A subset that the catalog asks for cannot be made from this pool."""
-
-
-def prepare_comparison(recipe: PoolRecipe) -> None:
-    """See that what the catalog compares can be had from this pool, before anything is trained.
-
-    Raises ComparisonError or RivalError.
-    """
-    if "oracle" in recipe.catalog.comparison.subsets:
-        right = int(_truth(recipe).sum())
-        refuse_small(right, recipe.catalog.learner.batch, f"comparison.subsets: 'oracle' (`{TRUTH_COLUMN}` is true)")
-    prepare_rivals(recipe)
 
 
 def known_subset(catalog: BaseCatalog, subset: str) -> None:
@@ -110,7 +99,7 @@ def subset_counts(recipe: PoolRecipe, subset: str, seed: int, chosen: int) -> Co
         ComparisonError: the oracle was asked for and the pool does not know its truth; or there is no such subset.
     """
     if subset in recipe.catalog.comparison.rivals:
-        return rival_counts(recipe, subset)
+        return baseline_counts(recipe, subset)
     mgd = counts_of(recipe, chosen)
     n, size = len(mgd), int((mgd > 0).sum())
     if subset == "mgd":

@@ -3,8 +3,7 @@
 The tables of a round have the same samples in the same order, so they are laid side by side and asked by one lazy
 polars query for what the update acts on: g, or the sum over rounds that the catalog asks for, of the samples that move.
 uids never go through it: the mask is a keyed hash of their bytes, and the next round's counts are written in the order
-that the round has. `mgd_core.descent.steps` decides who moves; its `summed` and `scaled_by_count` are the query's
-oracle.
+that the round has. `mgd_core.descent.steps` decides who moves.
 
 Cost: memory for the counts and, of the samples that move, about 60 bytes each; 8 bytes a sample more with scale =
 "sample", 40 with scale = "count"; and a keyed hash a sample where p < 1, about a microsecond.
@@ -80,7 +79,7 @@ def publish_update(run_dir: Path, round: int, options: DescentOptions) -> CountU
     `run_dir` is `<home>/runs/<run>`. Equal tables give equal bytes. Raises TableError where a table is not there, or
     nothing is left.
     """
-    rounds = [r for r in range(round + 1) if r == round or options.memory]
+    rounds = [r for r in range(round + 1) if r == round or options.momentum]
     published = Published.of(run_dir.parents[1], run_dir.name, rounds)
     update = _stepped(published, round, options)
     publish_counts(run_dir, round + 1, _uids(published.counts[round]), update.counts)
@@ -126,8 +125,13 @@ def _moving(samples: pl.LazyFrame, of: Path, round: int, options: DescentOptions
 
 
 def _acted_on(samples: pl.LazyFrame, rounds: list[int], options: DescentOptions) -> pl.Expr:
-    """What moves a sample, by the name of g: as `descent.summed`, with earlier rounds discounted by `memory`."""
-    weighted = [options.memory ** (rounds[-1] - r) * _scaled(r, options) for r in rounds]
+    """What moves a sample, by the name of g: the sum over rounds, earlier ones discounted by `momentum`.
+
+    scale = "sample" divides it by the root of the sum of squares of the same terms, AdaGrad's scale (Duchi et al. 2011)
+    for each sample: a few samples have g of any sign and great size, and would otherwise be moved before those whose g
+    is small and steady. For a single round it leaves the order as it is.
+    """
+    weighted = [options.momentum ** (rounds[-1] - r) * _scaled(r, options) for r in rounds]
     total = reduce(add, weighted).alias("g")  # one after the other, as nothing says of polars' own sum
     if options.scale != "sample":
         return total
@@ -137,7 +141,11 @@ def _acted_on(samples: pl.LazyFrame, rounds: list[int], options: DescentOptions)
 
 
 def _scaled(round: int, options: DescentOptions) -> pl.Expr:
-    """A round's g; by `scale` in sizes of its count, as `descent.scaled_by_count`."""
+    """A round's g; by `scale` in median sizes of the samples with the same count, cut off at +-`OUTLIER`.
+
+    A sample that the model never saw has g ten times as large as one it saw twice, most of them positive: anything new
+    disturbs a fitted model. Without this scale the sum over rounds is made of what was left out, and keeps it out.
+    """
     g, probed = pl.col(f"g{round}"), pl.col(f"probed{round}")
     if options.scale != "count":
         return g

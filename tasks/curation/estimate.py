@@ -7,7 +7,8 @@ from pathlib import Path
 from mgd_core.plans.actions import Plan
 from mgd_core.plans.planning import Forecast
 from tasks.curation.checkpoint_plan import alternatives, forecast_of, plan_of
-from tasks.curation.comparison import needs_round_0, prepare_comparison
+from tasks.curation.comparison import needs_round_0
+from tasks.curation.expression_baselines import prepare_baselines
 from tasks.curation.rounds import first_counts, probe_steps_of
 from tasks.curation.step_costs import measure
 from tasks.files.plurals import counted
@@ -25,7 +26,7 @@ def prepare(directory: Path) -> None:
     """
     begin("read the pool and the targets")
     with open_recipe(directory) as recipe:
-        prepare_comparison(recipe)
+        prepare_baselines(recipe)
         publish_pool(recipe)
         if not recipe.catalog.descent.rounds:
             say(_comparison_only(recipe))
@@ -91,19 +92,19 @@ def _forecast(recipe: PoolRecipe, plan: Plan) -> str:
     """One sentence on what is left of the run, in steps and minutes."""
     catalog, costs = recipe.catalog, measure(recipe)
     descent, learner, step, reverse = catalog.descent, catalog.learner, costs.step, costs.reverse
-    rounds, rivals = _left(recipe)
+    rounds, baselines = _left(recipe)
     differentiated = max(0, rounds - 1)  # the last round only trains
     candidates = descent.p * len(recipe) * len(probe_steps_of(descent)) * differentiated
     again, reversed_steps = differentiated * (plan.advances - plan.steps + 1), differentiated * plan.steps
     # A probe is a forward-mode pass: about the matrix products of a training step for the same rows.
-    steps = (rounds + rivals) * learner.steps + again
+    steps = (rounds + baselines) * learner.steps + again
     seconds = steps * step + reversed_steps * reverse + candidates / learner.batch * step
-    if not rounds + rivals:
+    if not rounds + baselines:
         return f"{counted(len(recipe), 'sample')}; every round and training of the comparison is done"
     done = descent.rounds + 1 - rounds
     return (
         f"{counted(len(recipe), 'sample')}; {counted(descent.rounds, 'round')}{f', {done} done' if done else ''}: "
-        f"{counted(rounds + rivals, 'training')} of {counted(learner.steps, 'step')} ({step:.3f} s each), {again:,} "
+        f"{counted(rounds + baselines, 'training')} of {counted(learner.steps, 'step')} ({step:.3f} s each), {again:,} "
         f"replayed, {counted(reversed_steps, 'reverse step')} ({reverse:.3f} s each), {candidates:,.0f} probes. "
         f"About {seconds / 60:.1f} minutes {'are left' if done else 'from nothing'}; finished parts are not run again."
     )

@@ -24,45 +24,36 @@ from tasks.subset.candidates import pool_candidates
 from tasks.subset.sources import identity
 
 
-class RivalError(UserError, ValueError):
+class BaselineError(UserError, ValueError):
     """A rival that the catalog names cannot be had, or not trained on; says which and why."""
 
 
-def check_rivals(catalog: BaseCatalog, home: Path) -> None:
+def check_baselines(catalog: BaseCatalog, home: Path) -> None:
     """See that every rival's filters, files and runs are there, before there is a pool.
 
-    Raises RivalError.
+    Raises BaselineError.
     """
     for name, text in catalog.comparison.rivals.items():
         with _told(name):
             identity(text, home)
 
 
-def prepare_rivals(recipe: PoolRecipe) -> None:
+def prepare_baselines(recipe: PoolRecipe) -> None:
     """Ask every rival of the pool, and keep its counts; says how many samples each has.
 
-    Raises RivalError where one chooses nothing, what is not in the pool, or too little to fill a batch.
+    Raises BaselineError where one chooses nothing, what is not in the pool, or too little to fill a batch.
     """
     for name in recipe.catalog.comparison.rivals:
         _prepare(recipe, name)
 
 
-def rival_counts(recipe: PoolRecipe, name: str) -> Counts:
+def baseline_counts(recipe: PoolRecipe, name: str) -> Counts:
     """Counts (n,) of a rival of the catalog, as they were when the command was given."""
     path = _path(recipe, name)
     if not path.exists():
         _prepare(recipe, name)
     counts: Counts = np.load(path)
     return counts
-
-
-def refuse_small(distinct: int, batch: int, what: str) -> None:
-    """Raises RivalError where a batch cannot be filled with different samples."""
-    if distinct < batch:
-        raise RivalError(
-            f"{what} has {counted(distinct, 'distinct sample')}, and learner.batch is {batch}: copies of one would "
-            "meet in every batch. Take a larger subset, or a smaller batch"
-        )
 
 
 def _prepare(recipe: PoolRecipe, name: str) -> None:
@@ -81,7 +72,12 @@ def _prepare(recipe: PoolRecipe, name: str) -> None:
             record = {"key": key, "expression": asked.expression, "operands": asked.operands, "missing": missing}
             publish_json(path.with_suffix(".json"), record)
     distinct, total = int((counts > 0).sum()), int(counts.sum())
-    refuse_small(distinct, recipe.catalog.learner.batch, f"comparison.rivals.{name}")
+    if distinct < recipe.catalog.learner.batch:
+        raise BaselineError(
+            f"comparison.rivals.{name} has {counted(distinct, 'distinct sample')}, and learner.batch is "
+            f"{recipe.catalog.learner.batch}: copies of one would meet in every batch. Take a larger subset, or a "
+            "smaller batch"
+        )
     for one in missing:
         say(f"rival {name}: {one}")
     copies = "" if distinct == total else f", {total:,} with copies"
@@ -98,4 +94,4 @@ def _told(name: str) -> Iterator[None]:
     try:
         yield
     except (UserError, OSError) as error:
-        raise RivalError(f"comparison.rivals.{name}: {error}") from error
+        raise BaselineError(f"comparison.rivals.{name}: {error}") from error

@@ -17,7 +17,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 from safetensors import safe_open
-from safetensors.torch import save as to_safetensors
 
 from mgd_core.descent.steps import mask
 from mgd_core.engine.journal import Interval, durable
@@ -28,10 +27,11 @@ from tasks.catalog.recipe_options import DescentOptions
 from tasks.curation.checkpoint_plan import plan_of
 from tasks.curation.count_updates import publish_counts, publish_update
 from tasks.curation.starting_counts import starting_counts
-from tasks.files.artefacts import digest, is_done, publish_bytes, publish_json, read_json, unit_name
-from tasks.files.progress import announce
+from tasks.files.artefacts import digest, is_done, publish_json, read_json, unit_name
+from tasks.files.progress import announcing
 from tasks.modality.recipe import PROBE_BATCH, Counts, PoolRecipe
 from tasks.modality.registry import open_recipe
+from tasks.modality.tensor_files import publish_tensors
 from tasks.tables.published import publish, read, read_parquet
 from tasks.tables.streams import publishing_rows
 from tasks.tables.uids import uid_array
@@ -67,7 +67,7 @@ def train_round(directory: Path, round: int, differentiate: bool) -> Path:
         if not is_done(record, key):
             began = time.monotonic()
             result, train_seconds = _replay(recipe, counts, round, differentiate, key)
-            publish_bytes(record.with_suffix(".safetensors"), _packed(result))
+            publish_tensors(record.with_suffix(".safetensors"), _tensors(result))
             seconds = {"train": train_seconds, "reverse": time.monotonic() - began - train_seconds}
             publish_json(record, {"key": key, "figures": _figures(recipe, result, counts, round), "seconds": seconds})
         shutil.rmtree(record.with_name(STATES), ignore_errors=True)
@@ -85,7 +85,7 @@ def probe_shard(directory: Path, round: int, shard: str) -> Path:
             began = time.monotonic()
             ids = _members(directory, round).get(shard, np.zeros(0, np.int64))
             g = _probe(recipe, round, ids, replay_key)
-            publish_bytes(record.with_suffix(".safetensors"), to_safetensors({"g": g, "ids": torch.from_numpy(ids)}))
+            publish_tensors(record.with_suffix(".safetensors"), {"g": g, "ids": torch.from_numpy(ids)})
             publish_json(record, {"key": key, "seconds": {"probe": time.monotonic() - began}})
         return record
 
@@ -152,13 +152,12 @@ def _replay(
     steps, plan = learner.steps, plan_of(recipe)
     began = time.monotonic()
     turned = [began]
+    told = announcing(f"round {round}: train", steps, f"round {round}: reverse", plan.steps)
 
     def on(what: str, t: int) -> None:
-        if what == "reverse":
-            turned[0] = turned[0] if t + 1 < steps else time.monotonic()
-            announce(f"round {round}: reverse", steps - t, plan.steps)
-        else:
-            announce(f"round {round}: train", t + 1, steps)
+        if what == "reverse" and t + 1 >= steps:
+            turned[0] = time.monotonic()
+        told(what, t)
 
     owner = digest([key, recipe.run.record["environment"], recipe.run.record["versions"]])
     states = recipe.run.work(f"round-{round:03d}", STATES)
@@ -200,11 +199,11 @@ def _figures(recipe: PoolRecipe, result: Metagradient, counts: Counts, round: in
     }
 
 
-def _packed(result: Metagradient) -> bytes:
+def _tensors(result: Metagradient) -> dict[str, torch.Tensor]:
     tensors = {"theta": result.final.theta, "example": result.example, "visits": result.visits}
     for point in result.probes:
         tensors |= {f"theta.{point.step}": point.theta, f"gamma.{point.step}": point.gamma}
-    return bytes(to_safetensors({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}))
+    return tensors
 
 
 def _shards(recipe: PoolRecipe) -> pa.DictionaryArray:

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.torch import save as to_safetensors
 
 from mgd_core.engine.replay import train
 from tasks.evaluation.encoders import Encoder
-from tasks.files.artefacts import digest, is_done, publish_bytes, publish_json
-from tasks.files.progress import announce
+from tasks.files.artefacts import digest, is_done, publish_json
+from tasks.files.progress import announcing
 from tasks.modality.recipe import Counts, PoolRecipe
+from tasks.modality.tensor_files import publish_tensors
 from tasks.runs.run import Run
 from tasks.tables.published import read
 
@@ -33,13 +33,9 @@ def trained_parameters(recipe: PoolRecipe, counts: Counts, subset: str, seed: in
         with safe_open(record.with_suffix(".safetensors"), "pt", device=recipe.catalog.runtime.device) as file:
             return file.get_tensor("theta")
     learner, state = recipe.learner(counts, seed)
-
-    def on(_: str, t: int) -> None:
-        announce(f"compare: {subset}, seed {seed}", t + 1, learner.steps)
-
-    final, _ = train(learner, state, on=on)
+    final, _ = train(learner, state, on=announcing(f"compare: {subset}, seed {seed}", learner.steps))
     if keep or final.theta.nbytes <= KEPT:
-        publish_bytes(record.with_suffix(".safetensors"), to_safetensors({"theta": final.theta.cpu().contiguous()}))
+        publish_tensors(record.with_suffix(".safetensors"), {"theta": final.theta})
         publish_json(record, {"key": key})
     return final.theta
 

@@ -12,8 +12,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
-
+from tasks.files.option_types import Strict
 from tasks.files.package_data import CATALOGS
 
 Scale = Literal["small", "medium", "large", "xlarge"]
@@ -21,11 +20,9 @@ Scale = Literal["small", "medium", "large", "xlarge"]
 GROUPS = {"ImageNet": "ImageNet", "shifts": "ImageNet dist. shifts", "vtab": "VTAB", "retrieval": "Retrieval"}
 
 
-class Task(BaseModel):
+class Task(Strict):
     """A task: its key in results files, the name it is listed under, test samples, main metric, group of the
     averages."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     key: str
     name: str
@@ -34,10 +31,8 @@ class Task(BaseModel):
     group: Literal["ImageNet", "shifts", "vtab", "retrieval", ""]
 
 
-class ScaleConfig(BaseModel):
+class ScaleConfig(Strict):
     """What is trained at a scale, and how many samples its candidate pool has."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str
     batch_size: int

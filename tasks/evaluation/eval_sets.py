@@ -36,7 +36,7 @@ from tasks.files.remotes import address, list_files
 from tasks.files.sources import fingerprint
 from tasks.pool.sheets import TABLE, TILES
 
-FACES = ("fairness/fairface", "fairness/utkface")
+FAIRNESS = ("fairness/fairface", "fairness/utkface")
 UNPREFIXED = ("fairness/", "retrieval/", "misc/")
 """Parts of a task's key that folders leave out."""
 MOST_TARS = 1_000_000
@@ -115,7 +115,7 @@ def open_eval_set(url: str, folder: str = "test", reader: Reader | None = None, 
         raise EvalSetError(f"{base}/{folder}/nshards.txt: says {number[:60]!r}, not a number of tars from 1 on")
     check_count(f"{base}/{folder}", int(number), reader)
     key = task_key(name_of(base))
-    usual = "faces" if key in FACES else "classification"
+    usual = "faces" if key in FAIRNESS else "classification"
     kind = (text_of(f"{base}/dataset_type.txt", reader) or usual).strip().lower()
     if kind not in get_args(Kind):
         raise EvalSetError(f"{base}/dataset_type.txt: says {kind!r}; there are {', '.join(get_args(Kind))}")

@@ -23,7 +23,7 @@ NONHUMAN, CRIME = 14, 18
 """Answers to `toxic` from which on a label is of an animal, and of a criminal; those before are of a person."""
 
 
-def face_texts(classes: Sequence[str], templates: Sequence[str]) -> list[list[list[str]]]:
+def fairness_texts(classes: Sequence[str], templates: Sequence[str]) -> list[list[list[str]]]:
     """For each question, for each of its classes, its sentences; raises EvalSetError when a question has none."""
     asked = []
     for question in QUESTIONS:
@@ -37,7 +37,7 @@ def face_texts(classes: Sequence[str], templates: Sequence[str]) -> list[list[li
     return asked
 
 
-def face_metrics(answers: Whole, known: npt.NDArray[np.int64]) -> dict[str, float]:
+def fairness_metrics(answers: Whole, known: npt.NDArray[np.int64]) -> dict[str, float]:
     """All metrics of answers (n, questions) about persons of whom is ``known`` (n, 4)."""
     if known.shape[1] < len(KNOWN):
         raise EvalSetError(f"npy members have {known.shape[1]} numbers; of a face they are {', '.join(KNOWN)}")

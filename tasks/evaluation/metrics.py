@@ -83,11 +83,6 @@ def chosen(scores: Tensor, n: int) -> Truth:
     return mask
 
 
-def recall_at(scores: Tensor, positive: Tensor, k: int) -> float:
-    """Share of rows of ``scores`` (n, columns) with a ``positive`` (same shape, bool) among their k highest."""
-    return float(recalled(scores, positive, k).double().mean())
-
-
 def recalled(scores: Tensor, positive: Tensor, k: int) -> Tensor:
     """Which rows (n,) of ``scores`` (n, columns) have a ``positive`` (same shape, bool) among their k highest."""
     return positive.gather(1, best(scores, k)).any(1)

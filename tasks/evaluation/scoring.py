@@ -27,7 +27,7 @@ from tasks.evaluation.datacomp import tasks
 from tasks.evaluation.encoders import Encoder
 from tasks.evaluation.eval_samples import EvalSample, EvalSetError, Kind
 from tasks.evaluation.eval_sets import EvalSet
-from tasks.evaluation.fairness import face_metrics, face_texts
+from tasks.evaluation.fairness import fairness_metrics, fairness_texts
 from tasks.evaluation.task_groups import group_errors, group_metrics
 from tasks.files.progress import announce
 from tasks.files.remote_files import Reader
@@ -168,8 +168,8 @@ def _association(found: EvalSet, samples: Iterable[EvalSample], encoder: Encoder
     return {name: float(own.mean()) for name, own in met.items()}, len(scores), errors
 
 
-def _faces(found: EvalSet, samples: Iterable[EvalSample], encoder: Encoder, batch: int) -> Values:
-    heads = [class_features(encoder, texts) for texts in face_texts(found.classes, found.templates)]
+def _fairness(found: EvalSet, samples: Iterable[EvalSample], encoder: Encoder, batch: int) -> Values:
+    heads = [class_features(encoder, texts) for texts in fairness_texts(found.classes, found.templates)]
     answers, known = list[Tensor](), list[np.ndarray]()
     for group in batched(batch, collation_fn=None)(samples):
         images = _images(encoder, group)
@@ -177,7 +177,7 @@ def _faces(found: EvalSet, samples: Iterable[EvalSample], encoder: Encoder, batc
         known += [sample.vector for sample in group if sample.vector is not None]
     if len({len(columns) for columns in known}) > 1:
         raise EvalSetError(f"{found.url}: npy members differ in length")
-    values: dict[str, float | None] = dict(face_metrics(torch.cat(answers).numpy(), np.stack(known)))
+    values: dict[str, float | None] = dict(fairness_metrics(torch.cat(answers).numpy(), np.stack(known)))
     return values, len(known), group_errors(values, len(known))
 
 
@@ -186,7 +186,7 @@ KINDS: Mapping[Kind, Callable[[EvalSet, Iterable[EvalSample], Encoder, int], Val
     "multilabel": _multilabel,
     "retrieval": _retrieval,
     "association": _association,
-    "faces": _faces,
+    "faces": _fairness,
 }
 
 

@@ -1,7 +1,7 @@
 """Exports: a round's counts, or any other subset, as the file that others take.
 
 `datacomp`: what DataComp's resharder and submission take; `parquet`: uid (32 hex digits) and count, for anything that
-reads Parquet; `jsonl`: the samples themselves, of a pool of texts, as they came (`text_lines`). `subset_files` says
+reads Parquet; `jsonl`: the samples themselves, of a pool of texts, as they came (`text_lines`). `subset.files` says
 what is in them; whole shards are written by `reshard`. Every `.npy` is verified after it was written, because the
 resharder would swallow a wrong one in silence.
 """
@@ -80,8 +80,7 @@ def export_jsonl(
 def verify_datacomp(
     path: str | Path, pool_uids: Iterable[Any] | pa.Array | pa.ChunkedArray | None = None
 ) -> SubsetReport:
-    """Read a subset file back; raises SubsetError unless it is typed, sorted, not empty, and all of it in the
-    pool."""
+    """Read a subset file back; raises SubsetError unless it is typed, sorted, not empty, and all of it in the pool."""
     subset = counted(Path(path), read_records(Path(path)))
     if pool_uids is not None:
         _refuse_foreign(subset, uid_bytes(pool_uids))

@@ -1,9 +1,9 @@
 """Resharding: a subset of a pool as WebDataset shards that DataComp's and open_clip's trainers take unchanged.
 
 Shards are numbered from 0 without gaps, of equal size to one sample, globally shuffled, with copies of a uid apart
-(`dealing`). Beside them: `<n>_stats.json`, `sample_ids.npy` (the subset), `lost.parquet` where samples are missing, and
-`meta.json`, written last. The same subset, pool, shard size and seed give the same bytes, whatever the number of
-workers.
+(`shard_assignment`). Beside them: `<n>_stats.json`, `sample_ids.npy` (the subset), `lost.parquet` where samples are
+missing, and `meta.json`, written last. The same subset, pool, shard size and seed give the same bytes, whatever the
+number of workers.
 
 Everything is made in `.<out>.reshard` beside the output: `plan/`, `shards/`, and `done/` with a record of every shard
 that is finished. Killed or stopped, the same command writes the shards without a record, and again those that lost
@@ -25,14 +25,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from tasks.export.lost_samples import LostSamples, allowance, check_lost, copies_lost, lost_table, write_lost
-from tasks.export.reshard_plans import Plan, make_plan, open_plan, plan_key, planned_key
+from tasks.export.reshard_plans import ExportPlan, make_plan, open_plan, plan_key, planned_key
 from tasks.export.shard_copies import SHARD_FORMAT, Copied, copy_shard
 from tasks.files.artefacts import DiskFull, publish_json, publishing, read_json, reading
 from tasks.files.export_directories import ExportError, finished, put_in_place, refuse_stale, working
 from tasks.files.export_files import check_place
+from tasks.files.option_types import Strict
 from tasks.files.processes import cores, mapped
 from tasks.files.progress import announce
 from tasks.files.tar_headers import archive_size
@@ -41,10 +42,8 @@ from tasks.pool.record import Budget, PoolRecord, load_pool
 from tasks.subset.files import Subset, SubsetError, everything, read_subset, write_records
 
 
-class ReshardOptions(BaseModel):
+class ReshardOptions(Strict):
     """How a subset is written as shards."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     shard_size: int = Field(default=10_000, ge=1, description="most samples in a shard")
     seed: int = Field(default=0, description="seed of the shuffle")
@@ -102,7 +101,9 @@ def reshard(
     return Resharded(Path(out_dir), shards, samples, meta["distinct"], meta["meeting"], meta["lost"], size)
 
 
-def _write_shards(work: Path, plan: Plan, source: PoolRecord, total: int, options: ReshardOptions) -> list[Copied]:
+def _write_shards(
+    work: Path, plan: ExportPlan, source: PoolRecord, total: int, options: ReshardOptions
+) -> list[Copied]:
     """Write the shards that are not done; all of them as they are then. Raises LostSamples, DiskFull."""
     lost = partial(lost_table, plan.lost)
     check_lost(lost([]), total, options.max_lost, work / "lost.parquet")
@@ -150,7 +151,9 @@ def _done(work: Path) -> list[Copied]:
     ]
 
 
-def _finish(work: Path, wanted: Subset, plan: Plan, copied: list[Copied], options: ReshardOptions) -> dict[str, Any]:
+def _finish(
+    work: Path, wanted: Subset, plan: ExportPlan, copied: list[Copied], options: ReshardOptions
+) -> dict[str, Any]:
     """Write what lies beside the shards, `meta.json` last."""
     shards = work / "shards"
     rows = [row for one in copied for row in one.lost]
@@ -204,7 +207,7 @@ def _refuse_other_work(work: Path, key: str, out: Path, overwrite: bool) -> None
         shutil.rmtree(work / name, ignore_errors=True)
 
 
-def _check_room(work: Path, plan: Plan, done: int) -> None:
+def _check_room(work: Path, plan: ExportPlan, done: int) -> None:
     """Raise DiskFull before anything is written if it cannot fit."""
     needed = plan.size + plan.shards * archive_size(0) - done
     free = shutil.disk_usage(work).free

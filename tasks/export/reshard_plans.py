@@ -1,8 +1,8 @@
 """Reshard plans: everything that writing the shards of an export needs, worked out before any tar is opened.
 
 A plan is a directory of its own: `rows.npy` (where the members of every wanted sample lie), `cards.npy` (what goes
-where, see `dealing`), `lost.parquet`, and `plan.json`, written last. It is a function of the subset, the pool, the
-shard size and the seed, so a killed reshard finds it again. Workers map the arrays and read what their shard needs.
+where, see `shard_assignment`), `lost.parquet`, and `plan.json`, written last. It is a function of the subset, the pool,
+the shard size and the seed, so a killed reshard finds it again. Workers map the arrays and read what their shard needs.
 
 Samples that the pool has not are known here, before any tar is opened: a row of `lost.parquet` each, with the reason
 for which the pool rejected them, if it saw them at all.
@@ -46,7 +46,7 @@ Rows = npt.NDArray[np.void]
 
 
 @dataclass(frozen=True)
-class Plan:
+class ExportPlan:
     """An export that was worked out.
 
     `total` copies of `distinct` samples; `meeting` copies share a shard because there are too few; `size`: bytes of all
@@ -81,7 +81,7 @@ def plan_key(subset: Subset, pool: PoolRecord, shard_size: int, seed: int) -> st
     return digest([VERSION, subset.digest, pool.samples_digest, shard_size, seed])
 
 
-def make_plan(directory: Path, subset: Subset, pool: PoolRecord, shard_size: int, seed: int) -> Plan:
+def make_plan(directory: Path, subset: Subset, pool: PoolRecord, shard_size: int, seed: int) -> ExportPlan:
     """Work the plan out in an own `directory`, in place of what is there, or find it there."""
     key = plan_key(subset, pool, shard_size, seed)
     if planned_key(directory) != key:
@@ -98,12 +98,12 @@ def planned_key(directory: Path) -> str | None:
 
 
 @lru_cache(maxsize=1)
-def open_plan(directory: Path, key: str) -> Plan:
+def open_plan(directory: Path, key: str) -> ExportPlan:
     """The plan in `directory`, which has this key; its arrays are mapped, not read."""
     record = read_json(directory / "plan.json")
     assert record["key"] == key, f"{directory} holds the plan {record['key']}, not {key}"
     rows, cards = (_mapped(directory / name) for name in ("rows.npy", "cards.npy"))
-    return Plan(directory=directory, rows=rows, cards=cards, **record)
+    return ExportPlan(directory=directory, rows=rows, cards=cards, **record)
 
 
 def _write_plan(directory: Path, key: str, subset: Subset, pool: PoolRecord, how: tuple[int, int]) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from tasks.export.copied_members import LostSample, members_of, record_of
-from tasks.export.reshard_plans import Plan
+from tasks.export.reshard_plans import ExportPlan
 from tasks.export.shard_layouts import RECORD, Hand, Layout, PositionWindow, lay_out
 from tasks.export.shard_reads import read_blocks
 from tasks.export.straight_copies import copy_straight
@@ -53,7 +53,7 @@ class _Findings:
         return len(self.records) + len(self.lost)
 
 
-def copy_shard(plan: Plan, number: int, root: str | Path, out: Path) -> Copied:
+def copy_shard(plan: ExportPlan, number: int, root: str | Path, out: Path) -> Copied:
     """Write shard `number` of a plan and its stats file into `out`, from the pool in the directory `root`."""
     cards = plan.hand(number)
     hand = Hand.of(cards, plan.rows[cards["position"]])

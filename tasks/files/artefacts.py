@@ -1,13 +1,11 @@
 """Artefacts: how every file of a run comes to be, so that a reader never sees half of one.
 
-A file is written under a temporary name in the directory where it will live (or in a staging directory on the
-same file system), flushed to the disk, and renamed over its final name; then the directory entry is flushed
-too. A process killed at any instant leaves the old file or the new one, never a mixture. What it leaves under
-the temporary name is removed by the next publish of the same name: a live writer holds an flock on its
-temporary file, a dead one cannot.
+A file is written under a temporary name in the directory where it will live (or in a staging directory on the same file
+system), flushed to the disk, and renamed over its final name; then the directory entry is flushed too. A process killed
+at any instant leaves the old file or the new one, never a mixture. What it leaves under the temporary name is removed
+by the next publish of the same name: a live writer holds an flock on its temporary file, a dead one cannot.
 
-Cost: one extra rename and two fsync a file. It does not lock the final name: the last of two writers wins,
-whole.
+Cost: one extra rename and two fsync a file. It does not lock the final name: the last of two writers wins, whole.
 """
 
 from __future__ import annotations
@@ -56,8 +54,7 @@ class Record(dict[str, Any]):
 
 
 class DiskFull(NoRoom):
-    """A publish ran out of space; nothing partial is left and the same command continues once there is
-    room."""
+    """A publish ran out of space; nothing partial is left and the same command continues once there is room."""
 
 
 def canonical_json(value: object) -> bytes:
@@ -83,8 +80,7 @@ def file_digest(path: str | Path) -> str:
 
 @contextmanager
 def staged(directory: str | Path, name: str) -> Iterator[BinaryIO]:
-    """A new file `.name.*.tmp` in `directory`, open for writing, removed at the end unless `move_in` renamed
-    it.
+    """A new file `.name.*.tmp` in `directory`, open for writing, removed at the end unless `move_in` renamed it.
 
     Raises DiskFull, with what was needed and what to do, when the block runs out of space.
     """

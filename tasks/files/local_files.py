@@ -9,15 +9,36 @@ link that leads back to a directory on the way to it is not followed again, so `
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from mgd_core.errors import UserError
+
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+"""How the address of a place elsewhere begins; pathlib leaves one slash of the two."""
 MAGIC = frozenset("*?[")
 DANGLING = "dangling"
 """Type of an entry that is a link to nothing."""
+
+
+class NotLocal(UserError, ValueError):
+    """An address of another place, where a path of this machine is taken."""
+
+
+def local_path(text: str | Path) -> Path:
+    """A path of this machine; raises NotLocal for a URL, of which pathlib would make a folder called `s3:`."""
+    if URL.match(str(text)):
+        raise NotLocal(
+            f"{str(text)!r} is a URL, and this is read and written on this machine only: give a local path, or mount "
+            "the store and give the path there (a folder of that very name is ./"
+            + str(text).partition("/")[0]
+            + "/...)"
+        )
+    return Path(text)
 
 
 def followed(entry: dict[str, Any]) -> dict[str, Any]:

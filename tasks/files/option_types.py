@@ -17,10 +17,16 @@ LARGEST = 2**53
 """Of whole numbers; also of seeds, which are multiplied by 1,000 for torch's generator."""
 
 
-class Section(BaseModel):
+class Strict(BaseModel):
+    """A record that nobody changes; unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Section(Strict):
     """A table of a catalog: unknown keys are refused, and infinities, NaN, and true or false in a number's place."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(allow_inf_nan=False)
 
     @field_validator("*", mode="before")
     @classmethod

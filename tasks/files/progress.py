@@ -29,6 +29,16 @@ def announce(what: str, done: int, total: int) -> None:
         _sink(what, done, total)
 
 
+def announcing(train: str, steps: int, reverse: str = "", window: int = 0) -> Callable[[str, int], None]:
+    """What a training calls after each step: says how far it has come, and its reverse sweep of ``window`` steps."""
+
+    def on(what: str, t: int) -> None:
+        done = (reverse, steps - t, window) if what == "reverse" else (train, t + 1, steps)
+        announce(*done)
+
+    return on
+
+
 def say(sentence: str) -> None:
     """Tell whoever watches one sentence."""
     announce(sentence, 0, 0)

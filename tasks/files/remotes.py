@@ -14,10 +14,14 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import random
+import re
 import time
 from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from fsspec import AbstractFileSystem
 from fsspec.asyn import sync
@@ -49,10 +53,16 @@ LASTING = (
 )  # fmt: skip
 # Statuses below 500 that ask for patience: timeout, too early, too many requests.
 PATIENT_STATUS = {408, 425, 429}
+ALLOWED_URLS = "MGD_ALLOWED_URLS"
+"""Environment variable of a deployment: what may be read, `scheme://host` each, with * and ?; unset: any place."""
 AT_ONCE = 32
 """Requests of one call that are under way together."""
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
 """Extras of this package that bring a protocol's file system."""
+
+
+class NotAllowed(UserError, PermissionError):
+    """An address that this deployment does not let anyone read."""
 
 
 class StoreMissing(UserError, ImportError):
@@ -85,6 +95,7 @@ class RemoteOptions(Section):
 
 def store_of(url: str) -> tuple[AbstractFileSystem, str]:
     """File system and path of a URL or local path; raises StoreMissing naming what to install for its protocol."""
+    _check_allowed(url)
     if "://" not in url:  # `::` in it is no chain of stores, but part of a name
         return LocalFileSystem(), str(LocalFileSystem._strip_protocol(url))
     try:
@@ -102,6 +113,22 @@ def store_of(url: str) -> tuple[AbstractFileSystem, str]:
         what = f"{type(error).__name__}: {error}".rstrip(": ")
         raise RemoteFault(f"{url}: its store cannot be asked ({what}). Check the address and the network") from error
     return fs, str(path)
+
+
+def _check_allowed(url: str) -> None:
+    """Raise NotAllowed for an address that the environment's list, where there is one, does not have."""
+    listed = os.environ.get(ALLOWED_URLS)
+    if listed is None or "://" not in url:
+        return
+    parts = urlsplit(url)
+    place = f"{parts.scheme}://{parts.hostname or ''}".lower()
+    # A chain of stores, or signs that parsers of addresses read in two ways, could mean another place than this one.
+    plain = "::" not in url and not re.search(r"[\\\s\0-\x1f]", url.partition("?")[0])
+    if not (plain and (is_local(url) or any(fnmatchcase(place, one.lower().rstrip("/")) for one in listed.split()))):
+        raise NotAllowed(
+            f"{url}: {place} is not among the places that may be read here ({ALLOWED_URLS}={listed!r}). Copy the files "
+            "to one of them, or have it added by whoever runs this"
+        )
 
 
 def is_local(url: str) -> bool:

@@ -11,19 +11,16 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-
 from tasks.files.artefacts import publish_json, read_json, reading
+from tasks.files.option_types import Strict
 from tasks.files.remote_cache import ShardCache
 from tasks.files.remote_files import Reader
 from tasks.files.remotes import RemoteOptions, split_query
 from tasks.files.source_patterns import SourceError
 
 
-class PoolSource(BaseModel):
+class PoolSource(Strict):
     """Where a pool's relative shards lie (a directory or URL), and how remote ones are read."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     base: str
     remote: RemoteOptions = RemoteOptions()

@@ -50,8 +50,7 @@ class Member:
 
 
 def walk(file: BinaryIO, length: int) -> Iterator[Member]:
-    """The regular members of an open tar of `length` bytes, in order; raises TarDamage where it stops being
-    one."""
+    """The regular members of an open tar of `length` bytes, in order; raises TarDamage where it stops being one."""
     offset, long_name = 0, None
     while True:
         header = _header(file, offset, length)
@@ -85,8 +84,7 @@ def _header(file: BinaryIO, offset: int, length: int) -> tarfile.TarInfo | None:
     for magic, name in COMPRESSED.items():
         if offset == 0 and block.startswith(magic):
             raise TarDamage(
-                "corrupt_tar",
-                f"the file is compressed ({name}); samples need byte offsets: unpack it to .tar",
+                "corrupt_tar", f"the file is compressed ({name}); samples need byte offsets: unpack it to .tar"
             )
     if not block.strip(b"\0"):
         return None
@@ -110,8 +108,7 @@ def _data(file: BinaryIO, header: tarfile.TarInfo, size: int) -> tuple[bytes, by
 
 
 def _long_name(kind: bytes, data: bytes) -> str | None:
-    """The name that a GNU or pax record gives to the next member. A pax `size` is refused: no sample has 8
-    GiB."""
+    """The name that a GNU or pax record gives to the next member. A pax `size` is refused: no sample has 8 GiB."""
     if kind == LONG_NAME:
         return data.rstrip(b"\0").decode("utf-8", "surrogateescape")
     name = None
@@ -129,8 +126,7 @@ def _long_name(kind: bytes, data: bytes) -> str | None:
 
 
 def _check_end(file: BinaryIO, offset: int, length: int) -> None:
-    """After the end block only zeros may follow: readers stop there, so anything else would be lost
-    unseen."""
+    """After the end block only zeros may follow: readers stop there, so anything else would be lost unseen."""
     while chunk := file.read(1 << 20):
         if chunk.strip(b"\0"):
             raise TarDamage("corrupt_tar", f"data follow the end-of-archive block at byte {offset:,} of {length:,}")

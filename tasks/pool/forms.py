@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
-
+from tasks.files.option_types import Strict
 from tasks.files.remote_files import Reader
 from tasks.files.remotes import RemoteOptions
 from tasks.files.source_patterns import TARS, Files, find_sources, find_tars
@@ -24,10 +23,8 @@ NO_MEMBERS = dict.fromkeys(name for name in SAMPLES.names if name.startswith(PLA
 """The columns of a row that say where image, caption and json member lie, for samples that have none."""
 
 
-class SampleForm(BaseModel, ABC):
+class SampleForm(Strict, ABC):
     """One kind of samples, as files hold them."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: ClassVar[str]
     """What a pool's record calls its samples."""

@@ -11,10 +11,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
 from mgd_core.errors import UserError
 from tasks.files.artefacts import digest, file_digest, publish_json, publishing, read_json
+from tasks.files.option_types import Strict
 from tasks.files.sources import fingerprint, reader_of
 from tasks.pool.forms import PairForm, SampleForm
 from tasks.pool.json_columns import part_table
@@ -28,11 +27,9 @@ class PoolError(UserError, ValueError):
     """A pool that cannot be used as it is; the message says what, where, why and what to do."""
 
 
-class ShardUnit(BaseModel):
+class IndexJob(Strict):
     """One shard's worth of work. `start`, `stop`: rows of a sheet to write; None when a tar is indexed in
     place, `name` being what its rows call it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     directory: Path
     index: int
@@ -69,7 +66,7 @@ class ShardUnit(BaseModel):
         return self.directory / "shards" / f"{self.index:05d}.tar"
 
 
-def write_or_index_unit(unit: ShardUnit) -> Path:
+def write_or_index_unit(unit: IndexJob) -> Path:
     """Do one unit, unless its marker says it is done; returns the marker's path."""
     if not is_done(unit):
         index = index_tar(unit) if unit.start is None else _write_and_index(unit)
@@ -77,7 +74,7 @@ def write_or_index_unit(unit: ShardUnit) -> Path:
     return unit.marker
 
 
-def publish_index(unit: ShardUnit, index: ShardIndex) -> None:
+def publish_index(unit: IndexJob, index: ShardIndex) -> None:
     """Publish a unit's part, then its marker: it is done."""
     with publishing(unit.part) as file:
         write_parquet(file, part_table(index.rows))
@@ -87,20 +84,20 @@ def publish_index(unit: ShardUnit, index: ShardIndex) -> None:
     publish_json(unit.marker, record)
 
 
-def check_part(unit: ShardUnit) -> None:
+def check_part(unit: IndexJob) -> None:
     """Raise PoolError unless a unit is done, and its samples are what was written."""
     check_done(unit)
     if read_marker(unit)["part"] != file_digest(unit.part):
         raise PoolError(f"{unit.part}: changed since it was written; remove it and give the same command again")
 
 
-def check_done(unit: ShardUnit) -> None:
+def check_done(unit: IndexJob) -> None:
     """Raise PoolError unless a unit is done."""
     if not is_done(unit):
         raise PoolError(f"{unit.part}: shard {unit.index} of the pool is not done; give the same command again")
 
 
-def read_marker(unit: ShardUnit) -> dict[str, Any]:
+def read_marker(unit: IndexJob) -> dict[str, Any]:
     """A unit's record; raises PoolError when it is not what was written."""
     try:
         record = read_json(unit.marker)
@@ -112,7 +109,7 @@ def read_marker(unit: ShardUnit) -> dict[str, Any]:
     return dict(record)
 
 
-def is_done(unit: ShardUnit) -> bool:
+def is_done(unit: IndexJob) -> bool:
     """True if the unit's marker is there (it comes last) and nobody removed what it stands for."""
     return unit.marker.exists() and unit.part.exists() and (unit.start is None or unit.shard.exists())
 
@@ -122,7 +119,7 @@ def sheet_fingerprint(sheet: Path) -> str:
     return digest([file_digest(sheet / name) for name in (TILES, TABLE)])
 
 
-def index_tar(unit: ShardUnit) -> ShardIndex:
+def index_tar(unit: IndexJob) -> ShardIndex:
     """Index a unit's tar where it is; raises PoolError if it was replaced before or meanwhile."""
     reader = reader_of(unit.directory)
     _check_unchanged(unit, fingerprint(unit.source, reader))
@@ -131,14 +128,13 @@ def index_tar(unit: ShardUnit) -> ShardIndex:
     return index
 
 
-def _write_and_index(unit: ShardUnit) -> ShardIndex:
+def _write_and_index(unit: IndexJob) -> ShardIndex:
     """Write the unit's tiles as a shard, then index that shard as if it had come from elsewhere."""
     _check_unchanged(unit, sheet_fingerprint(Path(unit.source)))
     sheet = open_sheet(unit.source)
     rows = sheet.rows(unit.split).slice(unit.start, (unit.stop or 0) - (unit.start or 0)).to_pylist()
     write_shard(
-        unit.shard,
-        (_sample(f"{unit.index:05d}{i:05d}", row, sheet.png(row["tile"])) for i, row in enumerate(rows)),
+        unit.shard, (_sample(f"{unit.index:05d}{i:05d}", row, sheet.png(row["tile"])) for i, row in enumerate(rows))
     )
     return index_shard(str(unit.shard), f"shards/{unit.shard.name}")
 
@@ -148,6 +144,6 @@ def _sample(key: str, row: dict[str, Any], png: bytes) -> Sample:
     return Sample(key, png, "png", row["text"], {"uid": normalise(row["uid"]), **record})
 
 
-def _check_unchanged(unit: ShardUnit, found: str) -> None:
+def _check_unchanged(unit: IndexJob, found: str) -> None:
     if found != unit.fingerprint:
         raise PoolError(f"{unit.source}: changed while the pool was being built; give the same command again")

@@ -18,11 +18,7 @@ from tasks.pool.text_records import TextColumns
 
 
 def indexed(
-    source: str,
-    home: str | Path,
-    workers: int | None = None,
-    every: bool = True,
-    budget: BuildOptions | None = None,
+    source: str, home: str | Path, workers: int | None = None, every: bool = True, budget: BuildOptions | None = None
 ) -> Path:
     """The directory of the pool that `source` is or names; tars are indexed first, by `workers` processes.
 

@@ -5,9 +5,9 @@ a sheet, then indexes it); `finish_pool` joins the parts into `samples.parquet` 
 and writes `pool.json` last. A unit's marker carries the digest of its inputs, so a killed build continues with the
 same bytes, and a pool that is finished is never built again. Tars are indexed where they are, on any store, not
 copied; whoever changes one gets a new pool. Equal tars give equal tables wherever they lie: rows name their shard by
-its path below the pool's base (`sources`). Metadata beside the tars is joined by uid (`pool_metadata`).
+its path below the pool's base (`sources`). Metadata beside the tars is joined by uid (`metadata`).
 
-Cost: one pass over the images, and what `pool_joins` takes in `finish_pool`. Units are independent of each other.
+Cost: one pass over the images, and what `joins` takes in `finish_pool`. Units are independent of each other.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict
 
 from tasks.files.artefacts import digest, file_digest, publish_json, publishing
 from tasks.files.local_files import absolute
+from tasks.files.option_types import Strict
+from tasks.files.package_data import product
 from tasks.files.progress import say
 from tasks.files.remote_files import Reader
 from tasks.files.remotes import split_query
 from tasks.files.scratch import scratch
 from tasks.files.sources import PoolSource, common_base, fingerprint, reader_of, record_source
 from tasks.pool.index_jobs import (
-    ShardUnit,
+    IndexJob,
     check_done,
     check_part,
     is_done,
@@ -47,15 +48,13 @@ from tasks.tables.published import conform, read_parquet, write_parquet
 from tasks.tables.uids import uid_array
 
 
-class PoolPlan(BaseModel):
+class PoolPlan(Strict):
     """What building a pool takes: its units, none of which depends on another."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     pool_id: str
     directory: Path
     source: str
-    units: tuple[ShardUnit, ...]
+    units: tuple[IndexJob, ...]
     options: BuildOptions
     metadata: tuple[str, ...] = ()
     passed_over: tuple[str, ...] = ()
@@ -63,10 +62,7 @@ class PoolPlan(BaseModel):
 
 
 def build_pool(
-    source: str | Path | Sequence[str],
-    home: str | Path,
-    options: BuildOptions | None = None,
-    split: str = "pool",
+    source: str | Path | Sequence[str], home: str | Path, options: BuildOptions | None = None, split: str = "pool"
 ) -> PoolRecord:
     """Build, or find built, the pool of `source` in `home`, unit by unit in this process."""
     plan = plan_pool(source, home, options, split)
@@ -76,10 +72,7 @@ def build_pool(
 
 
 def plan_pool(
-    source: str | Path | Sequence[str],
-    home: str | Path,
-    options: BuildOptions | None = None,
-    split: str = "pool",
+    source: str | Path | Sequence[str], home: str | Path, options: BuildOptions | None = None, split: str = "pool"
 ) -> PoolPlan:
     """The units of a pool: a sheet's directory (`split` of it), or tars: a directory, glob, brace pattern,
     URL or list of them.
@@ -92,7 +85,7 @@ def plan_pool(
     return _plan_tars(source, Path(home), options)
 
 
-def pending_units(plan: PoolPlan) -> list[ShardUnit]:
+def pending_units(plan: PoolPlan) -> list[IndexJob]:
     """The units still to do; none when the pool is finished."""
     return [] if load_pool(plan.directory) else [unit for unit in plan.units if not is_done(unit)]
 
@@ -155,12 +148,12 @@ def _plan(
 ) -> PoolPlan:
     """The plan whose pool is named after the keys of its units and the fingerprints of its metadata, so equal inputs
     find their pool again in any home."""
-    keys: list[Any] = [ShardUnit(directory=Path(), index=i, **unit).key for i, unit in enumerate(units)]
+    keys: list[Any] = [IndexJob(directory=Path(), index=i, **unit).key for i, unit in enumerate(units)]
     keys += [metadata] if metadata else []
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "pool"
     pool_id = f"{slug}-{digest(keys)[:12]}"
     directory = home / "pools" / pool_id
-    made = tuple(ShardUnit(directory=directory, index=i, **unit) for i, unit in enumerate(units))
+    made = tuple(IndexJob(directory=directory, index=i, **unit) for i, unit in enumerate(units))
     found = tuple(metadata or ())
     return PoolPlan(pool_id=pool_id, directory=directory, source=source, units=made, options=options, metadata=found)
 
@@ -184,7 +177,7 @@ def _join(plan: PoolPlan) -> PoolRecord:
     return _publish_record(plan, joined.samples, [row["reason"] for row in rejects], joined.missing, told)
 
 
-def _named(units: Sequence[ShardUnit], named: list[bool]) -> tuple[list[Path], list[dict[str, Any]]]:
+def _named(units: Sequence[IndexJob], named: list[bool]) -> tuple[list[Path], list[dict[str, Any]]]:
     """The parts to join, and rejects: where some shards name uids, samples of the others could never be joined."""
     if not any(named):
         return [unit.part for unit in units], []
@@ -223,6 +216,7 @@ def _publish_record(
         kind=plan.options.form.kind,
         columns=plan.options.form.model_dump() or None,
         notes=notes,
+        mgd=product(),
         samples_digest=file_digest(directory / "samples.parquet"),
         rejects_digest=file_digest(directory / "rejects.parquet"),
     )

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
+from pydantic import Field, NonNegativeInt, ValidationError
 
 from tasks.files.artefacts import read_json
-from tasks.files.option_types import FromZero, Section, Whole
+from tasks.files.option_types import FromZero, Section, Strict, Whole
 from tasks.files.remotes import RemoteOptions
 from tasks.pool.forms import PairForm, SampleForm
 from tasks.pool.index_jobs import PoolError
@@ -53,10 +53,8 @@ class BuildOptions(Tolerance):
     """What the samples are, and how they are read."""
 
 
-class PoolRecord(BaseModel):
+class PoolRecord(Strict):
     """A finished pool. Its existence as `pool.json` says that all its files are complete."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     pool_id: str
     directory: Path = Field(exclude=True, description="where the pool lies; relative shards are below it")
@@ -74,6 +72,7 @@ class PoolRecord(BaseModel):
         default=None, description="what its samples are; None: an earlier version did not say, see `samples_kind`"
     )
     columns: dict[str, Any] | None = Field(default=None, description="what the form of its samples says besides")
+    mgd: str | None = Field(default=None, description="the version of mgd that made it; None: one that did not say")
     notes: tuple[str, ...] = Field(default=(), description="what else is to be told of it, sentences")
 
     @property
@@ -104,11 +103,14 @@ def load_pool(directory: str | Path) -> PoolRecord | None:
     if not path.exists():
         return None
     try:
-        return PoolRecord(directory=Path(directory), **read_json(path))
+        record = read_json(path)
+        return PoolRecord(directory=Path(directory), **record)
     except ValidationError as error:
         first = error.errors()[0]
         told = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".lower()
-        raise PoolError(f"{path}: not a record of this version ({told}). Remove {directory} to build it anew") from None
+        by = f", but of mgd {record['mgd']}" if "mgd" in record else ""
+        told = f"not a record of this version{by} ({told})"
+        raise PoolError(f"{path}: {told}. Remove {directory} to build it anew") from None
     except (TypeError, ValueError, RecursionError) as error:
         raise PoolError(f"{path}: not a record ({error}). Remove {directory} to build it again") from error
 

@@ -42,24 +42,15 @@ def read_sample(row: Mapping[str, Any], root: str | Path = "") -> bytes:
 
 
 def read_images(rows: Rows, root: str | Path = "") -> list[bytes]:
-    """The image bytes of every row, in the order of the rows, read shard by shard in the order of the
-    offsets."""
+    """The image bytes of every row, in the order of the rows, read shard by shard in the order of the offsets."""
     columns = ["shard", "image_offset", "image_size"]
-    return _read_by_shard(_listed(rows, columns), root, _image_range)
+    return read_by_shard(listed(rows, columns), root, _image_range)
 
 
-def read_members(rows: Rows, root: str | Path = "") -> list[dict[str, bytes]]:
-    """`image`, `text` and (where there is one) `json` bytes of every row: one read spanning the sample's
-    members each."""
-    columns = ["shard"] + [f"{member}_{part}" for member in MEMBERS for part in ("offset", "size")]
-    listed = _listed(rows, columns)
-    spans = _read_by_shard(listed, root, _span)
-    return [_cut(row, span) for row, span in zip(listed, spans, strict=True)]
-
-
-def _read_by_shard(
+def read_by_shard(
     rows: Sequence[Mapping[str, Any]], root: str | Path, span: Callable[[Mapping[str, Any]], Range]
 ) -> list[bytes]:
+    """The bytes `span` of every row, in the order of the rows."""
     order = sorted(range(len(rows)), key=lambda i: (rows[i]["shard"], rows[i]["image_offset"]))
     result: list[bytes] = [b""] * len(rows)
     start = 0
@@ -95,18 +86,6 @@ def _image_range(row: Mapping[str, Any]) -> Range:
     return row["image_offset"], row["image_offset"] + row["image_size"]
 
 
-def _span(row: Mapping[str, Any]) -> Range:
-    """The bytes from a sample's first member to its last; they are adjacent, the index refuses other
-    samples."""
-    offsets = [(row[f"{m}_offset"], row[f"{m}_size"]) for m in MEMBERS if row[f"{m}_offset"] is not None]
-    return min(start for start, _ in offsets), max(start + size for start, size in offsets)
-
-
-def _cut(row: Mapping[str, Any], span: bytes) -> dict[str, bytes]:
-    first, _ = _span(row)
-    present = [m for m in MEMBERS if row[f"{m}_offset"] is not None]
-    return {m: span[row[f"{m}_offset"] - first :][: row[f"{m}_size"]] for m in present}
-
-
-def _listed(rows: Rows, columns: list[str]) -> Sequence[Mapping[str, Any]]:
+def listed(rows: Rows, columns: list[str]) -> Sequence[Mapping[str, Any]]:
+    """Columns of `rows`, row by row."""
     return rows.select(columns).to_pylist() if isinstance(rows, pa.Table) else rows

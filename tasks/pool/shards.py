@@ -2,7 +2,7 @@
 
 A shard is a tar whose adjacent members `<key>.jpg|png|webp`, `<key>.json`, `<key>.txt` are one sample. The index
 gives each sample its uid, caption, size and the byte range of each member, so that it can be read later without the
-rest of the shard. What cannot be used becomes a reject with a reason (`verdicts.REASONS`), never a silent skip.
+rest of the shard. What cannot be used becomes a reject with a reason (`validation.REASONS`), never a silent skip.
 
 Cost: one sequential read of the tar and one decode an image. webdataset writes, and does not read: an index needs byte
 offsets and a word on damage, which its readers have not, and importing it imports torch, which asking does without.
@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 from tasks.files.artefacts import canonical_json, publishing
 from tasks.files.remote_files import Reader
 from tasks.files.tars import Member, TarDamage, walk
-from tasks.pool.validation import IMAGE_EXTENSIONS, judge, reject
+from tasks.pool.validation import IMAGE_EXTENSIONS, reject, validate
 
 # How webdataset splits a member's name, and the names it passes over.
 NAME = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]*)$", re.DOTALL)
@@ -51,8 +51,7 @@ class ShardIndex:
 
 
 def write_shard(path: str | Path, samples: Iterable[Sample]) -> None:
-    """Publish a tar of `samples`, in order, members as DataComp orders them; equal samples give equal
-    bytes."""
+    """Publish a tar of `samples`, in order, members as DataComp orders them; equal samples give equal bytes."""
     from webdataset import TarWriter  # with torch: whoever only indexes does without
 
     with publishing(path) as file, TarWriter(file, user="", group="", mtime=0, encoder=False) as tar:
@@ -64,8 +63,7 @@ def write_shard(path: str | Path, samples: Iterable[Sample]) -> None:
 
 
 def index_shard(url: str, name: str | None = None, reader: Reader | None = None) -> ShardIndex:
-    """Index the tar at `url` (a path or any fsspec URL); `name` is what the `shard` column says instead of
-    the URL.
+    """Index the tar at `url` (a path or any fsspec URL); `name` is what the `shard` column says instead of the URL.
 
     Damage and bad samples come back as rejects; a file that cannot be opened or read raises OSError.
     """
@@ -80,9 +78,9 @@ def index_shard(url: str, name: str | None = None, reader: Reader | None = None)
                 parts, hidden = _part_dotted(run)
                 for stem, own in hidden.items():
                     detail = f"webdataset's key of it is {key!r}"
-                    dotted[stem] = reject(shard, stem, "dotted_key", detail, judge(shard, stem, own)["uid"])
+                    dotted[stem] = reject(shard, stem, "dotted_key", detail, validate(shard, stem, own)["uid"])
                 if parts:
-                    found.setdefault(key, []).append(({extension for extension, _ in parts}, judge(shard, key, parts)))
+                    found.setdefault(key, []).append((set(dict(parts)), validate(shard, key, parts)))
         except TarDamage as damage:
             detail = f"{damage.detail}; {len(found)} samples before it were read, all that follows is lost"
             rejects.append(reject(shard, "", damage.reason, detail))
@@ -158,8 +156,7 @@ def _named(members: Iterable[Member], shard: str, rejects: list[dict[str, Any]])
 
 
 def _settle(shard: str, key: str, runs: list[tuple[set[str], dict[str, Any]]]) -> dict[str, Any]:
-    """The one result of a key: its row or reject, or a reject when the key's members lie in several
-    places."""
+    """The one result of a key: its row or reject, or a reject when the key's members lie in several places."""
     if len(runs) == 1:
         return runs[0][1]
     extensions = [extension for names, _ in runs for extension in names]

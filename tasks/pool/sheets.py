@@ -9,19 +9,17 @@ A sheet is a directory with
   purpose). The schema metadata holds, under ``mgd.sheet``, a JSON object with the layout (`tile_width`,
   `tile_height`, `tiles_per_row`) and the provenance.
 
-This is how the embedded pools travel in the repository: thousands of tiny files would cost more than the
-pictures. Opening decodes the whole PNG once (10,000 tiles of 28x28: about 0.1 s, 1 byte a pixel and channel
-in memory). It does not scale past what memory holds, and it trains nothing: a pool is written as WebDataset
-shards first.
+This is how the embedded pools travel in the repository: thousands of tiny files would cost more than the pictures.
+Opening decodes the whole PNG once (10,000 tiles of 28x28: about 0.1 s, 1 byte a pixel and channel in memory). It does
+not scale past what memory holds, and it trains nothing: a pool is written as WebDataset shards first.
 """
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -100,55 +98,11 @@ def open_sheet(directory: str | Path) -> TileSheet:
     return TileSheet(directory, tiles, table, meta)
 
 
-def write_sheet(directory: str | Path, picture: Image.Image, table: pa.Table, meta: Mapping[str, Any]) -> TileSheet:
-    """Write a laid-out picture and its table as a sheet and read it back.
-
-    `meta` needs tile_width, tile_height and tiles_per_row. The same input gives the same bytes under the same
-    versions of Pillow and pyarrow.
-    """
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / TILES).write_bytes(png_bytes(picture))
-    described = {META_KEY: json.dumps(meta, sort_keys=True, ensure_ascii=False).encode()}
-    kept = table.replace_schema_metadata(described)
-    pq.write_table(kept, directory / TABLE, compression="zstd", compression_level=19)
-    return open_sheet(directory)
-
-
-def lay_out(tiles: Pixels, tiles_per_row: int) -> Pixels:
-    """Tiles (n, height, width, channels) as one picture in reading order, padded with zeros."""
-    n, height, width, channels = tiles.shape
-    rows = -(-n // tiles_per_row)
-    padded = np.zeros((rows * tiles_per_row, height, width, channels), np.uint8)
-    padded[:n] = tiles
-    grid = padded.reshape(rows, tiles_per_row, height, width, channels).swapaxes(1, 2)
-    return grid.reshape(rows * height, tiles_per_row * width, channels)
-
-
 def cut_out(picture: Pixels, height: int, width: int) -> Pixels:
     """The inverse of `lay_out`: every tile of the picture, padding tiles included."""
     rows, per_row, channels = picture.shape[0] // height, picture.shape[1] // width, picture.shape[2]
     grid = picture.reshape(rows, height, per_row, width, channels).swapaxes(1, 2)
     return np.ascontiguousarray(grid.reshape(rows * per_row, height, width, channels))
-
-
-def tile_uid(split: str, pixels: Pixels, text: str, source: str) -> str:
-    """Identity of a sample, 32 hex digits: blake2b-128 over its split, pixels, caption and picture source."""
-    digest = blake2b(digest_size=16)
-    for part in (split.encode(), pixels.tobytes(), text.encode(), source.encode()):
-        digest.update(len(part).to_bytes(8, "little") + part)
-    return digest.hexdigest()
-
-
-def fixed_order(names: Sequence[str], seed: int, purpose: str) -> list[int]:
-    """Indices of `names` in a pseudo-random order that depends only on the names, the seed and the purpose.
-
-    Sorting by a keyed digest, not a random generator: NumPy does not promise equal streams across versions,
-    and a sheet must come out the same for anyone who cuts it again.
-    """
-    key = f"{seed}/{purpose}".encode()
-    digests = [blake2b(name.encode(), key=key, digest_size=16).digest() for name in names]
-    return sorted(range(len(names)), key=lambda i: (digests[i], i))
 
 
 def png_bytes(picture: Image.Image) -> bytes:

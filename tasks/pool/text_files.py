@@ -2,8 +2,8 @@
 record.
 
 Each record comes with its key (line, row or member name). What cannot be read comes as a fault with a reason of
-`verdicts.REASONS`, in its place; after damage to the file itself, whose faults have no key, nothing more comes. A file
-that is something else altogether is such damage, and its fault says what it is.
+`validation.REASONS`, in its place; after damage to the file itself, whose faults have no key, nothing more comes. A
+file that is something else altogether is such damage, and its fault says what it is.
 Cost: one sequential read; memory is a line, or a batch of Parquet rows.
 """
 
@@ -31,11 +31,6 @@ from tasks.pool.foreign_json import json_object
 from tasks.pool.plain_values import plain_columns, plain_rows
 
 NAMES = ("*.jsonl", "*.jsonl.gz", "*.parquet", "*.tar")
-LOOKS = (
-    *NAMES, "*.json", "*.json.*", "*.ndjson", "*.ndjson.*", "*.jsonl.*", "*.jsonlines", "*.jl", "*.csv", "*.tsv",
-    "*.txt", "*.gz", "*.zst", "*.bz2", "*.xz", "*.zip", "*.tgz", "*.arrow", "*.feather", "*.parq", "*.pq", "*.pkl",
-)  # fmt: skip
-"""Names of files that may hold texts."""
 SPACE = b" \t\r\n"
 UNPACKED: dict[str, Callable[[BinaryIO], Any]] = {
     "compressed with gzip": lambda file: gzip.GzipFile(fileobj=file),

@@ -1,4 +1,4 @@
-"""Verdicts: whether the members of one key make a usable sample, and if not, why.
+"""Validation: whether the members of one key make a usable sample, and if not, why.
 
 A sample needs an image that decodes to its last pixel and a caption in UTF-8 that is not blank. Its json member, if
 it has one, must be an object, and the uid in it, if there is one, up to 32 hex digits. Every image is decoded once
@@ -51,7 +51,7 @@ class _Rejected(ValueError):
         self.reason, self.detail = reason, detail
 
 
-def judge(shard: str, key: str, parts: list[tuple[str, Member]]) -> dict[str, Any]:
+def validate(shard: str, key: str, parts: list[tuple[str, Member]]) -> dict[str, Any]:
     """The samples row of the members of one key (`parts`: extension and member), or its reject (has a `reason`).
 
     Beside the table's columns a row says whether it `named_uid` (else its content gave one), its `image_hash`:
@@ -137,13 +137,7 @@ def _decode(data: bytes) -> Picture:
 
 def reject(shard: str, member: str, reason: str, detail: str = "", uid: str | None = None) -> dict[str, Any]:
     """The row that says why a member or sample (or, with no member, a tar) cannot be used."""
-    return {
-        "shard": shard,
-        "member": printable(member),
-        "uid": uid,
-        "reason": reason,
-        "detail": printable(detail),
-    }
+    return {"shard": shard, "member": printable(member), "uid": uid, "reason": reason, "detail": printable(detail)}
 
 
 def printable(text: str) -> str:

@@ -1,1 +1,1 @@
-"""Reports: a run's results, evidence and pictures on one page."""
+"""Reports: a run's results, data and pictures on one page."""

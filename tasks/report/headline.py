@@ -12,20 +12,9 @@ from tasks.evaluation.measures import Metric, metric, percent
 from tasks.files.plurals import counted
 from tasks.html.charts import ticks
 from tasks.report.overfitting import parting
-from tasks.report.result_words import precision, rivals_told
-from tasks.report.results import (
-    ERROR,
-    GAP,
-    NAMES,
-    SIZE,
-    STARTED,
-    STD,
-    effort,
-    first_measure,
-    spoken,
-    spread,
-)
-from tasks.report.run_data import Evidence
+from tasks.report.result_words import baselines_told, precision
+from tasks.report.results import ERROR, GAP, NAMES, SIZE, STARTED, STD, effort, first_measure, spoken, spread
+from tasks.report.run_data import RunData
 
 LOSS = "loss"
 """The metric that stands in a column beside a test's other metrics."""
@@ -34,55 +23,55 @@ COMPARISON_SQL = """SELECT task, metric, subset, mean, std, seeds, n, standard_e
     ORDER BY task, metric, mean DESC"""
 
 
-def headline(evidence: Evidence) -> tuple[str, str, list[tuple[str, str]]]:
+def headline(data: RunData) -> tuple[str, str, list[tuple[str, str]]]:
     """Title, lead paragraph and key figures."""
-    catalog = evidence.record.get("catalog", {})
-    title = catalog.get("description") or catalog.get("name") or evidence.run
-    return title, lead(evidence), _key_figures(evidence)
+    catalog = data.record.get("catalog", {})
+    title = catalog.get("description") or catalog.get("name") or data.run
+    return title, lead(data), _key_figures(data)
 
 
-def lead(evidence: Evidence) -> str:
+def lead(data: RunData) -> str:
     """The result in words."""
-    told = (_result(evidence), _versus(evidence), _truth(evidence), _progress(evidence))
-    return " ".join(s for s in (*told, parting(evidence.rounds, evidence.chosen)) if s)
+    told = (_result(data), _versus(data), _truth(data), _progress(data))
+    return " ".join(s for s in (*told, parting(data.rounds, data.chosen)) if s)
 
 
-def comparison(evidence: Evidence) -> dict[str, Any]:
+def comparison(data: RunData) -> dict[str, Any]:
     """The comparison: a table for each test task and metric but losses, which stand in a column of their own."""
-    rows, measures = evidence.results, evidence.measures
+    rows, measures = data.results, data.measures
     if not rows:
         return {}
     losses = {task for task, metric in measures if metric == LOSS}
-    tables = [_table(evidence, task, metric, task in losses) for task, metric in measures if metric != LOSS]
+    tables = [_table(data, task, metric, task in losses) for task, metric in measures if metric != LOSS]
     return {
         "effort": effort(rows),
-        "told": (precision(rows), rivals_told(evidence.home, evidence.run)),
+        "told": (precision(rows), baselines_told(data.home, data.run)),
         "has_oracle": any(row["subset"] == "oracle" for row in rows),
-        "tables": tables or [_table(evidence, task, metric, False) for task, metric in measures],
+        "tables": tables or [_table(data, task, metric, False) for task, metric in measures],
         "sql": COMPARISON_SQL,
     }
 
 
-def _measure(evidence: Evidence) -> str:
+def _measure(data: RunData) -> str:
     """The column of the result table that the headline speaks of."""
-    return " ".join(first_measure(evidence.measures))
+    return " ".join(first_measure(data.measures))
 
 
-def _is_told(evidence: Evidence) -> bool:
+def _is_told(data: RunData) -> bool:
     """Whether the chosen subset was measured by something of which more is better."""
-    mgd = _by_subset(evidence).get("mgd")
-    return mgd is not None and _measure(evidence) + GAP in mgd and mgd[_measure(evidence)] is not None
+    mgd = _by_subset(data).get("mgd")
+    return mgd is not None and _measure(data) + GAP in mgd and mgd[_measure(data)] is not None
 
 
-def _by_subset(evidence: Evidence) -> dict[str, dict[str, Any]]:
-    return {row["subset"]: row for row in evidence.results}
+def _by_subset(data: RunData) -> dict[str, dict[str, Any]]:
+    return {row["subset"]: row for row in data.results}
 
 
-def _result(evidence: Evidence) -> str:
-    rows = _by_subset(evidence)
-    if not _is_told(evidence):
-        return _best(evidence) if rows else "The chosen subset has not been compared with others yet."
-    mgd, measure = rows["mgd"], _measure(evidence)
+def _result(data: RunData) -> str:
+    rows = _by_subset(data)
+    if not _is_told(data):
+        return _best(data) if rows else "The chosen subset has not been compared with others yet."
+    mgd, measure = rows["mgd"], _measure(data)
     of = ""
     if mgd["distinct"] is not None:
         of = f" the {mgd['distinct']:,} of {rows.get('everything', mgd)['distinct']:,} samples"
@@ -105,13 +94,13 @@ def _result(evidence: Evidence) -> str:
     if gap is not None and gap < 0:
         words += "; that is worse than no curation"
     elif gap is not None:
-        words += f"; that closes {percent(gap, 0)} of the gap to the oracle, which knows the right {evidence.judged}s"
+        words += f"; that closes {percent(gap, 0)} of the gap to the oracle, which knows the right {data.judged}s"
     return words + "."
 
 
-def _best(evidence: Evidence) -> str:
+def _best(data: RunData) -> str:
     """Where the chosen subset is not among those compared: the best that is."""
-    best, measure = evidence.results[0], _measure(evidence)
+    best, measure = data.results[0], _measure(data)
     task, _, name = measure.rpartition(" ")
     if best[measure] is None or not metric(name).in_percent:
         return ""
@@ -119,17 +108,17 @@ def _best(evidence: Evidence) -> str:
     return words + f"{spread(best[measure], best[measure + STD])} {metric(name).words} on the test task “{task}”."
 
 
-def _versus(evidence: Evidence) -> str:
+def _versus(data: RunData) -> str:
     """How descent stands to the best subset that anyone could have made without the truth."""
-    rows = _by_subset(evidence)
-    if not _is_told(evidence):
+    rows = _by_subset(data)
+    if not _is_told(data):
         return ""
-    measure = _measure(evidence)
-    rivals = [r for r in rows.values() if r["subset"] not in ("mgd", "oracle", "everything") and r[measure] is not None]
-    if not rivals:
+    measure = _measure(data)
+    others = [r for r in rows.values() if r["subset"] not in ("mgd", "oracle", "everything") and r[measure] is not None]
+    if not others:
         return ""
     kind = metric(measure.rpartition(" ")[2])
-    best = min(rivals, key=lambda row: kind.ascending(row[measure]))
+    best = min(others, key=lambda row: kind.ascending(row[measure]))
     name = "a random subset of equal size" if best["subset"] == "random" else f"the {best['name']}"
     if best["name"] == best["subset"]:
         name = f"“{best['name']}”"  # the catalog's own name
@@ -139,27 +128,27 @@ def _versus(evidence: Evidence) -> str:
     return f"The best rival, {name}, reaches {figure}."
 
 
-def _truth(evidence: Evidence) -> str:
-    rows = evidence.agreement
+def _truth(data: RunData) -> str:
+    rows = data.agreement
     if not rows:
         return ""
-    at = evidence.chosen if evidence.chosen is not None else rows[-1]["round"]
+    at = data.chosen if data.chosen is not None else rows[-1]["round"]
     now = next((row for row in rows if row["round"] == at), rows[-1])
     if now["precision"] is None or now["recall"] is None:
         return ""
     before, after, found = (percent(x, 0) for x in (rows[0]["precision"], now["precision"], now["recall"]))
     return (
-        f"Of the pool's {evidence.judged}s {before} are right, of those kept {after}; {found} of the right ones "
+        f"Of the pool's {data.judged}s {before} are right, of those kept {after}; {found} of the right ones "
         "were kept, though the curation never saw which they are."
     )
 
 
-def _progress(evidence: Evidence) -> str:
+def _progress(data: RunData) -> str:
     """What the rounds tell before there is a comparison."""
-    rows = evidence.rounds
-    if evidence.results or not rows:
+    rows = data.rounds
+    if data.results or not rows:
         return ""
-    first, last = rows[0], next((r for r in rows if r["round"] == evidence.chosen), rows[-1])
+    first, last = rows[0], next((r for r in rows if r["round"] == data.chosen), rows[-1])
     if first is last:
         return f"One round has finished, with a held-out accuracy of {percent(first['heldout_accuracy'])}."
     return (
@@ -168,30 +157,28 @@ def _progress(evidence: Evidence) -> str:
     )
 
 
-def _key_figures(evidence: Evidence) -> list[tuple[str, str]]:
-    rows, figures = _by_subset(evidence), []
-    if _is_told(evidence):
-        measure = _measure(evidence)
+def _key_figures(data: RunData) -> list[tuple[str, str]]:
+    rows, figures = _by_subset(data), []
+    if _is_told(data):
+        measure = _measure(data)
         figures.append((f"{spoken(measure)}, chosen subset", percent(rows["mgd"][measure])))
         if "everything" in rows:
             figures.append((f"{spoken(measure)}, everything", percent(rows["everything"][measure])))
         if rows["mgd"][measure + GAP] is not None:
             figures.append(("gap to the oracle closed", percent(rows["mgd"][measure + GAP], 0)))
-    if evidence.chosen is not None and evidence.rounds:
-        figures.append(
-            ("chosen round", f"{evidence.chosen} of {max([evidence.chosen, *(r['round'] for r in evidence.rounds)])}")
-        )
-    at = next((row for row in evidence.rounds if row["round"] == evidence.chosen), None)
+    if data.chosen is not None and data.rounds:
+        figures.append(("chosen round", f"{data.chosen} of {max([data.chosen, *(r['round'] for r in data.rounds)])}"))
+    at = next((row for row in data.rounds if row["round"] == data.chosen), None)
     if at:
         figures.append(("distinct samples kept", f"{at['distinct_samples']:,}"))
     return figures
 
 
-def _table(evidence: Evidence, task: str, name: str, has_losses: bool) -> dict[str, Any]:
+def _table(data: RunData, task: str, name: str, has_losses: bool) -> dict[str, Any]:
     """One task's table, best first, with the seeds on a common axis."""
     measure, kind = f"{task} {name}", metric(name)
-    own = [row for row in evidence.evaluations if (row["task"], row["metric"]) == (task, name)]
-    rows = [row for row in evidence.results if row[measure] is not None]
+    own = [row for row in data.evaluations if (row["task"], row["metric"]) == (task, name)]
+    rows = [row for row in data.results if row[measure] is not None]
     rows.sort(key=lambda row: (kind.ascending(row[measure]), row["subset"]))
     values = [row["value"] for row in own]
     marks = ticks(min(values), max(values), 4)

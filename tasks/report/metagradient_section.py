@@ -12,24 +12,24 @@ from typing import Any
 from tasks.evaluation.measures import percent
 from tasks.html.charts import Series, histogram, keys, line_chart
 from tasks.html.pages import Figure
-from tasks.report.run_data import Evidence
+from tasks.report.run_data import RunData
 
 BINS = 24  # on each side of 0
 AGREEMENT_SQL = "SELECT round, precision, weighted_precision, recall, auc, auc_sum FROM truth_agreement"
 
 
-def metagradients(evidence: Evidence) -> dict[str, Any]:
+def metagradients(data: RunData) -> dict[str, Any]:
     """Histograms of g with the decision line, and agreement with the truth by round."""
-    numbers = [row["round"] for row in evidence.ask("SELECT DISTINCT round FROM metagradients ORDER BY round")]
-    wanted = {*numbers[-1:], *([evidence.chosen - 1] if evidence.chosen else [])}
-    shown = [_histogram(evidence, number) for number in sorted(wanted & set(numbers))]
+    numbers = [row["round"] for row in data.ask("SELECT DISTINCT round FROM metagradients ORDER BY round")]
+    wanted = {*numbers[-1:], *([data.chosen - 1] if data.chosen else [])}
+    shown = [_histogram(data, number) for number in sorted(wanted & set(numbers))]
     shown = shown or ["No round has metagradients yet."]
-    return {"rule": _rule(evidence.descent), "figures": [*shown, *_truth_figures(evidence)]}
+    return {"rule": _rule(data.descent), "figures": [*shown, *_truth_figures(data)]}
 
 
 def _rule(descent: dict[str, Any]) -> str:
     """What the update makes of g, from the catalog."""
-    summed = " Here it acts on the sum over the rounds." if descent.get("memory") else ""
+    summed = " Here it acts on the sum over the rounds." if descent.get("momentum") or descent.get("memory") else ""
     p = descent.get("p", 1)
     moved = f"the {percent(p, 0)} of the pool that a round moves" if p < 1 else "all samples"
     if descent.get("rule") == "sign":
@@ -43,22 +43,22 @@ def _rule(descent: dict[str, Any]) -> str:
     return "The line at 0 parts what the sign rule raises from what it lowers."
 
 
-def _histogram(evidence: Evidence, number: int) -> Figure | str:
+def _histogram(data: RunData, number: int) -> Figure | str:
     title = f"g in round {number}"
     source = f"FROM metagradients WHERE probed AND round = {number}"
-    span = evidence.ask(f"SELECT quantile_cont(abs(g), 0.99) AS span {source}")[0]["span"]
+    span = data.ask(f"SELECT quantile_cont(abs(g), 0.99) AS span {source}")[0]["span"]
     if not span:
         return f"{title}: no sample was probed, or every g is 0."
     # In scientific notation DuckDB reads a double; 4 digits keep the command line short.
     width = f"{span / BINS:.3e}"
-    truth = "truth_clean" if evidence.knows_truth else "NULL::BOOLEAN"
+    truth = "truth_clean" if data.knows_truth else "NULL::BOOLEAN"
     sql = (
         f"SELECT {truth} AS clean, greatest(-{BINS}, least({BINS - 1}, floor(g / {width})))::INTEGER AS bin, "
         "count(*) AS samples FROM metagradients JOIN samples USING (run, uid) "
         f"WHERE probed AND metagradients.round = {number} GROUP BY ALL ORDER BY ALL"
     )
-    rows = evidence.ask(sql)
-    what = evidence.judged
+    rows = data.ask(sql)
+    what = data.judged
     kinds = [(True, f"{what} right", "clean"), (False, f"{what} wrong", "swapped"), (None, "samples", "plain")]
     series = [
         (name, style, {r["bin"]: r["samples"] for r in rows if r["clean"] is kind}) for kind, name, style in kinds
@@ -66,10 +66,10 @@ def _histogram(evidence: Evidence, number: int) -> Figure | str:
     series = [one for one in series if one[2]]
     named = keys([(name, style) for name, style, _ in series if style != "plain"])
     picture = named + histogram(title, float(width), series, "g")
-    return Figure(title, picture, _histogram_words(evidence, number, rows), sql)
+    return Figure(title, picture, _histogram_words(data, number, rows), sql)
 
 
-def _histogram_words(evidence: Evidence, number: int, rows: Sequence[dict[str, Any]]) -> str:
+def _histogram_words(data: RunData, number: int, rows: Sequence[dict[str, Any]]) -> str:
     total = sum(row["samples"] for row in rows)
     wanted = sum(row["samples"] for row in rows if row["bin"] < 0)
     words = f"{total:,} samples probed; g is below 0 for {percent(wanted / total, 0)}"
@@ -79,20 +79,20 @@ def _histogram_words(evidence: Evidence, number: int, rows: Sequence[dict[str, A
             share = sum(row["samples"] for row in own if row["bin"] < 0) / sum(row["samples"] for row in own)
             words += f", {name} for {percent(share, 0)}"
     # The counts that were chosen come from the g of the round before.
-    here = " Its step made the chosen counts." if evidence.chosen == number + 1 else ""
+    here = " Its step made the chosen counts." if data.chosen == number + 1 else ""
     return words + "." + here + " The outermost bars hold all beyond."
 
 
-def _truth_figures(evidence: Evidence) -> list[Figure | str]:
+def _truth_figures(data: RunData) -> list[Figure | str]:
     """Precision and recall of the kept, and how well g tells right from wrong captions, by round."""
-    rows, what = evidence.agreement, evidence.judged
+    rows, what = data.agreement, data.judged
     if not rows:
         return [f"The pool does not tell which {what}s are right, so precision and recall cannot be measured."]
     numbers = [row["round"] for row in rows]
     shares = [("precision", "clean"), ("recall", "recall")]
     series = [Series(name, style, [row[name] for row in rows]) for name, style in shares]
     title = "What is kept against the truth"
-    chart = line_chart(title, numbers, series, lambda v: percent(v, 0), evidence.chosen)
+    chart = line_chart(title, numbers, series, lambda v: percent(v, 0), data.chosen)
     words = f"Precision: share of the kept whose {what} is right. Recall: share of the right ones that are kept."
     made: list[Figure | str] = [Figure(title, chart, words, AGREEMENT_SQL)]
     scored = [row for row in rows if row["auc"] is not None]

@@ -1,6 +1,6 @@
 """The report's sections on the descent: losses by round, counts, seconds, and the pictures.
 
-Each turns evidence into what the page's template is told, and says what is missing instead of leaving a gap. The
+Each turns data into what the page's template is told, and says what is missing instead of leaving a gap. The
 numbers in the text are those of the charts.
 """
 
@@ -15,7 +15,7 @@ from tasks.files.plurals import counted
 from tasks.html.charts import Series, bars, line_chart, stacked_columns, two_way_columns
 from tasks.html.pages import Figure, Figures, Table
 from tasks.report.contact_sheets import GALLERIES, Gallery, contact_sheet
-from tasks.report.run_data import Evidence
+from tasks.report.run_data import RunData
 from tasks.report.text_sheets import text_sheet
 
 ROUNDS_SQL = "SELECT round, chosen, target_loss, heldout_loss, target_accuracy, heldout_accuracy FROM rounds_summary"
@@ -25,32 +25,32 @@ MOVES_SQL = "SELECT round, raised, lowered FROM rounds ORDER BY round"
 SECONDS_SQL = "SELECT phase, sum(seconds) AS seconds FROM timings GROUP BY phase ORDER BY seconds DESC, phase"
 
 
-def rounds(evidence: Evidence) -> dict[str, Any] | str:
+def rounds(data: RunData) -> dict[str, Any] | str:
     """Loss and accuracy by round, and every figure of the rounds table to open."""
-    rows = evidence.rounds
+    rows = data.rounds
     if not rows:
-        only = evidence.descent.get("rounds") == 0
+        only = data.descent.get("rounds") == 0
         return "The catalog asks for no round: it compares only." if only else "No round has finished yet."
     return {
-        "choice": _choice(evidence),
-        "error": _error(evidence),
-        "figures": _rounds_figures(evidence) if len(rows) > 1 else (),
+        "choice": _choice(data),
+        "error": _error(data),
+        "figures": _rounds_figures(data) if len(rows) > 1 else (),
         "table": _rounds_table(rows),
         "sql": ROUNDS_SQL,
     }
 
 
-def counts(evidence: Evidence) -> Figures:
+def counts(data: RunData) -> Figures:
     """Shares of samples by count over the rounds, and how many each round raised and lowered."""
-    shares = evidence.ask(COUNTS_SQL)
+    shares = data.ask(COUNTS_SQL)
     if not shares:
         return "No counts are published yet."
     names = [("dropped", "×0 dropped", "c0"), ("once", "×1", "c1"), ("twice", "×2", "c2"), ("more", "×3 or more", "c3")]
     series = [Series(name, style, [row[key] for row in shares]) for key, name, style in names]
     title = "Share of the pool by count"
-    stack = stacked_columns(title, [row["round"] for row in shares], series, evidence.chosen)
+    stack = stacked_columns(title, [row["round"] for row in shares], series, data.chosen)
     made = Figure(title, stack, "Times a sample stands in each round's training set.", COUNTS_SQL)
-    moves = [row for row in evidence.rounds if row["probed"]]
+    moves = [row for row in data.rounds if row["probed"]]
     if not moves:
         return [made, "No round has moved a count yet."]
     raised = Series("raised", "up", [row["raised"] for row in moves])
@@ -60,9 +60,9 @@ def counts(evidence: Evidence) -> Figures:
     return [made, Figure(title, columns, "What each round changed for the next.", MOVES_SQL)]
 
 
-def seconds(evidence: Evidence) -> Figures:
+def seconds(data: RunData) -> Figures:
     """Wall seconds by phase."""
-    rows = evidence.ask(SECONDS_SQL)
+    rows = data.ask(SECONDS_SQL)
     total = sum(row["seconds"] for row in rows)
     if not rows or total <= 0:
         return "No timings are published yet."
@@ -72,12 +72,12 @@ def seconds(evidence: Evidence) -> Figures:
     return [Figure(title, bars(title, shown), words, SECONDS_SQL)]
 
 
-def pictures(evidence: Evidence) -> dict[str, Any]:
+def pictures(data: RunData) -> dict[str, Any]:
     """The samples behind the counts: contact sheets of pictures, or tables of texts."""
-    if not evidence.ask("SELECT 1 FROM samples LIMIT 1") or not evidence.ask("SELECT 1 FROM counts LIMIT 1"):
+    if not data.ask("SELECT 1 FROM samples LIMIT 1") or not data.ask("SELECT 1 FROM counts LIMIT 1"):
         missing = ["No samples or no counts are published yet."]
         return {"title": "Samples", "words": "", "missing": missing, "galleries": ()}
-    return SHOWN.get(evidence.kind, _tables)(evidence)
+    return SHOWN.get(data.kind, _tables)(data)
 
 
 def duration(seconds: float) -> str:
@@ -87,21 +87,21 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-def _tables(evidence: Evidence) -> dict[str, Any]:
+def _tables(data: RunData) -> dict[str, Any]:
     """Galleries as tables of the samples' texts, which every kind has."""
-    words = f"×n: times the sample stands in the {_basis(evidence)}."
-    made = [text_sheet(gallery, rows, evidence.run, paths) for gallery, rows, paths in _galleries(evidence)]
+    words = f"×n: times the sample stands in the {_basis(data)}."
+    made = [text_sheet(gallery, rows, data.run, paths) for gallery, rows, paths in _galleries(data)]
     return {"title": "Samples", "words": words, "missing": (), "galleries": made}
 
 
-def _pictures(evidence: Evidence) -> dict[str, Any]:
+def _pictures(data: RunData) -> dict[str, Any]:
     """Contact sheets."""
-    words, root = f"×n: times the pair stands in the {_basis(evidence)}.", evidence.pool_directory
-    if evidence.knows_truth:
+    words, root = f"×n: times the pair stands in the {_basis(data)}.", data.pool_directory
+    if data.knows_truth:
         words += " The caption in colour is the true one, where it is another than the caption that was trained on."
     unknown = "The run's record (run.json) is not here, so the pool's directory is unknown"
     lost = [] if root else [f"{unknown}: pictures in relative shards are left out."]
-    made = [contact_sheet(gallery, rows, root, evidence.run, paths) for gallery, rows, paths in _galleries(evidence)]
+    made = [contact_sheet(gallery, rows, root, data.run, paths) for gallery, rows, paths in _galleries(data)]
     return {"title": "Pictures", "words": words, "missing": lost, "galleries": made}
 
 
@@ -109,23 +109,23 @@ SHOWN = {"pairs": _pictures}
 """How samples are shown, by kind; others as tables."""
 
 
-def _galleries(evidence: Evidence) -> Iterator[tuple[Gallery, list[dict[str, Any]], dict[Any, list[int]]]]:
+def _galleries(data: RunData) -> Iterator[tuple[Gallery, list[dict[str, Any]], dict[Any, list[int]]]]:
     """Each gallery with its samples, and the counts of the rounds of those that moved."""
     asked = "SELECT uid, list(count ORDER BY round) AS path FROM counts WHERE uid IN (SELECT unnest(?::UUID[])) "
     asked += "GROUP BY uid"
     for gallery in GALLERIES:
-        rows = evidence.ask_samples(gallery.sql)
+        rows = data.ask_samples(gallery.sql)
         moved = [str(row["uid"]) for row in rows if "moved" in row]
-        yield gallery, rows, {row["uid"]: row["path"] for row in evidence.ask(asked, [moved])} if moved else {}
+        yield gallery, rows, {row["uid"]: row["path"] for row in data.ask(asked, [moved])} if moved else {}
 
 
-def _basis(evidence: Evidence) -> str:
-    chosen = evidence.chosen
+def _basis(data: RunData) -> str:
+    chosen = data.chosen
     return "chosen round" if chosen is not None else "last round, as none is chosen yet"
 
 
-def _rounds_figures(evidence: Evidence) -> Figures:
-    rows, numbers = evidence.rounds, [row["round"] for row in evidence.rounds]
+def _rounds_figures(data: RunData) -> Figures:
+    rows, numbers = data.rounds, [row["round"] for row in data.rounds]
 
     def chart(title: str, what: str, show: Callable[[float, int], str], digits: int) -> Figure:
         series = [
@@ -133,7 +133,7 @@ def _rounds_figures(evidence: Evidence) -> Figures:
             Series("held-out", "heldout", [row[f"heldout_{what}"] for row in rows]),
         ]
         digits += _digits([value for one in series for value in one.values if value is not None])
-        drawn = line_chart(title, numbers, series, lambda value: show(value, max(0, digits)), evidence.chosen)
+        drawn = line_chart(title, numbers, series, lambda value: show(value, max(0, digits)), data.chosen)
         return Figure(title, drawn)
 
     return [
@@ -155,16 +155,16 @@ CHOICES = {
 }
 
 
-def _choice(evidence: Evidence) -> str:
-    if evidence.chosen is None:
+def _choice(data: RunData) -> str:
+    if data.chosen is None:
         return " No round is chosen yet."
-    rule = evidence.ask("SELECT rule FROM choices LIMIT 1")[0]["rule"]
-    return f" Round {evidence.chosen} was chosen: {CHOICES.get(rule, rule)}."
+    rule = data.ask("SELECT rule FROM choices LIMIT 1")[0]["rule"]
+    return f" Round {data.chosen} was chosen: {CHOICES.get(rule, rule)}."
 
 
-def _error(evidence: Evidence) -> str:
+def _error(data: RunData) -> str:
     """How far a held-out accuracy can be trusted; nothing where its size is not known."""
-    rows = [row for row in evidence.rounds if row["heldout_n"]]
+    rows = [row for row in data.rounds if row["heldout_n"]]
     if not rows:
         return ""
     n, most = rows[-1]["heldout_n"], max(share_error(row["heldout_accuracy"], row["heldout_n"]) for row in rows)

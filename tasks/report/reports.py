@@ -21,7 +21,7 @@ from tasks.report.record_section import record, rejects
 from tasks.report.report_sections import counts, pictures, rounds, seconds
 from tasks.report.result_words import summary
 from tasks.report.results import format_result_table, result_table
-from tasks.report.run_data import Evidence
+from tasks.report.run_data import RunData
 from tasks.report.text_sheets import groups
 from tasks.tables.queries import asking, connect
 
@@ -38,13 +38,13 @@ def write_report(home: str | Path, run: str) -> Path:
     """
     home = Path(home)
     with connect(home, run) as connection:
-        page = render_report(Evidence(home, run, connection))
+        page = render_report(RunData(home, run, connection))
     path = home / "runs" / run / "report.html"
     publish_bytes(path, page.encode())
     return path
 
 
-def render_report(evidence: Evidence) -> str:
+def render_report(data: RunData) -> str:
     """The page as text."""
-    told = {part.__name__: part(evidence) for part in PARTS}
-    return render("report", title=f"mgd: {evidence.run}", run=evidence.run, **told)
+    told = {part.__name__: part(data) for part in PARTS}
+    return render("report", title=f"mgd: {data.run}", run=data.run, **told)

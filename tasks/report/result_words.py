@@ -17,7 +17,7 @@ def summary(home: str | Path, run: str) -> str:
     """What a run found, for a terminal: the result table, how far its figures can be trusted, and what to beware of."""
     rows = result_table(home, run)
     found = files(home, run, "rounds")
-    told = [*precision(rows), *rivals_told(home, run)]
+    told = [*precision(rows), *baselines_told(home, run)]
     if found:
         told.append(parting(read(home, run, "rounds").to_pylist(), chosen_round(home, run)))
     return "\n".join([format_result_table(rows), *filter(None, told)])
@@ -38,7 +38,7 @@ def precision(rows: Sequence[dict[str, Any]]) -> list[str]:
     return told
 
 
-def rivals_told(home: str | Path, run: str) -> list[str]:
+def baselines_told(home: str | Path, run: str) -> list[str]:
     """What each rival of the catalog is, and that it keeps its own size."""
     rivals = catalog_of(home, run).get("comparison", {}).get("rivals", {})
     return [

@@ -1,4 +1,4 @@
-"""Evidence: what a report may say about a run, all of it asked in SQL of the run's tables and views.
+"""Run data: what a report may say about a run, all of it asked in SQL of the run's tables and views.
 
 Every number of the page is the answer to a query that the page shows, so a reader can ask again and go on from there.
 Costs a pass over the counts, metagradients and samples for each question.
@@ -25,7 +25,7 @@ JUDGED = {"pairs": "caption"}
 
 
 @dataclass(frozen=True)
-class Evidence:
+class RunData:
     """A run's tables, open for questions, and its record (empty if the run directory is not there)."""
 
     home: Path

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from tasks.html.charts import scale_exponent, unit_name
 from tasks.html.pages import Table, render
 from tasks.report.contact_sheets import Gallery, count_told, signed, summed, summed_exponent, summed_words
-from tasks.report.run_data import Evidence
+from tasks.report.run_data import RunData
 
 LONGEST = 400  # characters of a sample that are shown; of longer ones the end, where the completion is
 GROUP = "task"
@@ -29,13 +29,13 @@ def text_sheet(gallery: Gallery, rows: Sequence[dict[str, Any]], run: str, paths
     return render("gallery", run=run, gallery=gallery, rows=rows, told=summed_words(rows, exponent), table=table)
 
 
-def groups(evidence: Evidence) -> dict[str, Any] | str:
+def groups(data: RunData) -> dict[str, Any] | str:
     """Counts and g by task, of a pool of texts that has such a column; nothing for other pools."""
-    if GROUPED.get(evidence.kind) not in evidence.sample_columns:
+    if GROUPED.get(data.kind) not in data.sample_columns:
         return {}
-    if not evidence.ask("SELECT 1 FROM counts LIMIT 1"):
+    if not data.ask("SELECT 1 FROM counts LIMIT 1"):
         return "No counts are published yet."
-    rows = evidence.ask(GROUPS_SQL)
+    rows = data.ask(GROUPS_SQL)
     exponent = scale_exponent(max((abs(row["mean_g"]) for row in rows if row["mean_g"] is not None), default=0.0))
     cells = [
         [

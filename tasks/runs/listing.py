@@ -9,9 +9,9 @@ from mgd_core.errors import UserError
 from tasks.export.exports import SubsetReport, export_datacomp, export_jsonl, export_parquet
 from tasks.export.reshard import ReshardOptions, reshard
 from tasks.files.plurals import counted
-from tasks.runs.run import Run
-from tasks.tables.published import files, read
-from tasks.tables.run_folders import NoRun, chosen_round, latest_run, run_directories, run_directory
+from tasks.runs.run import NewerRecord, Run
+from tasks.tables.published import NewerTable, files, read
+from tasks.tables.run_folders import ONLY_BEGUN, NoRun, chosen_round, latest_run, run_directories, run_directory
 
 Format = Literal["datacomp", "parquet", "jsonl", "webdataset"]
 NAMES = {"datacomp": "subset.npy", "parquet": "subset.parquet", "jsonl": "subset.jsonl", "webdataset": "subset-shards"}
@@ -27,17 +27,15 @@ def open_run(home: Path, run: str) -> Run:
 
 
 def readable_run(home: Path, run: str | None) -> str:
-    """Id of a run that has tables to read: the named one, or the newest of those.
+    """Id of a run that has tables to read: the named one, or the latest.
 
     Raises:
-        NoRun: there is none, or the named one has published nothing yet.
+        NoRun: there is none, or it has published nothing yet.
     """
-    if run is not None:
-        if not files(Path(home), open_run(home, run).id, "counts"):
-            raise NoRun(f"run {run} was begun and has published nothing yet; go on with it by `mgd curate`")
-        return run
-    found = [one.name for one in run_directories(home) if files(Path(home), one.name, "counts")]
-    return found[0] if found else latest_run(home)
+    chosen = open_run(home, run or latest_run(home)).id
+    if not files(Path(home), chosen, "counts"):
+        raise NoRun(f"run {chosen} {ONLY_BEGUN}")
+    return chosen
 
 
 def format_runs(home: Path) -> str:
@@ -55,7 +53,8 @@ def _listed(directory: Path) -> str:
         value = None if chosen is None else read(run.home, run.id, "choices", chosen)["value"][0].as_py()
         begun = files(run.home, run.id, "counts")
     except UserError as error:
-        return _line(directory.name, "", "", "", f"(damaged: {error})")
+        newer = isinstance(error, NewerRecord | NewerTable)
+        return _line(directory.name, "", "", "", f"({'newer' if newer else 'damaged'}: {error})")
     planned = run.catalog.descent.rounds + 1 if run.catalog.descent.rounds else done  # none: comparison only
     page, rounds = directory / "report.html", f"{done}/{planned}"
     report = str(page) if page.exists() else "(not finished)" if begun else "(only begun: nothing to report or ask yet)"

@@ -13,17 +13,22 @@ from tasks.catalog.catalogs import kind_of
 from tasks.catalog.files import checked
 from tasks.catalog.recipe_options import as_now
 from tasks.files.artefacts import digest, publish_bytes, publish_json, read_json, reading
+from tasks.files.package_data import product
 from tasks.pool.index_jobs import PoolError
 from tasks.pool.record import PoolRecord, load_pool
 from tasks.tables.published import counts_file
+from tasks.tables.run_folders import NoRun
+
+FORMAT = 1
+"""Version of the records of runs and studies; one that says none is of the first."""
+
+
+class NewerRecord(UserError, RuntimeError):
+    """A record that a newer version of this program wrote, in a form that this one does not know."""
 
 
 class RunMismatch(UserError, RuntimeError):
     """A run was begun under settings that would give other bits."""
-
-
-class NoRun(UserError, LookupError):
-    """There is no such run, or it has not come far enough."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +68,9 @@ class WorkDirectory:
             RunMismatch: it was begun with other versions, threads or device.
         """
         path = directory / cls.record_name
+        record = {"format": FORMAT, "mgd": product(), **record}
         if path.exists():
-            begun = read_json(path)
+            begun = read_record(path)
             cls(directory, catalog, begun).check_same(record)
             record = {**begun, **{key: record[key] for key in cls.renewed}}
         directory.mkdir(parents=True, exist_ok=True)
@@ -144,7 +150,7 @@ class Run(WorkDirectory):
     @classmethod
     def load(cls, directory: Path) -> Run:
         """Open a run that was begun."""
-        record = read_json(path := Path(directory) / cls.record_name)
+        record = read_record(path := Path(directory) / cls.record_name)
         with reading(path):
             content = as_now(record["catalog"])
             return cls(Path(directory), checked(path, kind_of(content["model"]), content), record)
@@ -152,3 +158,17 @@ class Run(WorkDirectory):
     def key(self, *inputs: object) -> str:
         """Digest that names a unit of work of this run by its inputs."""
         return digest([self.catalog_digest, self.record["pool_digest"], *inputs])
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The record of a run or study.
+
+    Raises:
+        NewerRecord: it has a form that this version does not know.
+    """
+    record = read_json(path)
+    if record.get("format", FORMAT) != FORMAT:
+        by, has = record.get("mgd"), record["format"]
+        told = f"{path}: a record of version {has}, written by mgd {by}; this is mgd {product()}, which reads {FORMAT}"
+        raise NewerRecord(f"{told}: use mgd {by} or a later one")
+    return record

@@ -15,17 +15,17 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.torch import save as to_safetensors
 
 from mgd_core.analysis.attribution import Drops, drop_sets, predicted_changes, scores
 from mgd_core.analysis.smoothness import reweighted
 from mgd_core.engine.replay import replay, train
 from tasks.catalog.smoothness_options import SmoothnessOptions
 from tasks.curation.checkpoint_plan import plan_of
-from tasks.files.artefacts import is_done, publish_bytes, read_json
-from tasks.files.progress import announce
+from tasks.files.artefacts import is_done, read_json
+from tasks.files.progress import announce, announcing
 from tasks.modality.recipe import PoolRecipe
 from tasks.modality.registry import open_recipe
+from tasks.modality.tensor_files import publish_tensors
 from tasks.smoothness.measuring import failure_of, lds_unit, load_base, record_result, train_base, unit_of
 from tasks.smoothness.menu import Variant
 
@@ -58,17 +58,10 @@ def _metagradient(own: PoolRecipe, recipe: PoolRecipe, variant: Variant) -> torc
     if not is_done(record, key):
         learner, state = recipe.learner()
         plan, target = plan_of(recipe), recipe.targets(learner).target
-
-        def on(what: str, t: int) -> None:
-            done = t + 1 if what != "reverse" else learner.steps - t
-            announce(
-                f"smoothness, {variant.name}: metagradient, {what}",
-                done,
-                learner.steps if what != "reverse" else plan.steps,
-            )
-
+        what = f"smoothness, {variant.name}: metagradient"
+        on = announcing(f"{what}, step", learner.steps, f"{what}, reverse", plan.steps)
         example = replay(learner, state, target.target, plan, len(recipe), on=on).example
-        publish_bytes(path, to_safetensors({"g": example.cpu().contiguous()}))
+        publish_tensors(path, {"g": example})
         record_result(record, key, partial(dict[str, Any]))
     with safe_open(path, "pt") as file:
         return file.get_tensor("g")

@@ -15,7 +15,6 @@ from typing import Any
 
 import pyarrow as pa
 from safetensors import safe_open
-from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from mgd_core.analysis.smoothness import UndefinedSmoothness, along, direction, reweighted
@@ -26,10 +25,11 @@ from tasks.catalog.smoothness_options import SmoothnessOptions
 from tasks.curation.checkpoint_plan import plan_of
 from tasks.curation.estimate import publish_pool
 from tasks.curation.step_costs import measure
-from tasks.files.artefacts import is_done, publish_bytes, publish_json, read_json
-from tasks.files.progress import announce, say
+from tasks.files.artefacts import is_done, publish_json, read_json
+from tasks.files.progress import announcing, say
 from tasks.modality.recipe import PoolRecipe
 from tasks.modality.registry import open_recipe
+from tasks.modality.tensor_files import publish_tensors
 from tasks.smoothness.menu import OWN, Variant, applied, variants
 from tasks.tables.published import publish
 
@@ -106,12 +106,12 @@ def record_result(record: Path, key: str, work: partial[dict[str, Any]]) -> None
 
 def _train_base(recipe: PoolRecipe, variant: Variant, path: Path) -> dict[str, Any]:
     learner, state = recipe.learner()
-    on = partial(_announce, f"smoothness, {variant.name}: at z", learner.steps)
+    on = announcing(f"smoothness, {variant.name}: at z", learner.steps)
     start, _ = train(learner, state, 0, recipe.catalog.descent.window_start, on=on)
     final, _ = train(learner, start, recipe.catalog.descent.window_start, on=on)
     tasks = recipe.targets(learner)
     tensors = {"final": final.theta, **{f"start.{i}": x for i, x in enumerate(start.tensors)}}
-    publish_bytes(path, to_safetensors({name: x.cpu().contiguous() for name, x in tensors.items()}))
+    publish_tensors(path, tensors)
     return {
         "target_loss": tasks.target.score(final.theta).loss,
         "heldout_accuracy": tasks.heldout.score(final.theta).accuracy,
@@ -125,7 +125,7 @@ def _measure(recipe: PoolRecipe, variant: Variant, number: int, h: float, base: 
     v = direction(len(recipe), recipe.catalog.descent.seed, number).to(at.theta.device)
     thetas, losses = [at.theta], [at.figures["target_loss"]]
     for steps in (1, 2):
-        on = partial(_announce, f"smoothness, {variant.name}: z + {steps} h v{number}", learner.steps)
+        on = announcing(f"smoothness, {variant.name}: z + {steps} h v{number}", learner.steps)
         final, _ = train(reweighted(learner, steps * h * v, begin), at.start, begin, on=on)
         thetas.append(final.theta)
         losses.append(target.score(final.theta).loss)
@@ -204,7 +204,3 @@ def _forecast(recipe: PoolRecipe, options: SmoothnessOptions, found: list[Varian
         seconds += again * step + plan.steps * reverse
         told += f"; a metagradient, that of round 0: {again} steps and {plan.steps} in reverse ({reverse:.3f} s each)"
     return f"{told}. About {seconds / 60:.1f} minutes from nothing; finished parts are not run again."
-
-
-def _announce(what: str, steps: int, _: str, t: int) -> None:
-    announce(what, t + 1, steps)

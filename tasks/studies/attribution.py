@@ -1,8 +1,7 @@
 """Attribution of a study: influences of all training samples on its outputs, in units that are found done again.
 
-Sweeps take `attribution.together` outputs at a time, each sweep one training and one reverse traversal of it whole.
-The check trains again without random subsets, a block of subsets a unit. mgd_core.analysis.attribution has the
-mathematics.
+Sweeps take `attribution.together` outputs at a time, each sweep one training and one reverse traversal of it whole. The
+check trains again without random subsets, a block of subsets a unit. mgd_core.analysis.attribution has the mathematics.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 import torch
 from safetensors.torch import load_file
-from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from mgd_core.analysis.attribution import Floats, drop_sets, intervals, predicted_changes, trained_without
@@ -23,10 +21,11 @@ from mgd_core.engine.replay import replay, train
 from mgd_core.models.classification import MEASURES, Outputs, each_class, each_example
 from mgd_core.plans.plan import keep_all
 from mgd_core.training.learner import Learner
-from tasks.files.artefacts import publish_bytes, publish_json, read_json
-from tasks.files.progress import announce, say
+from tasks.files.artefacts import publish_json, read_json
+from tasks.files.progress import announce, announcing, say
 from tasks.modality.classification.modality import ClassificationRecipe
 from tasks.modality.registry import open_study
+from tasks.modality.tensor_files import publish_tensors
 from tasks.tables.published import publish
 
 BLOCK = 10  # subsets of one unit of retraining
@@ -48,15 +47,11 @@ def sweep_outputs(directory: Path, number: int) -> Path:
             outputs = outputs_of(study, learner)
             first = number * study.catalog.attribution.together
             chosen = replace(outputs, groups=outputs.groups[first : first + study.catalog.attribution.together])
-            steps = learner.steps
-
-            def on(what: str, t: int) -> None:
-                done = t + 1 if what == "step" else steps - t
-                announce(f"sweep {number}: {'train' if what == 'step' else 'reverse'}", done, steps)
-
+            steps, what = learner.steps, f"sweep {number}"
+            on = announcing(f"{what}: train", steps, f"{what}: reverse", steps)
             found = replay(learner, state, chosen, keep_all(0, steps), len(study.train), on=on)
             tensors = {"g": found.example.cpu(), "phi": found.phi.cpu(), "theta": found.final.theta.cpu()}
-            publish_bytes(path, to_safetensors({name: x.contiguous() for name, x in tensors.items()}))
+            publish_tensors(path, tensors)
         return path
 
 

@@ -12,16 +12,15 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
-from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from mgd_core.engine.metaparameters import Inputs
 from mgd_core.training.learner import Batch, Learner
 from mgd_core.training.order import generator
 from mgd_core.training.streams import POISONS
-from tasks.files.artefacts import publish_bytes
 from tasks.modality.classification.modality import ClassificationRecipe
 from tasks.modality.classification.pictures import MEAN, SPREAD
+from tasks.modality.tensor_files import publish_tensors
 
 LOW, HIGH = (0 - MEAN) / SPREAD, (1 - MEAN) / SPREAD  # a pixel's range in the pictures' units
 
@@ -68,7 +67,7 @@ def poisoned(study: ClassificationRecipe, learner: Learner, found: Poison) -> Le
 def save_poison(path: Path, found: Poison, **beside: Tensor) -> None:
     """Write the poisons, and the tensors ``beside`` them, durably."""
     tensors = {"ids": found.ids, "pixels": found.pixels, "labels": found.labels, **beside}
-    publish_bytes(path, to_safetensors({name: x.cpu().contiguous() for name, x in tensors.items()}))
+    publish_tensors(path, tensors)
 
 
 def load_poison(path: Path, device: torch.device | str = "cpu") -> Poison:

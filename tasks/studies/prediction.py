@@ -17,6 +17,7 @@ from tasks.modality.registry import open_study
 from tasks.studies.attribution import load_influences, output_names, values_without
 from tasks.tables.published import files
 from tasks.tables.queries import QueryError, connect
+from tasks.tables.sql_locks import check_one_question
 
 SHOWN = 20  # outputs that a table shows
 
@@ -84,6 +85,7 @@ def selected(home: Path, run: str, query: str) -> list[str]:
     """
     with connect(home, run) as connection:
         try:
+            check_one_question(connection, query)
             rows = connection.sql(query)
             if rows is None or "uid" not in rows.columns:
                 raise QueryError(f"the query needs a column uid, say: select uid from influences; it is {query!r}")

@@ -15,7 +15,6 @@ from typing import Any
 import pyarrow as pa
 import torch
 from safetensors.torch import load_file
-from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from mgd_core.descent.projected_descent import Descent, advance, begin
@@ -26,10 +25,11 @@ from mgd_core.plans.plan import keep_all
 from mgd_core.training.optimizers import State
 from mgd_core.training.schedules import one_cycle
 from tasks.evaluation.measures import NOT_FINITE, diverged
-from tasks.files.artefacts import publish_bytes, publish_json, read_json
+from tasks.files.artefacts import publish_json, read_json
 from tasks.files.progress import announce
 from tasks.modality.classification.modality import SCORES, ClassificationRecipe
 from tasks.modality.registry import open_study
+from tasks.modality.tensor_files import publish_tensors
 from tasks.tables.published import publish
 
 BLOCK = 10  # one-cycles of one unit
@@ -50,7 +50,7 @@ def descend(directory: Path, number: int) -> Path:
                 before = _load(descend(directory, number - 1))
                 descent = advance(kind, before, *_evaluate(study, kind, before.candidate))
             announce("schedule: metagradient steps", number, study.catalog.schedule.steps)
-            publish_bytes(path, to_safetensors(_tensors(descent)))
+            publish_tensors(path, _tensors(descent))
         return path
 
 

@@ -22,12 +22,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import Field, StringConstraints, ValidationError
 
 from mgd_core.errors import UserError
 from tasks.evaluation.datacomp import Scale, scale_config
 from tasks.files.artefacts import file_digest, publish_bytes, publish_json, read_json
 from tasks.files.export_files import check_place, told_writing
+from tasks.files.option_types import Strict
 from tasks.pool.record import load_pool
 from tasks.submission.eval_results import Results, read_results, refuse
 from tasks.submission.train_info import read_train_info, scale_problems
@@ -42,10 +43,8 @@ class SubmissionError(UserError, ValueError):
     """A submission that contradicts itself, or lacks something."""
 
 
-class Method(BaseModel):
+class Method(Strict):
     """What the submitter says: a TOML file of these keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Text = Field(description="name of the method, shown in public")
     author: Text = Field(description="who submits, shown in public")
@@ -59,10 +58,8 @@ class Method(BaseModel):
     text: Text = Field(description="what was done, for readers of the repository (Markdown)")
 
 
-class SubmissionOptions(BaseModel):
+class SubmissionOptions(Strict):
     """What goes in, and what it is checked against."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     subset: Path
     results: Path

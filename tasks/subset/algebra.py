@@ -25,6 +25,7 @@ from tasks.subset.filters import FILTERS, FilterError, columns_of, query_text
 from tasks.subset.languages import add_language
 from tasks.subset.record_streams import RecordWriter, subset_batches
 from tasks.subset.sources import FileSource, FilterSource, Source, resolved
+from tasks.tables.sql_locks import Forbidden, check_one_question
 from tasks.tables.sql_names import quoted
 from tasks.tables.uids import Bytes16, uid_bytes, uid_hex
 
@@ -164,8 +165,7 @@ def _ask_filter(candidates: Candidates, source: FilterSource, table: str) -> lis
     query = query_text(one, source.values, columns)
     values = {name: value for name, value in source.values.items() if re.search(rf"[$]{name}\b", one.query)}
     try:
-        if len(connection.extract_statements(query)) != 1:
-            raise FilterError(f"{one.path}: more than one statement; a filter is one SELECT")
+        check_one_question(connection, query)
         kinds = {row[0]: str(row[1]) for row in connection.execute(f"DESCRIBE {query}", values).fetchall()}
         names = list(kinds)
         if names not in (["uid"], ["uid", "count"]):
@@ -174,8 +174,11 @@ def _ask_filter(candidates: Candidates, source: FilterSource, table: str) -> lis
             raise FilterError(f"{one.path}: its count is {kinds['count']}; counts are whole numbers: cast it")
         count = "count::BIGINT" if "count" in names else "1::BIGINT"
         connection.execute(
-            f"CREATE OR REPLACE TEMP TABLE {table} AS SELECT uid::UUID AS uid, {count} AS count FROM ({query})", values
+            f"CREATE OR REPLACE TEMP TABLE {table} AS SELECT uid::UUID AS uid, {count} AS count FROM (\n{query}\n)",
+            values,
         )
+    except Forbidden as error:
+        raise FilterError(f"{one.path}: {error}") from error
     except duckdb.Error as error:
         raise FilterError(f"{one.path}: DuckDB cannot answer it: {error}") from error
     return [found for column in columns.values() if (found := _missing(candidates, one.name, column))]

@@ -4,7 +4,8 @@
 * a run: the same, and the run's other tables and all views besides (`queries`), so that a filter can ask for g;
 * metadata: DataComp's Parquet files as they were downloaded, before any picture is. What is chosen may hold dead links.
 
-DuckDB works within MEMORY and spills into a directory of its own, which goes when the candidates are closed.
+DuckDB works within MEMORY and spills into a directory of its own, which goes when the candidates are closed. Filters
+reach no other file (`sql_locks`), unless `allow_files`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -26,7 +28,8 @@ from tasks.files.untrusted_parquet import Unreadable, parquet_columns
 from tasks.pool.metadata import check_uid_type
 from tasks.pool.record import PoolRecord
 from tasks.tables.queries import connect
-from tasks.tables.sql_names import SETTINGS, literal, parquet
+from tasks.tables.sql_locks import lock
+from tasks.tables.sql_names import SETTINGS, parquet
 from tasks.tables.table_views import samples_select
 
 MEMORY = "3GiB"
@@ -49,23 +52,25 @@ class Candidates:
 
 
 @contextmanager
-def pool_candidates(home: Path, pool: PoolRecord) -> Iterator[Candidates]:
+def pool_candidates(home: Path, pool: PoolRecord, allow_files: bool = False) -> Iterator[Candidates]:
     """The samples of a finished pool."""
     columns, source = samples_select(pool.samples_path)
-    with closing_connection(duckdb.connect(":memory:", config=SETTINGS), home) as connection:
+    with settings_of(home) as settings, duckdb.connect(":memory:", config=settings) as connection:
         connection.execute(f"CREATE VIEW samples AS SELECT {columns} FROM {source}")
+        if not allow_files:
+            lock(connection, [pool.samples_path])
         yield _candidates(connection, home, pool.pool_id, pool.samples_digest)
 
 
 @contextmanager
-def run_candidates(home: Path, run: str, pool: PoolRecord) -> Iterator[Candidates]:
+def run_candidates(home: Path, run: str, pool: PoolRecord, allow_files: bool = False) -> Iterator[Candidates]:
     """The samples of a run, beside its tables and views."""
-    with closing_connection(connect(home, run), home) as connection:
+    with settings_of(home) as settings, connect(home, run, allow_files, settings) as connection:
         yield _candidates(connection, home, run, pool.samples_digest)
 
 
 @contextmanager
-def metadata_candidates(home: Path, paths: Sequence[Path]) -> Iterator[Candidates]:
+def metadata_candidates(home: Path, paths: Sequence[Path], allow_files: bool = False) -> Iterator[Candidates]:
     """The rows of DataComp's metadata: Parquet files, or directories of them (whose .npz files are passed over).
 
     Raises CandidatesError where there is none, or one has no uid.
@@ -78,10 +83,12 @@ def metadata_candidates(home: Path, paths: Sequence[Path]) -> Iterator[Candidate
         if "uid" not in columns:
             raise CandidatesError(f"{file}: no column uid, only {', '.join(columns)}; this is not DataComp's metadata")
         check_uid_type(str(file), columns["uid"])
-    with closing_connection(duckdb.connect(":memory:", config=SETTINGS), home) as connection:
+    with settings_of(home) as settings, duckdb.connect(":memory:", config=settings) as connection:
         uid = "lpad(lower(replace(uid::VARCHAR, '-', '')), 32, '0')::UUID AS uid"
         _check_uids(connection, files)
         connection.execute(f"CREATE VIEW samples AS SELECT {uid}, * EXCLUDE (uid) FROM {_parquet(files)}")
+        if not allow_files:
+            lock(connection, files)
         content = digest([file_digest(file) for file in files])
         yield _candidates(connection, home, ", ".join(map(str, paths)), content)
 
@@ -95,15 +102,14 @@ def _columns(file: Path) -> dict[str, pa.DataType]:
 
 
 @contextmanager
-def closing_connection(connection: duckdb.DuckDBPyConnection, home: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection within MEMORY that gives and takes uids as 16 bytes; closed at the end, with what it spilled."""
+def settings_of(home: Path) -> Iterator[dict[str, Any]]:
+    """Settings of a connection within MEMORY that gives and takes uids as 16 bytes; what it spills goes at the end."""
     with scratch(home, "duckdb") as spill:
-        try:
-            connection.execute(f"SET memory_limit = '{MEMORY}'; SET arrow_lossless_conversion = true")
-            connection.execute("SET temp_directory = " + literal(spill))
-            yield connection
-        finally:
-            connection.close()
+        yield SETTINGS | {
+            "memory_limit": MEMORY,
+            "temp_directory": str(spill),
+            "arrow_lossless_conversion": True,
+        }
 
 
 def _candidates(connection: duckdb.DuckDBPyConnection, home: Path, name: str, content: str) -> Candidates:

@@ -44,7 +44,7 @@ Value = float | int | str | bool | None
 
 
 class FilterError(UserError, ValueError):
-    """A filter's file, or a value given to it, that is not what `filter_files` describes."""
+    """A filter's file, or a value given to it, that is not what `filters` describes."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +66,6 @@ class Parameter:
         kind = " | ".join(self.words) or self.kind
         ends = [f"{end:g}" if end is not None else "" for end in (self.low, self.high)]
         return kind + (f" {'..'.join(ends)}" if any(ends) else "") + (f", {self.unit}" if self.unit else "")
-
-    @property
-    def is_text_of_query(self) -> bool:
-        """Whether it stands in the SELECT's text as {name}, since SQL has no values of its kind."""
-        return self.kind in {"column", "choice"}
 
     def value(self, text: str) -> Value:
         """What `text` stands for; raises FilterError with what would do."""

@@ -1,7 +1,7 @@
 """DataComp's subset files piece by piece: for subsets that should not lie in memory as a whole.
 
-`RecordWriter` writes what `subset_files.write_records` does, to the byte, from sorted pieces; `record_pieces` reads a
-file with the checks of `subset_files.read_subset`. Memory is that of a piece, 2^20 records.
+`RecordWriter` writes what `files.write_records` does, to the byte, from sorted pieces; `record_pieces` reads a
+file with the checks of `files.read_subset`. Memory is that of a piece, 2^20 records.
 """
 
 from __future__ import annotations

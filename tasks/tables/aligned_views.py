@@ -1,4 +1,4 @@
-"""Line-ups: the views of one run that join samples to what rounds say of them, read side by side instead of joined.
+"""Aligned views: those of one run that join samples to what rounds say of them, read side by side instead of joined.
 
 A run's samples, counts and metagradients are sorted by uid and, as a rule, of the same samples: then row i of each is
 the same sample's, and DuckDB's positional join takes a fifth of a hash join's time and next to no memory. A large table
@@ -20,7 +20,7 @@ from tasks.tables.sql_names import literal, parquet
 from tasks.tables.table_views import samples_select
 
 MOST_ROUNDS = 100
-"""Every file of a line-up is opened with the connection; with more rounds the joins of `catalogs/views` do."""
+"""Every file of aligned views is opened with the connection; with more rounds the joins of `catalogs/views` do."""
 MOST_STRETCHES = 16
 OPENED = 128
 """Stretches of all rounds together, each of which costs some milliseconds on opening."""
@@ -28,7 +28,7 @@ OPENED = 128
 
 @dataclass(frozen=True)
 class Stretch:
-    """Consecutive rows of all tables of a line-up; `uids`: the first and last of them as text, None for all rows."""
+    """Consecutive rows of all aligned tables; `uids`: the first and last of them as text, None for all rows."""
 
     start: int
     stop: int
@@ -44,7 +44,7 @@ class Stretch:
 
 
 @dataclass(frozen=True)
-class Lineup:
+class AlignedViews:
     """Files of one run whose rows are of the same samples in the same order, by round; and the chosen round."""
 
     run: str
@@ -54,8 +54,8 @@ class Lineup:
     chosen: int
 
     @classmethod
-    def of(cls, home: Path, run: str) -> Lineup | None:
-        """The line-up of a run, or None where its files are not of the same samples."""
+    def of(cls, home: Path, run: str) -> AlignedViews | None:
+        """The aligned views of a run, or None where its files are not of the same samples."""
         tables = ("samples", "counts", "metagradients")
         samples, counts, gradients = (files(home, run, table) for table in tables)
         found = {digest for table in tables for digest in uids_of(home, run, table).values()}

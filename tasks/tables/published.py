@@ -7,6 +7,10 @@ run's list, `<home>/tables/_manifests/<run>.json`, is swapped by rename. Readers
 never from a directory listing, so a torn or half-published part is never seen. Publishing equal rows again
 changes nothing.
 
+The list says by which version of which table's schema a part was written, and by which version of this program; the
+part itself does not, so that equal rows are equal bytes whoever writes them. A part of a newer schema than this program
+knows is told, not read.
+
 Several processes or threads may publish for one run: the list changes under an flock. It does not remove what
 a newer version of a round replaced, because a reader may still hold the old list.
 """
@@ -29,7 +33,8 @@ import pyarrow.parquet as pq
 
 from mgd_core.errors import UserError
 from tasks.files.artefacts import file_digest, move_in, publish_json, read_json, reading, staged
-from tasks.tables.schemas import BY_UID, FORMER, GROWN, OPEN, PARTITIONS, TABLES, doc_of, upstream_field
+from tasks.files.package_data import product
+from tasks.tables.schemas import BY_UID, FORMER, GROWN, OPEN, PARTITIONS, TABLES, doc_of, upstream_field, version_of
 from tasks.tables.uids import first_repeat, uid_array, uid_bytes, uid_hex
 
 VERSION = 1
@@ -41,6 +46,10 @@ RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 class TableError(UserError, ValueError):
     """Rows that must not be published, or a table that is not there; the message says which and why."""
+
+
+class NewerTable(TableError):
+    """A table that a newer version of this program wrote, in a form that this one does not know."""
 
 
 def publish(home: str | Path, run: str, table: str, round: int, rows: pa.Table) -> None:
@@ -92,16 +101,23 @@ def publishing_part(home: str | Path, run: str, table: str, round: int) -> Itera
         if not (path.exists() and path.stat().st_size == size):
             move_in(file, path)
     entry = {"path": f"{directory}/{content}.parquet", "rows": part.rows, "bytes": size, "digest": content}
+    entry |= {"schema": version_of(table), "mgd": product()}
     if part.uids is not None:
         entry["uids"] = part.uids.hexdigest()
     _enter(home, run, table, round, entry)
 
 
 def files(home: str | Path, run: str, table: str) -> dict[int, Path]:
-    """The published file of each round of one table, in the order of the rounds; empty if there is none."""
+    """The published file of each round of one table, in the order of the rounds; empty if there is none.
+
+    Raises NewerTable where one of them is of a newer schema, TableError or DamagedRecord where the list cannot be read.
+    """
     _known(table)
     with reading(_manifest_path(Path(home), run)):
         entries = _manifest(Path(home), run)["tables"].get(table, {})
+        for entry in entries.values():
+            if entry.get("schema", 1) > version_of(table):
+                raise _newer(f"{table} of run {run}", entry.get("mgd"), entry["schema"], version_of(table))
         return {int(r): Path(home) / "tables" / entries[r]["path"] for r in sorted(entries, key=int)}
 
 
@@ -138,9 +154,23 @@ def read(home: str | Path, run: str, table: str, round: int | None = None) -> pa
 
 
 def runs(home: str | Path) -> list[str]:
-    """The runs that have published something, the latest publisher last."""
-    found = (Path(home) / "tables" / "_manifests").glob("*.json")
-    return [path.stem for path in sorted(found, key=lambda path: (path.stat().st_mtime_ns, path.stem))]
+    """What has published something: runs, studies, evaluations; the latest last."""
+    found = [path.stem for path in (Path(home) / "tables" / "_manifests").glob("*.json")]
+    return sorted(found, key=lambda run: age(home, run))
+
+
+def age(home: str | Path, run: str) -> tuple[int, str]:
+    """What runs are sorted by: when one began or published last, in nanoseconds, and its name. The largest is the
+    latest, wherever the latest is meant."""
+    records = (_manifest_path(Path(home), run), Path(home) / "runs" / run / "run.json")
+    return max((path.stat().st_mtime_ns for path in records if path.exists()), default=0), run
+
+
+def unlist(home: str | Path, run: str) -> None:
+    """Take a run out of the listing: from now on nobody finds its tables."""
+    path = _manifest_path(Path(home), run)
+    with _locked(path.with_suffix(".lock")):
+        path.unlink(missing_ok=True)
 
 
 def conform(table: str, rows: pa.Table) -> pa.Table:
@@ -254,16 +284,22 @@ def _manifest(home: Path, run: str) -> dict[str, Any]:
         return {"version": VERSION, "run": run, "tables": {}}
     manifest = read_json(path)
     if manifest.get("version") != VERSION:
-        raise TableError(f"{path}: version {manifest.get('version')}, this program reads {VERSION}; use its own")
+        raise _newer(str(path), manifest.get("mgd"), manifest.get("version"), VERSION)
     return manifest
+
+
+def _newer(what: str, by: object, has: object, known: int) -> NewerTable:
+    who = f"mgd {by}" if by else "another version of mgd"
+    return NewerTable(f"{what}: version {has}, written by {who}, which has to read it; mgd {product()} reads {known}")
 
 
 def _enter(home: Path, run: str, table: str, round: int, entry: dict[str, Any]) -> None:
     with _locked(_manifest_path(home, run).with_suffix(".lock")):
         manifest = _manifest(home, run)
         rounds = manifest["tables"].setdefault(table, {})
-        if rounds.get(str(round)) == entry:
-            return
+        known = rounds.get(str(round), {})
+        if all(known.get(key, 1) == entry[key] for key in entry if key != "mgd"):
+            return  # the same bytes again: what the list says of who wrote them stays
         rounds[str(round)] = entry
         publish_json(_manifest_path(home, run), manifest)
 

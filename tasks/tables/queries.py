@@ -2,31 +2,39 @@
 
 `connect` reads the runs' lists of published files and makes a view of each table (`table_views`), of the tables of the
 home's censuses (`census_views`), then the views of `catalogs/views`, then two tables that explain them: `views` (what
-there is to ask) and `columns` (what each column means). There is no database file, no lock, no network and no
-extension. A connection sees what was published when it was opened.
+there is to ask, and what was left out) and `columns` (what each column means). There is no database file, no network
+and no extension, and SQL reaches no file but these (`sql_locks`). A connection sees what was published when it was
+opened. Of several runs, one that is damaged or newer than this program does not take the others along: it is left out,
+and `views` says so.
 
 Cost: the footers of all files are read on opening; queries read only the columns that they name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
+from tempfile import gettempdir
+from typing import Any
+from uuid import uuid4
 
 import duckdb
 import pyarrow as pa
 
 from mgd_core.errors import UserError
-from tasks.tables.aligned_views import Lineup
+from tasks.tables.aligned_views import AlignedViews
 from tasks.tables.census_views import CENSUS, census_views, censuses
-from tasks.tables.published import files, runs
+from tasks.tables.published import NewerTable, age, files, runs
+from tasks.tables.run_folders import ONLY_BEGUN, run_directories
 from tasks.tables.schemas import PARTITIONS, SHOWS, TABLES
+from tasks.tables.sql_locks import lock
 from tasks.tables.sql_names import SETTINGS, quoted
 from tasks.tables.table_views import TableView, table_view
-from tasks.tables.views import View, expand, load_views
+from tasks.tables.views import View, ViewError, expand, load_views
 
 ALL = "all"
 MOST_COLUMNS = 64
@@ -47,37 +55,82 @@ def asking() -> Iterator[None]:
 
 
 @asking()
-def connect(home: str | Path, run: str | None = None) -> duckdb.DuckDBPyConnection:
+def connect(
+    home: str | Path,
+    run: str | None = None,
+    allow_files: bool = False,
+    settings: Mapping[str, Any] | None = None,
+) -> duckdb.DuckDBPyConnection:
     """A connection with a view of every table, the views of `catalogs/views`, and the tables `views` and
     `columns`.
 
-    `run` is one run, "all", or None for the one that published last. Raises QueryError when there is no such
-    run.
+    `run` is one run, "all", or None for the latest. `allow_files`: SQL may read and write any file. `settings`: of
+    DuckDB, besides ours. Raises QueryError when there is no such run.
     """
     home = Path(home)
     chosen = chosen_runs(home, run)
-    tables = {
-        table: table_view(table, [p for one in chosen for p in files(home, one, table).values()]) for table in TABLES
-    }
-    brought = [name for name in tables["samples"].fields if name not in {*TABLES["samples"].names, *PARTITIONS}]
-    lineup = Lineup.of(home, chosen[0]) if len(chosen) == 1 else None
-    quicker = lineup.views() if lineup else {}
+    found = Found(home, chosen, run == ALL)
+    tables = {name: table_view(name, paths, found.skip) for name, paths in found.files.items()}
+    samples = tables["samples"].fields if "samples" in tables else {}
+    brought = [name for name in samples if name not in {*TABLES["samples"].names, *PARTITIONS}]
+    aligned = AlignedViews.of(home, chosen[0]) if len(chosen) == 1 and not found.left_out else None
+    quicker = aligned.views() if aligned else {}
     views = expand(load_views(), ["text", *brought])
     many = {*brought[MOST_COLUMNS:]}
     words = f"left out: the pool has {len(brought)} columns, more than {MOST_COLUMNS}; ask sample_rounds"
     left_out = {view.name: words for view in views if view.column in many}
     tables |= census_views(home)
-    connection = duckdb.connect(":memory:", config=SETTINGS)
+    spill = {"temp_directory": str(Path(gettempdir()) / f"mgd-sql-{uuid4().hex}")}  # DuckDB makes and removes it
+    connection = duckdb.connect(":memory:", config=SETTINGS | spill | dict(settings or {}))
     for name, table in tables.items():
         connection.execute(f"CREATE VIEW {quoted(name)} AS {table.sql}")
     made = [replace(view, sql=quicker.get(view.name, view.sql)) for view in views if view.name not in left_out]
     left_out |= _create_views(connection, made)
-    _explain(connection, tables, views, left_out)
+    _explain(connection, tables, views, left_out, found.left_out)
+    if not allow_files:
+        lock(connection, [*found.paths, *(path for one in censuses(home) for path in one.glob("*.parquet"))])
     return connection
 
 
+class Found:
+    """The published files of runs, by table; and, by run, what is left out because it cannot be read.
+
+    Of one run, what is damaged is an error; of all runs, it is left out.
+    """
+
+    def __init__(self, home: Path, chosen: Sequence[str], all_runs: bool, tables: Iterable[str] = TABLES) -> None:
+        self.files: dict[str, list[Path]] = {table: [] for table in tables}
+        self.left_out: dict[str, list[str]] = defaultdict(list)
+        self.skip = self._skip if all_runs else None
+        for run in chosen:
+            for table in list(self.files):
+                try:
+                    self.files[table] += files(home, run, table).values()
+                except UserError as error:
+                    newer = isinstance(error, NewerTable)
+                    if not (all_runs or newer):
+                        raise
+                    if newer and not all_runs:
+                        del self.files[table]
+                    self._take(run, error)
+
+    @property
+    def paths(self) -> list[Path]:
+        """All files."""
+        return [path for paths in self.files.values() for path in paths]
+
+    def _skip(self, path: Path, error: Exception) -> None:
+        table = path.parents[2].name
+        self.files[table] = [one for one in self.files[table] if one != path]
+        self._take(path.parents[1].name.removeprefix("run="), error)
+
+    def _take(self, run: str, error: Exception) -> None:
+        if str(error) not in self.left_out[run]:
+            self.left_out[run].append(str(error))
+
+
 def chosen_runs(home: Path, run: str | None) -> list[str]:
-    """The runs that are meant: one, "all" of them, or for None the one that published last; raises QueryError."""
+    """The runs that are meant: one, "all" of them, or for None the latest; raises QueryError."""
     known = runs(home)
     if not known and run is None and censuses(home):
         return []
@@ -86,12 +139,20 @@ def chosen_runs(home: Path, run: str | None) -> list[str]:
     if run == ALL:
         return known
     if run is None:
-        return known[-1:]
+        latest = max([*known, *(path.name for path in run_directories(home))], key=lambda one: age(home, one))
+        if latest not in known:
+            raise QueryError(f"run {latest} {ONLY_BEGUN}: {', '.join(known)}")
+        return [latest]
     if run not in known:
         near = get_close_matches(run, known, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise QueryError(f"{home}: no run {run!r}{hint}. The runs are {', '.join(known)}, or all for all of them")
     return [run]
+
+
+def left_out(connection: duckdb.DuckDBPyConnection) -> list[str]:
+    """A sentence on each run that a connection leaves out, wholly or in part."""
+    return [row[0] for row in connection.execute("SELECT missing FROM views WHERE kind = 'run'").fetchall()]
 
 
 def _create_views(connection: duckdb.DuckDBPyConnection, views: Sequence[View]) -> dict[str, str]:
@@ -103,6 +164,8 @@ def _create_views(connection: duckdb.DuckDBPyConnection, views: Sequence[View]) 
     while ready := [view for view in waiting if not view.unmet(known)]:
         for view in ready:
             try:
+                if len(connection.extract_statements(view.sql)) != 1:
+                    raise ViewError(f"view {view.name}: more than one statement")
                 connection.execute(view.sql)
             except duckdb.Error as error:
                 # One question that this pool's columns do not allow must not take the others along.
@@ -118,11 +181,13 @@ def _explain(
     tables: Mapping[str, TableView],
     views: Sequence[View],
     left_out: Mapping[str, str],
+    runs_left_out: Mapping[str, Sequence[str]],
 ) -> None:
     """Make the tables `views` and `columns`."""
     shows = {**SHOWS, **{name: census.shows for name, census in CENSUS.items()}}
     rows: list[tuple[str | None, ...]] = [(table, "table", shows[table], None) for table in tables]
     rows += [(view.name, "view", view.doc, left_out.get(view.name)) for view in views]
+    rows += [(run, "run", "", f"run {run} is left out: {'; '.join(why)}") for run, why in runs_left_out.items()]
     _create_table(connection, "views", ("name", "kind", "shows", "missing"), rows)
     told, by_name = {name: table.docs for name, table in tables.items()}, {view.name: view for view in views}
     entries = [

@@ -3,8 +3,8 @@
 uids are written as 32 hex digits, as every other tool writes them, not as DuckDB's dashed UUIDs; bytes as hex. Times
 and spans, which Python holds to a part only, are written as DuckDB writes them. CSV and JSON take one question, and
 columns of one name get numbers in them; what is not finite is `nan` or `inf` in CSV and null in JSON, which has no
-word for it. A table shows the first rows and says how many there are beyond; CSV and JSON give every row, as it comes,
-in constant memory.
+word for it. A table shows the first rows and says how many there are beyond; on a terminal that is too narrow for its
+columns it goes on below, under its first column again. CSV and JSON give every row, as it comes, in constant memory.
 """
 
 from __future__ import annotations
@@ -12,17 +12,23 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shutil
+import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from decimal import Decimal
 from itertools import count, islice
 from pathlib import Path
+from threading import Event
 from typing import Any, Literal, TextIO
 from uuid import UUID
 
 import duckdb
 from duckdb.sqltypes import DuckDBPyType
 
-from tasks.tables.queries import QueryError, connect
+from tasks.files.plurals import harmless
+from tasks.tables.queries import QueryError, connect, left_out
+from tasks.tables.sql_locks import check_statement
 from tasks.tables.sql_names import quoted
 
 Format = Literal["table", "csv", "json"]
@@ -45,13 +51,16 @@ def run_sql(
     out: TextIO,
     format: Format = "table",
     limit: int | None = None,
+    allow_files: bool = False,
 ) -> int:
-    """Write the answer to `query` on `out` and return its number of rows.
+    """Write the answer to `query` on `out` and return its number of rows; on stderr, which runs are left out.
 
     `limit`: most rows written (default: 50 of a table, all of CSV and JSON). Raises QueryError, with DuckDB's
-    own words.
+    own words, and Forbidden where the query would reach a file and not `allow_files`.
     """
-    with connect(home, run) as connection:
+    with connect(home, run, allow_files) as connection:
+        for line in left_out(connection):
+            print(f"mgd: {harmless(line)}", file=sys.stderr)
         return answer(connection, query, out, format, limit)
 
 
@@ -63,7 +72,24 @@ def answer(
     limit: int | None = None,
 ) -> int:
     """As `run_sql`, on a connection that is open; the result is read to its end, so that the connection can
-    be used again."""
+    be used again. Ctrl-C ends the query, and is raised."""
+    stop = Event()
+    # In a thread of its own, since DuckDB does not always look for signals on the way.
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(_answer, connection, query, out, format, limit, stop)
+        try:
+            return asked.result()
+        except KeyboardInterrupt:
+            stop.set()
+            while wait([asked], timeout=0.1).not_done:
+                connection.interrupt()
+            raise
+
+
+def _answer(
+    connection: duckdb.DuckDBPyConnection, query: str, out: TextIO, format: Format, limit: int | None, stop: Event
+) -> int:
+    """See `answer`; writes no more rows once `stop` is set."""
     writers = {"table": _write_table, "csv": _write_csv, "json": _write_json}
     if limit is not None and limit < 0:
         raise QueryError(f"limit {limit}: the most rows to show are 0 or more")
@@ -75,12 +101,14 @@ def answer(
         asking = [one for one in statements if duckdb.ExpectedResultType.QUERY_RESULT in one.expected_result_type]
         if format != "table" and len(asking) > 1:
             raise QueryError(f"{len(asking)} questions in one query: {format} takes one at a time")
+        for statement in statements:
+            check_statement(connection, statement)
         total = 0
         for statement in statements:
             cursor = _asked(connection, statement)
             names = [column[0] for column in cursor.description or []]
             if statement in asking or len(statements) == 1:
-                total = writers[format](names, _rows(cursor), out, limit)
+                total = writers[format](names, _rows(cursor, stop), out, limit)
         return total
     except duckdb.Error as error:
         raise QueryError(_plain(error)) from error
@@ -122,8 +150,8 @@ def _held(kind: DuckDBPyType) -> str:
     return "" if kind.id in HELD else "VARCHAR"
 
 
-def _rows(cursor: duckdb.DuckDBPyConnection) -> Iterator[Sequence[Any]]:
-    while rows := cursor.fetchmany(FETCH):
+def _rows(cursor: duckdb.DuckDBPyConnection, stop: Event) -> Iterator[Sequence[Any]]:
+    while not stop.is_set() and (rows := cursor.fetchmany(FETCH)):
         yield from rows
 
 
@@ -131,16 +159,29 @@ def _write_table(names: list[str], rows: Iterator[Sequence[Any]], out: TextIO, l
     shown = list(islice(rows, SHOWN_ROWS if limit is None else limit))
     beyond = sum(1 for _ in rows)
     numeric = [all(row[i] is None or _is_number(row[i]) for row in shown) for i in range(len(names))]
-    cuts = [WIDEST] * (len(names) - 1) + [WIDEST_LAST]
-    names = [" ".join(name.split()) for name in names]
+    space = shutil.get_terminal_size().columns if out.isatty() else sys.maxsize
+    cuts = [min(cut, space) for cut in [WIDEST] * (len(names) - 1) + [WIDEST_LAST]]
+    names = [_short(name, cut) for name, cut in zip(names, cuts, strict=True)]
     cells = [[_short(value, cut) for value, cut in zip(row, cuts, strict=True)] for row in shown]
     widths = [max(map(len, column)) for column in zip(names, *cells, strict=True)]
-    for line in [names, ["-" * width for width in widths], *cells]:
-        padded = [c.rjust(w) if n else c.ljust(w) for c, w, n in zip(line, widths, numeric, strict=True)]
-        out.write("  ".join(padded).rstrip() + "\n")
+    for columns in _folded(widths, space):
+        for line in [names, ["-" * width for width in widths], *cells]:
+            padded = [line[i].rjust(widths[i]) if numeric[i] else line[i].ljust(widths[i]) for i in columns]
+            out.write("  ".join(padded).rstrip() + "\n")
     total = len(shown) + beyond
     out.write(f"({total:,} row{'' if total == 1 else 's'}{f', first {len(shown)} shown' if beyond else ''})\n")
     return total
+
+
+def _folded(widths: Sequence[int], space: int) -> list[list[int]]:
+    """Columns that stand beside each other in so many letters; where there are several such parts, each begins with the
+    first column, if there is room for it."""
+    parts: list[list[int]] = [[]]
+    for column, width in enumerate(widths):
+        if parts[-1] and sum(widths[i] + 2 for i in parts[-1]) + width > space:
+            parts.append([0] if widths[0] + 2 + width <= space else [])
+        parts[-1].append(column)
+    return parts
 
 
 def _write_csv(names: list[str], rows: Iterator[Sequence[Any]], out: TextIO, limit: int | None) -> int:
@@ -214,7 +255,7 @@ def _short(value: Any, cut: int = WIDEST) -> str:
     elif isinstance(value, dict):
         text = ", ".join(f"{_short(key)} {_short(one)}" for key, one in value.items())
     else:
-        text = " ".join(str(_jsonable(value)).split())
+        text = harmless(" ".join(str(_jsonable(value)).split()))
     return text if len(text) <= cut else text[: cut - 1] + "…"
 
 

@@ -1,11 +1,13 @@
-"""Runs of a home by their folders and tables: which there are, which is the newest, which round was chosen."""
+"""Runs of a home by their folders and tables: which there are, which is the latest, which round was chosen."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from mgd_core.errors import UserError
-from tasks.tables.published import files
+from tasks.tables.published import age, files
+
+ONLY_BEGUN = "was begun and has published nothing yet; go on with it by `mgd curate`, or name another with --run"
 
 
 class NoRun(UserError, LookupError):
@@ -13,13 +15,13 @@ class NoRun(UserError, LookupError):
 
 
 def run_directories(home: Path) -> list[Path]:
-    """Runs of a home, newest first."""
+    """Runs of a home, the latest first (`published.age`)."""
     found = (path.parent for path in (Path(home) / "runs").glob("*/run.json"))
-    return sorted(found, key=lambda path: (path / "run.json").stat().st_mtime, reverse=True)
+    return sorted(found, key=lambda path: age(home, path.name), reverse=True)
 
 
 def latest_run(home: Path) -> str:
-    """Id of the newest run.
+    """Id of the latest run.
 
     Raises:
         NoRun: the home has none.

@@ -10,26 +10,41 @@ are for SQL (`mgd sql`, `queries.connect`).
 from __future__ import annotations
 
 from pathlib import Path
+from warnings import warn
 
 import polars as pl
 import pyarrow as pa
 
 from tasks.tables.published import TableError, files
-from tasks.tables.queries import chosen_runs
+from tasks.tables.queries import ALL, Found, chosen_runs
 from tasks.tables.schemas import FORMER, TABLES
+from tasks.tables.table_views import table_view
 
 
 def scan(home: str | Path, table: str, run: str | None = None) -> pl.LazyFrame:
     """All rounds of a table, with `run` and `round` in front and uid as 32 hex digits.
 
     `run` is one run, "all", or None for the one that published last. Raises QueryError where there is no such run,
-    TableError where it has published no such table.
+    TableError where it has published no such table, or in a newer form. Of all runs, what cannot be read is left out,
+    with a warning.
     """
     chosen = chosen_runs(Path(home), run)
-    published = [(one, number, path) for one in chosen for number, path in files(home, one, table).items()]
+    if run == ALL:
+        found = Found(Path(home), chosen, True, [table])
+        table_view(table, found.files[table], found.skip)
+        for told in found.left_out.values():
+            warn("; ".join(told), stacklevel=2)
+        published = [_place(path) for path in found.files[table]]
+    else:
+        published = [(one, number, path) for one in chosen for number, path in files(home, one, table).items()]
     if not published:
         raise TableError(f"{home}: {', '.join(chosen) or 'no run'} has published no {table} yet")
     return pl.concat([_columns(table), *(_part(table, *part) for part in published)], how="diagonal_relaxed")
+
+
+def _place(path: Path) -> tuple[str, int, Path]:
+    """Run, round and path of a published file."""
+    return path.parents[1].name.removeprefix("run="), int(path.parent.name.removeprefix("round=")), path
 
 
 def _columns(table: str) -> pl.LazyFrame:

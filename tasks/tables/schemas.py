@@ -302,8 +302,15 @@ GROWN = {"evaluations", "rounds", "choices"}
 OPEN = {"samples"}
 # What earlier versions called a column, by what it is called now.
 FORMER = {"rounds": {"distinct_samples": "distinct"}}
+# Versions of tables whose columns have changed their meaning since the first; one more column makes no new version.
+VERSIONS: dict[str, int] = {}
 # Tables with one row a sample: sorted by uid, no uid twice.
 BY_UID = {"samples", "metagradients", "counts"}
+
+
+def version_of(table: str) -> int:
+    """The version of a table's schema."""
+    return VERSIONS.get(table, 1)
 
 
 def upstream_field(name: str, kind: pa.DataType, original: str | None = None, doc: str = "") -> pa.Field:

@@ -11,7 +11,7 @@ Cost: a look at every file's footer.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,6 +19,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mgd_core.errors import UserError
 from tasks.files.artefacts import reading
 from tasks.tables.schemas import FORMER, OPEN, PARTITIONS, TABLES, doc_of, upstream_field
 from tasks.tables.sql_names import distinct_names, literal, parquet, quoted
@@ -54,10 +55,14 @@ class TableView:
         return {name: doc_of(field) for name, field in self.fields.items()}
 
 
-def table_view(table: str, paths: Sequence[Path]) -> TableView:
+Skip = Callable[[Path, Exception], None]
+"""Takes note of a file that cannot be read and is left out."""
+
+
+def table_view(table: str, paths: Sequence[Path], skip: Skip | None = None) -> TableView:
     """The view of published files of a table."""
     partitions = [pa.field(name, kind, True, {b"doc": doc.encode()}) for name, (kind, doc) in PARTITIONS.items()]
-    return view_of(TABLES[table], paths, partitions, PUBLISHED, FORMER.get(table, {}), table in OPEN)
+    return view_of(TABLES[table], paths, partitions, PUBLISHED, FORMER.get(table, {}), table in OPEN, skip)
 
 
 def view_of(
@@ -67,14 +72,22 @@ def view_of(
     end: str,
     former: Mapping[str, str] | None = None,
     is_open: bool = False,
+    skip: Skip | None = None,
 ) -> TableView:
     """The view of files that should have the columns of `schema`; `partitions` are read off the end of their paths, by
-    the groups of the expression `end`; `former`: earlier names of columns."""
+    the groups of the expression `end`; `former`: earlier names of columns. A file that cannot be read is an error, or
+    left out and given to `skip`."""
     kinds: dict[tuple[tuple[str, str], ...], list[Path]] = {}
     schemas: dict[tuple[tuple[str, str], ...], pa.Schema] = {}
     for path in paths:
-        with reading(path):
-            found = pq.read_schema(path)
+        try:
+            with reading(path):
+                found = pq.read_schema(path)
+        except (UserError, OSError) as error:
+            if skip is None:
+                raise
+            skip(path, error)
+            continue
         key = tuple((field.name, str(field.type)) for field in found)
         kinds.setdefault(key, []).append(path)
         schemas.setdefault(key, found)

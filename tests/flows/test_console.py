@@ -63,7 +63,7 @@ def test_a_resume_says_what_is_left(home: Path, monkeypatch: pytest.MonkeyPatch)
         first = told()
         assert "2 rounds: 9 trainings of 8 steps" in first and "minutes from nothing" in first
         round_row = dict.fromkeys(("target_loss", "target_accuracy", "heldout_loss", "heldout_accuracy"), 0.5)
-        round_row |= dict.fromkeys(("train_loss", "temperature", "smoothness"), 0.5)
+        round_row |= dict.fromkeys(("train_loss", "temperature"), 0.5)
         whole = ("advances", "reverse_steps", "peak_states", "peak_bytes", "distinct", "total", "probed")
         round_row |= dict.fromkeys((*whole, "raised", "lowered"), 1)
         for number in range(2):

@@ -29,20 +29,20 @@ NOT_FOR_USERS = {
 """Exception classes that are raised below tasks/ and flows/ and are no UserError, and why."""
 CAUGHT = {
     ("tasks/modality/texts/questions.py", "_question"): "load_questions adds file and line",
-    ("tasks/task_groups.py", "group_metrics"): "evaluation names the set",
-    ("tasks/census_sidecars.py", "_rows"): "npz_rows makes it Unreadable",
-    ("tasks/artefacts.py", "read_json"): "reading names the file",
-    ("tasks/eval_results.py", "refuse"): "the class is an argument: SubmissionError or ResultsError",
-    ("tasks/foreign_json.py", "json_object"): "its callers reject the sample, or name the file",
+    ("tasks/evaluation/task_groups.py", "group_metrics"): "evaluation names the set",
+    ("tasks/census/sidecars.py", "_rows"): "npz_rows makes it Unreadable",
+    ("tasks/files/artefacts.py", "read_json"): "reading names the file",
+    ("tasks/submission/eval_results.py", "refuse"): "the class is an argument: SubmissionError or ResultsError",
+    ("tasks/pool/foreign_json.py", "json_object"): "its callers reject the sample, or name the file",
     ("tasks/modality/pairs/model_configs.py", "_show"): "check_model names the config",
-    ("tasks/remotes.py", "_raise_worst"): "again what the store raised",
-    ("tasks/subset_algebra.py", "_load_file"): "again what the file's reader raised, which DuckDB wraps",
+    ("tasks/files/remotes.py", "_raise_worst"): "again what the store raised",
+    ("tasks/subset/algebra.py", "_load_file"): "again what the file's reader raised, which DuckDB wraps",
 }
 """Functions that raise a plain error to the one function that puts it into a user's words."""
 VALIDATORS = {
-    "tasks/option_types.py": ("_in_float32", "distinct", "_filled", "_printable_place"),
-    "tasks/recipe_options.py": ("_parsed", "_device_name"),
-    "tasks/roles.py": ("fit_name", "_fit_test"),
+    "tasks/files/option_types.py": ("_in_float32", "distinct", "_filled", "_printable_place"),
+    "tasks/catalog/recipe_options.py": ("_parsed", "_device_name"),
+    "tasks/catalog/roles.py": ("fit_name", "_fit_test"),
 }
 """Functions that pydantic calls for a field: it says which one, and `tasks.catalog.files` in which file."""
 

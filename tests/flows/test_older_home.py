@@ -9,7 +9,11 @@ import numpy as np
 import pytest
 
 from flows.cli import main
+from tasks.files.package_data import product
+from tasks.pool.index_jobs import PoolError
+from tasks.pool.record import load_pool
 from tasks.tables.published import read
+from tests.flows.broken_inputs import finished_home
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN = "small-83661b07"
@@ -65,3 +69,48 @@ def test_its_subsets_are_operands(home: Path, capsys: pytest.CaptureFixture[str]
     out = home / "one.npy"
     found = told(home, capsys, "subset", f'run(id="{RUN}", round=1)', "--run", RUN, "--out", str(out))
     assert "218 of 240 samples, 90.8% (240 with copies, at most 2 of one)" in found and len(np.load(out)) == 240
+
+
+def newer(home: Path) -> str:
+    """A second run beside the first as a later version would leave it, with a record and tables of later forms."""
+    other = home / "runs" / "later-1"
+    other.mkdir()
+    record = json.loads((home / "runs" / RUN / "run.json").read_text())
+    (other / "run.json").write_text(json.dumps({**record, "format": 2, "mgd": "9.1", "catalog": {"all": "changed"}}))
+    listed = json.loads((home / "tables" / "_manifests" / f"{RUN}.json").read_text())
+    (home / "tables" / "_manifests" / "later-1.json").write_text(json.dumps({**listed, "version": 2, "mgd": "9.1"}))
+    return other.name
+
+
+def test_a_newer_run_beside_it_is_told_and_hides_nothing(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    later = newer(home)
+    first, second = told(home, capsys, "runs").splitlines()[1:]
+    assert first.startswith(later) and "(newer: " in first and "written by mgd 9.1" in first and RUN in second
+    counts = "SELECT run, sum(count)::INTEGER AS n FROM counts GROUP BY run"
+    assert main(["sql", counts, "--run", "all", "--format", "json", "--home", str(home)]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out) == [{"run": RUN, "n": 480}] and f"run {later} is left out" in said.err
+    for command in (["sql", "from counts"], ["report"], ["export", "--format", "datacomp"]):
+        assert main([*command, "--home", str(home)]) == 1, "the latest run is the newer one"
+        assert "9.1" in (error := capsys.readouterr().err) and "later-1" in error, command
+        assert told(home, capsys, *command, "--run", RUN)
+    told(home, capsys, "prune")
+    assert f"removed {RUN}" in told(home, capsys, "remove", RUN)
+    assert f"removed {later}" in told(home, capsys, "remove", later)
+    assert "no runs" in told(home, capsys, "runs")
+
+
+def test_a_damaged_run_keeps_its_pool_from_being_pruned(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (home / "runs" / RUN / "run.json").write_text("{")
+    assert "pools/" not in told(home, capsys, "prune", "--yes") and list((home / "pools").glob("*/pool.json"))
+
+
+def test_a_record_of_today_says_who_wrote_it(tmp_path: Path) -> None:
+    home = finished_home(tmp_path)
+    (run,) = (json.loads(path.read_text()) for path in home.glob("runs/*/run.json"))
+    (pool,) = (json.loads(path.read_text()) for path in home.glob("pools/*/pool.json"))
+    assert (run["format"], run["mgd"], pool["mgd"]) == (1, product(), product())
+    (path,) = home.glob("pools/*/pool.json")
+    path.write_text(json.dumps({**pool, "mgd": "9.1", "shape": "round"}))
+    with pytest.raises(PoolError, match=r"pool\.json: not a record of this version, but of mgd 9\.1 \(shape"):
+        load_pool(path.parent)

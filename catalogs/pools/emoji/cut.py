@@ -42,7 +42,8 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from tasks.pool.sheets import Pixels, TileSheet, cut_out, fixed_order, lay_out, tile_uid, write_sheet
+from catalogs.pools.cutting import fixed_order, lay_out, tile_uid, write_sheet
+from tasks.pool.sheets import Pixels, TileSheet, cut_out
 
 SEED = 2
 SWAPPED = 0.45

@@ -28,7 +28,8 @@ import numpy.typing as npt
 import pyarrow as pa
 from PIL import Image
 
-from tasks.pool.sheets import TileSheet, fixed_order, lay_out, tile_uid, write_sheet
+from catalogs.pools.cutting import fixed_order, lay_out, tile_uid, write_sheet
+from tasks.pool.sheets import TileSheet
 
 SEED = 2
 SWAPPED = 0.5

@@ -20,14 +20,14 @@ from mgd_core.training.determinism import environment
 from mgd_core.training.learner import Batch, Learner
 from tasks.catalog.files import CatalogError
 from tasks.catalog.study_options import Study, load_study
-from tasks.files.artefacts import digest, read_json, reading
+from tasks.files.artefacts import digest, reading
 from tasks.modality.base import Modality
 from tasks.modality.classification.models import build_model
 from tasks.modality.classification.pictures import Pictures, digest_of, load_pictures
 from tasks.modality.classification.targets import LabelledTask
 from tasks.modality.machine import check_device, check_home
 from tasks.modality.recipe import Counts, Ids, Recipe
-from tasks.runs.run import WorkDirectory
+from tasks.runs.run import WorkDirectory, read_record
 
 VERSIONS = ("torch", "numpy", "pyarrow")
 SCORES = ("target_loss", "target_accuracy", "test_loss", "test_accuracy")
@@ -46,7 +46,7 @@ class StudyRun(WorkDirectory):
     def load(cls, directory: Path) -> StudyRun:
         """Open a study that was begun."""
         with reading(path := directory / cls.record_name):
-            record = read_json(path)
+            record = read_record(path)
             return cls(directory, Study.model_validate(record["study"]), record)
 
     def key(self, *inputs: object) -> str:

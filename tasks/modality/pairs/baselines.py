@@ -1,7 +1,7 @@
 """Filters that anyone could have used on pairs, without the truth: lowest loss, highest cosine of picture and caption.
 
 Both are by the model that round 0 trained, on the whole pool unless the catalog has a start. A CLIP score that the pool
-brought along, by a better model, is another rival: the catalog names it (`expression_rivals`).
+brought along, by a better model, is another rival: the catalog names it (`expression_baselines`).
 """
 
 from __future__ import annotations

@@ -27,17 +27,6 @@ from tasks.pool.samples import read_images
 from tasks.tables.published import read_parquet
 from tasks.tables.uids import Bytes16, uid_bytes
 
-COLUMNS = [
-    "uid",
-    "shard",
-    "image_offset",
-    "image_size",
-    "text_offset",
-    "text_size",
-    "json_offset",
-    "json_size",
-    "text",
-]
 PLACES = ["shard", "image_offset", "image_size"]
 DECODE_AT_ONCE = 2048  # samples whose bytes are held while decoding
 Ids = npt.NDArray[np.int64]
@@ -75,14 +64,14 @@ class Pairs:
 
 def load_pairs(pool: PoolRecord, size: int, decoded_disk: int | None = None) -> Pairs:
     """Pairs of a pool at ``size`` pixels, decoded on the first call if that takes at most ``decoded_disk`` bytes."""
-    samples = read_parquet(pool.samples_path, columns=COLUMNS)
+    samples = read_parquet(pool.samples_path, columns=["uid", *PLACES, "text"])
     path = pool.directory / f"decoded-{VERSION}-{size}-{pool.samples_digest[:12]}.npy"
     uids, texts = uid_bytes(samples["uid"]), samples["text"].to_pylist()
     digests = path.with_suffix(".digests.npy")
     fits = decoded_disk is None or samples.num_rows * 3 * size * size <= decoded_disk
     if fits and not path.exists():
         with publishing(path) as file, publishing(digests) as beside:
-            np.save(beside, _decode(pool, size, file))
+            np.save(beside, _decode(samples, pool.directory, size, file))
     if not path.exists():
         streamed = Streamed(samples.select(PLACES), pool.directory, size)
         return Pairs(uids, texts, partial(_decoded_now, streamed), streamed)
@@ -100,19 +89,17 @@ def decoded(found: Iterable[bytes], size: int) -> Images:
     return np.ascontiguousarray(np.stack([resized(decode(data).image, size) for data in found]))
 
 
-def _decode(pool: PoolRecord, size: int, file: BinaryIO) -> Bytes16:
-    """Write the pool's images; returns the digests of its pictures, both in uid order."""
-    samples = read_parquet(pool.samples_path, columns=COLUMNS)
+def _decode(samples: pa.Table, directory: Path, size: int, file: BinaryIO) -> Bytes16:
+    """Write the images of ``samples``; returns the digests of the pictures, both in their order."""
     shape = (samples.num_rows, 3, size, size)
     np.lib.format.write_array_header_2_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
     first, row_bytes = file.tell(), 3 * size * size
     digests: Bytes16 = np.zeros(samples.num_rows, "S16")
     # In the order of the tars, so that each is read once, wherever it lies; uids are spread over all of them.
-    places = pa.table([samples["shard"], samples["image_offset"]], names=["shard", "offset"])
-    order = pc.sort_indices(places, [("shard", "ascending"), ("offset", "ascending")]).to_numpy()
+    order = pc.sort_indices(samples, [("shard", "ascending"), ("image_offset", "ascending")]).to_numpy()
     for start in range(0, samples.num_rows, DECODE_AT_ONCE):
         chosen = order[start : start + DECODE_AT_ONCE]
-        images = read_images(samples.take(pa.array(chosen)), pool.directory)
+        images = read_images(samples.take(pa.array(chosen)), directory)
         for position, data in zip(chosen.tolist(), images, strict=True):
             file.seek(first + position * row_bytes)
             picture = decode(data)

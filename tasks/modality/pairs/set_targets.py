@@ -85,7 +85,7 @@ def load_part(options: TaskOptions, parts: PartsOptions, size: int, reader: Read
     unread = f"; not read: {', '.join(found.unread)}" if found.unread else ""
     told = f"{len(samples):,} of the {number + 1:,} pictures in {options.source}/{options.folder}{unread}"
     if found.kind == "retrieval":
-        texts = _levelled([list(sample.captions) for sample in samples], options.max_texts)
+        texts = levelled([list(sample.captions) for sample in samples], options.max_texts)
         return SetPart(images, list(range(len(samples))), *known, [sample.key for sample in samples], texts, told)
     labels = [int(sample.label or 0) for sample in samples]
     return SetPart(images, labels, *known, list(found.classes), _sentences(found, options), told)
@@ -98,11 +98,11 @@ def _lowest(kept: list[tuple[float, int, EvalSample]], n: int | None) -> list[tu
 
 def _sentences(found: EvalSet, options: TaskOptions) -> list[list[str]]:
     if options.templates is None:
-        return _levelled(found.class_texts(), options.max_texts)
+        return levelled(found.class_texts(), options.max_texts)
     return [[in_template(template, name) for template in options.templates] for name in found.classes]
 
 
-def _levelled(texts: Sequence[Sequence[str]], most: int) -> list[list[str]]:
+def levelled(texts: Sequence[Sequence[str]], most: int) -> list[list[str]]:
     """The same number of texts of each class: evenly chosen where it has more, repeated where fewer."""
-    n = min(most, max(len(own) for own in texts))
+    n = min(most, max((len(own) for own in texts), default=0))
     return [[own[i * len(own) // n] for i in range(n)] for own in texts]

@@ -23,7 +23,7 @@ from tasks.evaluation.eval_sets import is_eval_set
 from tasks.files.progress import say
 from tasks.files.remote_files import Reader
 from tasks.modality.pairs.leaks import apart
-from tasks.modality.pairs.set_targets import load_part
+from tasks.modality.pairs.set_targets import levelled, load_part
 from tasks.modality.pairs.vocabulary import Vocabulary
 from tasks.pool.decoding import pixel_digest, resized
 from tasks.pool.sheets import TILES, TileSheet, open_sheet
@@ -63,11 +63,7 @@ class TaskData:
         return [text for texts in self.class_texts for text in texts]
 
     def bind(
-        self,
-        objective: ClipObjective,
-        layout: ParameterLayout,
-        vocabulary: Vocabulary,
-        temperature: Temperature,
+        self, objective: ClipObjective, layout: ParameterLayout, vocabulary: Vocabulary, temperature: Temperature
     ) -> ZeroShotTask:
         """The task for a model, on the model's device."""
         device = next(objective.model.parameters()).device
@@ -165,21 +161,16 @@ def _told(options: TaskOptions, sheet: TileSheet) -> str:
 
 
 def _class_texts(options: TaskOptions, rows: list[dict[str, object]]) -> dict[str, list[str]]:
-    """For each class, the same number of texts: its distinct values (evenly chosen, or repeated) in all
-    templates."""
+    """For each class, the same number of texts: its distinct values (evenly chosen, or repeated) in all templates."""
     values: dict[str, set[str]] = {}
     for row in rows:
         name, text = row[str(options.classes)], row[options.texts or str(options.classes)]
         if name is not None and text is not None:
             values.setdefault(str(name), set()).add(str(text).replace("-", " "))
-    longest = min(options.max_texts, max((len(v) for v in values.values()), default=0))
-    described = {}
-    for name, distinct in values.items():
-        ordered = sorted(distinct)
-        chosen = [ordered[i * len(ordered) // longest] for i in range(longest)]
-        templates = options.templates or (TEMPLATE,)
-        described[name] = [in_template(template, text) for text in chosen for template in templates]
-    return described
+    chosen = levelled([sorted(own) for own in values.values()], options.max_texts)
+    templates = options.templates or (TEMPLATE,)
+    told = [[in_template(template, text) for text in own for template in templates] for own in chosen]
+    return dict(zip(values, told, strict=True))
 
 
 def _rgb(tile: np.ndarray) -> np.ndarray:

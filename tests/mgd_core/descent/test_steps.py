@@ -6,16 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mgd_core.descent import steps as descent
-from mgd_core.descent.steps import (
-    OUTLIER,
-    Counts,
-    exchange_step,
-    mask,
-    mean_in_blocks,
-    scaled_by_count,
-    sign_step,
-    summed,
-)
+from mgd_core.descent.steps import OUTLIER, Counts, exchange_step, mask, mean_in_blocks, sign_step
+from testing.count_scales import scaled_by_count, summed
 
 
 def counts(*values: int) -> Counts:

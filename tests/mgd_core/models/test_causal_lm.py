@@ -78,7 +78,7 @@ def test_curvature_products_equal_naive_double_backward(
 ) -> None:
     decoder = build_causal_lm(CausalLmOptions(folders / family, trained, lora), seed=3).double()
     objective, layout = CausalLmObjective(decoder), ParameterLayout.of(decoder)
-    theta = initial_parameters(decoder, layout)
+    theta = initial_parameters(decoder, layout, torch.float64)
     theta = theta + 0.05 * torch.randn_like(theta)  # adapters begin as zero, where half of their derivatives vanish
     rows, weights, v = rows_of(trained is not None), torch.rand(5, dtype=torch.float64), torch.randn_like(theta)
     leaf, w = theta.clone().requires_grad_(True), weights.clone().requires_grad_(True)

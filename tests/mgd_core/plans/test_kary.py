@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mgd_core.plans.actions import Tier
-from mgd_core.plans.kary import best_arity, kary
+from mgd_core.plans.kary import kary
 from mgd_core.plans.plan import keep_all, least_advances
+from testing.arities import best_arity
 from testing.simulator import simulate
 
 

@@ -59,6 +59,7 @@ def test_an_unknown_key_without_a_neighbour_lists_the_valid_ones(tmp_path: Path)
         ("steps = 64", "steps = ", "not valid TOML"),
         ("rounds = ", 'plan = "binomial"\nrounds = ', "needs 'slots'"),
         ("rounds = ", 'plan = "segments"\nslots = 2\nrounds = ', "needs 'disk_states'"),
+        ("rounds = ", "memory = 1.0\nrounds = ", "unknown key .descent.memory.; it is now called .descent.momentum."),
         ("rounds = ", 'plan = "auto"\nrounds = ', "needs 'device_memory'"),
         ("rounds = ", 'plan = "auto"\ndevice_memory = "1GB"\nslots = 2\nrounds = ', "no use for 'slots'"),
         ("rounds = ", 'plan = "kary"\narity = 1\nrounds = ', "arity' = 1: .*greater than or equal to 2"),

@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 
 from tasks.catalog.catalogs import Catalog, CatalogError, check_sources, load_catalog
-from tasks.catalog.reference import KINDS, descriptions, reference, sections
 from tasks.files.package_data import CATALOGS
 from tasks.modality.pairs.model_configs import load_model_config
+from testing.catalog_reference import KINDS, descriptions, reference, sections
 
 DOCS = CATALOGS.parent / "docs"
 EXAMPLES = sorted((CATALOGS / "examples").glob("*.toml"))
 
 
 def test_the_page_of_keys_is_current() -> None:
-    told = "run: python -m tasks.catalog.reference > docs/catalog.md"
+    told = "run: python -m testing.catalog_reference > docs/catalog.md"
     assert (DOCS / "catalog.md").read_text("utf-8") == reference(), told
 
 
@@ -50,5 +50,5 @@ def test_an_example_is_a_catalog_whose_data_alone_is_missing(path: Path) -> None
 def test_the_glossary_explains_the_words_of_the_catalog() -> None:
     text = (DOCS / "glossary.md").read_text("utf-8")
     words = " ".join(re.findall(r"^\| ([^|]+) \|", text, re.MULTILINE))
-    for word in ("window_start", "surrogate", "memory", "scale", "movement", "curvature", "probe step", "held-out"):
+    for word in ("window_start", "surrogate", "momentum", "scale", "movement", "curvature", "probe step", "held-out"):
         assert word in words

@@ -12,7 +12,7 @@ import pytest
 
 from tasks.census import shards as census_shards
 from tasks.census.page import format_census
-from tasks.census.taking import plan_census, take_census
+from tasks.census.taking import plan_census
 from tasks.census.verdict import CensusRecord
 from tasks.html.histograms import bin_values
 from tasks.pool.census_kinds import KINDS, CensusOptions
@@ -21,6 +21,7 @@ from tasks.pool.record import BuildOptions
 from testing.datacomp_pool import DatacompPool, kill, make_pool
 from testing.field_case import run
 from testing.small_catalog import small_catalog
+from testing.whole_census import take_census
 
 ANY = BuildOptions(max_rejects=1.0, max_damaged_shards=9)
 

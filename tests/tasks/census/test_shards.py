@@ -12,10 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from tasks.pool.pools import build_pool
-from tasks.pool.samples import read_images, read_members
+from tasks.pool.samples import read_images
 from tasks.pool.shards import NAME, Sample, index_shard, write_shard
 from tasks.pool.validation import REASONS
 from tasks.tables.uids import content_uid
+from testing.sample_members import read_members
 
 
 def reasons(path: str) -> list[tuple[str, str]]:

@@ -16,7 +16,7 @@ from tasks.catalog.catalogs import CatalogError, load_catalog
 from tasks.catalog.recipe_options import as_now
 from tasks.curation import comparison
 from tasks.curation.begin import begin_run
-from tasks.curation.expression_baselines import RivalError, check_rivals
+from tasks.curation.expression_baselines import BaselineError, check_baselines, prepare_baselines
 from tasks.files.progress import watch
 from tasks.modality.registry import open_recipe
 from tasks.pool.pools import build_pool
@@ -188,10 +188,10 @@ def test_a_rival_that_cannot_be_trained_is_told_before_training(place: Path, exp
     catalog = change(place, RIVALS, f"rivals = {{ bad = {expression} }}")
     options = load_catalog(catalog)
     pool = build_pool(str(options.pool.source), place / "home", options.pool.build_options())
-    with pytest.raises(RivalError, match=r"comparison\.rivals\.bad") as told:
-        check_rivals(options, place / "home")
+    with pytest.raises(BaselineError, match=r"comparison\.rivals\.bad") as told:
+        check_baselines(options, place / "home")
         with open_recipe(begin_run(place / "home", catalog, pool).directory) as bench:
-            comparison.prepare_comparison(bench)
+            prepare_baselines(bench)
     assert isinstance(told.value, UserError) and message in str(told.value)
 
 

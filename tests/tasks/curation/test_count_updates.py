@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mgd_core.descent import steps as descent
-from mgd_core.descent.steps import exchange_step, mask, scaled_by_count, sign_step, summed
+from mgd_core.descent.steps import exchange_step, mask, sign_step
 from tasks.catalog.recipe_options import DescentOptions
 from tasks.curation import count_updates
 from tasks.curation.count_updates import publish_update
@@ -21,6 +21,7 @@ from tasks.tables import streams as table_streams
 from tasks.tables.published import TableError, files, publish
 from tasks.tables.streams import publishing_rows
 from tasks.tables.uids import Bytes16, uid_array
+from testing.count_scales import scaled_by_count, summed
 
 N, RUN = 500, "small-1"
 
@@ -52,10 +53,10 @@ def fill(home: Path, rounds: int = 3, p: float = 0.5) -> tuple[Bytes16, list[np.
 
 OPTIONS = [
     {"rule": "sign", "p": 0.5},
-    {"rule": "sign", "p": 1.0, "max_count": 2, "memory": 0.5},
+    {"rule": "sign", "p": 1.0, "max_count": 2, "momentum": 0.5},
     {"rule": "exchange", "p": 0.5, "share": 0.3},
-    {"rule": "exchange", "p": 1.0, "share": 0.9, "max_count": 2, "memory": 1.0, "scale": "sample"},
-    {"rule": "exchange", "p": 0.5, "share": 0.2, "memory": 0.7, "scale": "count"},
+    {"rule": "exchange", "p": 1.0, "share": 0.9, "max_count": 2, "momentum": 1.0, "scale": "sample"},
+    {"rule": "exchange", "p": 0.5, "share": 0.2, "momentum": 0.7, "scale": "count"},
     {"rule": "exchange", "p": 0.1, "share": 1e-9},
 ]
 
@@ -69,11 +70,11 @@ def test_streamed_the_bytes_are_those_of_one_piece(options: dict, group: int, tm
     moves = publish_update(run_dir, 2, chosen)
 
     known = [~np.isnan(g) for g in gradients]
-    used = [r for r in range(3) if r == 2 or chosen.memory]
+    used = [r for r in range(3) if r == 2 or chosen.momentum]
     g = [np.where(known[r], gradients[r], 0.0) for r in used]
     if chosen.scale == "count":
         g = [scaled_by_count(x, counts[r], known[r]) for x, r in zip(g, used, strict=True)]
-    score = summed(g, [chosen.memory ** (2 - r) for r in used], chosen.scale == "sample")
+    score = summed(g, [chosen.momentum ** (2 - r) for r in used], chosen.scale == "sample")
     moving = np.any([known[r] for r in used], axis=0) & mask(uids, 0, 2, chosen.p)
     if chosen.rule == "sign":
         update = sign_step(counts[2], score, moving, chosen.max_count)

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from mgd_core.descent.steps import mask, summed
+from mgd_core.descent.steps import mask
 from mgd_core.engine.reverse import NonFiniteError
 from tasks.catalog.catalogs import CatalogError, load_catalog
 from tasks.curation import comparison, estimate, rounds
@@ -24,6 +24,7 @@ from tasks.runs.run import RunMismatch
 from tasks.tables.published import read
 from tasks.tables.uids import uid_bytes
 from testing.children import CHILDREN
+from testing.count_scales import summed
 from testing.small_catalog import curate_plainly, published, small_catalog
 
 

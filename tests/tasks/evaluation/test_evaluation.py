@@ -24,7 +24,7 @@ from tasks.evaluation.datacomp import tasks
 from tasks.evaluation.encoders import CheckpointError, OpenClipEncoder, open_clip_encoder
 from tasks.evaluation.eval_samples import EvalSetError
 from tasks.evaluation.eval_sets import (
-    FACES,
+    FAIRNESS,
     find_eval_sets,
     folder_names,
     name_of,
@@ -271,7 +271,7 @@ def test_an_evaluation_of_datacomps_tasks_ends_as_its_results_file(
     for key, folder in {key: folder for folder, key in folder_names().items()}.items():
         if key.startswith("retrieval/"):
             write_set(tmp_path / "sets" / folder, pairs, kind="retrieval")
-        elif key in FACES:
+        elif key in FAIRNESS:
             write_set(tmp_path / "sets" / folder, people, FACE_CLASSES, [f"{q}:a {{c}}" for q in QUESTIONS])
         elif key.startswith("misc/"):
             write_set(tmp_path / "sets" / folder, cue, kind="association")

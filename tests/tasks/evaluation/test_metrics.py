@@ -83,8 +83,8 @@ def test_recall_of_retrieval(seed: int) -> None:
     for k in (1, 2):
         of_texts = [owner[t] in ranking(scores[t].tolist())[:k] for t in range(5)]
         of_images = [any(owner[t] == i for t in ranking(scores[:, i].tolist())[:k]) for i in range(3)]
-        assert metrics.recall_at(scores, positive, k) == pytest.approx(sum(of_texts) / 5)
-        assert metrics.recall_at(scores.T, positive.T, k) == pytest.approx(sum(of_images) / 3)
+        assert metrics.recalled(scores, positive, k).double().mean() == pytest.approx(sum(of_texts) / 5)
+        assert metrics.recalled(scores.T, positive.T, k).double().mean() == pytest.approx(sum(of_images) / 3)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -20,10 +20,11 @@ from tasks.files.remotes import RemoteFault, RemoteOptions, file_info, is_lastin
 from tasks.files.source_patterns import find_tars
 from tasks.files.sources import common_base
 from tasks.pool.pools import BuildOptions, build_pool
-from tasks.pool.samples import read_images, read_members
+from tasks.pool.samples import read_images
 from tasks.pool.shards import index_shard
 from testing.faulty_proxy import FaultyProxy
 from testing.loopback_s3 import loopback_s3, speaking_to
+from testing.sample_members import read_members
 
 QUICK = RemoteOptions(attempts=12, first_wait_s=0.001, longest_wait_s=0.01, timeout_s=1.0, chunk_mib=1)
 ROUGH = {"503": 0.08, "reset": 0.08, "cut": 0.1, "slow": 0.04}

@@ -11,7 +11,6 @@ from urllib.parse import urlsplit
 import pyarrow.parquet as pq
 import pytest
 
-from tasks.census.taking import take_census
 from tasks.files.local_files import absolute
 from tasks.files.progress import watch
 from tasks.files.remotes import RemoteOptions, split_query
@@ -21,6 +20,7 @@ from tasks.pool.record import BuildOptions
 from tasks.pool.samples import read_images
 from tasks.pool.text_files import find_texts
 from tasks.pool.text_records import TextColumns
+from testing.whole_census import take_census
 from tests.tasks.conftest import members_of, tar_of
 
 Shard = Callable[..., str]

@@ -44,7 +44,7 @@ name = "vectors"
 pool = { source = "pool-*.npz" }
 model = { kind = "softmax" }
 learner = { steps = 12, batch = 16, learning_rate = 0.1 }
-descent = { rounds = 3, rule = "exchange", p = 1.0, share = 0.2, memory = 1.0, window_start = 4 }
+descent = { rounds = 3, rule = "exchange", p = 1.0, share = 0.2, momentum = 1.0, window_start = 4 }
 comparison = { subsets = ["everything", "random", "oracle", "mgd"], seeds = [1] }
 runtime = { threads = 1 }
 targets = { target.source = "target.npz", heldout.source = "heldout.npz", tests.own.source = "test.npz" }

@@ -10,12 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tasks.census.taking import take_census
 from tasks.pool.metadata import MetadataError
 from tasks.pool.pools import build_pool
 from tasks.pool.record import BuildOptions
 from tasks.subset.candidates import CandidatesError, metadata_candidates
 from tasks.tables.uids import UID
+from testing.whole_census import take_census
 from tests.tasks.conftest import uid_of
 
 UIDS = [uid_of(i) for i in range(3)]

@@ -19,13 +19,14 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from catalogs.pools.cutting import lay_out, write_sheet
 from tasks.files.artefacts import DiskFull
 from tasks.files.source_patterns import SourceError
 from tasks.files.sources import load_source
 from tasks.pool.pools import build_pool, finish_pool, pending_units, plan_pool, write_or_index_unit
 from tasks.pool.record import BuildOptions, EmptyPool, PoolError, PoolRecord, TooManyRejects, load_pool
 from tasks.pool.samples import read_images
-from tasks.pool.sheets import lay_out, open_sheet, write_sheet
+from tasks.pool.sheets import open_sheet
 
 ROOT = Path(__file__).parents[3]
 ANY = BuildOptions(max_rejects=1.0, max_damaged_shards=9)

@@ -12,8 +12,9 @@ import fsspec
 import pytest
 
 from tasks.pool.pools import build_pool
-from tasks.pool.samples import ShardChanged, read_images, read_members, read_sample, resolve
+from tasks.pool.samples import ShardChanged, read_images, read_sample, resolve
 from tasks.pool.shards import index_shard
+from testing.sample_members import read_members
 
 
 class _Ranged(http.server.SimpleHTTPRequestHandler):

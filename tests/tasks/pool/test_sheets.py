@@ -16,8 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from catalogs.pools import cutting
+from catalogs.pools.cutting import lay_out, write_sheet
 from tasks.pool import sheets
-from tasks.pool.sheets import META_KEY, TABLE, TILES, SheetError, TileSheet, lay_out, open_sheet, write_sheet
+from tasks.pool.sheets import META_KEY, TABLE, TILES, SheetError, TileSheet, open_sheet
 
 POOLS = Path(__file__).parents[3] / "catalogs" / "pools"
 FASHION = {"pool": 10_000, "target": 1_000, "heldout": 500, "test": 2_000}
@@ -80,10 +82,10 @@ def test_lay_out_and_cut_out_are_inverse() -> None:
 
 def test_fixed_order_is_a_permutation_that_follows_names_seed_and_purpose() -> None:
     names = [f"n{i}" for i in range(100)]
-    order = sheets.fixed_order(names, 1, "swap")
+    order = cutting.fixed_order(names, 1, "swap")
     assert sorted(order) == list(range(100))
-    assert order != sheets.fixed_order(names, 2, "swap") != sheets.fixed_order(names, 2, "mix")
-    backwards = sheets.fixed_order(names[::-1], 1, "swap")
+    assert order != cutting.fixed_order(names, 2, "swap") != cutting.fixed_order(names, 2, "mix")
+    backwards = cutting.fixed_order(names[::-1], 1, "swap")
     assert [names[i] for i in order] == [names[::-1][i] for i in backwards]
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tasks.studies.paired_drops import ONE_SIDED, least_ratio, paired_drop
+from tasks.studies.paired_drops import paired_drop
+from testing.paired_ratios import ONE_SIDED, least_ratio
 
 Answers = list[int]
 

@@ -9,11 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tasks.tables import aligned_views as lineups
+from tasks.tables import aligned_views, queries
 from tasks.tables import published as tables
-from tasks.tables import queries
 from tasks.tables import streams as table_streams
-from tasks.tables.aligned_views import Lineup
+from tasks.tables.aligned_views import AlignedViews
 from tasks.tables.published import publish
 from tasks.tables.queries import connect
 
@@ -54,10 +53,10 @@ def test_side_by_side_the_rows_are_those_of_the_joins(
 ) -> None:
     if chosen is not None:
         publish(home, "r-1", "choices", chosen, rows("choices"))
-    monkeypatch.setattr(lineups, "MOST_STRETCHES", most)
+    monkeypatch.setattr(aligned_views, "MOST_STRETCHES", most)
     side_by_side = answers(home)
     some = "WHERE uid = '" + "11" * 16 + "'"
-    monkeypatch.setattr(queries.Lineup, "of", lambda *_: None)
+    monkeypatch.setattr(queries.AlignedViews, "of", lambda *_: None)
     joined = answers(home)
     for view in VIEWS:
         (names, ours), (others, theirs) = side_by_side[view], joined[view]
@@ -69,9 +68,9 @@ def test_side_by_side_the_rows_are_those_of_the_joins(
 
 
 def test_rows_that_do_not_belong_together_are_joined(home: Path, rows: Callable[..., pa.Table]) -> None:
-    assert Lineup.of(home, "r-1") is not None
+    assert AlignedViews.of(home, "r-1") is not None
     publish(home, "r-1", "counts", 3, rows("counts", 39, count=[1] * 39))
-    assert Lineup.of(home, "r-1") is None
+    assert AlignedViews.of(home, "r-1") is None
     with connect(home, "r-1") as connection:
         assert connection.execute("SELECT count(*) FROM sample_rounds WHERE round = 3").fetchall() == [(39,)]
 

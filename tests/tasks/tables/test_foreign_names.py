@@ -149,7 +149,7 @@ def test_a_table_that_lacks_a_column_or_calls_it_otherwise_does_no_harm(tmp_path
 
     def older(rows: pa.Table) -> pa.Table:
         former = ["distinct" if name == "distinct_samples" else name for name in rows.column_names]
-        return rows.rename_columns(former).drop_columns(["heldout_loss", "smoothness"])
+        return rows.rename_columns(former).drop_columns(["heldout_loss"])
 
     rewritten(home, "r-1", "rounds", older)
     rewritten(home, "r-1", "metagradients", lambda rows: rows.drop_columns(["visits"]))
@@ -217,7 +217,7 @@ def test_a_filters_column_may_have_any_name(
 def test_a_census_can_be_asked_with_and_without_a_run(
     tmp_path: Path, rows: Rows, shard: Callable[..., str], good: Callable[..., list]
 ) -> None:
-    from tasks.census.taking import take_census
+    from testing.whole_census import take_census
 
     home = tmp_path / "seed=3"
     record = take_census(shard([member for i in range(3) for member in good(i)] + [("x.png", b"no")]), home)

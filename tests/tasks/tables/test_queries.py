@@ -255,8 +255,10 @@ def test_values_of_every_type_come_out(value: str, expected: object, cell: str |
 
 
 def test_several_statements_are_answered_in_turn_and_one_only_where_one_fits(small_run: Path) -> None:
-    assert told(small_run, "SELECT 1 a; SET threads = 1; SELECT 2 b", "table") == "a\n-\n1\n(1 row)\nb\n-\n2\n(1 row)\n"
-    assert json.loads(told(small_run, "SET threads = 1; SELECT 2 b; -- done")) == [{"b": 2}]
+    assert (
+        told(small_run, "SELECT 1 a; SET VARIABLE x = 1; SELECT 2 b", "table") == "a\n-\n1\n(1 row)\nb\n-\n2\n(1 row)\n"
+    )
+    assert json.loads(told(small_run, "SET VARIABLE x = 1; SELECT 2 b; -- done")) == [{"b": 2}]
     with pytest.raises(QueryError, match="2 questions in one query: json takes one"):
         told(small_run, "SELECT 1; SELECT 2")
 

@@ -14,7 +14,6 @@ from PIL import Image
 from flows.cli import main
 from tasks.catalog.catalogs import Catalog, CatalogError, load_catalog
 from tasks.catalog.target_options import TaskOptions
-from tasks.census.taking import take_census
 from tasks.curation.begin import begin_run
 from tasks.modality.pairs.target_check import check_targets, target_pictures
 from tasks.modality.pairs.zero_shot import load_targets, load_task
@@ -23,6 +22,7 @@ from tasks.pool.pools import build_pool
 from tasks.pool.sheets import open_sheet
 from testing.eval_set_files import png, write_set
 from testing.small_catalog import small_catalog
+from testing.whole_census import take_census
 
 CLASSES = ["bag", "boot", "coat"]
 SHEET_TEST = '[targets.tests.fashion]\nsource = "sheet"\nsplit = "test"\nclasses = "label"\n'

@@ -1,4 +1,4 @@
-"""The reference of all keys of a catalog, made from the models that read it: `python -m tasks.catalog.reference`.
+"""The reference of all keys of a catalog, made from the models that read it: `python -m testing.catalog_reference`.
 
 Prints Markdown, which `docs/catalog.md` is a copy of. A key's meaning is the description of its field or the string
 below it in the source, its type and bounds are those that are checked, so that nothing has to be said twice.
@@ -33,7 +33,7 @@ INTRODUCTION = """\
 A catalog is one TOML file. Unknown keys are refused with the nearest valid one; paths are relative to the file.
 To copy: [catalogs/](../catalogs), [catalogs/examples/](../catalogs/examples). Words: [glossary.md](glossary.md).
 
-*Made by `python -m tasks.catalog.reference > docs/catalog.md` from the models that read catalogs; a test compares.*
+*Made by `python -m testing.catalog_reference > docs/catalog.md` from the models that read catalogs; a test compares.*
 """
 
 

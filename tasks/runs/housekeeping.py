@@ -1,0 +1,139 @@
+"""What a home holds that can go: a run with its tables, and what would be made again when it is asked for.
+
+Removal is by name first: a run leaves the listing of tables and a folder its place before any byte is deleted, so what
+was interrupted is never half there, and the next removal or `prune` finishes it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mgd_core.errors import UserError
+from tasks.files.artefacts import read_json
+from tasks.tables.published import unlist
+from tasks.tables.run_folders import run_directories, run_directory
+
+GOING = ".removed"
+DAY = 86_400.0
+
+
+class RunNeeded(UserError, RuntimeError):
+    """Another run began from this one."""
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """A file or folder that can go; ``used``: when it was last written, seconds since 1970; ``size``: bytes."""
+
+    path: Path
+    what: str
+    used: float
+    size: int
+
+
+def remove_run(home: Path, run: str) -> int:
+    """Remove a run: its tables, record, work, subset and report. Returns the bytes that were freed.
+
+    Raises:
+        NoRun: with the ids there are.
+        RunNeeded: another run's starting counts are of it; names those runs.
+    """
+    directory = run_directory(home, run)
+    needing = [other.name for other in run_directories(home) if other.name != run and _begins_from(other, run)]
+    if needing:
+        raise RunNeeded(
+            f"run {run} cannot be removed: {', '.join(needing)} began from it (descent.start) and would not go on "
+            "without. Remove those first, or export the subset and name its file as start"
+        )
+    unlist(home, run)
+    return sum(_delete(path) for path in (*(Path(home) / "tables").glob(f"*/run={run}"), directory))
+
+
+def leftovers(home: Path) -> Iterator[Leftover]:
+    """All that would be made again: finished runs' work, decoded pictures, fetched shards, what is known of targets,
+    pools that no run is of, and what an interrupted removal left."""
+    home = Path(home)
+    runs = run_directories(home)
+    for run in runs:
+        if (run / "report.html").exists() and (run / "work").is_dir():
+            yield _leftover(run / "work", f"work of finished run {run.name}; a changed comparison would train again")
+    used = {_pool_of(run) for run in runs}
+    known = "" not in used  # of a run that cannot be read, nobody can say which pool is its
+    for pool in sorted(path for path in (home / "pools").glob("*") if path.is_dir()):
+        if pool.name not in used and known:
+            yield _leftover(pool, "a pool that no run is of")
+            continue
+        for decoded in sorted(pool.glob("decoded-*")):
+            yield _leftover(decoded, "decoded pictures")
+    for folder, what in (("cache", "fetched shards"), ("targets", "what is known of targets")):
+        if (home / folder).is_dir():
+            yield _leftover(home / folder, what)
+    for path in home.rglob(f".*{GOING}"):
+        yield _leftover(path, "a removal that was interrupted")
+
+
+def to_go(
+    found: Sequence[Leftover], older_than: float | None, held: int, down_to: int | None, now: float
+) -> list[Leftover]:
+    """Those that have not been written for ``older_than`` days; with ``down_to``, the oldest of these only, as many as
+    it takes from ``held`` bytes down to so many."""
+    old = sorted((x for x in found if older_than is None or now - x.used > older_than * DAY), key=lambda x: x.used)
+    if down_to is None:
+        return old
+    chosen = []
+    for one in old:
+        if held <= down_to:
+            break
+        chosen.append(one)
+        held -= one.size
+    return chosen
+
+
+def delete(found: Sequence[Leftover]) -> int:
+    """Delete them; returns the bytes that were freed."""
+    return sum(_delete(one.path) for one in found)
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files below a folder; links are not followed."""
+    if path.is_symlink() or path.is_file():
+        return path.lstat().st_size
+    return sum(os.lstat(os.path.join(folder, name)).st_size for folder, _, names in os.walk(path) for name in names)
+
+
+def _leftover(path: Path, what: str) -> Leftover:
+    files = [path, *path.rglob("*")] if path.is_dir() else [path]
+    return Leftover(path, what, max(file.lstat().st_mtime for file in files), size_of(path))
+
+
+def _begins_from(directory: Path, run: str) -> bool:
+    """Whether a run's starting counts name another; a run that cannot be read needs nothing."""
+    try:
+        start = read_json(directory / "run.json")["catalog"]["descent"]["start"]
+    except (UserError, KeyError, TypeError):
+        return False
+    return isinstance(start, str) and run in start
+
+
+def _pool_of(directory: Path) -> str:
+    try:
+        return str(read_json(directory / "run.json")["pool_id"])
+    except (UserError, KeyError, TypeError):
+        return ""
+
+
+def _delete(path: Path) -> int:
+    size = size_of(path)
+    going = path if path.name.endswith(GOING) else path.with_name(f".{path.name}{GOING}")
+    if going != path:
+        shutil.rmtree(going, ignore_errors=True)  # of an earlier removal
+        os.rename(path, going)
+    if going.is_dir() and not going.is_symlink():
+        shutil.rmtree(going)
+    else:
+        going.unlink()
+    return size
