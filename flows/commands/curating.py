@@ -93,8 +93,8 @@ def _serve(options: argparse.Namespace) -> int:
     from flows.runtime.session import check_schedule, prefect_session
 
     home = options.home.resolve()
-    path, overrides, catalog = _checked(options, home)
     check_schedule(home, options.cron)
+    path, overrides, catalog = _checked(options, home)
     with prefect_session(home):
         from prefect.deployments.runner import EntrypointType
         from prefect.runner import Runner

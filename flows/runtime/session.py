@@ -11,6 +11,7 @@ import os
 import urllib.error
 import urllib.request
 import uuid
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -168,7 +169,9 @@ def _lose(url: str) -> None:
 def check_schedule(home: Path, cron: str) -> None:
     """Raise ScheduleError unless ``cron`` is a schedule that Prefect can follow."""
     prepare_environment(home)
-    from prefect.client.schemas.schedules import CronSchedule
+    with warnings.catch_warnings():  # Prefect would make its directory in a home that is not there yet
+        warnings.simplefilter("ignore", UserWarning)
+        from prefect.client.schemas.schedules import CronSchedule
 
     try:
         CronSchedule(cron=cron)
