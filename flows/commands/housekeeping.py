@@ -39,15 +39,17 @@ def add_prune(make: Make) -> None:
 
 
 def _remove(options: argparse.Namespace) -> int:
+    from tasks.files.plurals import sized
     from tasks.runs.housekeeping import remove_run
 
     _check_idle(options.home)
     for run in options.runs:
-        print(f"removed {run}: {_size(remove_run(options.home, run))}")
+        print(f"removed {run}: {sized(remove_run(options.home, run))}")
     return 0
 
 
 def _prune(options: argparse.Namespace) -> int:
+    from tasks.files.plurals import sized
     from tasks.runs.housekeeping import delete, leftovers, size_of, to_go
 
     if options.yes:
@@ -55,9 +57,9 @@ def _prune(options: argparse.Namespace) -> int:
     chosen = to_go(list(leftovers(options.home)), options.older_than, size_of(options.home), options.to, time.time())
     for one in chosen:
         day = time.strftime("%Y-%m-%d", time.localtime(one.used))
-        print(f"{_size(one.size):>10}  {day}  {one.path.relative_to(options.home)}  ({one.what})")
-    total = _size(sum(one.size for one in chosen))
-    print(f"deleted: {_size(delete(chosen))}" if options.yes else f"{total} can go; --yes deletes them")
+        print(f"{sized(one.size):>10}  {day}  {one.path.relative_to(options.home)}  ({one.what})")
+    total = sized(sum(one.size for one in chosen))
+    print(f"deleted: {sized(delete(chosen))}" if options.yes else f"{total} can go; --yes deletes them")
     if options.history:
         print(_history(options))
     return 0
@@ -103,10 +105,3 @@ def _bytes(text: str) -> int:
     if match is None:
         raise argparse.ArgumentTypeError(f"{text!r} is no size: a number of bytes, or with a unit, such as 50GiB")
     return int(float(match[1]) * UNITS[match[2]])
-
-
-def _size(size: int) -> str:
-    for unit, factor in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if size >= factor:
-            return f"{size / factor:,.1f} {unit}"
-    return f"{size} bytes"

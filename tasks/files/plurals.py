@@ -13,6 +13,14 @@ def counted(n: int, one: str, many: str | None = None) -> str:
     return f"{n:,} {one if n == 1 else many or one + 's'}"
 
 
+def sized(size: float) -> str:
+    """Bytes in the largest unit of which there is one."""
+    for unit, factor in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if size >= factor:
+            return f"{size / factor:,.1f} {unit}"
+    return f"{size} bytes"
+
+
 def harmless(text: str) -> str:
     """A text that may hold a stranger's words, for a terminal: what would command it is written as an escape."""
     return COMMANDS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)

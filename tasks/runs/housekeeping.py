@@ -50,7 +50,12 @@ def remove_run(home: Path, run: str) -> int:
             "without. Remove those first, or export the subset and name its file as start"
         )
     unlist(home, run)
-    return sum(_delete(path) for path in (*(Path(home) / "tables").glob(f"*/run={run}"), directory))
+    return sum(map(_delete, folders_of(directory)))
+
+
+def folders_of(directory: Path) -> list[Path]:
+    """Every folder that is a run's alone: those of its tables, and its own, last."""
+    return [*sorted((directory.parents[1] / "tables").glob(f"*/run={directory.name}")), directory]
 
 
 def leftovers(home: Path) -> Iterator[Leftover]:

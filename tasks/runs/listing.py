@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Literal
 
 from mgd_core.errors import UserError
 from tasks.export.exports import SubsetReport, export_datacomp, export_jsonl, export_parquet
 from tasks.export.reshard import ReshardOptions, reshard
-from tasks.files.plurals import counted
+from tasks.files.plurals import counted, sized
+from tasks.runs.housekeeping import folders_of, size_of
 from tasks.runs.run import NewerRecord, Run
 from tasks.tables.published import NewerTable, files, read
 from tasks.tables.run_folders import ONLY_BEGUN, NoRun, chosen_round, latest_run, run_directories, run_directory
@@ -39,31 +41,35 @@ def readable_run(home: Path, run: str | None) -> str:
 
 
 def format_runs(home: Path) -> str:
-    """One line a run: id, rounds done of rounds planned, what was chosen."""
+    """One line a run: id, when it was begun, its size on disk, rounds done of rounds planned, what was chosen."""
     lines = [_listed(directory) for directory in run_directories(home)]
-    heading = _line("run", "rounds", "chosen", "held-out", "report")
+    heading = _line("run", "begun", "size", "rounds", "chosen", "held-out", "report")
     return "\n".join([heading, *lines]) if lines else f"no runs in {home}; begin one with `mgd curate fashion`"
 
 
 def _listed(directory: Path) -> str:
     """A run's line; of one that cannot be read, why."""
+    begun = time.strftime("%Y-%m-%d", time.localtime((directory / "run.json").stat().st_mtime))
+    size = sized(sum(map(size_of, folders_of(directory))))
     try:
         run = Run.load(directory)
         done, chosen = len(files(run.home, run.id, "rounds")), chosen_round(run.home, run.id)
         value = None if chosen is None else read(run.home, run.id, "choices", chosen)["value"][0].as_py()
-        begun = files(run.home, run.id, "counts")
+        published = files(run.home, run.id, "counts")
     except UserError as error:
         newer = isinstance(error, NewerRecord | NewerTable)
-        return _line(directory.name, "", "", "", f"({'newer' if newer else 'damaged'}: {error})")
+        return _line(directory.name, begun, size, "", "", "", f"({'newer' if newer else 'damaged'}: {error})")
     planned = run.catalog.descent.rounds + 1 if run.catalog.descent.rounds else done  # none: comparison only
     page, rounds = directory / "report.html", f"{done}/{planned}"
-    report = str(page) if page.exists() else "(not finished)" if begun else "(only begun: nothing to report or ask yet)"
+    report = (
+        str(page) if page.exists() else "(not finished)" if published else "(only begun: nothing to report or ask yet)"
+    )
     held_out = "" if value is None else f"{value:.3f}"
-    return _line(run.id, rounds, "" if chosen is None else str(chosen), held_out, report)
+    return _line(run.id, begun, size, rounds, "" if chosen is None else str(chosen), held_out, report)
 
 
-def _line(run: str, rounds: str, chosen: str, held_out: str, report: str) -> str:
-    return f"{run:<28} {rounds:>8} {chosen:>7} {held_out:>9}  {report}"
+def _line(run: str, begun: str, size: str, rounds: str, chosen: str, held_out: str, report: str) -> str:
+    return f"{run:<28} {begun:<10} {size:>10} {rounds:>7} {chosen:>7} {held_out:>9}  {report}"
 
 
 def export_run(

@@ -2,6 +2,7 @@
 read by every command that reads."""
 
 import json
+import re
 import tarfile
 from pathlib import Path
 
@@ -37,7 +38,8 @@ def rows(home: Path, capsys: pytest.CaptureFixture[str], question: str) -> list[
 
 def test_its_runs_are_listed(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     listed = told(home, capsys, "runs").splitlines()[1].split()
-    assert listed[:4] == [RUN, "2/2", "0", "2.301"]
+    assert listed[0] == RUN and re.fullmatch(r"\d{4}-\d\d-\d\d", listed[1])
+    assert listed[3] == "KiB" and listed[4:7] == ["2/2", "0", "2.301"]
 
 
 def test_its_tables_answer_under_todays_names(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
