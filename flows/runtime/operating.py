@@ -33,6 +33,7 @@ from flows.runtime.session import joined_session, server_answers
 from tasks.catalog.catalogs import find_catalog, load_catalog
 from tasks.catalog.recipe_options import RunnerTable
 from tasks.catalog.study_options import find_study, load_study
+from tasks.files.local_files import local_path
 from tasks.files.progress import watch, watching
 from tasks.files.remotes import RemoteFault
 
@@ -61,7 +62,7 @@ def stage(name: str) -> Callable[[Callable[P, str]], Flow[P, str]]:
         def operated(*arguments: P.args, **named: P.kwargs) -> str:
             said = signature.bind(*arguments, **named)
             said.apply_defaults()
-            home = Path(said.arguments["home"]).resolve()
+            home = local_path(said.arguments["home"]).resolve()
             with _surroundings(home, _runner(said.arguments)):
                 return work(*arguments, **named)
 

@@ -80,6 +80,16 @@ def test_a_folder_may_be_called_like_a_url_where_that_is_said(tmp_path: Path) ->
             local_path(text)
 
 
+def test_a_deployments_home_is_no_url_either(prefect_api: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run form takes any text."""
+    from flows.curate import curate
+
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(NotLocal, match="give a local path"):
+        curate("fashion", home="s3://bucket/home")
+    assert not any(tmp_path.iterdir())
+
+
 class _Counting(BaseHTTPRequestHandler):
     asked = 0
 
