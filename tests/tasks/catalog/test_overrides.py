@@ -27,9 +27,9 @@ def test_the_command_lines_values_are_toml_or_text() -> None:
 
 def test_overrides_are_checked_as_the_file_is(tmp_path: Path) -> None:
     path = small_catalog(tmp_path)
-    changed = load_catalog(path, {"descent.rounds": 1, "descent.max_count": 3, "descent.memory": None})
-    assert (changed.descent.rounds, changed.descent.max_count, changed.descent.memory) == (1, 3, 0.0)
-    assert load_catalog(path).descent.memory == 1.0
+    changed = load_catalog(path, {"descent.rounds": 1, "descent.max_count": 3, "descent.momentum": None})
+    assert (changed.descent.rounds, changed.descent.max_count, changed.descent.momentum) == (1, 3, 0.0)
+    assert load_catalog(path).descent.momentum == 1.0
     with pytest.raises(CatalogError, match=r"unknown key 'descent\.ronds'; did you mean 'rounds'"):
         load_catalog(path, {"descent.ronds": 1})
     with pytest.raises(CatalogError, match=r"unknown key 'desent'; did you mean 'descent'"):
