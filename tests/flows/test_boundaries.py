@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -80,13 +81,13 @@ def test_a_folder_may_be_called_like_a_url_where_that_is_said(tmp_path: Path) ->
             local_path(text)
 
 
-def test_a_deployments_home_is_no_url_either(prefect_api: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run form takes any text."""
-    from flows.curate import curate
-
+@pytest.mark.parametrize("stage", ["curate", "census", "nightly"])
+def test_a_deployments_home_is_no_url_either(stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run form takes any text: the body of a flow stops before anything is made."""
+    flow = getattr(import_module(f"flows.{stage}"), stage)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(NotLocal, match="give a local path"):
-        curate("fashion", home="s3://bucket/home")
+        flow.fn("fashion", home="s3://bucket/home")
     assert not any(tmp_path.iterdir())
 
 

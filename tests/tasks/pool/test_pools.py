@@ -6,11 +6,9 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +25,8 @@ from tasks.pool.pools import build_pool, finish_pool, pending_units, plan_pool, 
 from tasks.pool.record import BuildOptions, EmptyPool, PoolError, PoolRecord, TooManyRejects, load_pool
 from tasks.pool.samples import read_images
 from tasks.pool.sheets import open_sheet
+from testing.children import CHILDREN
 
-ROOT = Path(__file__).parents[3]
 ANY = BuildOptions(max_rejects=1.0, max_damaged_shards=9)
 
 
@@ -109,19 +107,22 @@ def test_units_in_any_order_and_interrupted_anywhere_give_the_same_bytes(sheet: 
 
 def test_a_build_that_is_killed_again_and_again_ends_with_the_same_bytes(sheet: Path, tmp_path: Path) -> None:
     reference = files_of(build_pool(sheet, tmp_path / "a", BuildOptions(shard_size=1)).directory)
-    script = (
-        "import sys; from tasks.pool.pools import build_pool, BuildOptions\n"
-        "build_pool(sys.argv[1], sys.argv[2], BuildOptions(shard_size=1))"
-    )
-    command = [sys.executable, "-c", script, str(sheet), str(tmp_path / "b")]
     directory = plan_pool(sheet, tmp_path / "b", BuildOptions(shard_size=1)).directory
+
+    def build() -> BaseProcess:
+        child = CHILDREN.Process(target=build_pool, args=(sheet, tmp_path / "b", BuildOptions(shard_size=1)))
+        child.start()
+        return child
+
     for files in (1, 6, 12):
-        builder = subprocess.Popen(command, cwd=ROOT)
-        while builder.poll() is None and len(list(directory.rglob("*"))) < files:
+        builder = build()
+        while builder.is_alive() and len(list(directory.rglob("*"))) < files:
             time.sleep(0.001)
-        builder.send_signal(signal.SIGKILL)
-        builder.wait()
-    subprocess.run(command, cwd=ROOT, check=True)
+        builder.kill()
+        builder.join()
+    last = build()
+    last.join()
+    assert last.exitcode == 0
     assert files_of(directory) == reference
 
 
