@@ -22,7 +22,8 @@ from flows.runtime import ensure_server, prepare_environment, stop_server
 _HOME = "MGD_TEST_HOME"  # inherited by worker processes
 LONGEST = (
     "test_curate", "test_rounds", "test_replay", "test_text_curation", "test_measuring", "test_session",
-    "test_comparison", "test_field", "test_metaparameters", "test_journal",
+    "test_comparison", "test_field", "test_metaparameters", "test_journal", "test_boundaries", "test_pools",
+    "test_sql_shell", "test_adapted_run", "test_studies", "test_remotes", "test_reshard", "test_census",
 )  # fmt: skip
 
 
