@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+import stat
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mgd_core.errors import UserError
 from tasks.files.artefacts import read_json
@@ -105,30 +107,44 @@ def delete(found: Sequence[Leftover]) -> int:
 
 def size_of(path: Path) -> int:
     """Bytes of a file, or of all files below a folder; links are not followed."""
-    if path.is_symlink() or path.is_file():
-        return path.lstat().st_size
-    return sum(os.lstat(os.path.join(folder, name)).st_size for folder, _, names in os.walk(path) for name in names)
+    return _bytes(_entries(path))
+
+
+def _entries(path: Path) -> Iterator[os.stat_result]:
+    """A file's entry, or those of a folder and of all files and folders in it."""
+    yield path.lstat()
+    for folder, folders, names in () if path.is_symlink() else os.walk(path):
+        yield from (os.lstat(os.path.join(folder, name)) for name in (*folders, *names))
+
+
+def _bytes(entries: Iterable[os.stat_result]) -> int:
+    return sum(one.st_size for one in entries if not stat.S_ISDIR(one.st_mode))
 
 
 def _leftover(path: Path, what: str) -> Leftover:
-    files = [path, *path.rglob("*")] if path.is_dir() else [path]
-    return Leftover(path, what, max(file.lstat().st_mtime for file in files), size_of(path))
+    entries = list(_entries(path))
+    return Leftover(path, what, max(one.st_mtime for one in entries), _bytes(entries))
 
 
 def _begins_from(directory: Path, run: str) -> bool:
     """Whether a run's starting counts name another; a run that cannot be read needs nothing."""
-    try:
-        start = read_json(directory / "run.json")["catalog"]["descent"]["start"]
-    except (UserError, KeyError, TypeError):
-        return False
+    start = _recorded(directory, "catalog", "descent", "start")
     return isinstance(start, str) and run in start
 
 
 def _pool_of(directory: Path) -> str:
+    return str(_recorded(directory, "pool_id") or "")
+
+
+def _recorded(directory: Path, *keys: str) -> Any:
+    """What a run's record says under keys within keys; None where it does not, or cannot be read."""
     try:
-        return str(read_json(directory / "run.json")["pool_id"])
+        found: Any = read_json(directory / "run.json")
+        for key in keys:
+            found = found[key]
     except (UserError, KeyError, TypeError):
-        return ""
+        return None
+    return found
 
 
 def _delete(path: Path) -> int:
