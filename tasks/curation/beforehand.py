@@ -19,6 +19,7 @@ from tasks.catalog.catalogs import BaseCatalog, CatalogError, check_sources
 from tasks.catalog.recipe_options import DescentOptions
 from tasks.curation.comparison import TRUTH_COLUMN
 from tasks.curation.expression_baselines import check_baselines
+from tasks.curation.groups import check_groups
 from tasks.files.progress import say
 from tasks.modality.machine import check_device, check_home
 from tasks.modality.registry import modality_of
@@ -70,6 +71,7 @@ def check_pool(catalog: BaseCatalog, pool: PoolRecord) -> None:
             f"{where}: with descent.max_count = 1 no sample can be raised above the one copy it begins with, and "
             "'exchange' lowers as many as it raises: no round moves anything. Take 2 or more, or rule 'sign'"
         )
+    check_groups(pool.samples_path, descent.groups)
     if "oracle" in catalog.comparison.subsets:
         _check_truth(where, pool.samples_path, batch)
 

@@ -72,6 +72,8 @@ def identity(catalog: BaseCatalog, home: Path) -> dict[str, Any]:
         del content["descent"]["start"]
     else:
         content["descent"]["start"] = identity_of_subset(catalog.descent.start, home)
+    if not catalog.descent.groups:
+        del content["descent"]["groups"]
     content["descent"]["memory"] = content["descent"].pop("momentum")  # its first name, which runs are known by
     content["model"] = modality.model_identity(catalog)
     for role, task in (("target", catalog.targets.target), ("heldout", catalog.targets.heldout)):
