@@ -15,6 +15,7 @@ from tasks.evaluation.evaluation_records import Evaluated, are_evaluated, evalua
 from tasks.evaluation.scoring import Evaluation
 from tasks.files.progress import begin
 from tasks.files.remote_files import Reader
+from tasks.homes.opening import own
 from tasks.modality.registry import open_recipe
 from tasks.runs.listing import open_run
 from tasks.runs.run import Run
@@ -95,6 +96,7 @@ def evaluate_trial(one: Trial, sets: Sequence[str]) -> list[Evaluation]:
 
 def publish_trial(one: Trial, done: Sequence[Evaluation]) -> None:
     """Put the trial's evaluations into the table `evaluations`."""
+    own(one.home, one.run)
     run, chosen = open_run(one.home, one.run), _chosen(one)
     if one.subset == "mgd":
         counts = chosen_counts(run, chosen)
@@ -120,6 +122,7 @@ def evaluate_checkpoint(
     with device_lock(home, device):
         encoder = open_clip_encoder(checkpoint, model, device)
         name = f"checkpoint-{encoder.identity[:8]}"
+        own(home, name)
         out = out or home / "evaluations" / name
         done = evaluate_sets(sets, encoder, out, batch, None, any_size)
     publish_rows(home, name, 0, evaluation_rows(done, "checkpoint", 0, None))

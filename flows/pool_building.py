@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from flows.runtime.device import device_lock
@@ -12,6 +13,7 @@ from flows.runtime.operating import unit
 from tasks.catalog.catalogs import BaseCatalog
 from tasks.curation.beforehand import check_beforehand, check_pool
 from tasks.files.progress import announce, begin, say
+from tasks.homes.opening import own
 from tasks.pool import index_jobs as units
 from tasks.pool import pools
 from tasks.runs.run import Run
@@ -47,13 +49,17 @@ def index_units(plan: pools.PoolPlan) -> pools.PoolRecord:
 def device_of(directory: Path) -> AbstractContextManager[None]:
     """The lock of the device that a run trains on."""
     run = Run.load(directory)
+    own(run.home, run.id)
     return device_lock(run.home, run.catalog.runtime.device)
 
 
-def only_flow(run: Run) -> AbstractContextManager[None]:
-    """The lock of a run: whoever else works on it is waited for."""
+@contextmanager
+def only_flow(run: Run) -> Iterator[None]:
+    """The lock of a run: whoever else works on it, here or elsewhere, is waited for."""
 
     def waiting(holder: str) -> None:
         say(f"run {run.id} is worked on by process {holder or '(unknown)'}; waiting until that one ends")
 
-    return exclusive(run.home / ".locks" / "runs" / f"{run.id}.lock", note=str(os.getpid()), on_wait=waiting)
+    with exclusive(run.home / ".locks" / "runs" / f"{run.id}.lock", note=str(os.getpid()), on_wait=waiting):
+        own(run.home, run.id)
+        yield

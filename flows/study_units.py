@@ -9,12 +9,14 @@ from prefect import Flow
 
 from flows.runtime.device import device_lock
 from flows.runtime.runners import run_flow
+from tasks.homes.opening import own
 from tasks.modality.classification.modality import StudyRun
 
 
 def study_device(directory: Path) -> AbstractContextManager[None]:
     """The lock of the device that the study in ``directory`` runs on."""
     run = StudyRun.load(directory)
+    own(run.home, run.id)
     return device_lock(run.home, run.catalog.runtime.device)
 
 

@@ -89,8 +89,10 @@ def _history(options: argparse.Namespace) -> str:
 
 def _check_idle(home: Path) -> None:
     from flows.runtime.session import check_idle
+    from tasks.homes.opening import own_home
 
     check_idle(home)
+    own_home(home)
 
 
 def _days(text: str) -> float:

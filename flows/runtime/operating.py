@@ -33,9 +33,9 @@ from flows.runtime.session import joined_session, server_answers
 from tasks.catalog.catalogs import find_catalog, load_catalog
 from tasks.catalog.recipe_options import RunnerTable
 from tasks.catalog.study_options import find_study, load_study
-from tasks.files.local_files import local_path
 from tasks.files.progress import watch, watching
 from tasks.files.remotes import RemoteFault
+from tasks.homes.opening import opened
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -62,9 +62,10 @@ def stage(name: str) -> Callable[[Callable[P, str]], Flow[P, str]]:
         def operated(*arguments: P.args, **named: P.kwargs) -> str:
             said = signature.bind(*arguments, **named)
             said.apply_defaults()
-            home = local_path(said.arguments["home"]).resolve()
-            with _surroundings(home, _runner(said.arguments)):
-                return work(*arguments, **named)
+            with opened(said.arguments["home"]) as home:
+                said.arguments["home"] = str(home)
+                with _surroundings(home.resolve(), _runner(said.arguments)):
+                    return work(*said.args, **said.kwargs)
 
         operated.__signature__ = signature  # type: ignore[attr-defined]  # Prefect reads types in the module of `operated`
         return flow(name=name, flow_run_name=f"{name} {{{first}}}", log_prints=False)(operated)

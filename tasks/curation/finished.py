@@ -8,6 +8,7 @@ from tasks.catalog.catalogs import BaseCatalog, load_catalog
 from tasks.catalog.overrides import Overrides
 from tasks.curation.begin import begin_run
 from tasks.files.artefacts import is_done, publish_json
+from tasks.homes.working_copies import at_hand
 from tasks.pool.pools import plan_pool
 from tasks.pool.record import check_budget, load_pool
 from tasks.runs.run import Run
@@ -40,6 +41,7 @@ def finished_run(path: Path, home: Path, overrides: Overrides | None = None) -> 
     run = begin_run(home, path, pool, overrides)
     results = [run.directory / "report.html", run.directory / "subset.npy"]
     tables = [found for table in ("rounds", "choices", "evaluations") for found in files(home, run.id, table).values()]
+    at_hand(*results, *tables)
     there = all(one.exists() for one in (*results, *tables))
     return run.directory if there and tables and is_done(run.directory / RECORD, _key(run, catalog)) else None
 

@@ -14,6 +14,7 @@ from tasks.catalog.base import BaseCatalog
 from tasks.catalog.catalogs import KINDS
 from tasks.catalog.study_options import Study
 from tasks.files.artefacts import digest
+from tasks.homes.working_copies import at_hand
 from tasks.modality.base import Modality
 from tasks.modality.classification.modality import ClassificationModality, ClassificationRecipe, StudyRun
 from tasks.modality.pairs.modality import PairModality
@@ -42,6 +43,7 @@ def modality_of(catalog: BaseCatalog | Study) -> Modality:
 def open_recipe(directory: Path) -> Iterator[PoolRecipe]:
     """The recipe of a run directory, under its catalog's threads, determinism and precision; restored on exit."""
     run = Run.load(directory)
+    at_hand(run.directory, run.pool_directory)
     runtime = run.catalog.runtime
     with deterministic(runtime.threads), PRECISIONS[runtime.precision].switched():
         yield _opened(Run, run.directory, digest(run.record))
@@ -51,6 +53,7 @@ def open_recipe(directory: Path) -> Iterator[PoolRecipe]:
 def open_study(directory: Path) -> Iterator[ClassificationRecipe]:
     """The same of a study's directory, whose convolutions on a GPU are in the precision that PyTorch gives them."""
     run = StudyRun.load(directory)
+    at_hand(run.directory)
     with deterministic(run.catalog.runtime.threads):
         yield _opened(StudyRun, run.directory, digest(run.record))
 

@@ -30,6 +30,7 @@ from tasks.files.remote_files import Reader
 from tasks.files.remotes import split_query
 from tasks.files.scratch import scratch
 from tasks.files.sources import PoolSource, common_base, fingerprint, reader_of, record_source
+from tasks.homes.working_copies import removed
 from tasks.pool.index_jobs import (
     IndexJob,
     check_done,
@@ -99,6 +100,7 @@ def finish_pool(plan: PoolPlan) -> PoolRecord:
     record = load_pool(plan.directory) or _join(plan)
     for note in record.notes:
         say(f"pool {record.pool_id}: {note}")
+    removed(plan.directory / "parts")
     shutil.rmtree(plan.directory / "parts", ignore_errors=True)
     check_budget(plan.options, record)
     return record

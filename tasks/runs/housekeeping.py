@@ -16,6 +16,7 @@ from typing import Any
 
 from mgd_core.errors import UserError
 from tasks.files.artefacts import read_json
+from tasks.homes.working_copies import elsewhere, removed
 from tasks.tables.published import unlist
 from tasks.tables.run_folders import run_directories, run_directory
 
@@ -107,7 +108,7 @@ def delete(found: Sequence[Leftover]) -> int:
 
 def size_of(path: Path) -> int:
     """Bytes of a file, or of all files below a folder; links are not followed."""
-    return _bytes(_entries(path))
+    return _bytes(_entries(path)) + sum(one.size for one in elsewhere(path))
 
 
 def _entries(path: Path) -> Iterator[os.stat_result]:
@@ -122,8 +123,8 @@ def _bytes(entries: Iterable[os.stat_result]) -> int:
 
 
 def _leftover(path: Path, what: str) -> Leftover:
-    entries = list(_entries(path))
-    return Leftover(path, what, max(one.st_mtime for one in entries), _bytes(entries))
+    used = max(one.st_mtime for one in _entries(path))
+    return Leftover(path, what, max([used, *(one.modified for one in elsewhere(path))]), size_of(path))
 
 
 def _begins_from(directory: Path, run: str) -> bool:
@@ -149,6 +150,7 @@ def _recorded(directory: Path, *keys: str) -> Any:
 
 def _delete(path: Path) -> int:
     size = size_of(path)
+    removed(path)
     going = path if path.name.endswith(GOING) else path.with_name(f".{path.name}{GOING}")
     if going != path:
         shutil.rmtree(going, ignore_errors=True)  # of an earlier removal
