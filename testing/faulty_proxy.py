@@ -110,9 +110,14 @@ def _request(client: socket.socket) -> bytes:
             return b""
         data += part
     head, _, body = data.partition(b"\r\n\r\n")
+    if re.search(rb"(?im)^expect: *100-continue", head):
+        client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")  # who sends a body waits for this
     length = re.search(rb"(?im)^content-length: *(\d+)", head)
     while length and len(body) < int(length[1]):
-        body += client.recv(1 << 16)
+        part = client.recv(1 << 16)
+        if not part:
+            return b""
+        body += part
     head = re.sub(rb"(?im)^(connection|expect):.*\r\n", b"", head + b"\r\n")
     return head + b"Connection: close\r\n\r\n" + body
 

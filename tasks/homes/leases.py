@@ -19,6 +19,7 @@ import secrets
 import socket
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from mgd_core.errors import UserError
 from tasks.files.progress import say
@@ -73,9 +74,7 @@ class Lease:
                 self.drop()
                 raise LeaseHeld(f"{self.copy.url}: {self.what} is in use by {who}; wait for it to end, or stop it")
             if not told:
-                say(
-                    f"{self.copy.url}: {self.what} is in use by {who}; waiting until it ends or is silent for {DEAD:g} s"
-                )
+                say(f"{self.copy.url}: {self.what} is in use by {who}; waiting for its end, or {DEAD:g} s of silence")
                 told = True
             time.sleep(LOOK)
 
@@ -108,7 +107,7 @@ class Lease:
         return f"{self.folder}/{self.owner}.{'shared' if self.shared else 'alone'}"
 
     @property
-    def mine(self) -> os.PathLike[str]:
+    def mine(self) -> Path:
         """The local file that this process holds locked while it lives."""
         return self.copy.root / OURS / "claims" / self.owner
 
