@@ -1,9 +1,10 @@
 """What a home's URL and its working copy have, made alike: `pull` what others wrote, `push` what was written here.
 
 Files come to be whole, data before the record that names it, and a `push` keeps that order there: it notes which
-records there are, then sends the data that is new, then those records, oldest first. So whatever is killed when, the
-URL holds what a machine may have held that was killed so; a unit whose record is not there is done again, to the same
-bytes. What a `push` could not send, the next one finds by itself: a local version that the ledger does not know.
+records there are, then sends the data that is new, then those records, units' first and the others as they came to be.
+So whatever is killed when, the URL holds what a machine may have held that was killed so; a unit whose record is not
+there is done again, to the same bytes. What a `push` could not send, the next one finds by itself: a local version that
+the ledger does not know.
 
 Where both changed, the URL's is taken, for its writer had the run's lease, and beside such a data file the records that
 were not sent go too: their units are done again. Records and small files are brought at once, large ones when they are
@@ -13,6 +14,7 @@ asked for (`working_copies.at_hand`).
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +33,8 @@ SMALL = 1 << 20
 ALWAYS = (".json", ".html", ".toml")
 TRANSFERS = 8
 """Files that are under way together."""
+UNITS = re.compile("/(work|parts|units)/")
+"""Records of units, each of which says by its key what it was made of: among themselves in any order."""
 TICK = 0.02
 """Seconds that the clock of a file system may lag behind."""
 
@@ -106,11 +110,13 @@ def push(copy: WorkingCopy, held: Callable[[str], bool], last: bool = False) -> 
                 copy.note({path: Row(entry, version_of(stat))})
                 sent.files, sent.bytes = sent.files + 1, sent.bytes + entry.size
 
+        together = [one for one in records if UNITS.search(one[0])]
         with ThreadPoolExecutor(TRANSFERS) as pool:
-            for done, _ in enumerate(pool.map(lambda one: send(*one), data), start=1):
-                if last:
-                    announce(f"send to {copy.url}", done, len(data))
-        for one in sorted(records, key=lambda one: one[1].st_mtime_ns):
+            for wave in (data, together):
+                for done, _ in enumerate(pool.map(lambda one: send(*one), wave), start=1):
+                    if last:
+                        announce(f"send to {copy.url}", done, len(wave))
+        for one in sorted((one for one in records if one not in together), key=lambda one: one[1].st_mtime_ns):
             send(*one)
     return sent
 
