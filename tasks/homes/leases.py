@@ -81,7 +81,7 @@ class Lease:
     def renew(self) -> None:
         """Say that this process lives; raises LeaseLost when that came too late."""
         try:
-            if f"{self.path}" not in Store(self.copy.url, IMPATIENT).list(self.folder):
+            if self.path not in Store(self.copy.url, IMPATIENT).list(self.folder):
                 raise LeaseLost(self._lost("it was taken for dead and another may have taken over"))
             self._write(Store(self.copy.url, IMPATIENT))
         except LeaseLost:

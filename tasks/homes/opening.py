@@ -17,7 +17,7 @@ from pathlib import Path
 from mgd_core.errors import UserError
 from tasks.files.progress import begin, say
 from tasks.files.remotes import RemoteFault
-from tasks.homes.leases import BEAT, DEAD, Lease
+from tasks.homes.leases import BEAT, DEAD, Lease, now
 from tasks.homes.syncing import pull, push
 from tasks.homes.working_copies import WorkingCopy, copy_of, home_path
 
@@ -31,22 +31,18 @@ class Session:
 
     def __init__(self, copy: WorkingCopy) -> None:
         self.copy, self.leases = copy, dict[str, Lease]()
-        self.fault: UserError | None = None
-        self._taking, self._guard, self._ended = threading.RLock(), threading.RLock(), threading.Event()
-        self._threads = [
-            threading.Thread(target=self._again, args=how, daemon=True)
-            for how in ((BEAT, self._renew), (EVERY, self._send))
-        ]
+        self.fault: Exception | None = None
+        self._taking, self._guard = threading.RLock(), threading.RLock()
+        self._sender, self._renewer = _Again(self, self._send), _Again(self, self._renew)
 
     def __enter__(self) -> Session:
         self.take("home", "the home", shared=True)
-        for thread in self._threads:
-            thread.start()
+        self._sender.start()
+        self._renewer.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._ended.set()
-        self._threads[1].join()
+        self._sender.end()
         try:
             if self.fault is None:
                 self._send_all()
@@ -55,11 +51,11 @@ class Session:
                 raise
             say(str(error))
         finally:
-            self._threads[0].join()
+            self._renewer.end()
             for lease in self.leases.values():
                 with suppress(UserError):  # who waits for it then waits as for a dead one
                     lease.drop()
-        if self.fault is not None and kind in (None, KeyboardInterrupt):
+        if self.fault is not None:
             raise self.fault
 
     def take(self, name: str, what: str, shared: bool = False, patience: float | None = None) -> bool:
@@ -101,18 +97,33 @@ class Session:
     def _renew(self) -> None:
         with self._guard:
             for lease in self.leases.values():
-                lease.renew()
+                if now() - lease.renewed > BEAT:
+                    lease.renew()
 
-    def _again(self, every: float, work: Callable[[], None]) -> None:
-        while not self._ended.wait(every):
+
+class _Again(threading.Thread):
+    """Does a session's work every few seconds; what can not be done again becomes its fault and ends it."""
+
+    def __init__(self, session: Session, work: Callable[[], None]) -> None:
+        super().__init__(daemon=True)
+        self._session, self._work, self._ended = session, work, threading.Event()
+
+    def run(self) -> None:
+        """In the thread."""
+        while not self._ended.wait(EVERY):
             try:
-                work()
+                self._work()
             except RemoteFault as error:
                 say(f"{error} (tried again)")
-            except UserError as error:
-                self.fault = error
-                self._ended.set()
+            except Exception as error:
+                self._session.fault = error
                 os.kill(os.getpid(), signal.SIGINT)  # as Ctrl-C does, which ends waits too
+                return
+
+    def end(self) -> None:
+        """Wait for it to end."""
+        self._ended.set()
+        self.join()
 
 
 @contextmanager

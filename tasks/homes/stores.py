@@ -20,14 +20,16 @@ from typing import Any, TypeVar
 from fsspec import AbstractFileSystem
 
 from mgd_core.errors import UserError
-from tasks.files.artefacts import publishing
+from tasks.files.artefacts import move_in, staged
 from tasks.files.remote_files import STAMPS
-from tasks.files.remotes import RemoteFault, RemoteOptions, deadline, patiently, read_ranges, store_of
+from tasks.files.remotes import RemoteOptions, deadline, patiently, store_of
 from tasks.homes.working_copies import Entry
 
 T = TypeVar("T")
 WHOLE = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "oci"}
 """Protocols whose objects appear whole."""
+GONE_IS_TOLD = ("look up", "read")
+"""What ends with FileNotFoundError where there is no such file."""
 SLOWEST = 1 << 20
 """Bytes a second that a transfer is given time for, beside the time of a request."""
 PATIENT = RemoteOptions()
@@ -75,35 +77,42 @@ class Store:
             if not whole:
                 fs.mv(target, f"{folder}/{name}")
 
-        def look() -> dict[str, Any]:
-            fs.invalidate_cache(folder)
-            return dict(fs.info(f"{folder}/{name}", **deadline(fs, self.options)))
-
         self._do("write", path, put)
-        return _entry(self._do("look up", path, look))
+        return self.look(path)
 
-    def fetch(self, path: str, entry: Entry, to: Path) -> None:
-        """Bring a file, whole, with the time at which it was written."""
-        url, chunk = f"{self.url}/{path}", self.options.chunk
-        with publishing(to) as file:
-            for start in range(0, entry.size, chunk):
-                end = min(start + chunk, entry.size)
-                with _told(self.url, "read", path):
-                    (data,) = read_ranges(url, [(start, end)], self.options)
-                if len(data) != end - start:
-                    raise RemoteFault(f"{url}: ends at byte {start + len(data):,}, the store said {entry.size:,}")
-                file.write(data)
-            file.flush()
-            os.utime(file.name, (entry.modified, entry.modified))
-
-    def read(self, path: str) -> bytes:
-        """A small file; raises FileNotFoundError."""
+    def look(self, path: str) -> Entry:
+        """A file as it is now; raises FileNotFoundError."""
         fs, base = self._place()
 
-        def read() -> bytes:
-            return bytes(fs.cat_file(f"{base}/{path}", **deadline(fs, self.options)))
+        def ask() -> Entry:
+            fs.invalidate_cache(f"{base}/{path}")
+            return _entry(fs.info(f"{base}/{path}", **deadline(fs, self.options)))
 
-        return patiently(f"{self.url}/{path}", "read it", self.options, read)
+        return self._do("look up", path, ask)
+
+    def fetch(self, path: str, to: Path) -> Entry:
+        """Bring a file, whole, with the time at which it was written, again should it be replaced meanwhile; raises
+        FileNotFoundError."""
+        entry, chunk = self.look(path), self.options.chunk
+        while True:
+            with staged(to.parent, to.name) as file:
+                for start in range(0, entry.size, chunk):
+                    file.write(self.read(path, start, min(start + chunk, entry.size)))
+                before, entry = entry, self.look(path)
+                if before == entry and file.tell() == entry.size:
+                    file.flush()
+                    os.utime(file.name, (entry.modified, entry.modified))
+                    move_in(file, to)
+                    return entry
+
+    def read(self, path: str, start: int = 0, end: int | None = None) -> bytes:
+        """The bytes of a file, or those of a range; raises FileNotFoundError."""
+        fs, base = self._place()
+
+        def ask() -> bytes:
+            return bytes(fs.cat_file(f"{base}/{path}", start=start, end=end, **deadline(fs, self.options)))
+
+        return self._do("read", path, ask)
 
     def remove(self, path: str) -> None:
         """Remove a file; one that is not there is."""
@@ -129,9 +138,9 @@ def _told(url: str, what: str, path: str) -> Iterator[None]:
     """What a store refuses, as a sentence for its user."""
     try:
         yield
-    except UserError:
-        raise
     except (OSError, ValueError, NotImplementedError) as error:
+        if isinstance(error, UserError) or (isinstance(error, FileNotFoundError) and what in GONE_IS_TOLD):
+            raise
         raise StoreRefuses(
             f"{url}: the store refuses to {what} {path}".rstrip() + f" ({type(error).__name__}: {error}). Check the "
             "address, that its bucket is there, that the keys may list, read, write and remove there, and its quota; "

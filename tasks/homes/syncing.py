@@ -18,6 +18,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import md5
 from pathlib import Path
@@ -25,7 +26,7 @@ from time import time
 
 from mgd_core.errors import UserError
 from tasks.files.progress import announce, say
-from tasks.homes.stores import Store
+from tasks.homes.stores import Store, StoreRefuses
 from tasks.homes.working_copies import LOCAL_PARTS, Entry, Row, WorkingCopy, fetchers, run_of, version_of
 
 SMALL = 1 << 20
@@ -82,7 +83,7 @@ def pull(copy: WorkingCopy, run: str | None = None) -> None:
         for path in dropped:
             (copy.root / path).unlink(missing_ok=True)
             say(f"{copy.url}/{path}: was written elsewhere meanwhile, so what this machine had not sent is not used")
-        _fetch(copy, sorted({*wanted, *(path for path in dropped if path in listed)}), listed)
+        _fetch(copy, sorted({*wanted, *(path for path in dropped if path in listed)}))
         _remove_here(copy, [path for path in rows if path not in listed and run in (None, run_of(path))])
 
 
@@ -92,7 +93,9 @@ def push(copy: WorkingCopy, held: Callable[[str], bool], last: bool = False) -> 
     with copy.locked():
         rows, gone = copy.rows(), copy.gone()
         changed = [one for one in _changed(copy, rows, sent, held, ".json") if last or one[1].st_mtime <= began]
-        records = [(path, stat, (copy.root / path).read_bytes()) for path, stat in changed]
+        records = [
+            (path, stat, content) for path, stat in changed if (content := _content(copy.root / path)) is not None
+        ]
         data = list(_changed(copy, rows, sent, held, ""))
         for path in sorted(gone, key=lambda path: not path.endswith(".json")):
             if (run := run_of(path)) is not None and not held(run):
@@ -104,8 +107,10 @@ def push(copy: WorkingCopy, held: Callable[[str], bool], last: bool = False) -> 
         def send(path: str, stat: os.stat_result, content: bytes | None = None) -> None:
             try:
                 entry = store.send(path, copy.root / path if content is None else content)
-            except FileNotFoundError:
-                return  # removed since
+            except (FileNotFoundError, StoreRefuses):
+                if (copy.root / path).exists():
+                    raise
+                return  # removed here since
             if entry.size == stat.st_size:
                 copy.note({path: Row(entry, version_of(stat))})
                 sent.files, sent.bytes = sent.files + 1, sent.bytes + entry.size
@@ -123,19 +128,19 @@ def push(copy: WorkingCopy, held: Callable[[str], bool], last: bool = False) -> 
 
 def fetch(copy: WorkingCopy, paths: list[str]) -> None:
     """Bring files that are there and not here."""
-    rows = copy.rows()
-    _fetch(copy, paths, {path: rows[path].entry for path in paths})
+    _fetch(copy, paths)
 
 
 fetchers.append(fetch)
 
 
-def _fetch(copy: WorkingCopy, paths: list[str], listed: dict[str, Entry]) -> None:
+def _fetch(copy: WorkingCopy, paths: list[str]) -> None:
     store = Store(copy.url)
 
     def bring(path: str) -> None:
-        store.fetch(path, listed[path], copy.root / path)
-        copy.note({path: Row(listed[path], _version(copy.root / path))})
+        with suppress(FileNotFoundError):  # removed there meanwhile
+            entry = store.fetch(path, copy.root / path)
+            copy.note({path: Row(entry, _version(copy.root / path))})
 
     # Records last, as they came to be: whoever is killed here finds no record without its data.
     ordered = sorted(paths, key=lambda path: path.endswith(".json"))
@@ -185,6 +190,13 @@ def _unsent_records(copy: WorkingCopy, path: str, rows: dict[str, Row]) -> list[
         return []
     beside = [copy.relative(one) for one in (copy.root / path).parent.glob("*.json")]
     return [one for one in beside if one not in rows or rows[one].version != _version(copy.root / one)]
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
 
 
 def _version(path: Path) -> str | None:

@@ -162,6 +162,8 @@ def removed(path: Path) -> None:
     if copy is not None:
         with copy.ledger() as ledger:
             told = {"path": copy.relative(path)}
+            if path.is_file():  # it may be on its way there
+                ledger.execute("insert or ignore into gone values (:path)", told)
             ledger.execute(f"insert or ignore into gone select path from files where {BELOW}", told)
             ledger.execute(f"delete from files where {BELOW}", told)
 

@@ -153,7 +153,7 @@ def test_a_bucket_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with (
         loopback_s3() as where,
         speaking_to("http://{}:{}".format(*where)),
-        pytest.raises(StoreRefuses, match="s3://nobody/x: the store refuses to list it .*bucket does not exist"),
+        pytest.raises(StoreRefuses, match=r"s3://nobody/x: the store refuses to list it .*bucket does not exist"),
         opened("s3://nobody/x"),
     ):
         pass
