@@ -27,11 +27,11 @@ from tasks.files.remotes import RemoteOptions
 from tasks.homes.stores import Store
 from tasks.homes.working_copies import OURS, WorkingCopy
 
-BEAT, SURE, DEAD = 15.0, 40.0, 60.0
+BEAT, SURE, DEAD = 20.0, 120.0, 180.0
 """Seconds between two renewals; after which a holder gives up; after which others hold it for dead."""
 LOOK = 2.0
 """Seconds between two looks at a lease that another has."""
-IMPATIENT = RemoteOptions(attempts=2, timeout_s=5)
+IMPATIENT = RemoteOptions(attempts=1, timeout_s=15)
 
 
 class LeaseHeld(UserError, RuntimeError):
@@ -113,7 +113,7 @@ class Lease:
 
     def _write(self, store: Store) -> None:
         beat = {"host": socket.gethostname(), "pid": os.getpid(), "silent_after": DEAD, "at": time.time()}
-        store.send(self.path, json.dumps(beat).encode())
+        store.put(self.path, json.dumps(beat).encode())
         self.renewed = now()
 
     def _others(self) -> list[str]:

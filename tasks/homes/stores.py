@@ -59,6 +59,11 @@ class Store:
         return {name[len(base) + 1 :]: _entry(info) for name, info in found.items() if name.startswith(f"{base}/")}
 
     def send(self, path: str, content: Path | bytes) -> Entry:
+        """Put a file there, and see what it is there."""
+        self.put(path, content)
+        return self.look(path)
+
+    def put(self, path: str, content: Path | bytes) -> None:
         """Put a file there, whole, in place of an earlier one."""
         fs, base = self._place()
         size = len(content) if isinstance(content, bytes) else content.stat().st_size
@@ -78,7 +83,6 @@ class Store:
                 fs.mv(target, f"{folder}/{name}")
 
         self._do("write", path, put)
-        return self.look(path)
 
     def look(self, path: str) -> Entry:
         """A file as it is now; raises FileNotFoundError."""

@@ -20,7 +20,7 @@ from tasks.modality.classification.modality import ClassificationModality, Class
 from tasks.modality.pairs.modality import PairModality
 from tasks.modality.recipe import PoolRecipe
 from tasks.modality.texts.modality import TextModality
-from tasks.runs.run import Run
+from tasks.runs.run import Run, WorkDirectory
 
 MODALITIES: dict[str, Modality] = {}
 """By the values of `model.kind`."""
@@ -43,7 +43,7 @@ def modality_of(catalog: BaseCatalog | Study) -> Modality:
 def open_recipe(directory: Path) -> Iterator[PoolRecipe]:
     """The recipe of a run directory, under its catalog's threads, determinism and precision; restored on exit."""
     run = Run.load(directory)
-    at_hand(run.directory, run.pool_directory)
+    at_hand(run.directory, run.pool_directory, *tables_of(run))
     runtime = run.catalog.runtime
     with deterministic(runtime.threads), PRECISIONS[runtime.precision].switched():
         yield _opened(Run, run.directory, digest(run.record))
@@ -53,9 +53,14 @@ def open_recipe(directory: Path) -> Iterator[PoolRecipe]:
 def open_study(directory: Path) -> Iterator[ClassificationRecipe]:
     """The same of a study's directory, whose convolutions on a GPU are in the precision that PyTorch gives them."""
     run = StudyRun.load(directory)
-    at_hand(run.directory)
+    at_hand(run.directory, *tables_of(run))
     with deterministic(run.catalog.runtime.threads):
         yield _opened(StudyRun, run.directory, digest(run.record))
+
+
+def tables_of(run: WorkDirectory) -> list[Path]:
+    """Folders of a run's tables."""
+    return list((run.home / "tables").glob(f"*/run={run.id}"))
 
 
 @lru_cache(maxsize=2)

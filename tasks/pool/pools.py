@@ -30,7 +30,7 @@ from tasks.files.remote_files import Reader
 from tasks.files.remotes import split_query
 from tasks.files.scratch import scratch
 from tasks.files.sources import PoolSource, common_base, fingerprint, reader_of, record_source
-from tasks.homes.working_copies import removed
+from tasks.homes.working_copies import at_hand, removed
 from tasks.pool.index_jobs import (
     IndexJob,
     check_done,
@@ -97,6 +97,7 @@ def finish_pool(plan: PoolPlan) -> PoolRecord:
     A uid's first sample (in shard order) stays, later ones are rejected. Raises EmptyPool, or TooManyRejects,
     naming counts by reason and the first three examples; the rejects table is there to look at in both cases.
     """
+    at_hand(plan.directory / "parts")
     record = load_pool(plan.directory) or _join(plan)
     for note in record.notes:
         say(f"pool {record.pool_id}: {note}")

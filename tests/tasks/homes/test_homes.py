@@ -235,7 +235,7 @@ def test_the_lease_of_a_killed_process_is_free_here_at_once_and_elsewhere_after_
     child = holder(there, tmp_path / "a")
     child.send_signal(signal.SIGKILL)
     child.wait()
-    monkeypatch.setattr(leases, "DEAD", 60.0)
+    monkeypatch.setattr(leases, "DEAD", 180.0)
     lease = Lease(here, "run-x", "run x")
     lease.take(0.1)
     lease.drop()
