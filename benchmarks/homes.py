@@ -44,6 +44,8 @@ from testing.small_catalog import curate_plainly, published, small_catalog
 
 KILLS, QUICK_KILLS = 10, 3
 BUCKET = "homes"
+MOVED_AFTER = 12
+"""Units after which the first machine dies."""
 UNITS = ("pools/*/pool.json", "runs/*/work/**/*.json", "runs/*/subset.npy", "runs/*/report.html")
 
 
@@ -136,7 +138,10 @@ def answers(home: str, cache: Path, out: Path, quick: bool) -> dict[str, str | b
     """What a home answers to those who read it."""
     out.mkdir()
     found: dict[str, str | bytes] = {}
-    for query in ("select * exclude (run) from comparison", "select uid, g_sum, count from sample_outcomes order by 1"):
+    for query in (
+        "select * exclude (run) from comparison order by all",
+        "select uid, g_sum, count from sample_outcomes order by 1",
+    ):
         found[query] = mgd(home, cache, "sql", query, "--format", "csv")
     found["runs"] = mgd(home, cache, "runs").split("\n")[1].split()[0]
     if not quick:
@@ -170,7 +175,7 @@ def measure(place: Path, quick: bool, draw: random.Random) -> dict[str, Any]:
             kills, lives = kill_often(catalog, place, QUICK_KILLS if quick else KILLS, seconds, draw)
             for life in lives:
                 wrong += differ(life, expected, contents(life, place / f"reader-{life[-6:]}"))
-            moved = move(catalog, place, seconds, draw)
+            moved = move(catalog, place)
             wrong += differ("moved", expected, contents(f"s3://{BUCKET}/moved", place / "reader-moved"))
             asked = answers(local, place / "none", place / "out-local", quick)
             told = answers(whole, place / "third", place / "out-third", quick)
@@ -204,13 +209,17 @@ def kill_often(catalog: Path, place: Path, wanted: int, seconds: float, draw: ra
     return kills, lives
 
 
-def move(catalog: Path, place: Path, seconds: float, draw: random.Random) -> dict[str, Any]:
+def move(catalog: Path, place: Path) -> dict[str, Any]:
     """A home that is begun on one machine, killed, and finished on another; what was done twice."""
     home, first, second = f"s3://{BUCKET}/moved", place / "machine-1", place / "machine-2"
-    while not killed(catalog, home, first, draw.uniform(0.4, 0.7) * seconds):
-        fsspec.filesystem("s3").rm(f"{BUCKET}/moved", recursive=True)
     with machine(first):
-        done = versions(working_copy(home).root)
+        root = working_copy(home).root
+    child = start(catalog, home, first)
+    while child.is_alive() and len(versions(root)) < MOVED_AFTER:
+        time.sleep(0.01)
+    child.kill()
+    child.join()
+    done = versions(root)
     began = {path for path in fsspec.filesystem("s3").find(f"{BUCKET}/moved")}
     took = finish(catalog, home, second)
     kept = [unit for unit in done if f"{BUCKET}/moved/{unit}" in began]

@@ -35,7 +35,7 @@ def test_every_door_brings_what_it_needs(
         for case, words in enumerate(
             (
                 ["sql", "select uid, g_sum, count from sample_outcomes order by 1", "--format", "csv"],
-                ["sql", "select subset, samples from comparison", "--format", "csv", "--run", "all"],
+                ["sql", "select subset, samples from comparison order by all", "--format", "csv", "--run", "all"],
                 ["export", "--format", "datacomp", "--out", str(out / "a.npy")],
                 ["export", "--format", "webdataset", "--out", str(out / "shards")],
                 ["subset", f"run(id='{run}')", "--run", run, "--out", str(out / "b.npy")],
