@@ -104,7 +104,7 @@ class ClassificationRecipe(Recipe):
     def training_batches(self, counts: Counts, seed: int, round: int) -> Callable[[int], Batch]:
         """Straight from the device, where all pictures are."""
         order = self.order(counts, seed, round)
-        return lambda t: self.to_device(self.batch(order[t], self.rows))
+        return lambda t: self.to_device(self.batch(order[t], self.rows(order[t])))
 
 
 def begin_study(home: Path, path: Path) -> Path:
