@@ -75,7 +75,7 @@ class PairRecipe(PoolRecipe):
         ids_of: Callable[[int], Ids] = order.__getitem__
         images, files = self.pairs.images, self._files
         if isinstance(order, WindowedOrder) and (options or self.pairs.streamed):
-            held = HeldShards(self._stored, self.shards, counts > 0, WINDOWS_HELD * order.largest)
+            held = HeldShards(self.stored, self.shards, counts > 0, WINDOWS_HELD * order.largest)
             ids_of, images, files = partial(_announced, order, held), held, held.files
 
         def read(t: int) -> Batch:
@@ -83,7 +83,7 @@ class PairRecipe(PoolRecipe):
             if options is None:
                 return self.batch(ids, self._rows(ids, images(ids)))
             draws = training_draws(len(ids), seed, round, t)
-            return self.batch(ids, self._rows(ids, crops_of(files(ids), draws, self._side, options)))
+            return self.batch(ids, self._rows(ids, crops_of(files(ids), draws, self.side, options)))
 
         return self.loader(read)
 
@@ -103,7 +103,7 @@ class PairRecipe(PoolRecipe):
         def read(i: int) -> Batch:
             draws = probe_draws(self.uids[parts[i]], self.views, seed, round, step)
             repeated = np.repeat(parts[i], self.views)
-            images = crops_of(self._files(parts[i]), draws, self._side, options)
+            images = crops_of(self._files(parts[i]), draws, self.side, options)
             return self.batch(repeated, self._rows(repeated, images))
 
         return self.in_order(len(parts), read)
@@ -117,7 +117,7 @@ class PairRecipe(PoolRecipe):
         """The CLIP with the run's vocabulary and preprocessing."""
         learner, _ = self.learner()
         params = learner.layout.unflatten(theta)
-        return RunEncoder(objective_of(learner, ClipObjective), params, self.vocabulary, self._side, identity)
+        return RunEncoder(objective_of(learner, ClipObjective), params, self.vocabulary, self.side, identity)
 
     @property
     def said(self) -> object:
@@ -152,19 +152,19 @@ class PairRecipe(PoolRecipe):
         return self.vocabulary.tokens(self.pairs.texts)
 
     @property
-    def _side(self) -> int:
+    def side(self) -> int:
         """Of the pictures that the model sees, pixels."""
         return int(self.model_config["vision_cfg"]["image_size"])
 
     @cached_property
-    def _stored(self) -> Streamed:
+    def stored(self) -> Streamed:
         """Where the pictures lie as they came, whether they are kept decoded or not."""
         places = read_parquet(self.pool.samples_path, columns=PLACES)
-        return self.pairs.streamed or Streamed(places, self.pool.directory, self._side)
+        return self.pairs.streamed or Streamed(places, self.pool.directory, self.side)
 
     def _files(self, ids: Ids) -> list[bytes]:
         """Encoded pictures of positions."""
-        return read_images(self._stored.places.take(pa.array(ids)), self._stored.directory)
+        return read_images(self.stored.places.take(pa.array(ids)), self.stored.directory)
 
     def _rows(self, ids: Ids, images: Images) -> Rows:
         return torch.from_numpy(images), self._tokens[ids]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,53 +12,38 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
-from torch.func import functional_call
 from torchvision.transforms import RandomResizedCrop
 
 from mgd_core.engine.probe import Probe
 from mgd_core.engine.replay import replay
-from mgd_core.models.clip import ClipObjective, initial_parameters
 from mgd_core.plans.plan import binomial, keep_all
 from mgd_core.training.learner import Batch
 from tasks.catalog.catalogs import BaseCatalog, CatalogError, load_catalog
 from tasks.catalog.pair_catalog import AugmentationOptions, Catalog
 from tasks.curation import estimate, rounds
-from tasks.curation.begin import begin_run, identity
+from tasks.curation.begin import identity
 from tasks.modality.pairs.augmentation import crop_box, cropped, crops_of, probe_draws, training_draws
 from tasks.modality.pairs.modality import PairRecipe
 from tasks.modality.pairs.pairs import load_pairs
 from tasks.modality.registry import open_recipe
 from tasks.pool.decoding import decode
-from tasks.pool.pools import build_pool
-from tasks.pool.samples import read_images
 from tasks.tables.published import read
 from testing.children import CHILDREN
-from testing.crops import open_clip_crop, torchvision_box
-from testing.oracles import Joining, NaiveRun, Problem, relative_error, settled_difference
-from testing.problems import plain_info_nce
+from testing.crops import (
+    begun,
+    cropped_problem,
+    cut_by_open_clip,
+    open_clip_crop,
+    open_clip_crops,
+    picture_file,
+    torchvision_box,
+)
+from testing.oracles import Joining, NaiveRun, Problem, central_difference, relative_error
 from testing.small_catalog import curate_plainly, published, small_catalog
 
 CROPS = AugmentationOptions()
 ON = ("[descent]", "[augmentation]\nscale = [0.3, 0.9]\n[descent]")
 SIZES = ((256, 256), (320, 240), (240, 320), (500, 375), (1000, 300), (90, 700), (224, 224), (31, 40), (1, 1), (1, 9))
-
-
-def encoded(width: int, height: int, seed: int = 0, form: str = "JPEG", mode: str = "RGB") -> bytes:
-    """A picture's file: noise over a ramp, so that neither its sides nor its colours are alike."""
-    draw, buffer = np.random.default_rng(seed), io.BytesIO()
-    ramp = np.linspace(0, 160, width * height).reshape(height, width, 1)
-    values = (ramp + draw.integers(0, 90, (height, width, 3))).astype(np.uint8)
-    Image.fromarray(values).convert(mode).save(buffer, form)
-    return buffer.getvalue()
-
-
-def begun(place: Path, *changes: tuple[str, str], on: tuple[str, str] = ON) -> Path:
-    """A run of the small catalog that crops."""
-    path = small_catalog(place, on, *changes)
-    options = load_catalog(path)
-    pool = build_pool(str(options.pool.source), place / "home", options.pool.build_options())
-    return begin_run(place / "home", path, pool).directory
 
 
 def batches(recipe: PairRecipe, steps: Any, round: int = 0) -> list[Batch]:
@@ -69,21 +53,12 @@ def batches(recipe: PairRecipe, steps: Any, round: int = 0) -> list[Batch]:
     return [ask(t) for t in steps]
 
 
-def open_clip_crops(recipe: PairRecipe, ids: np.ndarray, draws: np.ndarray) -> Tensor:
-    """Crops by open_clip's own transform."""
-    files = read_images(recipe._stored.places.take(ids), recipe._stored.directory)
-    images = [decode(data).image for data in files]
-    options = recipe.catalog.augmentation or CROPS
-    boxes = [crop_box(one, *image.size, options) for one, image in zip(draws, images, strict=True)]
-    return torch.from_numpy(np.stack([open_clip_crop(*each, 32) for each in zip(images, boxes, strict=True)]))
-
-
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_pixels_are_open_clips(size: tuple[int, int]) -> None:
     """Of its training transform given the same box, whatever the file is."""
     forms = ("JPEG", "RGB"), ("JPEG", "L"), ("JPEG", "CMYK"), ("PNG", "P"), ("PNG", "RGBA"), ("WEBP", "RGB")
     for seed, (form, mode) in enumerate(forms):
-        data, draws = encoded(*size, seed, form, mode), training_draws(3, 1, 2, seed)
+        data, draws = picture_file(*size, seed, form, mode), training_draws(3, 1, 2, seed)
         (image,) = [decode(data).image]
         for i, pixels in enumerate(crops_of([data], draws, 48, CROPS)):
             box = crop_box(draws[i], *size, CROPS)
@@ -146,7 +121,7 @@ def test_draws_belong_to_seed_round_step_and_position() -> None:
 
 def test_a_batch_is_the_same_whoever_reads_it(tmp_path: Path) -> None:
     """Any readers, cache, order, replays, windowed reading and disk; and it is what open_clip would show."""
-    with open_recipe(begun(tmp_path)) as recipe:
+    with open_recipe(begun(tmp_path, ON)) as recipe:
         assert isinstance(recipe, PairRecipe)
         first = batches(recipe, range(8), round=1)
         for t, batch in enumerate(first):
@@ -216,54 +191,17 @@ def test_killed_in_the_middle_it_ends_with_the_same_bytes(tmp_path: Path) -> Non
 
 @pytest.fixture
 def exact(tmp_path: Path) -> Iterator[tuple[PairRecipe, Problem]]:
-    """The small catalog's recipe, cropped, and its training in float64 with losses and crops written a second time."""
     on = ("[descent]", "[augmentation]\nscale = [0.3, 0.9]\nprobe_crops = 2\n[descent]")
-    with open_recipe(begun(tmp_path, ("batch = 32", "batch = 6\neps_root = 1e-4"), on=on)) as recipe:
+    with open_recipe(begun(tmp_path, on, ("batch = 32", "batch = 6\neps_root = 1e-4"))) as recipe:
         assert isinstance(recipe, PairRecipe)
-        model = recipe.model(0).double()
-        single = recipe.learner()[0]
-        learner = dataclasses.replace(
-            single,
-            objective=ClipObjective(model),
-            batches=lambda t: (batch := single.batches(t))._replace(weights=batch.weights.double()),
-        )
-        theta = initial_parameters(model, learner.layout, torch.float64)
-
-        def losses(params: Any, rows: Any) -> Tensor:
-            pixels = (rows[0].double() / 255 - 0.45) / 0.27
-            image, text, scale = functional_call(model, dict(params), (pixels, rows[1]))[:3]
-            return plain_info_nce(image, text, scale.clamp(max=100))
-
-        def joining(params: Any, pair: Any, others: Any) -> Tensor:
-            return losses(params, tuple(torch.cat([x, y]) for x, y in zip(others, pair, strict=True)))[-1]
-
-        unseen = recipe.rows(np.arange(200, 230))
-        pool = recipe.rows(np.arange(240))
-        yield (
-            recipe,
-            Problem(
-                "cropped",
-                learner,
-                learner.optimizer.init(theta),
-                pool,
-                losses,
-                joining,
-                lambda params: losses(params, unseen).mean(),
-            ),
-        )
+        yield recipe, cropped_problem(recipe)
 
 
 def test_metagradients_are_those_of_naive_autograd_and_of_differences(exact: tuple[PairRecipe, Problem]) -> None:
     """Float64; the oracle's batches are cropped by open_clip's transform, step by step, before it begins."""
     recipe, problem = exact
     start, steps = 3, problem.learner.steps
-    own = []
-    for t in range(steps):
-        batch = problem.learner.batches(t)
-        pixels = open_clip_crops(recipe, batch.ids.numpy(), training_draws(6, recipe.seed, 0, t))
-        own.append(batch._replace(rows=(pixels, batch.rows[1])))
-    by_hand = dataclasses.replace(problem, learner=dataclasses.replace(problem.learner, batches=own.__getitem__))
-    naive = NaiveRun(by_hand, start)
+    naive = NaiveRun(cut_by_open_clip(recipe, problem), start)
     expected = naive.gradient().example
     found = [
         replay(problem.learner, problem.initial, problem.phi_and_gradient, plan, 240, [4]).example
@@ -271,7 +209,7 @@ def test_metagradients_are_those_of_naive_autograd_and_of_differences(exact: tup
     ]
     assert torch.equal(*found) and relative_error(found[0], expected) < 1e-12
     along = torch.randn(240, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    difference = settled_difference(lambda w: naive.phi(w), naive.no_change(), along, 1e-3)
+    difference = central_difference(naive.phi, naive.no_change(), along, 1e-3)
     assert difference == pytest.approx((found[0] @ along).item(), rel=1e-8)
 
 
@@ -301,7 +239,7 @@ def test_a_probe_is_the_mean_over_the_crops_of_a_candidate(exact: tuple[PairReci
 
 
 def test_a_probe_without_crops_scores_the_whole_picture(tmp_path: Path) -> None:
-    with open_recipe(begun(tmp_path)) as recipe:
+    with open_recipe(begun(tmp_path, ON)) as recipe:
         (batch,) = recipe.candidates(np.arange(20), 1, 4)
         assert recipe.views == 1 and torch.equal(batch.rows[0], recipe.rows(np.arange(20))[0])
         (whole,) = recipe.batches([np.arange(20)])
@@ -319,7 +257,7 @@ def test_reading_is_part_of_what_a_run_is_told_to_cost(tmp_path: Path, monkeypat
     monkeypatch.setattr(modality, "crops_of", slowly)
     monkeypatch.setattr(step_costs, "cores", lambda: 16)
     on = ("[descent]", "[augmentation]\nprobe_crops = 4\n[descent]")
-    directory = begun(tmp_path, ("threads = 1", "threads = 1\nreaders = 3"), on=on)
+    directory = begun(tmp_path, on, ("threads = 1", "threads = 1\nreaders = 3"))
     with open_recipe(directory) as recipe:
         costs = step_costs.measure(recipe)
     assert 0.6 < costs.read < 1.2 and costs.step == costs.reverse == costs.read / 3
