@@ -70,9 +70,9 @@ class AugmentationOptions(Section):
     """Least and most share of a picture's area that a crop shows."""
     ratio: Annotated[tuple[Positive, Positive], ASCENDING] = (3 / 4, 4 / 3)
     """Least and most of its width over its height, before both are scaled to the model's size."""
-    probe_crops: Annotated[int, Field(ge=0, le=1024)] = 0
-    """Crops of a candidate that its g is the mean over (surrogate `probe`), each the cost of a probe; 0: its g is that
-    of the picture as targets and tests see theirs."""
+    probe_crops: Annotated[int, Field(ge=0, le=1024)] = 1
+    """Crops of a candidate that its g is the mean over (surrogate `probe`), each the cost of a probe, others at every
+    step and round; 0: its g is that of the picture as targets and tests see theirs."""
 
 
 class ComparisonOptions(TrialOptions):
@@ -105,9 +105,9 @@ class Catalog(BaseCatalog):
 
     @model_validator(mode="after")
     def _probe_crops_are_probed(self) -> Self:
-        if self.augmentation and self.augmentation.probe_crops and self.descent.surrogate == "path":
+        if self.descent.surrogate == "path" and self.augmentation and self.augmentation.probe_crops != 1:
             raise ValueError(
-                "augmentation.probe_crops: surrogate 'path' probes nothing, and its g is that of the crops that were "
+                "augmentation.probe_crops: surrogate 'path' probes nothing, its g is that of the crops that were "
                 "trained on; remove it"
             )
         return self

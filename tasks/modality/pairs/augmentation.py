@@ -8,11 +8,11 @@ ten attempts, then a centre crop. The box is cut from the picture as it is store
 of the same box. Nothing can be kept decoded at the model's size, so a training decodes whatever it visits.
 
 A candidate of a probe stands in no batch. Its weight multiplies the loss that it would have in step k, which is random
-by the crop; a training that draws crops descends on the mean, so the g that predicts one is the mean over crops of
-<gamma_k, grad l_i>, and what one crop adds is noise. ``probe_crops`` = m takes the mean of m draws that belong to the
-sample's uid, not to the shard or the batch that it is scored in: unbiased, for m passes. 0 takes the evaluation's view,
-shorter side scaled and centre cropped: one pass and no noise, but another picture where the sides are unequal (crops
-squeeze what the centre crop cuts off).
+by the crop; a training that draws crops descends on the mean, so what its g estimates is the mean over crops of
+<gamma_k, grad l_i>. ``probe_crops`` = m takes the mean of m draws that belong to the sample's uid, the round and the
+step, not to the shard or the batch that it is scored in: unbiased, for m passes, and its noise is averaged out over
+steps and rounds. 0 takes the view of evaluation, shorter side scaled and centre cropped: no noise, but another picture
+where the sides are unequal (crops squeeze what the centre crop cuts off), and that error stays.
 
 Costs about 3 µs a sample for the box; cutting and scaling a 256 pixel picture to 224 about 0.5 ms, decoding it twice
 that (benchmarks/results/augmentation.md).

@@ -154,7 +154,7 @@ def test_without_the_section_a_run_is_known_as_before(tmp_path: Path) -> None:
         known.append(identity(load_catalog(path), tmp_path))
         assert {**known[-1], "augmentation": None} == {**known[0], "augmentation": None}
     assert all(known.count(one) == 1 for one in known)
-    path.write_text(f"{said}[augmentation]\nscale = [0.9, 1]\nprobe_crops = 0\n")
+    path.write_text(f"{said}[augmentation]\nscale = [0.9, 1]\nprobe_crops = 1\n")
     assert identity(load_catalog(path), tmp_path) == known[1], "open_clip's own, said or not"
     assert checked_again(load_catalog(path)) == load_catalog(path)
 
@@ -239,7 +239,8 @@ def test_a_probe_is_the_mean_over_the_crops_of_a_candidate(exact: tuple[PairReci
 
 
 def test_a_probe_without_crops_scores_the_whole_picture(tmp_path: Path) -> None:
-    with open_recipe(begun(tmp_path, ON)) as recipe:
+    on = ("[descent]", "[augmentation]\nprobe_crops = 0\n[descent]")
+    with open_recipe(begun(tmp_path, on)) as recipe:
         (batch,) = recipe.candidates(np.arange(20), 1, 4)
         assert recipe.views == 1 and torch.equal(batch.rows[0], recipe.rows(np.arange(20))[0])
         (whole,) = recipe.batches([np.arange(20)])
@@ -279,7 +280,7 @@ def test_reading_is_part_of_what_a_run_is_told_to_cost(tmp_path: Path, monkeypat
         ("ratio = [0.75]", "ratio"),
         ("ratio = [-1.0, 1.0]", "greater than 0"),
         ("probe_crops = -1", "probe_crops"),
-        ('probe_crops = 1\n[descent]\nsurrogate = "path"', "surrogate 'path' probes nothing"),
+        ('probe_crops = 2\n[descent]\nsurrogate = "path"', "surrogate 'path' probes nothing"),
     ],
 )
 def test_a_mistaken_section_is_refused(tmp_path: Path, section: str, message: str) -> None:
