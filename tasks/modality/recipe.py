@@ -207,11 +207,11 @@ class PoolRecipe(Recipe):
 
     @property
     def views(self) -> int:
-        """How often, otherwise each time, a probe sees a candidate; its g is the mean."""
+        """Views of a candidate that a probe scores; its g is their mean."""
         return 1
 
     def candidates(self, ids: Ids, round: int, step: int) -> Iterator[Batch]:
-        """Samples as a probe at a step of a round sees them, each ``views`` times in a row."""
+        """Samples as a probe at a step of a round sees them, the ``views`` of each in a row."""
         return self.batches([ids[at : at + PROBE_BATCH] for at in range(0, len(ids), PROBE_BATCH)])
 
     def target_sizes(self) -> Roles[int]:

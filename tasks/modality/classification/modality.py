@@ -78,7 +78,7 @@ class ClassificationRecipe(Recipe):
         return ClassificationObjective(model)
 
     def rows(self, ids: Ids) -> Rows:
-        """Pixels and labels."""
+        """Pixels and labels; studies crop nothing."""
         at = torch.from_numpy(ids).to(self.train.labels.device)
         return self.train.pixels[at], self.train.labels[at]
 
