@@ -42,6 +42,7 @@ CAUGHT = {
 VALIDATORS = {
     "tasks/files/option_types.py": ("_in_float32", "distinct", "_filled", "_printable_place"),
     "tasks/catalog/recipe_options.py": ("_parsed", "_device_name"),
+    "tasks/catalog/pair_catalog.py": ("_ascending",),
     "tasks/catalog/roles.py": ("fit_name", "_fit_test"),
 }
 """Functions that pydantic calls for a field: it says which one, and `tasks.catalog.files` in which file."""
