@@ -25,17 +25,20 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import TaskRun
 from prefect.context import FlowRunContext
 from prefect.states import State
+from prefect.task_runners import TaskRunner
 from prefect.tasks import exponential_backoff
 
 from flows.runtime.run_page import RunPage
-from flows.runtime.runners import make_runner, task_resources
+from flows.runtime.runners import make_runner, started, task_resources
 from flows.runtime.session import joined_session, server_answers
+from flows.runtime.worker_check import check_workers
 from tasks.catalog.catalogs import find_catalog, load_catalog
-from tasks.catalog.recipe_options import RunnerTable
-from tasks.catalog.study_options import find_study, load_study
+from tasks.catalog.recipe_options import RunnerTable, RuntimeOptions
+from tasks.catalog.study_options import StudyRuntimeOptions, find_study, load_study
 from tasks.files.local_files import local_path
 from tasks.files.progress import watch, watching
 from tasks.files.remotes import RemoteFault
+from tasks.modality.machine import devices_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -135,23 +138,33 @@ def _surroundings(home: Path, how: RunnerTable) -> Iterator[None]:
     try:
         with (
             joined_session(home),
-            make_runner(how.kind, how.workers or 1, how.address, how.loopback, how.options) as runner,
-            task_resources(how.kind, how.num_cpus, how.num_gpus),
+            started(_made(how), how.kind, how.address) as runner,
             page.ending(),
             context.model_copy(update={"task_runner": runner}),
             page.shown(),
         ):
-            yield
+            check_workers(runner, how.kind, home)
+            with task_resources(how.kind, how.num_cpus, how.num_gpus):
+                yield
     finally:
         watch(outer)
+
+
+def _made(how: RunnerTable) -> TaskRunner[Any]:
+    return make_runner(how.kind, how.workers or 1, how.address, how.loopback, how.options)
 
 
 def _runner(said: Mapping[str, Any]) -> RunnerTable:
     """What a flow's parameters say of its task runner."""
     if said.get("catalog"):
         runtime = load_catalog(find_catalog(said["catalog"]), said.get("overrides")).runtime
-        return runtime.runner.model_copy(update={"workers": runtime.runner.workers or runtime.workers})
+        return runtime.runner.model_copy(update={"workers": runtime.runner.workers or _at_once(runtime)})
     if said.get("study"):
         study = load_study(find_study(said["study"])).runtime
-        return RunnerTable(kind=study.runner, workers=study.workers)
+        return RunnerTable(kind=study.runner, workers=_at_once(study))
     return RunnerTable(kind="threads")
+
+
+def _at_once(runtime: RuntimeOptions | StudyRuntimeOptions) -> int:
+    """Tasks at a time: as many as are asked for, or as there are devices."""
+    return runtime.workers or len(devices_of(runtime))

@@ -1,13 +1,17 @@
-"""What a training needs of the machine: a home that can be written to, and its device."""
+"""What a training needs of the machine: a home that can be written to, and its device, one of a pool perhaps."""
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 import torch
 
 from mgd_core.errors import UserError
+from tasks.catalog.device_options import DeviceSection, torch_device
 from tasks.catalog.files import CatalogError
 
 
@@ -26,14 +30,41 @@ def check_home(home: Path) -> None:
         raise HomeError(f"--home {home}: cannot be written to ({told}); name another directory") from error
 
 
-def check_device(device: str) -> None:
-    """See that the device is there; raises CatalogError."""
+def check_devices(runtime: DeviceSection) -> None:
+    """See that the devices are there; raises CatalogError."""
+    n = torch.cuda.device_count()
+    there = f"'cuda:0' to 'cuda:{n - 1}', and 'cpu'" if n else "'cpu' only"
+    for device in devices_of(runtime):
+        try:
+            torch.zeros(1, device=torch_device(device))
+        except Exception as error:  # torch raises what it likes: AssertionError, RuntimeError, NotImplementedError
+            said = '"all"' if runtime.devices == "all" else f"'{runtime.device}'"
+            raise CatalogError(
+                f"runtime.device = {said if runtime.devices in (None, 'all') else repr(device)}: there is no such "
+                f"device on this machine, which has {there} ({str(error).splitlines()[0][:200]})"
+            ) from error
+
+
+def devices_of(runtime: DeviceSection) -> tuple[str, ...]:
+    """The devices of a pool, each with its number; of `"all"`, those that this machine has."""
+    if runtime.devices == "all":
+        return tuple(f"cuda:{i}" for i in range(torch.cuda.device_count())) or runtime.slots
+    return runtime.slots
+
+
+@contextmanager
+def on_device(device: str) -> Iterator[None]:
+    """Open recipes on ``device`` in the block."""
+    token = _in_hand.set(torch_device(device))
     try:
-        torch.zeros(1, device=device)
-    except Exception as error:  # torch raises what it likes: AssertionError, RuntimeError, NotImplementedError
-        n = torch.cuda.device_count()
-        there = f"'cuda:0' to 'cuda:{n - 1}', and 'cpu'" if n else "'cpu' only"
-        raise CatalogError(
-            f"runtime.device = '{device}': there is no such device on this machine, which has {there} "
-            f"({str(error).splitlines()[0][:200]})"
-        ) from error
+        yield
+    finally:
+        _in_hand.reset(token)
+
+
+def device_in_hand(runtime: DeviceSection) -> str:
+    """The device that was taken, as PyTorch calls it; the catalog's first where none was."""
+    return _in_hand.get() or runtime.device
+
+
+_in_hand: ContextVar[str | None] = ContextVar("mgd_device", default=None)
