@@ -67,7 +67,7 @@ def smoothness(
     directory = begin_run(base, path, build_pool(options, base), overrides).directory
     how = SmoothnessOptions(**(options.smoothness.model_dump() | measure))
     _measure(directory, how, measuring.prepare(directory, how, sweep))
-    check_metagradient(directory, how)
+    check_metagradient.submit(directory, how).result()
     return str(directory)
 
 
@@ -93,12 +93,12 @@ def gate(directory: Path, options: BaseCatalog) -> None:
 def _measure(directory: Path, options: SmoothnessOptions, found: list[Variant]) -> None:
     """Each recipe in turn, its directions side by side where there are workers."""
     for variant in found:
-        train_base(directory, variant)
+        train_base.submit(directory, variant).result()
         numbers = range(options.directions)
         futures = [measure_direction.submit(directory, variant, number, options.h) for number in numbers]
         for future in futures:
             future.result()
         if options.lds_subsets:
-            measure_lds(directory, variant, options)
+            measure_lds.submit(directory, variant, options).result()
         measuring.forget_states(directory, variant)
     measuring.publish_smoothness(directory, options)

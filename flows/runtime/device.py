@@ -19,8 +19,8 @@ from pathlib import Path
 
 from flows.runtime.locks import try_lock
 from mgd_core.errors import UserError
+from tasks.catalog.device_options import on_device
 from tasks.files.progress import say
-from tasks.modality.machine import on_device
 
 LOCKS = "MGD_LOCKS"
 """The variable that names another directory for the locks of this host's devices."""

@@ -39,6 +39,8 @@ from tasks.files.local_files import local_path
 from tasks.files.progress import watch, watching
 from tasks.files.remotes import RemoteFault
 from tasks.modality.machine import devices_of
+from tasks.runs.listing import open_run
+from tasks.tables.run_folders import latest_run
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -53,9 +55,9 @@ PASSING = {
 """What an operating system answers today and may not answer in a minute: of networks, and of disks behind them."""
 
 
-def stage(name: str) -> Callable[[Callable[P, str]], Flow[P, str]]:
+def stage(name: str, of_run: bool = False) -> Callable[[Callable[P, str]], Flow[P, str]]:
     """A flow of that name, whose runs are called by it and its first parameter; the body is given parameters as they
-    came, among them `home`, and `catalog` (with `overrides`) or `study`, which name the runner."""
+    came, among them `home`, and `catalog` (with `overrides`), `study` or, ``of_run``, `run`, which name the runner."""
 
     def made(work: Callable[P, str]) -> Flow[P, str]:
         signature = inspect.signature(work, eval_str=True)
@@ -66,7 +68,7 @@ def stage(name: str) -> Callable[[Callable[P, str]], Flow[P, str]]:
             said = signature.bind(*arguments, **named)
             said.apply_defaults()
             home = local_path(said.arguments["home"]).resolve()
-            with _surroundings(home, _runner(said.arguments)):
+            with _surroundings(home, _runner(said.arguments, home if of_run else None)):
                 return work(*arguments, **named)
 
         operated.__signature__ = signature  # type: ignore[attr-defined]  # Prefect reads types in the module of `operated`
@@ -154,10 +156,14 @@ def _made(how: RunnerTable) -> TaskRunner[Any]:
     return make_runner(how.kind, how.workers or 1, how.address, how.loopback, how.options)
 
 
-def _runner(said: Mapping[str, Any]) -> RunnerTable:
-    """What a flow's parameters say of its task runner."""
-    if said.get("catalog"):
+def _runner(said: Mapping[str, Any], runs: Path | None) -> RunnerTable:
+    """What a flow's parameters say of its task runner; ``runs``: the home of the run that does, where one does."""
+    runtime = None
+    if runs is not None:
+        runtime = open_run(runs, said["run"] or latest_run(runs)).catalog.runtime
+    elif said.get("catalog"):
         runtime = load_catalog(find_catalog(said["catalog"]), said.get("overrides")).runtime
+    if runtime is not None:
         return runtime.runner.model_copy(update={"workers": runtime.runner.workers or _at_once(runtime)})
     if said.get("study"):
         study = load_study(find_study(said["study"])).runtime

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, model_validator
@@ -83,3 +85,21 @@ def kind_of_device(name: str) -> str:
 def torch_device(name: str) -> str:
     """A device as PyTorch calls it, which has one CPU."""
     return "cpu" if kind_of_device(name) == "cpu" else name
+
+
+@contextmanager
+def on_device(device: str) -> Iterator[None]:
+    """Open recipes on ``device`` in the block."""
+    token = _in_hand.set(torch_device(device))
+    try:
+        yield
+    finally:
+        _in_hand.reset(token)
+
+
+def device_in_hand(runtime: DeviceSection) -> str:
+    """The device that was taken, as PyTorch calls it; the catalog's first where none was."""
+    return _in_hand.get() or runtime.device
+
+
+_in_hand: ContextVar[str | None] = ContextVar("mgd_device", default=None)

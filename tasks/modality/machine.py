@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from pathlib import Path
 
 import torch
@@ -50,21 +47,3 @@ def devices_of(runtime: DeviceSection) -> tuple[str, ...]:
     if runtime.devices == "all":
         return tuple(f"cuda:{i}" for i in range(torch.cuda.device_count())) or runtime.slots
     return runtime.slots
-
-
-@contextmanager
-def on_device(device: str) -> Iterator[None]:
-    """Open recipes on ``device`` in the block."""
-    token = _in_hand.set(torch_device(device))
-    try:
-        yield
-    finally:
-        _in_hand.reset(token)
-
-
-def device_in_hand(runtime: DeviceSection) -> str:
-    """The device that was taken, as PyTorch calls it; the catalog's first where none was."""
-    return _in_hand.get() or runtime.device
-
-
-_in_hand: ContextVar[str | None] = ContextVar("mgd_device", default=None)

@@ -13,11 +13,11 @@ from mgd_core.autodiff.precision import PRECISIONS
 from mgd_core.training.determinism import deterministic
 from tasks.catalog.base import BaseCatalog
 from tasks.catalog.catalogs import KINDS
+from tasks.catalog.device_options import device_in_hand
 from tasks.catalog.study_options import Study
 from tasks.files.artefacts import digest
 from tasks.modality.base import Modality
 from tasks.modality.classification.modality import ClassificationModality, ClassificationRecipe, StudyRun
-from tasks.modality.machine import device_in_hand
 from tasks.modality.pairs.modality import PairModality
 from tasks.modality.recipe import PoolRecipe
 from tasks.modality.texts.modality import TextModality

@@ -185,3 +185,29 @@ def test_the_template_of_an_automation_is_one() -> None:
 
     template = AutomationCore.model_validate(yaml.safe_load((ROOT / "docs" / "failed-runs.yaml").read_text()))
     assert "prefect.flow-run.Failed" in template.trigger.expect
+
+
+def test_several_devices_are_taken_by_processes_side_by_side(as_in_a_worker: None, tmp_path: Path) -> None:
+    from flows.runtime.device import free_device
+    from flows.runtime.operating import stage, unit
+
+    @unit("train", "train {number}")
+    def train(place: Path, number: int) -> tuple[str, int]:
+        """Leaves when the other has come: neither ends unless both have a device at one time."""
+        with free_device(["cpu:0", "cpu:1"], place) as device:
+            (place / str(number)).touch()
+            until = time.monotonic() + 120
+            while not (place / str(1 - number)).exists():
+                assert time.monotonic() < until, "the other one waits for the device of this one"
+                time.sleep(0.01)
+            return device, os.getpid()
+
+    @stage("side-by-side")
+    def side_by_side(catalog: str, home: str = "runs", overrides: dict | None = None) -> str:
+        futures = [train.submit(tmp_path, number) for number in range(2)]
+        ended = [future.result() for future in futures]
+        assert {device for device, _ in ended} == {"cpu:0", "cpu:1"}
+        return str(len({pid for _, pid in ended} - {os.getpid()}))
+
+    catalog, devices = str(small_catalog(tmp_path)), {"runtime.devices": ["cpu", "cpu"]}
+    assert side_by_side(catalog, str(tmp_path / "home"), devices) == "2"
