@@ -299,6 +299,7 @@ def main() -> None:
             print(
                 f"{what:<32}",
                 *(f"{key} {value}" for key, value in vars(row).items() if key not in ("runner", "killed")),
+                flush=True,
             )
     finally:
         stop_server(place / "server")

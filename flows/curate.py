@@ -84,7 +84,7 @@ def curate(
         home: directory of all runs, pools and tables, where the flow runs.
         rounds: rounds of metagradient descent, instead of the catalog's (`descent.rounds`).
         seed: seed of the rounds, instead of the catalog's (`descent.seed`).
-        device: where trainings run, say cuda:1, instead of the catalog's (`runtime.device`).
+        device: where trainings run, say cuda:1, instead of the catalog's (`runtime.device` or `devices`).
         start: the subset that round 0 trains on, say run(id="fashion-1a2b"); otherwise the catalog's `descent.start`.
         overrides: any other keys of the catalog by their dotted names, say {"learner.steps": 500}.
     """
@@ -92,6 +92,8 @@ def curate(
     said = laid_over(
         overrides, descent__rounds=rounds, descent__seed=seed, runtime__device=device, descent__start=start
     )
+    if device is not None:
+        said = {"runtime.devices": None, **said}
     options = load_catalog(path, said)
     pool = build_pool(options, base)
     begin("look at what the run is made of")
