@@ -7,8 +7,9 @@ with the worker that trains killed (SIGKILL) in the middle: Ray and Dask try its
 processes the command ends, and is given again.
 
 * `mismatches`, `lost`: published files (tables, counts, subset) that differ from threads', or are missing;
-* `nodes`: places that took tasks; `at_once`: most devices that were held at one time; `overlap`: devices held, on
-  average over the time in which one was held (2 is all of the time), from the kernel's table of locks;
+* `nodes`: places that took tasks; `at_once`: most devices that were held at one time; `overlap`: how many were held, on
+  average over the time in which one was held while shards were probed and subsets trained (a round's own training is
+  one task), from the kernel's table of locks;
 * `open_ports`: sockets of all these processes that could be reached from beyond the loopback.
 
 Ray and Dask rows are `not run` where prefect-ray or prefect-dask is not installed.
@@ -44,13 +45,14 @@ PATIENCE = 900.0  # seconds for the small curation to end on a busy machine
 LOOK_EVERY = 0.02
 CATALOG = (
     ("shard_size = 100", "shard_size = 20"),
-    ("steps = 8\n", "steps = 60\n"),
-    ("window_start = 4", "window_start = 52"),
-    ("probe_steps = [4, 6]", "probe_steps = [54, 58]"),
+    ("steps = 8\n", "steps = 200\n"),
+    ("window_start = 4", "window_start = 192"),
+    ("probe_steps = [4, 6]", "probe_steps = [194, 198]"),
     ("rounds = 2", "rounds = 1"),
+    ('"loss_filter", "own_clip_filter", "mgd", "oracle"', '"mgd"'),
     ("seeds = [1]", "seeds = [1, 2]"),
 )
-"""Changes of the small catalog: a dozen shards to probe, and a dozen trainings that are longer than their overheads."""
+"""Changes of the small catalog: a dozen shards to probe, and six trainings that are longer than what Prefect adds."""
 TWO = ("runtime.devices=['cpu', 'cpu']",)
 
 
@@ -77,18 +79,28 @@ class Row:
 class Locks(threading.Thread):
     """Counts the devices that are held, every LOOK_EVERY seconds, in /proc/locks."""
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, place: Path, home: Path) -> None:
         super().__init__(daemon=True)
-        self.place, self.ended = place, threading.Event()
+        self.place, self.home, self.ended = place, home, threading.Event()
         self.counts: list[int] = []
         self.ports: set[str] = set()
 
     def run(self) -> None:
         """Look until it is ended."""
+        looked = 0
         while not self.ended.wait(LOOK_EVERY):
-            self.counts.append(len(self.held()))
-            if len(self.counts) % 50 == 0:
+            looked += 1
+            if self.side_by_side():
+                self.counts.append(len(self.held()))
+            if looked % 50 == 0:
                 self.ports |= open_ports(f"HOME={self.place}")
+
+    def side_by_side(self) -> bool:
+        """Whether the run is where tasks do not wait for each other's results."""
+        for work in self.home.glob("runs/*/work"):
+            probing = (work / "round-000/replayed.json").exists() and not (work / "round-001").exists()
+            return probing or (work / "round-001/replayed.json").exists()
+        return False
 
     def held(self) -> list[Path]:
         """Locks of devices that are held now."""
@@ -140,7 +152,7 @@ class Site:
     def _kill_one(self, home: Path, process: subprocess.Popen[bytes]) -> None:
         """SIGKILL to the process that holds a device, while the first round's shards are probed."""
         until = time.monotonic() + PATIENCE
-        locks = Locks(self.place)
+        locks = Locks(self.place, home)
         while process.poll() is None and time.monotonic() < until:
             held = locks.held() if list(home.glob("runs/*/work/round-000/probe-*.json")) else []
             for path in held:
@@ -156,7 +168,7 @@ def curated(site: Site, row: Row, *settings: str) -> Row:
     """Curate in a home of its own and hold it against what threads made."""
     home = site.place / f"{row.runner.replace(' ', '-')}{'-killed' if row.killed else ''}"
     shutil.rmtree(home, ignore_errors=True)
-    locks = Locks(site.place)
+    locks = Locks(site.place, home)
     locks.start()
     try:
         said, status = site.curate(home, *settings, kill=row.killed)

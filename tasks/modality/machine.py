@@ -35,10 +35,10 @@ def check_devices(runtime: DeviceSection) -> None:
         try:
             torch.zeros(1, device=torch_device(device))
         except Exception as error:  # torch raises what it likes: AssertionError, RuntimeError, NotImplementedError
-            said = '"all"' if runtime.devices == "all" else f"'{runtime.device}'"
+            said = "all" if runtime.devices == "all" else device
             raise CatalogError(
-                f"runtime.device = {said if runtime.devices in (None, 'all') else repr(device)}: there is no such "
-                f"device on this machine, which has {there} ({str(error).splitlines()[0][:200]})"
+                f"runtime.device = '{said}': there is no such device on this machine, which has {there} "
+                f"({str(error).splitlines()[0][:200]})"
             ) from error
 
 
