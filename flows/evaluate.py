@@ -27,7 +27,7 @@ def publish(one: evaluation.Trial, sets: list[str]) -> None:
     show_table("evaluations", f"{one.subset}, seed {one.seed}, of {one.run}", rows)
 
 
-@stage("evaluate")
+@stage("evaluate", of_run=True)
 def evaluate(
     sets: list[str],
     home: str = "runs",
@@ -55,8 +55,9 @@ def evaluate(
         if evaluation.known(one, found):
             say(f"evaluate: {one.subset} of {one.run} was evaluated on these {len(found)} sets, and nothing changed")
         else:
-            futures = evaluate_set.map(found, unmapped(one))
-            for done, future in enumerate(futures, start=1):
+            evaluate_set.submit(found[0], one).result()  # trains the model, which the others find
+            announce("evaluate", 1, len(found))
+            for done, future in enumerate(evaluate_set.map(found[1:], unmapped(one)), start=2):
                 future.result()
                 announce("evaluate", done, len(found))
         publish.submit(one, found).result()

@@ -20,7 +20,7 @@ from tasks.catalog.recipe_options import DescentOptions
 from tasks.curation.comparison import TRUTH_COLUMN
 from tasks.curation.expression_baselines import check_baselines
 from tasks.files.progress import say
-from tasks.modality.machine import check_device, check_home
+from tasks.modality.machine import check_devices, check_home
 from tasks.modality.registry import modality_of
 from tasks.pool.pools import PoolRecord
 
@@ -40,7 +40,7 @@ def check_beforehand(catalog: BaseCatalog, home: Path) -> None:
     check_sources(catalog)
     check_baselines(catalog, home)
     check_home(home)
-    check_device(catalog.runtime.device)
+    check_devices(catalog.runtime)
     _check_meanings(catalog)
     _check_budgets(catalog, home)
     for note in modality_of(catalog).check(catalog, home):
