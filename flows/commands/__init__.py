@@ -70,10 +70,12 @@ def add_catalog(made: argparse.ArgumentParser) -> None:
 
 def chosen_catalog(options: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
     """Path of the catalog, and what is laid over it; raises CatalogError."""
-    from tasks.catalog.catalogs import find_catalog
+    from tasks.catalog.files import find_catalog
+
+    path = find_catalog(options.catalog)  # a name that is none is told before anything is loaded that takes seconds
     from tasks.catalog.overrides import parsed_overrides
 
-    return find_catalog(options.catalog), parsed_overrides(options.overrides)
+    return path, parsed_overrides(options.overrides)
 
 
 LARGEST = 2**31 - 1

@@ -31,8 +31,9 @@ from flows.runtime.run_page import RunPage
 from flows.runtime.runners import make_runner, task_resources
 from flows.runtime.session import joined_session, server_answers
 from tasks.catalog.catalogs import find_catalog, load_catalog
+from tasks.catalog.files import find_study
 from tasks.catalog.recipe_options import RunnerTable
-from tasks.catalog.study_options import find_study, load_study
+from tasks.catalog.study_options import load_study
 from tasks.files.local_files import local_path
 from tasks.files.progress import watch, watching
 from tasks.files.remotes import RemoteFault
