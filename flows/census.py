@@ -18,6 +18,7 @@ from tasks.census import files as census_files
 from tasks.census import shards as census_shards
 from tasks.census import taking as censuses
 from tasks.census.verdict import CensusRecord
+from tasks.files.plurals import counted
 from tasks.files.progress import announce, begin, say
 from tasks.modality.pairs.target_check import check_targets, target_pictures
 
@@ -61,8 +62,9 @@ def census(catalog: CatalogName, home: str = "runs", overrides: dict[str, Any] |
     begin("list the pool's files")
     plan = censuses.plan_census(options.pool.sources, base, options.pool.build_options(), options.census, pictures)
     shards, files = censuses.pending(plan)
-    if not shards and not files:
-        say(f"census: all of the pool's {len(plan.shards):,} shards were looked at before, and nothing changed")
+    known = len(plan.shards) - len(shards)
+    if known:
+        say(f"census: {known:,} of the pool's {counted(len(plan.shards), 'shard')} were looked at before")
     futures = [*census_file.map(files), *census_shard.map(shards)]
     for done, future in enumerate(futures, start=1):
         future.result()

@@ -35,8 +35,6 @@ def build_pool(options: BaseCatalog, home: Path) -> pools.PoolRecord:
 def index_units(plan: pools.PoolPlan) -> pools.PoolRecord:
     """Index what is not indexed of a pool, a task a shard."""
     pending = pools.pending_units(plan)
-    if not pending:
-        say(f"pool {plan.pool_id}: all of its {len(plan.units):,} files were indexed before, and nothing changed")
     for done, future in enumerate(index_shard.map(pending), start=1):
         future.result()
         announce("index the pool", done, len(pending))

@@ -24,10 +24,12 @@ Make = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.Argume
 def flow_session(home: Path) -> Iterator[str]:
     """Where flows may be imported and run: a Prefect server, whose API's address it gives, and progress shown."""
     from flows.console import shown_progress
+    from flows.runtime.environment import external_api_url
     from flows.runtime.session import prefect_session
 
+    hint = "" if external_api_url() else f"; its page asks once for the password that `mgd server --home {home}` tells"
     with shown_progress(), prefect_session(home) as url:
-        say(f"Prefect: {url.removesuffix('/api')}")
+        say(f"Prefect: {url.removesuffix('/api')}{hint}")
         begin("load the flow")
         yield url
 

@@ -15,7 +15,8 @@ Refused while anything runs in the home, and for a run that another one began fr
 
 PRUNE = """list, or delete, what would be made again when it is asked for
 
-Work of finished runs, decoded pictures, fetched shards, what is known of targets, and pools that no run is of. Without
+Work of finished runs, decoded pictures, fetched shards, what is known of targets and of single tars, pools that no run
+is of, and old logs. Without
 --yes nothing is deleted. Tables, records, subsets and reports stay."""
 
 UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}

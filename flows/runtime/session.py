@@ -18,8 +18,16 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.runtime.environment import LOOPBACK, external_api_url, prepare_environment
+from flows.runtime.environment import (
+    CLIENT_AUTH,
+    LOOPBACK,
+    external_api_url,
+    password,
+    prefect_home,
+    prepare_environment,
+)
 from flows.runtime.locks import exclusive, try_lock
+from flows.runtime.logs import logged
 from flows.runtime.server import ensure_server, server_status
 from mgd_core.errors import UserError
 from tasks.files.progress import begin, say
@@ -65,7 +73,8 @@ def prefect_session(home: Path) -> Iterator[str]:
     external = external_api_url()
     begin("look for the Prefect server" if external else "start the local Prefect server")
     url = external or ensure_server(home)
-    with _in_environment(url), _on_server(home, url, external):
+    guard = None if external else password(prefect_home(home))
+    with _in_environment(url, guard), _on_server(home, url, external), logged(home):
         try:
             yield url
         finally:
@@ -82,32 +91,36 @@ def joined_session(home: Path) -> Iterator[None]:
 
     context = FlowRunContext.get()
     run = context.flow_run if context else None
-    if not server_answers():
-        yield
-    elif _session.get() is None:
-        from prefect.client.orchestration import get_client
+    with logged(home):
+        if not server_answers():
+            yield
+        elif _session.get() is None:
+            from prefect.client.orchestration import get_client
 
-        with get_client(sync_client=True) as client:
-            mark_dead_runs(home, client)
-        with _held_session_file(home):
+            with get_client(sync_client=True) as client:
+                mark_dead_runs(home, client)
+            with _held_session_file(home):
+                record_session(None, run, None)
+                yield
+        else:
             record_session(None, run, None)
             yield
-    else:
-        record_session(None, run, None)
-        yield
 
 
 @contextmanager
-def _in_environment(url: str) -> Iterator[None]:
-    before = os.environ.get("PREFECT_API_URL")
-    os.environ["PREFECT_API_URL"] = url
+def _in_environment(url: str, guard: str | None) -> Iterator[None]:
+    """Where the server is, and the password (``guard``) of ours, for processes that this one starts."""
+    said = {"PREFECT_API_URL": url, **({CLIENT_AUTH: guard} if guard else {})}
+    before = {name: os.environ.get(name) for name in said}
+    os.environ |= said
     try:
         yield
     finally:
-        if before is None:
-            del os.environ["PREFECT_API_URL"]
-        else:
-            os.environ["PREFECT_API_URL"] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 @contextmanager
@@ -116,13 +129,19 @@ def _on_server(home: Path, url: str, external: str | None) -> Iterator[None]:
     begin("load Prefect")
     from prefect.client.orchestration import get_client
     from prefect.settings import (
+        PREFECT_API_AUTH_STRING,
         PREFECT_API_URL,
         PREFECT_CLIENT_MAX_RETRIES,
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
         temporary_settings,
     )
 
-    settings = {PREFECT_API_URL: url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None, PREFECT_CLIENT_MAX_RETRIES: RETRIES}
+    guard = {PREFECT_API_AUTH_STRING: os.environ[CLIENT_AUTH]} if CLIENT_AUTH in os.environ else {}
+    settings = guard | {
+        PREFECT_API_URL: url,
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
+        PREFECT_CLIENT_MAX_RETRIES: RETRIES,
+    }
     with temporary_settings(settings):
         with get_client(sync_client=True) as client:
             if external is not None:

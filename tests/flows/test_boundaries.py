@@ -219,7 +219,7 @@ with prefect_session(Path(sys.argv[1])) as url:
 
 def test_a_password_guards_the_api_of_the_local_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
-    monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", "mgd:a secret word")
+    monkeypatch.delenv("PREFECT_SERVER_API_AUTH_STRING")
     try:
         words = [sys.executable, "-c", FLOW, str(tmp_path)]
         ended = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=200, check=True)
@@ -227,7 +227,11 @@ def test_a_password_guards_the_api_of_the_local_server(tmp_path: Path, monkeypat
         assert answer == "1" and server_status(tmp_path).running
         with pytest.raises(urllib.error.HTTPError, match="401"):
             urllib.request.urlopen(f"{url}/admin/settings", timeout=20)
-        monkeypatch.delenv("PREFECT_SERVER_API_AUTH_STRING")
+        place = tmp_path / ".prefect" / "password"
+        assert place.stat().st_mode & 0o077 == 0 and place.read_text().strip() == server_status(tmp_path).password
+        log = (tmp_path / "logs" / "mgd.log").read_text()
+        assert "Finished in state Completed()" in log
+        monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", "mgd:another word")
         with pytest.raises(ServerError, match="asks for another password: set PREFECT_SERVER_API_AUTH_STRING"):
             ensure_server(tmp_path)
     finally:
