@@ -6,11 +6,13 @@ interruption, and a census taken again after some shards were fetched anew reads
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from flows.parameters import CatalogName
 from flows.runtime.artifacts import show
+from flows.runtime.in_flight import in_flight
 from flows.runtime.operating import stage, unit
 from flows.runtime.runners import run_flow
 from tasks.catalog.catalogs import find_catalog, load_pair_catalog
@@ -65,10 +67,9 @@ def census(catalog: CatalogName, home: str = "runs", overrides: dict[str, Any] |
     known = len(plan.shards) - len(shards)
     if known:
         say(f"census: {known:,} of the pool's {counted(len(plan.shards), 'shard')} were looked at before")
-    futures = [*census_file.map(files), *census_shard.map(shards)]
-    for done, future in enumerate(futures, start=1):
-        future.result()
-        announce("census", done, len(futures))
+    taken = chain(in_flight(census_file, files), in_flight(census_shard, shards))
+    for done, _ in enumerate(taken, start=1):
+        announce("census", done, len(files) + len(shards))
     begin("join what was found")
     finish.submit(plan).result()
     return str(plan.directory)

@@ -31,36 +31,41 @@ def logs_folder(home: Path) -> Path:
 def logged(home: Path) -> Iterator[None]:
     """Keep what flows say in the block, here and in processes that it starts."""
     folder, before = str(logs_folder(home)), os.environ.get(VARIABLE)
+    if folder == before:
+        yield
+        return
     os.environ[VARIABLE] = folder
-    handler = join_log()
+    join_log()
     try:
         yield
     finally:
+        _leave()
         if before is None:
             os.environ.pop(VARIABLE, None)
         else:
             os.environ[VARIABLE] = before
-        if handler is not None:
-            leave_log(handler)
 
 
-def join_log() -> "HomeLog | None":
-    """Write what is logged in this process into the log of the home that it works in; None where it does already, or
-    works in none."""
+def join_log() -> None:
+    """Write what is logged in this process into the log of the home that it works in, if it works in one. Prefect takes
+    all handlers away when it sets up its own, so this is asked for again and again."""
     folder = os.environ.get(VARIABLE)
-    if not folder or any(isinstance(one, HomeLog) and one.folder == folder for one in _handlers()):
-        return None
-    handler = HomeLog(Path(folder))
-    for name in LOGGERS:
-        logging.getLogger(name).addHandler(handler)
-    return handler
+    if folder and not any(one.folder == folder for one in _joined(LOGGERS[0])):
+        _leave()
+        handler = HomeLog(Path(folder))
+        for name in LOGGERS:
+            logging.getLogger(name).addHandler(handler)
 
 
-def leave_log(handler: "HomeLog") -> None:
-    """Write there no more."""
+def _leave() -> None:
     for name in LOGGERS:
-        logging.getLogger(name).removeHandler(handler)
-    handler.close()
+        for handler in _joined(name):
+            logging.getLogger(name).removeHandler(handler)
+            handler.close()
+
+
+def _joined(name: str) -> "list[HomeLog]":
+    return [one for one in logging.getLogger(name).handlers if isinstance(one, HomeLog)]
 
 
 def note_command(home: Path, told: str, failed: BaseException | None = None) -> None:
@@ -111,7 +116,3 @@ class HomeLog(RotatingFileHandler):
             return os.path.samestat(os.stat(self.baseFilename), os.fstat(self.stream.fileno()))
         except OSError:
             return False
-
-
-def _handlers() -> list[logging.Handler]:
-    return logging.getLogger(LOGGERS[0]).handlers

@@ -35,6 +35,7 @@ from tasks.catalog.files import find_study
 from tasks.catalog.recipe_options import RunnerTable
 from tasks.catalog.study_options import load_study
 from tasks.files.local_files import local_path
+from tasks.files.processes import cores
 from tasks.files.progress import watch, watching
 from tasks.files.remotes import RemoteFault
 
@@ -53,7 +54,7 @@ PASSING = {
 
 def stage(name: str) -> Callable[[Callable[P, str]], Flow[P, str]]:
     """A flow of that name, whose runs are called by it and its first parameter; the body is given parameters as they
-    came, among them `home`, and `catalog` (with `overrides`) or `study`, which name the runner."""
+    came, among them `home`, and `catalog` (with `overrides`), `study` or `workers`, which name the runner."""
 
     def made(work: Callable[P, str]) -> Flow[P, str]:
         signature = inspect.signature(work, eval_str=True)
@@ -155,4 +156,6 @@ def _runner(said: Mapping[str, Any]) -> RunnerTable:
     if said.get("study"):
         study = load_study(find_study(said["study"])).runtime
         return RunnerTable(kind=study.runner, workers=study.workers)
+    if "workers" in said:  # what copies bytes: a process a core, unless said otherwise
+        return RunnerTable(kind="processes", workers=said["workers"] or cores())
     return RunnerTable(kind="threads")

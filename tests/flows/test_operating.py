@@ -66,6 +66,8 @@ def test_a_plain_call_has_the_catalogs_runner_a_session_and_its_words_in_the_log
     probe(catalog, str(tmp_path / "home"), {"runtime.workers": 3})
     assert max(most) == 3, "Prefect's own runner in a worker has no limit"
     assert not list((tmp_path / "home" / ".locks" / "sessions").glob("*.session"))
+    log = (tmp_path / "home" / "logs" / "mgd.log").read_text()
+    assert log.count("step 5: Finished in state Completed()") == 2 and "mgd" not in os.environ.get("MGD_LOGS", "")
     with client() as asked:
         run = asked.read_flow_run(ids[0])
     assert {"a-run", "small"} <= set(run.tags) and run.labels["mgd.pid"] == os.getpid()

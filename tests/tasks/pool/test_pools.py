@@ -169,11 +169,11 @@ def test_of_a_pool_that_grew_only_what_is_new_is_indexed(
 ) -> None:
     read: list[str] = []
     monkeypatch.setattr(index_jobs, "index_tar", lambda unit: read.append(unit.name) or index_tar(unit))
-    tars = tmp_path / "tars"
+    tars = tmp_path / "shards"
     for number in (1, 3):
-        shard(good(number), f"tars/{number:05d}.tar")
+        shard(good(number), f"{number:05d}.tar")
     first = build_pool(tars, tmp_path / "home", ANY)
-    shard([*good(2), ("damaged.jpg", b"?")], "tars/00002.tar")  # in between: the places of others change
+    shard([*good(2), ("damaged.jpg", b"?")], "00002.tar")  # in between: the places of others change
     read.clear()
     said = told(lambda: build_pool(tars, tmp_path / "home", ANY))
     assert read == ["00002.tar"] and any("of its 3 files, 2 were indexed before" in line for line in said)
@@ -183,7 +183,7 @@ def test_of_a_pool_that_grew_only_what_is_new_is_indexed(
     assert files_of(grown.directory) == files_of(fresh.directory)
 
     read.clear()
-    shard(good(4), "tars/00001.tar")
+    shard(good(4), "00001.tar")
     build_pool(tars, tmp_path / "home", ANY)
     assert read == ["00001.tar"], "what was exchanged in place is indexed anew"
     (tars / "00003.tar").unlink()
