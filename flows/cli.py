@@ -9,7 +9,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -64,22 +64,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _noted(options: argparse.Namespace, words: list[str]) -> Iterator[list[str]]:
-    """Leave a line in the home's log on a command that does more than read, how it ended, and what is put into the list
-    that it gives."""
+    """A command that does more than read is at work in its home, and leaves a line in the home's log: how it ended, and
+    what is put into the list that this gives."""
     told: list[str] = []
+    if options.run in (_sql, _runs, _server):
+        yield told
+        return
+    from flows.runtime.logs import note_command
+    from flows.runtime.session import at_work
+
     since, failed = time.monotonic(), None
     try:
-        yield told
+        with nullcontext() if options.alone else at_work(options.home):
+            yield told
     except BaseException as error:
         failed = error
         raise
     finally:
-        if options.run not in (_sql, _runs, _server):
-            from flows.runtime.logs import note_command
-
-            said = re.sub(r"\?\S*", "?...", shlex.join(words))  # a signed address is a password
-            ended = "; ".join(told) or ("a bug" if failed else "done")
-            note_command(options.home, f"mgd {said}: {ended} ({time.monotonic() - since:.0f} s)", failed)
+        said = re.sub(r"\?\S*", "?...", shlex.join(words))  # a signed address is a password
+        ended = "; ".join(told) or ("a bug" if failed else "done")
+        note_command(options.home, f"mgd {said}: {ended} ({time.monotonic() - since:.0f} s)", failed)
 
 
 def _run(options: argparse.Namespace, noted: list[str]) -> int:
@@ -139,7 +143,7 @@ def _command(
     made.register("type", Path, local)
     text = "directory of all runs, pools and tables (default: %(default)s)"
     made.add_argument("--home", type=home, default=os.environ.get("MGD_HOME") or "runs", help=text)
-    made.set_defaults(run=run)
+    made.set_defaults(run=run, alone=False)
     return made
 
 

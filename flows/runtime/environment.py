@@ -40,6 +40,10 @@ LEAN_SERVICES = {
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
 }
 
+# The pages ask the server that they came from: Prefect would send them to port 4200, whatever its own is. So they work
+# through a tunnel as well.
+PAGES = {"PREFECT_UI_API_URL": "/api"}
+
 LOOPBACK = "127.0.0.1"
 
 # Prefect's own settings for the name and password (`name:password`) of its API: the server's, and its clients'. What a
@@ -111,7 +115,7 @@ def server_environment(base: Path, services: Mapping[str, str] = LEAN_SERVICES) 
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     if word := password(base):
         inherited |= {SERVER_AUTH: word, CLIENT_AUTH: word}  # the second is for its services, which ask it as others do
-    return inherited | TELEMETRY_OFF | dict(services) | {"PREFECT_HOME": str(base)}
+    return inherited | TELEMETRY_OFF | dict(services) | {"PREFECT_HOME": str(base), **PAGES}
 
 
 def _bypass_proxy_for_loopback() -> None:

@@ -13,7 +13,7 @@ import urllib.request
 import uuid
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 SESSION_LABEL = "mgd.session"
 PID_LABEL = "mgd.pid"
+LOCAL = "local"
 _PAGE = 200  # flow runs a request; Prefect's own limit
 RETRIES = 3  # of a request, within about 10 s; Prefect's own 5 take a minute to find out that a server is dead
 ANSWER_SECONDS = 5.0
@@ -93,7 +94,8 @@ def joined_session(home: Path) -> Iterator[None]:
     run = context.flow_run if context else None
     with logged(home):
         if not server_answers():
-            yield
+            with at_work(home):
+                yield
         elif _session.get() is None:
             from prefect.client.orchestration import get_client
 
@@ -244,26 +246,38 @@ def mark_dead_runs(home: Path, client: "SyncPrefectClient") -> int:
     return marked
 
 
-def check_idle(home: Path) -> None:
-    """See that no session of mgd is under way in a home.
+@contextmanager
+def alone(home: Path) -> Iterator[None]:
+    """Nothing of mgd is at work in a home, and what would begin waits until the block has ended.
 
     Raises:
-        HomeInUse: one is.
+        HomeInUse: something is.
     """
-    for path in _sessions(home).glob("*.session"):
-        descriptor = try_lock(path)
-        if descriptor is None:
-            raise HomeInUse(f"{home}: a command of mgd is at work there; wait for it to end, or stop it")
-        os.close(descriptor)
+    folder = _sessions(home)
+    with exclusive(folder / "sweep.lock") if home.is_dir() else nullcontext():
+        for path in (*folder.glob("*.session"), *(folder.parent / "runs").glob("*.lock")):
+            descriptor = try_lock(path)
+            if descriptor is None:
+                raise HomeInUse(f"{home}: a command of mgd is at work there; wait for it to end, or stop it")
+            os.close(descriptor)
+        yield
 
 
 @contextmanager
-def _held_session_file(home: Path) -> Iterator[None]:
+def at_work(home: Path) -> Iterator[None]:
+    """Let nobody remove in the meantime what a home holds, where there is one that may be written."""
+    may = home.is_dir() and os.access(home, os.W_OK)
+    with _held_session_file(home, LOCAL) if may else nullcontext():
+        yield
+
+
+@contextmanager
+def _held_session_file(home: Path, note: str | None = None) -> Iterator[None]:
     session = uuid.uuid4().hex
     path = _sessions(home) / f"{session}.session"
     with exclusive(path.parent / "sweep.lock"):  # nobody may find the file before it is locked
         descriptor = try_lock(path)
-        path.write_text(_server_note(home))
+        path.write_text(note or _server_note(home))
     token = _session.set(session)
     try:
         yield
@@ -281,7 +295,7 @@ def _sessions(home: Path) -> Path:
 def _server_note(home: Path) -> str:
     """Which server a session talks to: the user's address, or the home's own, whose port may change."""
     url = external_api_url()
-    return "local" if url in (None, server_status(home).url) else str(url)
+    return LOCAL if url in (None, server_status(home).url) else str(url)
 
 
 def _is_dead(path: Path, note: str) -> bool:
