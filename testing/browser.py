@@ -16,7 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import connect
+from websockets.sync.connection import Connection
 
 PATIENCE = 90.0
 WINDOW = (1400, 1000)
@@ -30,7 +31,7 @@ def chromium() -> str | None:
 class Page:
     """One tab."""
 
-    def __init__(self, socket: ClientConnection) -> None:
+    def __init__(self, socket: Connection) -> None:
         self._socket, self._number = socket, 0
 
     def ask(self, method: str, **parameters: Any) -> dict[str, Any]:
@@ -65,6 +66,12 @@ class Page:
             assert time.monotonic() < deadline, f"{missing} not seen, but: {seen[:3000]}"
             time.sleep(0.5)
         return seen if expected else self.words()
+
+    def fill(self, field: str, text: str) -> None:
+        """Type into the first field that a selector finds, and send its form."""
+        self.run(f"document.querySelector({json.dumps(field)}).focus()")
+        self.ask("Input.insertText", text=text)
+        self.run(f"document.querySelector({json.dumps(field)}).form.requestSubmit()")
 
     def picture(self, path: Path) -> None:
         """Write what is seen as a PNG."""

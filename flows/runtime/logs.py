@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
+from typing import TextIO
 
 from flows.runtime.environment import prefect_home
 from flows.runtime.locks import exclusive
@@ -101,9 +102,9 @@ class HomeLog(RotatingFileHandler):
         record.where = f"{run}: " if run else ""
         try:
             with exclusive(Path(self.folder) / ".lock"):
-                if self.stream is not None and not self._is_current():
+                if self.stream is not None and not self._is_current(self.stream):
                     self.stream.close()
-                    self.stream = None  # type: ignore[assignment]  # opened anew for the next record
+                    self.stream = None  # opened anew for the next record
                 super().emit(record)
         except OSError:
             self.handleError(record)
@@ -111,8 +112,8 @@ class HomeLog(RotatingFileHandler):
     def handleError(self, record: logging.LogRecord) -> None:
         """Nothing: the work does not need its log."""
 
-    def _is_current(self) -> bool:
+    def _is_current(self, stream: TextIO) -> bool:
         try:
-            return os.path.samestat(os.stat(self.baseFilename), os.fstat(self.stream.fileno()))
+            return os.path.samestat(os.stat(self.baseFilename), os.fstat(stream.fileno()))
         except OSError:
             return False

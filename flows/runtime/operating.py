@@ -90,7 +90,7 @@ def unit(name: str, run_name: str | None = None) -> Callable[[Callable[P, R]], T
 
         return task(
             name=name,
-            task_run_name=run_name,
+            task_run_name=run_name or name,
             cache_policy=NO_CACHE,
             persist_result=False,
             retries=ATTEMPTS_MORE,

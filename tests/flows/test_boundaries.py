@@ -11,7 +11,6 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib import import_module
 from pathlib import Path
@@ -22,6 +21,7 @@ from flows.cli import main
 from flows.runtime import ServerError, ensure_server, server_status, stop_server
 from tasks.files.local_files import NotLocal, local_path
 from tasks.files.remotes import NotAllowed, RemoteOptions, file_info, read_ranges, store_of
+from testing.listeners import LOOPBACK, listening
 from tests.flows.test_mistakes import mgd
 
 ROOT = Path(__file__).parents[2]
@@ -162,31 +162,6 @@ def test_a_pool_elsewhere_is_told_before_anything_is_made(
         assert main(["subset", "no_filter", "--pool", url, "--home", str(tmp_path), "--out", str(tmp_path / "a.npy")])
     assert "is not among the places that may be read here" in capsys.readouterr().err
     assert not (tmp_path / "a.npy").exists()
-
-
-def listening(pid: int) -> list[tuple[str, str]]:
-    """Family and address of each socket on which a process or one of its children listens."""
-    held = set()
-    for process in [pid, *_children(pid)]:
-        with suppress(OSError):
-            held |= {os.readlink(one) for one in Path(f"/proc/{process}/fd").iterdir() if one.is_symlink()}
-    found = []
-    for family, waits in (("tcp", "0A"), ("tcp6", "0A"), ("udp", "07"), ("udp6", "07")):
-        for line in Path(f"/proc/{pid}/net/{family}").read_text().splitlines()[1:]:
-            _, place, _, state, *_, inode = line.split()[:10]
-            if state == waits and f"socket:[{inode}]" in held:
-                found.append((family, place.partition(":")[0]))
-    return found
-
-
-def _children(pid: int) -> list[int]:
-    below = [
-        int(one) for task in Path(f"/proc/{pid}/task").iterdir() for one in (task / "children").read_text().split()
-    ]
-    return below + [one for child in below for one in _children(child)]
-
-
-LOOPBACK = {("tcp", "0100007F"), ("tcp6", "00000000000000000000000001000000"), ("udp", "0100007F")}
 
 
 def test_the_local_server_listens_on_this_machine_only(server_home: Path, prefect_api: str) -> None:

@@ -13,6 +13,7 @@ import pytest
 from flows.runtime import stop_server
 from flows.runtime.pages import ensure_pages, page_url
 from flows.runtime.server import read_record
+from testing.listeners import listening
 
 
 @pytest.fixture
@@ -39,6 +40,8 @@ def test_a_report_is_served_on_the_loopback_and_nothing_else(home: Path) -> None
     assert asked(url) == (200, b"<html>ours</html>")
     base = ensure_pages(home)
     assert url.startswith(base), "one server a home"
+    record = read_record(home / ".prefect" / "pages.json")
+    assert record is not None and set(listening(record.pid)) == {("tcp", "0100007F")}
     (home / "report.html").write_text("<html>secret</html>")
     for path in (
         "", "secret.html", "runs/../secret.html", "runs/%2e%2e/report.html", "runs/none/report.html", "runs/a%20b",
