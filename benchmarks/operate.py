@@ -33,11 +33,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks._envelope import emit
 from flows.runtime.environment import TELEMETRY_OFF
 from flows.runtime.server import ensure_server, server_status, stop_server
 from testing import browser
 from testing.eval_lines import lines, written
+from testing.eval_set_files import png, write_set
 from testing.listeners import LOOPBACK, listening
 from testing.small_catalog import curate_plainly, published, small_catalog
 
@@ -169,10 +172,18 @@ class Site:
         found = self.api("/artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [id]}}, "limit": 200})
         return {one["key"]: one for one in sorted(found, key=lambda one: one["created"])}
 
+    def called(self, id: str) -> list[dict[str, Any]]:
+        """The flow runs that a run called."""
+        asked = {"flow_runs": {"parent_flow_run_id": {"any_": [id]}}}
+        return list(self.api("/flow_runs/filter", asked))
+
     def children(self, id: str) -> list[str]:
         """Names of the flows that a run called."""
-        asked = {"flow_runs": {"parent_flow_run_id": {"any_": [id]}}}
-        return [run["name"].split()[0] for run in self.api("/flow_runs/filter", asked)]
+        return [run["name"].split()[0] for run in self.called(id)]
+
+    def below(self, id: str) -> list[list[str]]:
+        """What the flows that a run called said in Prefect's log."""
+        return [self.logs(run["id"]) for run in self.called(id)]
 
 
 def deployed(site: Site) -> str:
@@ -296,7 +307,8 @@ def retried(site: Site) -> str:
 
 
 def nights(site: Site) -> str:
-    """The first night does everything, the second nothing, and one whose pool has grown goes on from the last."""
+    """The first night does everything, the second nothing, one whose pool has grown indexes what is new and goes on
+    from the last; after one that failed at its last stage, that stage alone is left."""
     folder = site.place / "growing"
     folder.mkdir()
     tars = sorted(next((site.home / "pools").glob("sheet-*/shards")).glob("*.tar"))
@@ -313,7 +325,19 @@ def nights(site: Site) -> str:
     third = site.completed("nightly", **parameters)
     said = " ".join(site.logs(third["id"]))
     assert "going on from the counts of" in said and "40 new samples" in said, said
-    return "did all; skipped all; went on with 40 new samples"
+    assert "of its 3 files, 2 were indexed before" in said, said
+    assert "2 of the pool's 3 shards were looked at before" in " ".join(map(" ".join, site.below(third["id"]))), said
+    samples = [{"png": png(np.full((32, 32, 3), 20 * i, np.uint8)), "cls": str(i % 2).encode()} for i in range(5)]
+    tar = write_set(site.place / "wds_own_test", samples, ("light", "dark")) / "test" / "0.tar"
+    whole = tar.read_bytes()
+    tar.write_bytes(whole[:700])
+    parameters["evaluation_sets"] = [str(tar.parents[1])]
+    site.wait(site.begin("nightly", **parameters), "Failed")
+    tar.write_bytes(whole)
+    last = site.completed("nightly", **parameters)
+    said = " ".join(site.logs(last["id"]))
+    assert set(site.children(last["id"])) == {"census", "export", "evaluate"} and "stands" in said, said
+    return "did all; skipped all; indexed 1 of 3 files, went on with 40 new samples; after a failed stage did that one"
 
 
 def others(site: Site) -> str:
