@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prefect import unmapped
-
 from flows import evaluation
 from flows.runtime.artifacts import show_table
+from flows.runtime.in_flight import in_flight
 from flows.runtime.operating import stage, tagged, unit
 from tasks.files.progress import announce, say
 
@@ -57,8 +56,7 @@ def evaluate(
         else:
             evaluate_set.submit(found[0], one).result()  # trains the model, which the others find
             announce("evaluate", 1, len(found))
-            for done, future in enumerate(evaluate_set.map(found[1:], unmapped(one)), start=2):
-                future.result()
+            for done, _ in enumerate(in_flight(evaluate_set, found[1:], one), start=2):
                 announce("evaluate", done, len(found))
         publish.submit(one, found).result()
     return str(one.out)

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from flows.runtime.device import free_device
+from flows.runtime.in_flight import in_flight
 from flows.runtime.locks import exclusive
 from flows.runtime.operating import unit
 from mgd_core.training.determinism import environment
@@ -39,10 +40,7 @@ def build_pool(options: BaseCatalog, home: Path) -> pools.PoolRecord:
 def index_units(plan: pools.PoolPlan) -> pools.PoolRecord:
     """Index what is not indexed of a pool, a task a shard."""
     pending = pools.pending_units(plan)
-    if not pending:
-        say(f"pool {plan.pool_id}: all of its {len(plan.units):,} files were indexed before, and nothing changed")
-    for done, future in enumerate(index_shard.map(pending), start=1):
-        future.result()
+    for done, _ in enumerate(in_flight(index_shard, pending), start=1):
         announce("index the pool", done, len(pending))
     begin("join the pool's tables")
     return pools.finish_pool(plan)

@@ -33,9 +33,11 @@ from flows.runtime.runners import make_runner, started, task_resources
 from flows.runtime.session import joined_session, server_answers
 from flows.runtime.worker_check import check_workers
 from tasks.catalog.catalogs import find_catalog, load_catalog
+from tasks.catalog.files import find_study
 from tasks.catalog.recipe_options import RunnerTable, RuntimeOptions
-from tasks.catalog.study_options import StudyRuntimeOptions, find_study, load_study
+from tasks.catalog.study_options import StudyRuntimeOptions, load_study
 from tasks.files.local_files import local_path
+from tasks.files.processes import cores
 from tasks.files.progress import watch, watching
 from tasks.files.remotes import RemoteFault
 from tasks.modality.machine import devices_of
@@ -57,7 +59,8 @@ PASSING = {
 
 def stage(name: str, of_run: bool = False) -> Callable[[Callable[P, str]], Flow[P, str]]:
     """A flow of that name, whose runs are called by it and its first parameter; the body is given parameters as they
-    came, among them `home`, and `catalog` (with `overrides`), `study` or, ``of_run``, `run`, which name the runner."""
+    came, among them `home`, and `catalog` (with `overrides`), `study`, `workers` or, ``of_run``, `run`, which name the
+    runner."""
 
     def made(work: Callable[P, str]) -> Flow[P, str]:
         signature = inspect.signature(work, eval_str=True)
@@ -93,7 +96,7 @@ def unit(name: str, run_name: str | None = None) -> Callable[[Callable[P, R]], T
 
         return task(
             name=name,
-            task_run_name=run_name,
+            task_run_name=run_name or name,
             cache_policy=NO_CACHE,
             persist_result=False,
             retries=ATTEMPTS_MORE,
@@ -168,6 +171,8 @@ def _runner(said: Mapping[str, Any], runs: Path | None) -> RunnerTable:
     if said.get("study"):
         study = load_study(find_study(said["study"])).runtime
         return RunnerTable(kind=study.runner, workers=_at_once(study))
+    if "workers" in said:  # what copies bytes: a process a core, unless said otherwise
+        return RunnerTable(kind="processes", workers=said["workers"] or cores())
     return RunnerTable(kind="threads")
 
 

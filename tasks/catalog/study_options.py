@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from tasks.catalog.device_options import DeviceSection
-from tasks.catalog.files import CatalogError, find_file, read_file
+from tasks.catalog.files import CatalogError, read_file
 from tasks.catalog.recipe_options import LearnerOptions
 from tasks.files.local_files import absolute
 from tasks.files.option_types import (
@@ -28,9 +28,6 @@ from tasks.files.option_types import (
     Whole,
     Workers,
 )
-from tasks.files.package_data import CATALOGS
-
-STUDIES = CATALOGS / "studies"
 
 
 class DataOptions(Section):
@@ -199,15 +196,6 @@ class Study(Section):
                 f"apart. Take at most {steps}, or leave it out to move the rate of each step"
             )
         return self
-
-
-def find_study(name: str) -> Path:
-    """Path of a study catalog given as a file, or by the name of one that travels with the package.
-
-    Raises:
-        CatalogError: no such file or name; lists the names there are.
-    """
-    return find_file("study", name, STUDIES)
 
 
 def load_study(path: Path) -> Study:

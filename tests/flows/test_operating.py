@@ -69,6 +69,8 @@ def test_a_plain_call_has_the_catalogs_runner_a_session_and_its_words_in_the_log
     probe(catalog, str(tmp_path / "home"), {"runtime.workers": 3})
     assert max(most) == 3, "Prefect's own runner in a worker has no limit"
     assert not list((tmp_path / "home" / ".locks" / "sessions").glob("*.session"))
+    log = (tmp_path / "home" / "logs" / "mgd.log").read_text()
+    assert log.count("step 5: Finished in state Completed()") == 2 and "mgd" not in os.environ.get("MGD_LOGS", "")
     with client() as asked:
         run = asked.read_flow_run(ids[0])
     assert {"a-run", "small"} <= set(run.tags) and run.labels["mgd.pid"] == os.getpid()
@@ -137,6 +139,45 @@ def test_what_trains_in_a_thread_ends_when_its_run_does(as_in_a_worker: None, tm
         cut("off", str(tmp_path))
     assert "train: the run is ending" in ended[0] and time.monotonic() - since < 15
     assert progress.watching() is None
+
+
+def test_no_more_tasks_are_submitted_than_are_under_way(as_in_a_worker: None, tmp_path: Path) -> None:
+    from flows.runtime.in_flight import in_flight
+    from flows.runtime.operating import stage, unit
+
+    begun: list[int] = []
+
+    @unit("count", "number {number}")
+    def count(number: int, plus: int) -> int:
+        return number + plus
+
+    def numbers() -> Iterator[int]:
+        for number in range(10):
+            begun.append(number)
+            yield number
+
+    @stage("counting")
+    def counting(name: str, home: str = "runs") -> str:
+        found = in_flight(count, numbers(), 100, at_once=3)
+        assert next(found) == 100 and len(begun) == 4, "no more than three of them are not ended"
+        return str([100, *found])
+
+    assert counting("ten", str(tmp_path)) == str([*range(100, 110)])
+
+
+def test_the_flow_reshards_to_the_bytes_of_the_command(
+    as_in_a_worker: None, curated_small: Path, tmp_path: Path
+) -> None:
+    from flows.cli import main
+    from flows.reshard import reshard
+
+    (pool,) = (curated_small.parents[1] / "pools").iterdir()
+    home, catalog = str(tmp_path / "home"), str(small_catalog(tmp_path))
+    words = ["--out", str(tmp_path / "command"), "--shard-size", "50", "--workers", "1", "--home", home]
+    assert main(["reshard", str(pool), *words]) == 0
+    reshard(str(pool), str(tmp_path / "flow"), home, shard_size=50, catalog=catalog)
+    made = [{p.name: p.read_bytes() for p in sorted((tmp_path / name).iterdir())} for name in ("command", "flow")]
+    assert made[0] == made[1] and len(made[0]) > 5
 
 
 def test_every_stage_is_deployed_with_parameters_that_say_what_they_are() -> None:
