@@ -227,7 +227,7 @@ def _members(directory: Path, round: int) -> dict[str, npt.NDArray[np.int64]]:
 def _probe(recipe: PoolRecipe, round: int, ids: npt.NDArray[np.int64], key: str) -> torch.Tensor:
     """g of samples ``ids``, (n, probe steps)."""
     columns = []
-    for probe in _probes(recipe.run.directory, round, key):
+    for probe in _probes(recipe.run.directory, round, key, recipe.catalog.runtime.device):
         parts = [torch.zeros(0, dtype=torch.float64)]
         for batch in recipe.candidates(ids, round, probe.point.step):
             g = probe.scores(batch.rows, batch.ids)[1].double().cpu()
@@ -237,13 +237,13 @@ def _probe(recipe: PoolRecipe, round: int, ids: npt.NDArray[np.int64], key: str)
 
 
 @lru_cache(maxsize=1)
-def _probes(directory: Path, round: int, key: str) -> list[Probe]:
+def _probes(directory: Path, round: int, key: str, device: str) -> list[Probe]:
     """The round's probes with their encoded reference batches, which all shards share; ``key`` is the replay's."""
     with open_recipe(directory) as recipe:
         learner, _ = recipe.learner(counts_of(recipe, round), recipe.catalog.descent.seed, round)
         probes = []
         replayed = recipe.run.work(f"round-{round:03d}", "replayed.safetensors")
-        with safe_open(replayed, "pt", device=recipe.catalog.runtime.device) as file:
+        with safe_open(replayed, "pt", device=device) as file:
             for step in probe_steps_of(recipe.catalog.descent):
                 point = ProbePoint(step, file.get_tensor(f"theta.{step}"), file.get_tensor(f"gamma.{step}"))
                 probes.append(Probe(learner, point))
