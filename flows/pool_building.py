@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from flows.runtime.device import device_lock
+from flows.runtime.device import free_device
 from flows.runtime.in_flight import in_flight
 from flows.runtime.locks import exclusive
 from flows.runtime.operating import unit
+from mgd_core.training.determinism import environment
 from tasks.catalog.catalogs import BaseCatalog
+from tasks.catalog.device_options import torch_device
 from tasks.curation.beforehand import check_beforehand, check_pool
 from tasks.files.progress import announce, begin, say
+from tasks.modality.machine import devices_of
 from tasks.pool import index_jobs as units
 from tasks.pool import pools
-from tasks.runs.run import Run
+from tasks.runs.run import Run, WorkDirectory
 
 
 @unit("index-shard", "shard {unit.index}")
@@ -42,10 +46,23 @@ def index_units(plan: pools.PoolPlan) -> pools.PoolRecord:
     return pools.finish_pool(plan)
 
 
-def device_of(directory: Path) -> AbstractContextManager[None]:
-    """The lock of the device that a run trains on."""
-    run = Run.load(directory)
-    return device_lock(run.home, run.catalog.runtime.device)
+@contextmanager
+def device_of(work: WorkDirectory) -> Iterator[None]:
+    """A device for a run's or a study's training, for the block.
+
+    Raises:
+        RunMismatch: it would give other bits than those that the work was begun with.
+    """
+    runtime = work.catalog.runtime
+    with free_device(devices_of(runtime), work.directory) as device:
+        now = {"environment": environment(torch_device(device), runtime.threads), "versions": work.record["versions"]}
+        work.check_same(now)
+        yield
+
+
+def run_device(directory: Path) -> AbstractContextManager[None]:
+    """A device for a training of the run in ``directory``."""
+    return device_of(Run.load(directory))
 
 
 def only_flow(run: Run) -> AbstractContextManager[None]:

@@ -55,11 +55,13 @@ SERVER_AUTH, CLIENT_AUTH = "PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_S
 # was seen to take ten times as long. Read once, when torch is first imported.
 THREADS_WAIT = {"OMP_WAIT_POLICY": "PASSIVE"}
 
+QUIET = TELEMETRY_OFF | CONSOLE | THREADS_WAIT
+
 
 def quiet() -> None:
     """Switch off Prefect's telemetry and its console line a task, and let waiting threads sleep, unless the user set
     those variables."""
-    for name, value in (TELEMETRY_OFF | CONSOLE | THREADS_WAIT).items():
+    for name, value in QUIET.items():
         os.environ.setdefault(name, value)
 
 

@@ -22,7 +22,7 @@ from tasks.curation.expression_baselines import check_baselines
 from tasks.curation.glance import named_files
 from tasks.files.artefacts import digest
 from tasks.files.progress import say
-from tasks.modality.machine import check_device, check_home
+from tasks.modality.machine import check_devices, check_home
 from tasks.modality.registry import modality_of
 from tasks.pool.pools import PoolRecord
 
@@ -45,7 +45,7 @@ def check_beforehand(catalog: BaseCatalog, home: Path) -> None:
     check_sources(catalog)
     check_baselines(catalog, home)
     check_home(home)
-    check_device(catalog.runtime.device)
+    check_devices(catalog.runtime)
     _check_meanings(catalog)
     _check_budgets(catalog, home)
     key = digest([str(home), catalog.model_dump(mode="json"), named_files(catalog)])

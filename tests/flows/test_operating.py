@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ import yaml
 from flows.runtime.run_page import Stopped
 from tasks.files import progress
 from tasks.files.remotes import RemoteFault
+from testing.open_ports import on_loopback, open_ports
 from testing.small_catalog import small_catalog
 
 ROOT = Path(__file__).parents[2]
@@ -226,3 +229,52 @@ def test_the_template_of_an_automation_is_one() -> None:
 
     template = AutomationCore.model_validate(yaml.safe_load((ROOT / "docs" / "failed-runs.yaml").read_text()))
     assert "prefect.flow-run.Failed" in template.trigger.expect
+
+
+@pytest.mark.parametrize(
+    "kind", ["processes", pytest.param("ray", marks=pytest.mark.slow), pytest.param("dask", marks=pytest.mark.slow)]
+)
+def test_several_devices_are_taken_side_by_side_and_nothing_listens_to_other_machines(
+    as_in_a_worker: None, tmp_path: Path, kind: str
+) -> None:
+    from flows.runtime.device import free_device
+    from flows.runtime.operating import stage, unit
+
+    if kind != "processes":
+        pytest.importorskip(f"prefect_{kind}", reason=f"prefect-{kind} is not installed: pip install 'mgd[{kind}]'")
+
+    @unit("train", "train {number}")
+    def train(place: Path, number: int) -> tuple[str, int]:
+        """Leaves when the other has come: neither ends unless both have a device at one time."""
+        with free_device(["cpu:0", "cpu:1"], place) as device:
+            (place / str(number)).touch()
+            until = time.monotonic() + 120
+            while not (place / str(1 - number)).exists():
+                assert time.monotonic() < until, "the other one waits for the device of this one"
+                time.sleep(0.01)
+            return device, os.getpid()
+
+    @stage("side-by-side")
+    def side_by_side(catalog: str, home: str = "runs", overrides: dict | None = None) -> str:
+        futures = [train.submit(tmp_path, number) for number in range(2)]
+        ended = [future.result() for future in futures]
+        assert {device for device, _ in ended} == {"cpu:0", "cpu:1"}
+        assert open_ports(f"MGD_TEST_HOME={os.environ['MGD_TEST_HOME']}") == set()
+        return str(len({pid for _, pid in ended} - {os.getpid()}))
+
+    how = {"runtime.devices": ["cpu", "cpu"], **({} if kind == "processes" else {"runtime.runner": kind})}
+    assert side_by_side(str(small_catalog(tmp_path)), str(tmp_path / "home"), how) == "2"
+
+
+def test_what_listens_to_other_machines_is_seen() -> None:
+    listen = (
+        "import socket, sys\nheld = [socket.create_server(('0.0.0.0', 0)), socket.create_server(('127.0.0.1', 0))]\n"
+        "print(*[f'{one.getsockname()[1]:04X}' for one in held], flush=True)\nsys.stdin.read()"
+    )
+    environment = {**os.environ, "MARKED": "mgd-test"}
+    how = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": environment}
+    child = subprocess.Popen([sys.executable, "-c", listen], **how)
+    everywhere, _ = child.stdout.readline().split()
+    assert open_ports("MARKED=mgd-test") == {f"tcp 00000000:{everywhere} {Path(sys.executable).resolve().name[:15]}"}
+    child.communicate("")
+    assert on_loopback("0100007F") and on_loopback("0000000000000000FFFF00000100007F") and not on_loopback("0" * 32)
