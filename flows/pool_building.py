@@ -12,6 +12,7 @@ from flows.runtime.operating import unit
 from tasks.catalog.catalogs import BaseCatalog
 from tasks.curation.beforehand import check_beforehand, check_pool
 from tasks.files.progress import announce, begin, say
+from tasks.modality.registry import prepared
 from tasks.pool import index_jobs as units
 from tasks.pool import pools
 from tasks.runs.run import Run
@@ -42,6 +43,26 @@ def index_units(plan: pools.PoolPlan) -> pools.PoolRecord:
         announce("index the pool", done, len(pending))
     begin("join the pool's tables")
     return pools.finish_pool(plan)
+
+
+@unit("prepare-pool", "{what}: part {part}")
+def prepare_part(directory: Path, what: str, part: int) -> None:
+    """Make one part of what a pool is turned into before it is trained on."""
+    next(one for one in prepared(directory) if one.what == what).make(part)
+
+
+def prepare_pool(directory: Path) -> None:
+    """Make what is not made of what a run's pool is turned into, a task a part."""
+    begin("lay out what the pool is turned into")
+    for one in prepared(directory):
+        pending = one.pending()
+        futures = [prepare_part.submit(directory, one.what, part) for part in pending]
+        for done, future in enumerate(futures):
+            announce(one.what, done, len(futures))
+            future.result()
+        if not one.is_whole:
+            one.finish()
+            announce(one.what, len(futures), len(futures))
 
 
 def device_of(directory: Path) -> AbstractContextManager[None]:

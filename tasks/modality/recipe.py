@@ -10,8 +10,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
@@ -35,9 +33,9 @@ from tasks.catalog.base import BaseCatalog
 from tasks.catalog.files import CatalogError
 from tasks.catalog.roles import Roles
 from tasks.evaluation.encoders import Encoder
+from tasks.pool.columns import columns_of
 from tasks.pool.record import PoolRecord
 from tasks.runs.run import Run, WorkDirectory
-from tasks.tables.published import read_parquet
 from tasks.tables.uids import Bytes16
 
 Counts = npt.NDArray[np.int64]
@@ -248,9 +246,9 @@ class PoolRecipe(Recipe):
         return WindowedOrder(counts, self.shards, o.window, o.batch, o.steps, seed, round)
 
     @property
-    def shards(self) -> Ids:
+    def shards(self) -> npt.NDArray[np.int32]:
         """Number of each sample's shard (n,), in the order of their names."""
-        return pool_shards(self.pool.samples_path)
+        return columns_of(self.pool).shards
 
     @property
     def seed(self) -> int:
@@ -266,12 +264,3 @@ def objective_of(learner: Learner, kind: type[Own]) -> Own:
     objective = learner.objective.objective if isinstance(learner.objective, Autocast) else learner.objective
     assert isinstance(objective, kind)
     return objective
-
-
-@lru_cache(maxsize=2)
-def pool_shards(samples: Path) -> Ids:
-    """Number of each sample's shard (n,), in the order of their names."""
-    column = read_parquet(samples, columns=["shard"])["shard"]
-    encoded = column.combine_chunks().dictionary_encode()
-    rank = np.argsort(np.argsort(encoded.dictionary.to_pylist()))
-    return rank[encoded.indices.to_numpy()].astype(np.int64)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -27,14 +26,17 @@ from tasks.files.remote_files import Reader
 from tasks.files.sources import reader_of
 from tasks.modality.base import Baseline, Modality
 from tasks.modality.pairs.baselines import cosines, losses
+from tasks.modality.pairs.caption_tokens import TokenColumns
+from tasks.modality.pairs.decoded import Images, rows_of
 from tasks.modality.pairs.encoder import RunEncoder
 from tasks.modality.pairs.held_shards import HeldShards
 from tasks.modality.pairs.knobs import turned_config
 from tasks.modality.pairs.model_configs import Config, built_clip, check_model, load_model_config
-from tasks.modality.pairs.pairs import Images, Pairs, load_pairs
+from tasks.modality.pairs.pairs import Pairs, load_pairs, load_tokens, prepared
 from tasks.modality.pairs.target_check import check_targets
 from tasks.modality.pairs.vocabulary import Vocabulary, full_vocabulary, used_vocabulary
 from tasks.modality.pairs.zero_shot import TaskData, load_targets
+from tasks.modality.prepared import Prepared
 from tasks.modality.recipe import Counts, Ids, PoolRecipe, objective_of
 from tasks.pool.index_jobs import sheet_fingerprint
 from tasks.runs.run import Run
@@ -49,6 +51,7 @@ class PairRecipe(PoolRecipe):
     catalog: Catalog
     task_data: Roles[TaskData]
     pairs: Pairs
+    tokens: TokenColumns
     vocabulary: Vocabulary
     model_config: Config
 
@@ -69,7 +72,7 @@ class PairRecipe(PoolRecipe):
         order = self.order(counts, seed, round)
         if self.pairs.streamed is None or not isinstance(order, WindowedOrder):
             return self.loader(order.__getitem__)
-        held = HeldShards(self.pairs.streamed, self.shards, counts > 0, WINDOWS_HELD * order.largest)
+        held = HeldShards(self.pairs.streamed, counts > 0, WINDOWS_HELD * order.largest)
 
         def ids_of(t: int) -> Ids:
             held.expect(order.following(t).tolist())
@@ -106,22 +109,17 @@ class PairRecipe(PoolRecipe):
         found = []
         for role, name, data in self.task_data:
             own = np.array([bytes.fromhex(one) for one in data.identities], "S16")
-            shared = np.flatnonzero(np.isin(own, self.pairs.digests))
-            if role != "target" and len(shared):
-                uid = self.uids[np.flatnonzero(self.pairs.digests == own[shared[0]])[0]].ljust(16, b"\0").hex()
+            there = rows_of(own, self.pairs.digests) if role != "target" else np.full(len(own), -1)
+            if len(shared := np.flatnonzero(there >= 0)):
+                uid = bytes(self.uids[self.pairs.columns.members[there[shared[0]]]]).ljust(16, b"\0").hex()
                 found.append(
                     f"{len(shared):,} of the {len(own):,} samples of '{name}' are in the pool too, for instance "
                     f"{data.places[shared[0]]}, which is uid {uid}"
                 )
         return found
 
-    @cached_property
-    def _tokens(self) -> torch.Tensor:
-        """Of all captions (n, context length)."""
-        return self.vocabulary.tokens(self.pairs.texts)
-
     def _rows(self, ids: Ids, images: Callable[[Ids], Images]) -> Rows:
-        return torch.from_numpy(images(ids)), self._tokens[ids]
+        return torch.from_numpy(images(ids)), self.vocabulary.compact(self.tokens.rows(ids))
 
 
 class PairModality(Modality):
@@ -138,15 +136,21 @@ class PairModality(Modality):
         """With the pool at the model's size, kept decoded or not, and the tokens in use."""
         catalog, pool = run.catalog, run.pool
         assert isinstance(catalog, Catalog)
-        config = load_model_config(Path(catalog.model.config))
-        size, length = config["vision_cfg"]["image_size"], config["text_cfg"]["context_length"]
-        pairs = load_pairs(pool, size, catalog.runtime.decoded_disk)
+        config, size, length = _config(catalog)
+        pairs, tokens = load_pairs(pool, size, catalog.runtime.decoded_disk), load_tokens(pool, length)
         data = load_targets(catalog.targets, size, reader_of(pool.directory))
         # Not of the tests: the model would depend on them, and another test would be another run.
-        texts = [*pairs.texts, *data.target.texts, *data.heldout.texts]
+        texts = [*data.target.texts, *data.heldout.texts]
         used = catalog.model.vocabulary == "used"
-        vocabulary = used_vocabulary(texts, length) if used else full_vocabulary(length)
-        return PairRecipe(run, catalog, pool, pairs.uids, data, pairs, vocabulary, config)
+        vocabulary = used_vocabulary(texts, length, tokens.used) if used else full_vocabulary(length)
+        return PairRecipe(run, catalog, pool, pairs.columns.uids, data, pairs, tokens, vocabulary, config)
+
+    def prepared(self, run: Run) -> list[Prepared]:
+        """Tokens, and pictures where they are kept decoded."""
+        catalog = run.catalog
+        assert isinstance(catalog, Catalog)
+        _, size, length = _config(catalog)
+        return prepared(run.pool, size, length, catalog.runtime.decoded_disk)
 
     def check(self, catalog: Catalog, home: Path) -> list[str]:
         """See that the model can be built and the targets read; returns what is read of them, and what is left."""
@@ -167,3 +171,9 @@ class PairModality(Modality):
     def measured_by(self, targets: TargetOptions) -> dict[str, Any]:
         """The temperature, and how sets are parted."""
         return {"temperature": targets.temperature, "parts": targets.parts.model_dump(mode="json")}
+
+
+def _config(catalog: Catalog) -> tuple[Config, int, int]:
+    """The model's config, the side of its pictures and the tokens of its texts."""
+    config = load_model_config(Path(catalog.model.config))
+    return config, config["vision_cfg"]["image_size"], config["text_cfg"]["context_length"]
