@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -53,7 +54,7 @@ class Prepared(ABC):
             if cut - edges[-1] >= self.at_least:
                 edges.append(cut)
         edges += [len(self.columns)] if edges[-1] < len(self.columns) else []
-        return list(zip(edges, edges[1:], strict=False))
+        return list(pairwise(edges))
 
     @property
     def is_whole(self) -> bool:
@@ -97,7 +98,7 @@ class Prepared(ABC):
         """The record of the whole."""
         return read_json(self.directory / WHOLE)
 
-    def lay_out(self) -> None:
+    def lay_out(self) -> None:  # noqa: B027  # where there is nothing to do
         """Make room before the first part."""
 
     @abstractmethod

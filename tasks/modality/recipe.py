@@ -8,9 +8,9 @@ they are read ahead are here. Units of work are handed a run directory, not tens
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol, Self, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, Self, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +41,8 @@ from tasks.tables.uids import Bytes16
 Counts = npt.NDArray[np.int64]
 Ids = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float64]
+Order: TypeAlias = DataOrder | WindowedOrder | Mapping[int, Ids]
+"""Positions (batch,) of each step."""
 Own = TypeVar("Own", bound=Objective)
 PROBE_BATCH = 512  # candidates encoded at once; changes results by rounding only
 LEARNER_KNOBS = ("eps_root", "batch", "learning_rate", "warmup")
@@ -139,7 +141,7 @@ class Recipe(ABC):
             return constant(o.steps, o.learning_rate, o.warmup)
         return (warmup_cosine if o.schedule == "cosine" else one_cycle)(o.steps, o.learning_rate, o.warmup)
 
-    def order(self, counts: Counts, seed: int, round: int) -> DataOrder | WindowedOrder:
+    def order(self, counts: Counts, seed: int, round: int) -> Order:
         """The batches of a training multiset, from everywhere among the samples.
 
         Raises:
@@ -189,6 +191,8 @@ class PoolRecipe(Recipe):
     pool: PoolRecord
     uids: Bytes16
     task_data: Roles[Any]
+    known_batches: Mapping[int, Ids] | None = field(default=None, kw_only=True)
+    """Positions of the batches of some steps, where no other will be asked for; None: the order says them."""
 
     @abstractmethod
     def bind(self, data: Any, learner: Learner) -> TargetTask:
@@ -238,8 +242,10 @@ class PoolRecipe(Recipe):
         """The recipe with other sections of the catalog."""
         return replace(self, catalog=self.catalog.model_copy(update=sections))
 
-    def order(self, counts: Counts, seed: int, round: int) -> DataOrder | WindowedOrder:
-        """The same, or window by window where the catalog says so."""
+    def order(self, counts: Counts, seed: int, round: int) -> Order:
+        """The same, or window by window where the catalog says so, or what is known of it."""
+        if self.known_batches is not None:
+            return self.known_batches
         o, order = self.catalog.learner, super().order(counts, seed, round)
         if o.window is None:
             return order

@@ -1,9 +1,9 @@
 """A pool by position: what every process of a run asks of it, in columns that are mapped, not read.
 
-Position i is row i of `samples.parquet`, whose uids ascend. Columns that every unit of work needs lie beside it as plain
-arrays, made once in one pass over the table: opening them costs the same for any pool, a process holds the pages that it
-touches, and the processes of a machine hold them together. Captions are not among them: nothing that trains asks for
-more than their tokens.
+Position i is row i of `samples.parquet`, whose uids ascend. Columns that every unit of work needs lie beside it as
+plain arrays, made once in one pass over the table: opening them costs the same for any pool, a process holds the pages
+that it touches, and the processes of a machine hold them together. Captions are not among them: nothing that trains
+asks for more than their tokens.
 
 Cost: 60 bytes a sample of disk, about 24 of memory while they are made, and a sort by shard.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ class PoolColumns:
         order = np.lexsort((spans[:, 0], shards))
         edges = np.flatnonzero(np.diff(shards[order], prepend=-1, append=-1))
         found: list[bytes] = [b""] * len(ids)
-        for start, stop in zip(edges, edges[1:], strict=False):
+        for start, stop in pairwise(edges):
             own = order[start:stop]
             ranges = [(at, at + size) for at, size in spans[own].tolist()]
             for i, data in zip(own, read_spans(self.names[shards[own[0]]], ranges, self.directory), strict=True):

@@ -28,8 +28,8 @@ class HeldShards:
     """Decoded images of pool positions, by way of whole shards; ``reads`` counts the shards that were read."""
 
     def __init__(self, pool: Streamed, wanted: npt.NDArray[np.bool_], capacity: int) -> None:
-        """``wanted``: (n,) positions that may be asked for; ``capacity``: samples kept, but for the shards of one batch,
-        which are kept whatever they hold."""
+        """``wanted``: (n,) positions that may be asked for; ``capacity``: samples kept, but for the shards of one
+        batch, which are kept whatever they hold."""
         self._pool, self._capacity, self._shards = pool, capacity, pool.columns.shards
         members = pool.columns.members
         self._members = members[wanted[members]]

@@ -1,8 +1,8 @@
 """The pool as the learner sees it: uids, tokens of captions, and pixels at the model's size, by position.
 
-Pixels and tokens are made once, into files beside the pool that any process maps (`decoded`, `caption_tokens`); pictures
-of a pool too large for that are decoded anew whenever a batch is read, to the same pixels. Nothing of it is a sample's
-worth of Python: what a recipe opens costs the same for any pool. The columns that hold the truth are never loaded here.
+Pixels and tokens are made once, into files beside the pool that any process maps (`decoded`, `caption_tokens`), so
+opening costs the same for any pool; pictures of a pool too large for that are decoded anew whenever a batch is read, to
+the same pixels. The columns that hold the truth are never loaded here.
 """
 
 from __future__ import annotations
