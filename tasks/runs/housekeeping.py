@@ -21,6 +21,7 @@ from tasks.tables.run_folders import run_directories, run_directory
 
 GOING = ".removed"
 DAY = 86_400.0
+MADE_OF_POOLS = {"decoded-*": "decoded pictures", "tokens-*": "tokens of texts", "columns-*": "columns of a pool"}
 
 
 class RunNeeded(UserError, RuntimeError):
@@ -61,8 +62,8 @@ def folders_of(directory: Path) -> list[Path]:
 
 
 def leftovers(home: Path) -> Iterator[Leftover]:
-    """All that would be made again: finished runs' work, decoded pictures, fetched shards, what is known of targets,
-    pools that no run is of, and what an interrupted removal left."""
+    """All that would be made again: finished runs' work, what is made of pools, fetched shards, what is known of
+    targets, pools that no run is of, and what an interrupted removal left."""
     home = Path(home)
     runs = run_directories(home)
     for run in runs:
@@ -74,8 +75,9 @@ def leftovers(home: Path) -> Iterator[Leftover]:
         if pool.name not in used and known:
             yield _leftover(pool, "a pool that no run is of")
             continue
-        for decoded in sorted(pool.glob("decoded-*")):
-            yield _leftover(decoded, "decoded pictures")
+        for pattern, what in MADE_OF_POOLS.items():
+            for made in sorted(pool.glob(pattern)):
+                yield _leftover(made, what)
     for folder, what in (("cache", "fetched shards"), ("targets", "what is known of targets")):
         if (home / folder).is_dir():
             yield _leftover(home / folder, what)
