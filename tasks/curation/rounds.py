@@ -33,7 +33,7 @@ from tasks.curation.starting_counts import starting_counts
 from tasks.curation.trained import published_counts
 from tasks.files.artefacts import digest, is_done, publish_json, read_json, unit_name
 from tasks.files.progress import announcing
-from tasks.modality.recipe import PROBE_BATCH, Counts, Ids, PoolRecipe
+from tasks.modality.recipe import Counts, Ids, PoolRecipe
 from tasks.modality.registry import open_recipe
 from tasks.modality.tensor_files import publish_tensors
 from tasks.pool.columns import columns_of
@@ -218,21 +218,22 @@ def _masked(recipe: PoolRecipe, round: int, shard: str) -> Ids:
 def _probe(recipe: PoolRecipe, round: int, ids: Ids, key: str) -> torch.Tensor:
     """g of samples ``ids``, (n, probe steps)."""
     columns = []
-    for probe in _probes(recipe.run.directory, round, key):
+    for probe in _probes(recipe.run.directory, round, key, recipe.catalog.runtime.device):
         parts = [torch.zeros(0, dtype=torch.float64)]
-        for batch in recipe.batches([ids[at : at + PROBE_BATCH] for at in range(0, len(ids), PROBE_BATCH)]):
-            parts.append(probe.scores(batch.rows, batch.ids)[1].double().cpu())
+        for batch in recipe.candidates(ids, round, probe.point.step):
+            g = probe.scores(batch.rows, batch.ids)[1].double().cpu()
+            parts.append(g if recipe.views == 1 else g.view(-1, recipe.views).mean(1))
         columns.append(torch.cat(parts))
     return torch.stack(columns, dim=1)
 
 
 @lru_cache(maxsize=1)
-def _probes(directory: Path, round: int, key: str) -> list[Probe]:
+def _probes(directory: Path, round: int, key: str, device: str) -> list[Probe]:
     """The round's probes with their encoded reference batches, which all shards share; ``key`` is the replay's."""
     with open_recipe(directory) as recipe:
         probes, steps = [], probe_steps_of(recipe.catalog.descent)
         replayed = recipe.run.work(f"round-{round:03d}", "replayed.safetensors")
-        with safe_open(replayed, "pt", device=recipe.catalog.runtime.device) as file:
+        with safe_open(replayed, "pt", device=device) as file:
             learner = _learner(recipe, round, file)
             for step in steps:
                 point = ProbePoint(step, file.get_tensor(f"theta.{step}"), file.get_tensor(f"gamma.{step}"))
