@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from flows.runtime.device import free_device
 from tasks.curation.comparison import known_subset, subset_counts
-from tasks.curation.trained import chosen_counts, run_encoder, trained_identity
+from tasks.curation.trained import published_counts, run_encoder, trained_identity
 from tasks.evaluation.encoders import open_clip_encoder
 from tasks.evaluation.eval_sets import find_eval_sets
 from tasks.evaluation.evaluation_records import Evaluated, are_evaluated, evaluate_sets, evaluation_rows, publish_rows
@@ -74,7 +74,7 @@ def known(one: Trial, sets: Sequence[str]) -> str | None:
     run = open_run(one.home, one.run)
     if one.subset != "mgd":
         return None
-    identity = trained_identity(run, chosen_counts(run, _chosen(one)), one.seed)
+    identity = trained_identity(run, published_counts(run, _chosen(one)), one.seed)
     there = identity and are_evaluated(sets, identity, one.out, one.batch, _reader(run))
     return identity if there else None
 
@@ -98,7 +98,7 @@ def publish_trial(one: Trial, done: Sequence[Evaluation]) -> None:
     """Put the trial's evaluations into the table `evaluations`."""
     run, chosen = open_run(one.home, one.run), _chosen(one)
     if one.subset == "mgd":
-        counts = chosen_counts(run, chosen)
+        counts = published_counts(run, chosen)
     else:
         with open_recipe(run.directory) as recipe:
             counts = subset_counts(recipe, one.subset, one.seed, chosen)

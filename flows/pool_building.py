@@ -17,6 +17,7 @@ from tasks.catalog.device_options import torch_device
 from tasks.curation.beforehand import check_beforehand, check_pool
 from tasks.files.progress import announce, begin, say
 from tasks.modality.machine import devices_of
+from tasks.modality.registry import prepared
 from tasks.pool import index_jobs as units
 from tasks.pool import pools
 from tasks.runs.run import Run, WorkDirectory
@@ -44,6 +45,25 @@ def index_units(plan: pools.PoolPlan) -> pools.PoolRecord:
         announce("index the pool", done, len(pending))
     begin("join the pool's tables")
     return pools.finish_pool(plan)
+
+
+@unit("prepare-pool", "{what}: part {part}")
+def prepare_part(part: int, directory: Path, what: str) -> None:
+    """Make one part of what a pool is turned into before it is trained on."""
+    next(one for one in prepared(directory) if one.what == what).make(part)
+
+
+def prepare_pool(directory: Path) -> None:
+    """Make what is not made of what a run's pool is turned into, a task a part."""
+    begin("lay out what the pool is turned into")
+    for one in prepared(directory):
+        pending = one.pending()
+        if pending:
+            announce(one.what, 0, len(pending))
+        for done, _ in enumerate(in_flight(prepare_part, pending, directory, one.what), start=1):
+            announce(one.what, done, len(pending))
+        if not one.is_whole:
+            one.finish()
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from tasks.files.artefacts import digest
 from tasks.modality.base import Modality
 from tasks.modality.classification.modality import ClassificationModality, ClassificationRecipe, StudyRun
 from tasks.modality.pairs.modality import PairModality
+from tasks.modality.prepared import Prepared
 from tasks.modality.recipe import PoolRecipe
 from tasks.modality.texts.modality import TextModality
 from tasks.runs.run import Run
@@ -47,6 +48,12 @@ def open_recipe(directory: Path) -> Iterator[PoolRecipe]:
     runtime = run.catalog.runtime
     with deterministic(runtime.threads), PRECISIONS[runtime.precision].switched():
         yield _opened(Run, run.directory, digest(run.record), device_in_hand(runtime))
+
+
+def prepared(directory: Path) -> list[Prepared]:
+    """What is made of the pool of a run directory before its recipe is opened."""
+    run = Run.load(directory)
+    return modality_of(run.catalog).prepared(run)
 
 
 @contextmanager
