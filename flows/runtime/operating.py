@@ -34,6 +34,7 @@ from tasks.catalog.catalogs import find_catalog, load_catalog
 from tasks.catalog.recipe_options import RunnerTable
 from tasks.catalog.study_options import find_study, load_study
 from tasks.files.local_files import local_path
+from tasks.files.processes import cores
 from tasks.files.progress import watch, watching
 from tasks.files.remotes import RemoteFault
 
@@ -154,4 +155,6 @@ def _runner(said: Mapping[str, Any]) -> RunnerTable:
     if said.get("study"):
         study = load_study(find_study(said["study"])).runtime
         return RunnerTable(kind=study.runner, workers=study.workers)
+    if "runner" in said:
+        return RunnerTable(kind=said["runner"], workers=said["workers"] or cores())
     return RunnerTable(kind="threads")

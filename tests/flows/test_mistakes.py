@@ -20,7 +20,7 @@ from tests.flows.broken_inputs import BINARY, broken, files_of, finished_home
 
 ROOT = Path(__file__).parents[2]
 NOT_FOR_USERS = {
-    "_Rejected": "control flow: becomes a row of rejects (tasks.pool.validation)",
+    "Rejected": "control flow: becomes a row of rejects (tasks.pool.validation)",
     "_Bad": "control flow: becomes a row of rejects (tasks.pool.text_records)",
     "AssertionError": "our own invariant",
     "NotImplementedError": "a method that every subclass has",
