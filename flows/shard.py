@@ -6,6 +6,7 @@ same command goes on after any interruption and ends with the same bytes, whatev
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,14 +15,11 @@ from flows.runtime.operating import stage, unit
 from tasks.files.artefacts import unit_name
 from tasks.files.local_files import absolute
 from tasks.files.processes import cores
-from tasks.files.progress import announce, begin, say
-from tasks.files.remote_files import Reader
+from tasks.files.progress import say
 from tasks.pool.record import Tolerance
-from tasks.sharding import finishing, writing
-from tasks.sharding.estimate import check_room, estimate, told
-from tasks.sharding.evaluation_sets import write_set_files
+from tasks.sharding import sharding, writing
+from tasks.sharding.finishing import summary
 from tasks.sharding.options import Evaluation, ShardOptions, read_options
-from tasks.sharding.places import Place
 from tasks.sharding.plans import ShardPlan, plan_shards
 
 
@@ -41,33 +39,14 @@ def write_shards(
     overwrite: bool = False,
     evaluation: Evaluation = "",
 ) -> dict[str, Any]:
-    """Write what is not written of a plan, a task a shard; returns what `meta.json` says."""
-    finishing.check_damage(plan, may.max_damaged_shards)
-    place = Place(out, Reader(may.remote)).below("test" if evaluation else "")
-    with exclusive(
-        home / ".locks" / "shard" / unit_name(out), on_wait=lambda _: say(f"{out}: another process writes it")
-    ):
-        finishing.begin_shards(place, plan, overwrite)
-        stats = finishing.done_shards(place, plan, evaluation)
-        left = [number for number in range(plan.shards) if number not in stats]
-        if left:
-            begin("look at some pictures")
-            cost = estimate(plan, left, place, options)
-            say(told(plan, left, cost, workers))
-            check_room(place, cost, options)
-        job = writing.ShardJob(
-            plan=plan.directory, number=0, out=place.url, options=options, remote=may.remote, evaluation=evaluation
-        )
-        futures = {number: write_one.submit(job.model_copy(update={"number": number})) for number in left}
-        announce("write shards", len(stats), plan.shards)
-        for number, future in futures.items():
-            stats[number] = future.result()
-            finishing.check_failures(stats.values(), plan, out, may.max_rejects)
-            announce("write shards", len(stats), plan.shards)
-        finishing.check_failures(stats.values(), plan, out, may.max_rejects)
-        if evaluation:
-            write_set_files(Place(out, place.reader), evaluation, plan.classes)
-        return finishing.finished_meta(place, plan) or finishing.finish_shards(place, plan, stats, home, evaluation)
+    """Write what is not written of a plan, a task a shard; returns what `meta.json` says. One process at a time."""
+
+    def carry(jobs: list[writing.ShardJob]) -> Iterator[dict[str, Any]]:
+        yield from (future.result() for future in write_one.map(jobs))
+
+    lock = home / ".locks" / "shard" / unit_name(out)
+    with exclusive(lock, on_wait=lambda _: say(f"{out}: waiting until another process has written it")):
+        return sharding.write_shards(plan, out, home, options, may, carry, workers, overwrite, evaluation)
 
 
 @stage("shard")
@@ -93,7 +72,7 @@ def shard(
         out: directory or URL to write.
         home: directory of all runs, pools and tables, where the flow runs; the plan is kept there.
         shard_size: attempts of a shard.
-        options: what is done with each picture, in img2dataset's words, say {"image_size": 256, "resize_mode": "border"}.
+        options: what is done with each picture, in img2dataset's words, say {"encode_format": "jpg"}.
         max_rejects: attempts that may fail: a whole number counts, a fraction is a share.
         max_damaged_shards: damaged tars among the sources that are read as far as they can be.
         evaluation: write an evaluation set in clip_benchmark's form instead: classification or retrieval.
@@ -107,5 +86,5 @@ def shard(
     out = absolute(out, Path.cwd())
     plan = plan_shards([absolute(one, Path.cwd()) for one in sources], base, how, shard_size, may.remote, evaluation)
     meta = write_shards(plan, out, base, how, may, workers or cores(), overwrite, evaluation)
-    say(finishing.summary(out, meta))
+    say(summary(out, meta))
     return out

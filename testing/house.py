@@ -18,8 +18,8 @@ KINDED = {"model", "pool", "record", "catalog", "run", "recipe", "options"}
 PRODUCT = ("mgd_core", "tasks", "flows")
 
 MAY_IMPORT: dict[str, str] = {
-    "flows": "submission studies report smoothness curation modality runs catalog evaluation export census sharding subset "
-    "pool tables files mgd_core",
+    "flows": "submission studies report smoothness curation modality runs catalog evaluation export census sharding "
+    "subset pool tables files mgd_core",
     "submission": "evaluation subset pool files mgd_core",
     "studies": "report modality catalog evaluation pool tables html files mgd_core",
     "report": "modality catalog evaluation runs pool tables html files",

@@ -11,6 +11,7 @@ from tasks.files.artefacts import is_done, publish_json
 from tasks.pool.pools import plan_pool
 from tasks.pool.record import check_budget, load_pool
 from tasks.runs.run import Run
+from tasks.sharding.pools import tars_of
 from tasks.subset.sources import identity
 from tasks.tables.published import files
 
@@ -33,10 +34,12 @@ def finished_run(path: Path, home: Path, overrides: Overrides | None = None) -> 
     catalog = load_catalog(path, overrides)
     if not list((home / "runs").glob(f"{catalog.name}-*/{RECORD}")):
         return None
-    pool = load_pool(plan_pool(catalog.pool.sources, home, catalog.pool.build_options()).directory)
+    build = catalog.pool.build_options()
+    tars = tars_of(catalog.pool.sources, home, build, catalog.pool.sharding)
+    pool = load_pool(plan_pool(tars, home, build).directory) if tars else None
     if pool is None:
         return None
-    check_budget(catalog.pool.build_options(), pool)
+    check_budget(build, pool)
     run = begin_run(home, path, pool, overrides)
     results = [run.directory / "report.html", run.directory / "subset.npy"]
     tables = [found for table in ("rounds", "choices", "evaluations") for found in files(home, run.id, table).values()]

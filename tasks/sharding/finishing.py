@@ -1,9 +1,9 @@
 """Beginning and finishing a folder of shards: whose it is, whether too much failed, what is double, and its record.
 
 `sharding.json` comes first and says which plan the folder is made by, so that nothing of anybody else's is written
-over; `meta.json` comes last: the folder is complete. Between them a shard is done when its stats are there. `sizes.json`
-says how many samples each tar has, as open_clip reads it, and `duplicates.parquet` which samples show the same picture,
-or are the same pair, as an earlier one: they stay in the shards, and a pool made of them keeps the first of a uid.
+over; `meta.json` comes last: the folder is complete. Between them a shard is done when its stats are there.
+`sizes.json` says how many samples each tar has, as open_clip reads it, and `duplicates.parquet` which samples show the
+same picture, or are the same pair, as an earlier one: they stay in the shards, and a pool keeps the first of a uid.
 
 Cost: one pass over the shards' tables; DuckDB finds what is double, with files in the way of memory.
 """
@@ -65,13 +65,14 @@ def begin_shards(place: Place, plan: ShardPlan, overwrite: bool) -> None:
     foreign = sorted(name for name in files if not (OURS.fullmatch(name) or SHARD.fullmatch(name)))
     if files and (not claim or foreign):
         raise ExportError(
-            f"{place.url}: not empty, and not made by mgd shard ({(foreign or sorted(files))[0]}, ...): a trainer would "
-            "read its tars along with new ones. Name another directory"
+            f"{place.url}: not empty, and not made by mgd shard ({(foreign or sorted(files))[0]}, ...): a trainer "
+            "would read its tars along with new ones. Name another directory"
         )
     if claim and not overwrite:
         raise ExportError(
             f"{place.url}: holds shards of other sources or options, {claim.get('shards')} of them. Name another "
-            "directory, or bring these up to date with --overwrite: shards whose pictures and options are as they were stay"
+            "directory, or bring these up to date with --overwrite: shards whose pictures and options are as they were "
+            "stay"
         )
     for name in ("meta.json", "sizes.json", "duplicates.parquet"):
         if name in files:
@@ -183,7 +184,7 @@ def _write_duplicates(place: Place, plan: ShardPlan, home: Path) -> dict[str, in
                 )
                 connection.unregister("batch")
         connection.execute(DOUBLE)
-        found: Any = connection.execute("SELECT * FROM double").to_arrow_reader()
+        found: Any = connection.sql("SELECT * FROM double").to_arrow_reader()
         with (
             place.publishing("duplicates.parquet") as file,
             pq.ParquetWriter(file, found.schema, compression="zstd") as to,

@@ -56,8 +56,6 @@ class Folder:
     options: ShardOptions
     remote: RemoteOptions
     passed_over: Counter[str] = field(default_factory=Counter)
-    bare: int = 0
-    """Pictures without sidecars."""
 
     def attempts(self) -> Iterator[Attempt]:
         """The attempts, in the order of the names; raises ShardingError where no picture could have a caption."""
@@ -74,9 +72,13 @@ class Folder:
         if found and not captioned:
             raise ShardingError(
                 f"{self.base}: {counted(found, 'picture')}, and no captions: neither files beside them (a.jpg, a.txt) "
-                "nor folders named after classes. Put them there, name a listing (CSV, Parquet) that has them, or take the "
-                'files\' names for captions (captions = "names")'
+                "nor folders named after classes. Put them there, name a listing (CSV, Parquet) that has them, or take "
+                'the files\' names for captions (captions = "names")'
             )
+
+    def any(self) -> bool:
+        """Whether there is a picture in it."""
+        return any(one.extension in PICTURES for _, _, entries in self._stems() for one in entries)
 
     def told(self) -> str:
         """A sentence on what was passed over; empty if nothing was."""
@@ -106,8 +108,7 @@ class Folder:
             else:
                 self.passed_over.update(side.extension for side in sides)
         for one in pictures:
-            own = _attempt(place, one, sides if captions == "sidecars" else [], self._caption(place, stem, captions))
-            yield own
+            yield _attempt(place, one, sides if captions == "sidecars" else [], self._caption(place, stem, captions))
 
     def _caption(self, place: str, stem: str, captions: str) -> str | None:
         if captions == "sidecars":
@@ -191,7 +192,7 @@ def _remote(folder: str, remote: RemoteOptions, folders: list[str], passed_over:
 
 def _in_order(entries: Iterator[Entry], spill: BinaryIO) -> Iterator[Entry]:
     """Entries sorted by stem and extension; sorted runs of them wait in a file."""
-    starts = []
+    starts: list[int] = []
     first = sorted(islice(entries, RUN))
     run = first
     while run:
@@ -208,7 +209,7 @@ def _in_order(entries: Iterator[Entry], spill: BinaryIO) -> Iterator[Entry]:
 def _read_run(spill: BinaryIO, at: int) -> Iterator[Entry]:
     while True:
         spill.seek(at)
-        rows = []
+        rows: list[Entry] = []
         while len(rows) < 1000:
             row = pickle.load(spill)  # our own, of a moment ago, in a file without a name
             if row is None:

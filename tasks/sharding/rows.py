@@ -143,6 +143,7 @@ def _given(
         known = isinstance(number, int) and 0 <= number < len(classes)
         text = in_sentence(classes[number], attempt.name, options) if known else None
     named = row[uid].as_py() if uid else None
+    named = str(named) if isinstance(named, int) else named
     if data is None:
         failed = record.get(STATUS) not in (None, SUCCESS)
         told = str(record.get(ERROR)) if failed else "missing_image: null"

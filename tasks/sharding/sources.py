@@ -77,14 +77,23 @@ def find_pictures(source: str | Path | Sequence[str], reader: Reader, options: S
     return found
 
 
-def is_tars(source: str | Path | Sequence[str], reader: Reader) -> bool:
-    """Whether all that a source names is tars or a sheet of tiles, so that a pool can be made of it as it is."""
-    return all(_holds_tars(one, reader) for one in each_source(source))
+def needs_sharding(source: str | Path | Sequence[str], reader: Reader, options: ShardOptions) -> bool:
+    """Whether a source names pictures that are in no tars yet: no sheet of tiles, and nothing that cannot be found."""
+    if all(_holds_tars(one, reader) for one in each_source(source)):
+        return False
+    try:
+        found = find_pictures(source, reader, options)
+    except SourceError:
+        return False
+    return any(
+        one.form in ("rows", "listing") or (one.form == "folder" and Folder(one.urls[0], options, reader.options).any())
+        for one in found
+    )
 
 
 def _holds_tars(source: str, reader: Reader) -> bool:
-    if is_local(source) and os.path.isdir(source) and os.path.exists(os.path.join(source, TABLE)):
-        return os.path.exists(os.path.join(source, TILES))
+    if is_local(source) and os.path.exists(os.path.join(source, TABLE)):
+        return True  # a sheet
     urls = find(source, ("*.tar",), reader.options).urls or find(f"{source}/shards", ("*.tar",), reader.options).urls
     return bool(urls) and not any(_extension(url) in (*LISTINGS, *PICTURES) for url in urls)
 

@@ -102,6 +102,7 @@ def _written(job: ShardJob, plan: ShardPlan, place: Place) -> dict[str, Any]:
     failures = [row for row in rows if row["status"] != SUCCESS]
     known = [row for row in failures if row["known"]]
     stats = {
+        "shard": job.number,
         "count": len(rows),
         "successes": status[SUCCESS],
         FAILED: sum(status.values()) - status[SUCCESS] - status[UNFIT],
@@ -139,7 +140,7 @@ def _sample(job: ShardJob, plan: ShardPlan, given: Given, row: dict[str, Any]) -
     others = {name: value for name, value in given.record.items() if name not in OURS}
     row["columns"] = canonical_json(others).decode() if others else None
     if given.uid is not None:
-        row["uid"] = uid_of(given.uid.hex() if isinstance(given.uid, bytes) else str(given.uid))
+        row["uid"] = uid_of(given.uid.hex() if isinstance(given.uid, bytes) else given.uid)
     if given.caption is not None:
         octets = given.caption if isinstance(given.caption, bytes) else given.caption.encode("utf-8", "surrogateescape")
         row["caption"] = octets.decode("utf-8", "replace")
