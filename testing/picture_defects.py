@@ -101,8 +101,8 @@ def judge_pairs(form: str, names: list[str], scratch: Path) -> Judgement:
     return Judgement(silent, sum((wanted - _pairs_of(scratch / "out")).values()), len(good))
 
 
-def judge_tars(one: Defect, scratch: Path) -> Judgement | None:
-    """Plant a defect of `testing.defects` in a DataComp pool, and cut its shards anew; None: not of tars."""
+def judge_tars(one: Defect, scratch: Path) -> Judgement:
+    """Plant a defect of `testing.defects` in a DataComp pool, and cut its shards anew."""
     pool = make_pool(scratch / "pool")
     pool.at = 1
     spoilt = set() if one.after else one.plant(pool) or set()

@@ -54,7 +54,7 @@ def shards_of(
 def tars_of(
     source: str | list[str], home: Path, build: BuildOptions, shard: ShardOptions | None
 ) -> str | list[str] | None:
-    """The tars or the sheet that a pool is made of: the source itself, or its shards; None where these are not there."""
+    """The tars or the sheet that a pool is made of: the source itself, or its shards; None where these are not."""
     shards = shards_of(source, home, build, shard)
     if shards is None:
         return source
