@@ -67,7 +67,7 @@ def test_web_addresses_are_img2datasets_work(tmp_path: Path) -> None:
         ("list.csv", "path,n\na.jpg,2\n", "which column has the captions"),
         ("list.csv", "path,path\n1,2\n", "more than one column"),
         ("list.csv", "path,caption\n", "no pictures in the sources"),
-        ("list.jsonl", "[1, 2]\n", "one JSON array"),
+        ("list.jsonl", '[{"path": 1}]\n', "one JSON array"),
         ("list.csv", "\0\0\0\0", "nothing but zeros"),
     ],
 )
