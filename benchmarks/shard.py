@@ -3,9 +3,9 @@
 `python -m benchmarks.shard` writes the same pairs in every form of `testing.picture_sources`, shards each, reads the
 shards back by webdataset and by open_clip's own pipeline, and compares. Then a folder of JPEGs with captions is sharded
 at 256 pixels by two threads (as `mgd shard` does it), beside a plain loop of webdataset's ShardWriter over the same
-folder with the same transform, both in processes of their own; peak memory is taken at two sizes of a pool of tiny pictures; sharding is
-killed by SIGKILL at random instants and goes on; threads, processes and, where it is installed, Ray carry the tasks;
-every defect is planted in every form. `--quick` does less of each.
+folder with the same transform, each in a process of its own, one after the other; peak memory is taken at two sizes of
+a pool of tiny pictures; sharding is killed by SIGKILL at random instants and goes on; threads, processes and, where it
+is installed, Ray carry the tasks; every defect is planted in every form. `--quick` does less of each.
 """
 
 from __future__ import annotations

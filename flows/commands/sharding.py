@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from flows.commands import Make, budget, count, flow_session, whole
+from flows.commands import Make, budget, count, flow_session, positive, whole
 
 TEXT = """write pictures and captions as WebDataset shards, the way img2dataset leaves them
 
@@ -25,7 +25,7 @@ PICTURE = {
     "--encode-format": (("jpg", "png", "webp"), "what pictures are written as (default: as they are)"),
     "--encode-quality": (count, "of jpg and webp 0 to 100 (default: 95), compression of png 0 to 9"),
     "--min-image-size": (count, "least pixels of the shorter side"),
-    "--max-aspect-ratio": (float, "most that the longer side may be of the shorter one"),
+    "--max-aspect-ratio": (positive, "most that the longer side may be of the shorter one"),
     "--captions": (("auto", "sidecars", "folders", "names"), "where captions of a directory are"),
     "--url-col": (str, "column of a listing that has paths (default: guessed, and told)"),
     "--image-col": (str, "column of a Parquet file that has pictures (default: guessed, and told)"),

@@ -52,7 +52,7 @@ def holds_bytes(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
 
 
-def no_column(where: str, what: str, key: str, names: Sequence[str]) -> ShardingError:
+def no_column(where: str, what: str, key: str, names: Sequence[str]) -> str:
     """What is told where no column could be guessed."""
     shown = ", ".join(map(repr, names[:20])) + (", ..." if len(names) > 20 else "")
-    return ShardingError(f"{where}: which column has the {what}? It has {shown}: name one with {key}")
+    return f"{where}: which column has the {what}? It has {shown}: name one with {key}"

@@ -85,7 +85,7 @@ def downloads(url: str, columns: Columns, options: ShardOptions) -> ShardingErro
 def _columns(url: str, names: list[str], options: ShardOptions) -> Columns:
     place = chosen(url, names, PLACES, options.url_col, "url_col")
     if place is None:
-        raise no_column(url, "pictures' places", "url_col", names)
+        raise ShardingError(no_column(url, "pictures' places", "url_col", names))
     rest = [name for name in names if name != place]
     caption = chosen(url, rest, CAPTIONS, options.caption_col, "caption_col")
     uid = chosen(url, rest, ("uid",), options.uid_col, "uid_col")
@@ -103,7 +103,7 @@ def _attempt(base: str, url: str, name: str, row: dict[str, Any], columns: Colum
     if isinstance(place, str) and place.startswith(WEB):
         raise downloads(url, columns, options)
     if columns.caption is None:
-        raise no_column(url, "captions", "caption_col", list(row))
+        raise ShardingError(no_column(url, "captions", "caption_col", list(row)))
     caption, uid = row[columns.caption], row[columns.uid] if columns.uid else None
     if isinstance(caption, list):  # several captions of a picture
         caption = next((one for one in caption if isinstance(one, str)), None)

@@ -21,7 +21,7 @@ from tasks.files.remotes import RemoteFault
 from tasks.files.untrusted_parquet import LONGEST_FOOTER, Unreadable, parquet_columns
 from tasks.pool.plain_values import plain_columns
 from tasks.pool.validation import printable
-from tasks.sharding.attempts import FAILED, Attempt, Given
+from tasks.sharding.attempts import FAILED, Attempt, Given, ShardingError
 from tasks.sharding.columns import CAPTIONS, chosen, image_column, no_column
 from tasks.sharding.folders import in_sentence
 from tasks.sharding.options import ShardOptions
@@ -55,7 +55,7 @@ def planned(url: str, name: str, stamp: str, reader: Reader, options: ShardOptio
         sizes = [(group.num_rows, group.total_byte_size) for group in groups]
     label = None if caption else next((one for one in LABELS if one in names and one in classes), None)
     if caption is None and label is None:
-        raise no_column(url, "captions", "caption_col", rest)
+        raise ShardingError(no_column(url, "captions", "caption_col", rest))
     guessed = f"pictures from {image!r}, captions from {caption or label!r}" + (f", uids from {uid!r}" if uid else "")
     say(f"{url}: {guessed} (image_col, caption_col and uid_col name others)")
     how = json.dumps([image, caption, uid, label, classes.get(label or "")])
