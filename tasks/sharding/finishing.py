@@ -41,13 +41,13 @@ OURS = re.compile(
 SHARD = re.compile(r"(\d+)(?:\.tar|_stats\.json|\.parquet)")
 MEMORY = "1GiB"
 DOUBLE = """CREATE TABLE double AS SELECT key, uid, first_key, alike FROM (
-    SELECT key, uid, digest, caption, first(key) OVER same AS first_key, 'picture' AS alike, row_number() OVER same AS n
-    FROM samples WINDOW same AS (PARTITION BY digest ORDER BY key)
+    SELECT key, uid, sha256, caption, first(key) OVER same AS first_key, 'picture' AS alike, row_number() OVER same AS n
+    FROM samples WINDOW same AS (PARTITION BY sha256 ORDER BY key)
     UNION ALL BY NAME
-    SELECT key, uid, digest, caption, first(key) OVER same AS first_key, 'pair' AS alike, row_number() OVER same AS n
-    FROM samples WINDOW same AS (PARTITION BY digest, caption ORDER BY key)
+    SELECT key, uid, sha256, caption, first(key) OVER same AS first_key, 'pair' AS alike, row_number() OVER same AS n
+    FROM samples WINDOW same AS (PARTITION BY sha256, caption ORDER BY key)
     UNION ALL BY NAME
-    SELECT key, uid, digest, caption, first(key) OVER same AS first_key, 'uid' AS alike, row_number() OVER same AS n
+    SELECT key, uid, sha256, caption, first(key) OVER same AS first_key, 'uid' AS alike, row_number() OVER same AS n
     FROM samples WINDOW same AS (PARTITION BY uid ORDER BY key)
 ) WHERE n > 1 ORDER BY key, alike"""
 
@@ -174,13 +174,13 @@ def _write_duplicates(place: Place, plan: ShardPlan, home: Path) -> dict[str, in
     """Write which samples are like earlier ones; how many there are of each kind."""
     with scratch(home, "duplicates") as work, duckdb.connect(":memory:", config=SETTINGS) as connection:
         connection.execute(f"SET memory_limit = '{MEMORY}'; SET temp_directory = {literal(work / 'spill')}")
-        connection.execute("CREATE TABLE samples (key VARCHAR, uid VARCHAR, digest VARCHAR, caption VARCHAR)")
+        connection.execute("CREATE TABLE samples (key VARCHAR, uid VARCHAR, sha256 VARCHAR, caption VARCHAR)")
         for number in range(plan.shards):
             url = place.address(f"{number:08d}.parquet")
-            for batch in parquet_batches(url, place.reader, ["key", "uid", "digest", "caption", "status"]):
+            for batch in parquet_batches(url, place.reader, ["key", "uid", "sha256", "caption", "status"]):
                 connection.register("batch", batch)
                 connection.execute(
-                    "INSERT INTO samples SELECT key, uid, digest, md5(caption) FROM batch WHERE status = 'success'"
+                    "INSERT INTO samples SELECT key, uid, sha256, md5(caption) FROM batch WHERE status = 'success'"
                 )
                 connection.unregister("batch")
         connection.execute(DOUBLE)

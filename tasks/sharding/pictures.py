@@ -80,6 +80,7 @@ def resized(image: Image.Image, options: ShardOptions) -> Image.Image:
 def encoded(image: Image.Image, form: str, quality: int | None) -> bytes:
     """A picture's file, without metadata."""
     buffer = io.BytesIO()
+    image.info.clear()  # comments and colour profiles would be written too
     quality = QUALITY[form] if quality is None else quality
     how = {"compress_level": quality} if form == "png" else {"quality": quality}
     try:

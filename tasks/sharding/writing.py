@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from hashlib import blake2b, sha256
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +38,10 @@ SUCCESS = "success"
 TABLE = pa.schema(
     [(name, pa.string()) for name in ("uid", "caption", "key", "status", "error_message")]
     + [(name, pa.int32()) for name in ("width", "height", "original_width", "original_height")]
-    + [(name, pa.string()) for name in ("exif", "sha256", "source", "digest", "columns")]
+    + [(name, pa.string()) for name in ("exif", "sha256", "source", "columns")]
 )
-"""A shard's table: img2dataset's columns; where the attempt came from (`source`), blake2b-128 of the bytes that were
-given (`digest`), and what else was known of it (`columns`, a JSON object)."""
+"""A shard's table: img2dataset's columns, `sha256` that of the bytes that were given; where the attempt came from
+(`source`), and what else was known of it (`columns`, a JSON object)."""
 EARLIER = ("original_width", "original_height", "exif", "sha256")
 """What a download noted of the picture that was on the web stays as it is."""
 OURS = ("uid", "caption", "key", "status", "error_message", "width", "height", *EARLIER)
@@ -146,7 +146,7 @@ def _sample(job: ShardJob, plan: ShardPlan, given: Given, row: dict[str, Any]) -
         row["caption"] = octets.decode("utf-8", "replace")
     if given.error or given.image is None:
         raise Rejected(*(given.error or "missing_image").split(": ", 1))
-    row["digest"] = blake2b(given.image, digest_size=16).hexdigest()
+    row["sha256"] = sha256(given.image).hexdigest()
     if given.caption is None:
         raise Rejected("missing_text")
     caption = text_of(octets)
@@ -162,7 +162,6 @@ def _sample(job: ShardJob, plan: ShardPlan, given: Given, row: dict[str, Any]) -
         "original_width": picture.original_size[0],
         "original_height": picture.original_size[1],
         "exif": picture.exif,
-        "sha256": sha256(given.image).hexdigest(),
     }
     if job.evaluation == "classification":
         return [(picture.format, picture.data), ("cls", str(plan.classes.index(caption)).encode())]

@@ -68,6 +68,14 @@ def test_orientation_is_noted_and_not_applied_and_does_not_outlive_a_new_file() 
     assert written.size == (20, 10) and b"Exif" not in written.data and written.exif == kept.exif
 
 
+def test_comments_and_profiles_do_not_outlive_a_new_file() -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (40, 20)).save(buffer, "JPEG", comment=b"a secret", icc_profile=b"a profile")
+    for form in ("jpg", "png", "webp"):
+        written = made(buffer.getvalue(), ShardOptions(image_size=10, resize_mode="keep_ratio", encode_format=form))
+        assert b"secret" not in written.data and b"profile" not in written.data
+
+
 @pytest.mark.parametrize("mode", ["I;16", "CMYK", "P", "RGBA", "LA", "L", "1"])
 def test_other_modes_are_written_as_they_are_decoded(mode: str) -> None:
     buffer = io.BytesIO()
