@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
+import shlex
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -49,7 +53,9 @@ BUG = "mgd: this is a bug of mgd, not a mistake of yours; please report it with 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status. A user's mistake ends as one message, not as a traceback."""
     plain_output()
-    status = _run(parser().parse_args(arguments))
+    options = parser().parse_args(arguments)
+    with _noted(options, list(sys.argv[1:] if arguments is None else arguments)) as told:
+        status = _run(options, told)
     if arguments is None and history_lost():
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
@@ -57,10 +63,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
-def _run(options: argparse.Namespace) -> int:
+@contextmanager
+def _noted(options: argparse.Namespace, words: list[str]) -> Iterator[list[str]]:
+    """A command that does more than read is at work in its home, and leaves a line in the home's log: how it ended, and
+    what is put into the list that this gives."""
+    told: list[str] = []
+    if options.run in (_sql, _runs, _server):
+        yield told
+        return
+    from flows.runtime.logs import note_command
+    from flows.runtime.session import at_work
+
+    since, failed = time.monotonic(), None
+    try:
+        with nullcontext() if options.alone else at_work(options.home):
+            yield told
+    except BaseException as error:
+        failed = error
+        raise
+    finally:
+        said = re.sub(r"\?\S*", "?...", shlex.join(words))  # a signed address is a password
+        ended = "; ".join(told) or ("a bug" if failed else "done")
+        note_command(options.home, f"mgd {said}: {ended} ({time.monotonic() - since:.0f} s)", failed)
+
+
+def _run(options: argparse.Namespace, noted: list[str]) -> int:
     try:
         return int(options.run(options) or 0)
     except KeyboardInterrupt:
+        noted.append("stopped")
         print("stopped; give the same command again to go on from here", file=sys.stderr)
         return 130
     except BrokenPipeError:
@@ -71,6 +102,7 @@ def _run(options: argparse.Namespace) -> int:
             print(BUG, file=sys.stderr)
         if told is None or os.environ.get("MGD_TRACEBACK"):
             raise
+        noted.append(told)
         print(f"mgd: {harmless(told)}", file=sys.stderr)
         return 1
 
@@ -113,7 +145,7 @@ def _command(
     made.register("type", Path, local)
     text = "directory of all runs, pools and tables (default: %(default)s)"
     made.add_argument("--home", type=home, default=os.environ.get("MGD_HOME") or "runs", help=text)
-    made.set_defaults(run=run)
+    made.set_defaults(run=run, alone=False)
     return made
 
 

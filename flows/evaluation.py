@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from flows.runtime.device import device_lock
+from flows.runtime.device import free_device
 from tasks.curation.comparison import known_subset, subset_counts
 from tasks.curation.trained import chosen_counts, run_encoder, trained_identity
 from tasks.evaluation.encoders import open_clip_encoder
@@ -15,6 +15,7 @@ from tasks.evaluation.evaluation_records import Evaluated, are_evaluated, evalua
 from tasks.evaluation.scoring import Evaluation
 from tasks.files.progress import begin
 from tasks.files.remote_files import Reader
+from tasks.modality.machine import devices_of
 from tasks.modality.registry import open_recipe
 from tasks.runs.listing import open_run
 from tasks.runs.run import Run
@@ -88,7 +89,7 @@ def evaluate_trial(one: Trial, sets: Sequence[str]) -> list[Evaluation]:
     if identity:
         return evaluate_sets(sets, Evaluated(identity), **put)  # type: ignore[arg-type]
     begin("read the run's pool and targets")
-    with device_lock(run.home, run.catalog.runtime.device), open_recipe(run.directory) as recipe:
+    with free_device(devices_of(run.catalog.runtime), run.directory), open_recipe(run.directory) as recipe:
         counts = subset_counts(recipe, one.subset, one.seed, _chosen(one))
         return evaluate_sets(sets, run_encoder(recipe, counts, one.subset, one.seed), **put)  # type: ignore[arg-type]
 
@@ -117,7 +118,7 @@ def evaluate_checkpoint(
     any_size: bool,
 ) -> Done:
     """Evaluate a state dict of open_clip."""
-    with device_lock(home, device):
+    with free_device([device], "a checkpoint's evaluation"):
         encoder = open_clip_encoder(checkpoint, model, device)
         name = f"checkpoint-{encoder.identity[:8]}"
         out = out or home / "evaluations" / name

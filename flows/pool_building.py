@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from flows.runtime.device import device_lock
+from flows.runtime.device import free_device
+from flows.runtime.in_flight import in_flight
 from flows.runtime.locks import exclusive
 from flows.runtime.operating import unit
 from flows.shard import write_shards
+from mgd_core.training.determinism import environment
 from tasks.catalog.catalogs import BaseCatalog
+from tasks.catalog.device_options import torch_device
 from tasks.curation.beforehand import check_beforehand, check_pool
 from tasks.files.progress import announce, begin, say
+from tasks.modality.machine import devices_of
 from tasks.pool import index_jobs as units
 from tasks.pool import pools
-from tasks.runs.run import Run
+from tasks.runs.run import Run, WorkDirectory
 from tasks.sharding.finishing import summary
 from tasks.sharding.pools import shards_of
 
@@ -42,7 +47,7 @@ def shard_pool(options: BaseCatalog, home: Path) -> str | list[str]:
     if shards is None:
         return options.pool.sources
     if not shards.are_there:
-        out, workers = str(shards.directory), options.runtime.runner.workers or options.runtime.workers
+        out, workers = str(shards.directory), options.runtime.runner.workers or options.runtime.workers or 1
         say(summary(out, write_shards(shards.plan, out, home, shards.options, build, workers)))
     return str(shards.directory)
 
@@ -50,19 +55,29 @@ def shard_pool(options: BaseCatalog, home: Path) -> str | list[str]:
 def index_units(plan: pools.PoolPlan) -> pools.PoolRecord:
     """Index what is not indexed of a pool, a task a shard."""
     pending = pools.pending_units(plan)
-    if not pending:
-        say(f"pool {plan.pool_id}: all of its {len(plan.units):,} files were indexed before, and nothing changed")
-    for done, future in enumerate(index_shard.map(pending), start=1):
-        future.result()
+    for done, _ in enumerate(in_flight(index_shard, pending), start=1):
         announce("index the pool", done, len(pending))
     begin("join the pool's tables")
     return pools.finish_pool(plan)
 
 
-def device_of(directory: Path) -> AbstractContextManager[None]:
-    """The lock of the device that a run trains on."""
-    run = Run.load(directory)
-    return device_lock(run.home, run.catalog.runtime.device)
+@contextmanager
+def device_of(work: WorkDirectory) -> Iterator[None]:
+    """A device for a run's or a study's training, for the block.
+
+    Raises:
+        RunMismatch: it would give other bits than those that the work was begun with.
+    """
+    runtime = work.catalog.runtime
+    with free_device(devices_of(runtime), work.directory) as device:
+        now = {"environment": environment(torch_device(device), runtime.threads), "versions": work.record["versions"]}
+        work.check_same(now)
+        yield
+
+
+def run_device(directory: Path) -> AbstractContextManager[None]:
+    """A device for a training of the run in ``directory``."""
+    return device_of(Run.load(directory))
 
 
 def only_flow(run: Run) -> AbstractContextManager[None]:

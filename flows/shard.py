@@ -6,10 +6,11 @@ same command goes on after any interruption and ends with the same bytes, whatev
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from flows.runtime.in_flight import in_flight
 from flows.runtime.locks import exclusive
 from flows.runtime.operating import stage, unit
 from tasks.files.artefacts import unit_name
@@ -40,10 +41,7 @@ def write_shards(
     evaluation: Evaluation = "",
 ) -> dict[str, Any]:
     """Write what is not written of a plan, a task a shard; returns what `meta.json` says. One process at a time."""
-
-    def carry(jobs: list[writing.ShardJob]) -> Iterator[dict[str, Any]]:
-        yield from (future.result() for future in write_one.map(jobs))
-
+    carry = partial(in_flight, write_one)
     lock = home / ".locks" / "shard" / unit_name(out)
     with exclusive(lock, on_wait=lambda _: say(f"{out}: waiting until another process has written it")):
         return sharding.write_shards(plan, out, home, options, may, carry, workers, overwrite, evaluation)

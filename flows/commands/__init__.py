@@ -24,10 +24,12 @@ Make = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.Argume
 def flow_session(home: Path) -> Iterator[str]:
     """Where flows may be imported and run: a Prefect server, whose API's address it gives, and progress shown."""
     from flows.console import shown_progress
+    from flows.runtime.environment import external_api_url
     from flows.runtime.session import prefect_session
 
+    hint = "" if external_api_url() else f"; its page asks once for the password that `mgd server --home {home}` tells"
     with shown_progress(), prefect_session(home) as url:
-        say(f"Prefect: {url.removesuffix('/api')}")
+        say(f"Prefect: {url.removesuffix('/api')}{hint}")
         begin("load the flow")
         yield url
 
@@ -74,10 +76,11 @@ def add_catalog(made: argparse.ArgumentParser) -> None:
 
 def chosen_catalog(options: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
     """Path of the catalog, and what is laid over it; raises CatalogError."""
-    from tasks.catalog.catalogs import find_catalog
+    from tasks.catalog.files import find_catalog
+
+    path = find_catalog(options.catalog)  # a name that is none is told before anything is loaded that takes seconds
     from tasks.catalog.overrides import parsed_overrides, sources
 
-    path = find_catalog(options.catalog)
     return path, sources(path, options.pool, options.targets) | parsed_overrides(options.overrides)
 
 

@@ -49,10 +49,10 @@ def _taken(catalog: Catalog, home: Path) -> Path | None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    path, overrides = chosen_catalog(options)
     from tasks.catalog.catalogs import check_sources, load_pair_catalog
     from tasks.modality.pairs.target_check import check_targets
 
-    path, overrides = chosen_catalog(options)
     catalog, home = load_pair_catalog(path, "mgd census", overrides), options.home.resolve()
     check_sources(catalog)
     check_targets(catalog, home)

@@ -4,8 +4,9 @@ Rivals of the subset that metagradient descent chose (n distinct samples): every
 that a filter ranks first (the baselines of the kind of data); where the pool knows it, the samples that are right; and
 what the catalog names by an expression (`expression_baselines`), of whatever size that is.
 
-A training is a function of recipe, pool, counts and seed: subsets of equal counts share one, and it is found done
-whatever else the comparison holds now. So is its test, as long as the tests are what they were.
+Trainings crop their pictures where the rounds do (`[augmentation]`), filters and tests never. A training is a function
+of recipe, pool, counts and seed: subsets of equal counts share one, and it is found done whatever else the comparison
+holds now. So is its test, as long as the tests are what they were.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from tasks.curation.checkpoint_plan import alternatives, forecast_of, plan_of
 from tasks.curation.comparison import needs_round_0
 from tasks.curation.expression_baselines import prepare_baselines
 from tasks.curation.rounds import first_counts, probe_steps_of
-from tasks.curation.step_costs import measure
+from tasks.curation.step_costs import measure, reading_note
 from tasks.files.plurals import counted
 from tasks.files.progress import begin, say
 from tasks.modality.recipe import PoolRecipe
@@ -33,7 +33,7 @@ def prepare(directory: Path) -> None:
             return
         begin("measure a training step and a reverse step")
         plan = plan_of(recipe)
-        for note in recipe.notes():
+        for note in [*recipe.notes(), *reading_note(recipe)]:
             say(note)
         say(_forecast(recipe, plan))
         say(f"each differentiated round: {forecast_of(recipe, plan)}")
@@ -43,7 +43,7 @@ def describe_plans(directory: Path) -> str:
     """The run's plan and what other plans would cost, as a table for a terminal."""
     begin("read the pool, and measure a step of the recipe")
     with open_recipe(directory) as recipe:
-        own, notes = forecast_of(recipe, plan_of(recipe)), recipe.notes()
+        own, notes = forecast_of(recipe, plan_of(recipe)), [*recipe.notes(), *reading_note(recipe)]
         others = [one for one in alternatives(recipe) if one.plan != own.plan]
         rows = [(one.plan.advances - one.plan.steps + 1, _held(one), one) for one in (own, *others)]
     steps, size = own.plan.steps, max(len(held) for _, held, _ in rows)
@@ -94,7 +94,7 @@ def _forecast(recipe: PoolRecipe, plan: Plan) -> str:
     descent, learner, step, reverse = catalog.descent, catalog.learner, costs.step, costs.reverse
     rounds, baselines = _left(recipe)
     differentiated = max(0, rounds - 1)  # the last round only trains
-    candidates = descent.p * len(recipe) * len(probe_steps_of(descent)) * differentiated
+    candidates = descent.p * len(recipe) * len(probe_steps_of(descent)) * recipe.views * differentiated
     again, reversed_steps = differentiated * (plan.advances - plan.steps + 1), differentiated * plan.steps
     # A probe is a forward-mode pass: about the matrix products of a training step for the same rows.
     steps = (rounds + baselines) * learner.steps + again

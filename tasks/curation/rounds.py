@@ -29,7 +29,7 @@ from tasks.curation.count_updates import publish_counts, publish_update
 from tasks.curation.starting_counts import starting_counts
 from tasks.files.artefacts import digest, is_done, publish_json, read_json, unit_name
 from tasks.files.progress import announcing
-from tasks.modality.recipe import PROBE_BATCH, Counts, PoolRecipe
+from tasks.modality.recipe import Counts, PoolRecipe
 from tasks.modality.registry import open_recipe
 from tasks.modality.tensor_files import publish_tensors
 from tasks.tables.published import publish, read, read_parquet
@@ -227,22 +227,23 @@ def _members(directory: Path, round: int) -> dict[str, npt.NDArray[np.int64]]:
 def _probe(recipe: PoolRecipe, round: int, ids: npt.NDArray[np.int64], key: str) -> torch.Tensor:
     """g of samples ``ids``, (n, probe steps)."""
     columns = []
-    for probe in _probes(recipe.run.directory, round, key):
+    for probe in _probes(recipe.run.directory, round, key, recipe.catalog.runtime.device):
         parts = [torch.zeros(0, dtype=torch.float64)]
-        for batch in recipe.batches([ids[at : at + PROBE_BATCH] for at in range(0, len(ids), PROBE_BATCH)]):
-            parts.append(probe.scores(batch.rows, batch.ids)[1].double().cpu())
+        for batch in recipe.candidates(ids, round, probe.point.step):
+            g = probe.scores(batch.rows, batch.ids)[1].double().cpu()
+            parts.append(g if recipe.views == 1 else g.view(-1, recipe.views).mean(1))
         columns.append(torch.cat(parts))
     return torch.stack(columns, dim=1)
 
 
 @lru_cache(maxsize=1)
-def _probes(directory: Path, round: int, key: str) -> list[Probe]:
+def _probes(directory: Path, round: int, key: str, device: str) -> list[Probe]:
     """The round's probes with their encoded reference batches, which all shards share; ``key`` is the replay's."""
     with open_recipe(directory) as recipe:
         learner, _ = recipe.learner(counts_of(recipe, round), recipe.catalog.descent.seed, round)
         probes = []
         replayed = recipe.run.work(f"round-{round:03d}", "replayed.safetensors")
-        with safe_open(replayed, "pt", device=recipe.catalog.runtime.device) as file:
+        with safe_open(replayed, "pt", device=device) as file:
             for step in probe_steps_of(recipe.catalog.descent):
                 point = ProbePoint(step, file.get_tensor(f"theta.{step}"), file.get_tensor(f"gamma.{step}"))
                 probes.append(Probe(learner, point))

@@ -158,22 +158,27 @@ class Recipe(ABC):
 
     def training_batches(self, counts: Counts, seed: int, round: int) -> Callable[[int], Batch]:
         """The batch of each step of a training."""
-        return self.loader(self.order(counts, seed, round).__getitem__)
+        order = self.order(counts, seed, round)
+        return self.loader(lambda t: self.batch(ids := order[t], self.rows(ids)))
 
     def batches(self, parts: Sequence[Ids]) -> Iterator[Batch]:
         """One pass over parts of the samples, by positions; each row of weight 1. Read ahead."""
-        loader = self.loader(parts.__getitem__)
-        loader.expect(range(len(parts)))
-        return map(loader, range(len(parts)))
+        return self.in_order(len(parts), lambda i: self.batch(parts[i], self.rows(parts[i])))
 
-    def loader(self, ids_of: Callable[[int], Ids], rows: Callable[[Ids], Rows] | None = None) -> Loader:
-        """Batches whose numbers stand for positions; ``rows``: where they come from, if not from the recipe's own."""
-        runtime, read = self.catalog.runtime, rows or self.rows
-        return Loader(lambda t: self.batch(ids_of(t), read), runtime.readers, runtime.batch_cache, self.to_device)
+    def in_order(self, n: int, read: Callable[[int], Batch]) -> Iterator[Batch]:
+        """Batches 0 to n - 1, each a function of its number, read ahead."""
+        loader = self.loader(read)
+        loader.expect(range(n))
+        return map(loader, range(n))
 
-    def batch(self, ids: Ids, rows: Callable[[Ids], Rows]) -> Batch:
+    def loader(self, read: Callable[[int], Batch]) -> Loader:
+        """Batches that are functions of their numbers, on the catalog's readers and device."""
+        runtime = self.catalog.runtime
+        return Loader(read, runtime.readers, runtime.batch_cache, self.to_device)
+
+    def batch(self, ids: Ids, rows: Rows) -> Batch:
         """Rows of weight 1."""
-        return Batch(rows(ids), torch.from_numpy(ids), torch.ones(len(ids)))
+        return Batch(rows, torch.from_numpy(ids), torch.ones(len(ids)))
 
     def to_device(self, batch: Batch) -> Batch:
         """The batch on the catalog's device."""
@@ -199,6 +204,15 @@ class PoolRecipe(Recipe):
     def targets(self, learner: Learner) -> Roles[TargetTask]:
         """Target, held-out target and tests for a learner's model."""
         return self.task_data.map(lambda _, data: self.bind(data, learner))
+
+    @property
+    def views(self) -> int:
+        """Views of a candidate that a probe scores; its g is their mean."""
+        return 1
+
+    def candidates(self, ids: Ids, round: int, step: int) -> Iterator[Batch]:
+        """Samples as a probe at a step of a round sees them, the ``views`` of each in a row."""
+        return self.batches([ids[at : at + PROBE_BATCH] for at in range(0, len(ids), PROBE_BATCH)])
 
     def target_sizes(self) -> Roles[int]:
         """Samples of each task."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from mgd_core.autodiff.precision import PRECISIONS
 from mgd_core.training.determinism import deterministic
 from tasks.catalog.base import BaseCatalog
 from tasks.catalog.catalogs import KINDS
+from tasks.catalog.device_options import device_in_hand
 from tasks.catalog.study_options import Study
 from tasks.files.artefacts import digest
 from tasks.modality.base import Modality
@@ -44,7 +46,7 @@ def open_recipe(directory: Path) -> Iterator[PoolRecipe]:
     run = Run.load(directory)
     runtime = run.catalog.runtime
     with deterministic(runtime.threads), PRECISIONS[runtime.precision].switched():
-        yield _opened(Run, run.directory, digest(run.record))
+        yield _opened(Run, run.directory, digest(run.record), device_in_hand(runtime))
 
 
 @contextmanager
@@ -52,13 +54,15 @@ def open_study(directory: Path) -> Iterator[ClassificationRecipe]:
     """The same of a study's directory, whose convolutions on a GPU are in the precision that PyTorch gives them."""
     run = StudyRun.load(directory)
     with deterministic(run.catalog.runtime.threads):
-        yield _opened(StudyRun, run.directory, digest(run.record))
+        yield _opened(StudyRun, run.directory, digest(run.record), device_in_hand(run.catalog.runtime))
 
 
 @lru_cache(maxsize=2)
-def _opened(kind: type[Run] | type[StudyRun], directory: Path, record: str) -> Any:
+def _opened(kind: type[Run] | type[StudyRun], directory: Path, record: str, device: str) -> Any:
     """The recipe of a directory, by the digest of its record: tests and comparison of a run may change."""
-    run = kind.load(directory)
+    run: Run | StudyRun = kind.load(directory)
+    runtime = run.catalog.runtime.model_copy(update={"device": device})
+    run = replace(run, catalog=run.catalog.model_copy(update={"runtime": runtime}))  # type: ignore[arg-type]
     return modality_of(run.catalog).open(run)
 
 

@@ -42,7 +42,9 @@ CAUGHT = {
 """Functions that raise a plain error to the one function that puts it into a user's words."""
 VALIDATORS = {
     "tasks/files/option_types.py": ("_in_float32", "distinct", "_filled", "_printable_place"),
-    "tasks/catalog/recipe_options.py": ("_parsed", "_device_name"),
+    "tasks/catalog/recipe_options.py": ("_parsed",),
+    "tasks/catalog/pair_catalog.py": ("_ascending",),
+    "tasks/catalog/device_options.py": ("_device_name",),
     "tasks/catalog/roles.py": ("fit_name", "_fit_test"),
 }
 """Functions that pydantic calls for a field: it says which one, and `tasks.catalog.files` in which file."""

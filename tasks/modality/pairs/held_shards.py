@@ -47,15 +47,18 @@ class HeldShards:
 
     def __call__(self, ids: Ids) -> Images:
         """Images of positions ``ids``, (m, 3, S, S) uint8."""
+        return decoded(self.files(ids), self._pool.size)
+
+    def files(self, ids: Ids) -> list[bytes]:
+        """Encoded images of positions ``ids``."""
         own = self._shards[ids]
         with self._lock:
             futures = {shard: self._ask(shard) for shard in dict.fromkeys(own.tolist())}
             self._let_go(set(futures))
-        found = [
+        return [
             futures[shard].result()[int(np.searchsorted(self._positions(shard), position))]
             for shard, position in zip(own.tolist(), ids.tolist(), strict=True)
         ]
-        return decoded(found, self._pool.size)
 
     def _positions(self, shard: int) -> Ids:
         return self._members[self._edges[shard] : self._edges[shard + 1]]

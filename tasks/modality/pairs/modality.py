@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import nn
 
@@ -26,18 +27,21 @@ from tasks.files.artefacts import read_json
 from tasks.files.remote_files import Reader
 from tasks.files.sources import reader_of
 from tasks.modality.base import Baseline, Modality
+from tasks.modality.pairs.augmentation import crops_of, probe_draws, training_draws
 from tasks.modality.pairs.baselines import cosines, losses
 from tasks.modality.pairs.encoder import RunEncoder
 from tasks.modality.pairs.held_shards import HeldShards
 from tasks.modality.pairs.knobs import turned_config
 from tasks.modality.pairs.model_configs import Config, built_clip, check_model, load_model_config
-from tasks.modality.pairs.pairs import Images, Pairs, load_pairs
+from tasks.modality.pairs.pairs import PLACES, Images, Pairs, Streamed, load_pairs
 from tasks.modality.pairs.target_check import check_targets
 from tasks.modality.pairs.vocabulary import Vocabulary, full_vocabulary, used_vocabulary
 from tasks.modality.pairs.zero_shot import TaskData, load_targets
-from tasks.modality.recipe import Counts, Ids, PoolRecipe, objective_of
+from tasks.modality.recipe import PROBE_BATCH, Counts, Ids, PoolRecipe, objective_of
 from tasks.pool.index_jobs import sheet_fingerprint
+from tasks.pool.samples import read_images
 from tasks.runs.run import Run
+from tasks.tables.published import read_parquet
 
 WINDOWS_HELD = 3  # the one that is trained on, the next, and the one before, which other threads may still read
 
@@ -62,20 +66,47 @@ class PairRecipe(PoolRecipe):
 
     def rows(self, ids: Ids) -> Rows:
         """Pixels and tokens."""
-        return self._rows(ids, self.pairs.images)
+        return self._rows(ids, self.pairs.images(ids))
 
     def training_batches(self, counts: Counts, seed: int, round: int) -> Callable[[int], Batch]:
-        """As every recipe's; window by window, shards are read whole where the pool is not kept decoded."""
-        order = self.order(counts, seed, round)
-        if self.pairs.streamed is None or not isinstance(order, WindowedOrder):
-            return self.loader(order.__getitem__)
-        held = HeldShards(self.pairs.streamed, self.shards, counts > 0, WINDOWS_HELD * order.largest)
+        """As every recipe's, cropped where the catalog says so; window by window, shards are read whole where the pool
+        is not kept decoded."""
+        order, options = self.order(counts, seed, round), self.catalog.augmentation
+        ids_of: Callable[[int], Ids] = order.__getitem__
+        images, files = self.pairs.images, self._files
+        if isinstance(order, WindowedOrder) and (options or self.pairs.streamed):
+            held = HeldShards(self.stored, self.shards, counts > 0, WINDOWS_HELD * order.largest)
+            ids_of, images, files = partial(_announced, order, held), held, held.files
 
-        def ids_of(t: int) -> Ids:
-            held.expect(order.following(t).tolist())
-            return order[t]
+        def read(t: int) -> Batch:
+            ids = ids_of(t)
+            if options is None:
+                return self.batch(ids, self._rows(ids, images(ids)))
+            draws = training_draws(len(ids), seed, round, t)
+            return self.batch(ids, self._rows(ids, crops_of(files(ids), draws, self.side, options)))
 
-        return self.loader(ids_of, lambda ids: self._rows(ids, held))
+        return self.loader(read)
+
+    @property
+    def views(self) -> int:
+        """One a crop, if there are any."""
+        return max(1, self.catalog.augmentation.probe_crops) if self.catalog.augmentation else 1
+
+    def candidates(self, ids: Ids, round: int, step: int) -> Iterator[Batch]:
+        """Whole, as every recipe's, or the crops that belong to each."""
+        options, seed = self.catalog.augmentation, self.catalog.descent.seed
+        if options is None or not options.probe_crops:
+            return super().candidates(ids, round, step)
+        many = max(1, PROBE_BATCH // self.views)
+        parts = [ids[at : at + many] for at in range(0, len(ids), many)]
+
+        def read(i: int) -> Batch:
+            draws = probe_draws(self.uids[parts[i]], self.views, seed, round, step)
+            repeated = np.repeat(parts[i], self.views)
+            images = crops_of(self._files(parts[i]), draws, self.side, options)
+            return self.batch(repeated, self._rows(repeated, images))
+
+        return self.in_order(len(parts), read)
 
     def bind(self, data: TaskData, learner: Learner) -> ZeroShotTask:
         """A zero-shot task."""
@@ -85,8 +116,8 @@ class PairRecipe(PoolRecipe):
     def encoder(self, theta: torch.Tensor, identity: str) -> RunEncoder:
         """The CLIP with the run's vocabulary and preprocessing."""
         learner, _ = self.learner()
-        params, size = learner.layout.unflatten(theta), int(self.model_config["vision_cfg"]["image_size"])
-        return RunEncoder(objective_of(learner, ClipObjective), params, self.vocabulary, size, identity)
+        params = learner.layout.unflatten(theta)
+        return RunEncoder(objective_of(learner, ClipObjective), params, self.vocabulary, self.side, identity)
 
     @property
     def said(self) -> object:
@@ -120,8 +151,29 @@ class PairRecipe(PoolRecipe):
         """Of all captions (n, context length)."""
         return self.vocabulary.tokens(self.pairs.texts)
 
-    def _rows(self, ids: Ids, images: Callable[[Ids], Images]) -> Rows:
-        return torch.from_numpy(images(ids)), self._tokens[ids]
+    @property
+    def side(self) -> int:
+        """Of the pictures that the model sees, pixels."""
+        return int(self.model_config["vision_cfg"]["image_size"])
+
+    @cached_property
+    def stored(self) -> Streamed:
+        """Where the pictures lie as they came, whether they are kept decoded or not."""
+        places = read_parquet(self.pool.samples_path, columns=PLACES)
+        return self.pairs.streamed or Streamed(places, self.pool.directory, self.side)
+
+    def _files(self, ids: Ids) -> list[bytes]:
+        """Encoded pictures of positions."""
+        return read_images(self.stored.places.take(pa.array(ids)), self.stored.directory)
+
+    def _rows(self, ids: Ids, images: Images) -> Rows:
+        return torch.from_numpy(images), self._tokens[ids]
+
+
+def _announced(order: WindowedOrder, held: HeldShards, t: int) -> Ids:
+    """Positions of a step's batch; the shards of the window after it are read from now on."""
+    held.expect(order.following(t).tolist())
+    return order[t]
 
 
 class PairModality(Modality):
