@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.parameters import CatalogName
+from flows.pool_building import shard_pool
 from flows.runtime.artifacts import show
 from flows.runtime.in_flight import in_flight
 from flows.runtime.operating import stage, unit
@@ -61,8 +62,7 @@ def census(catalog: CatalogName, home: str = "runs", overrides: dict[str, Any] |
     for note in check_targets(options, base):
         say(note)
     pictures = target_pictures(options, base)
-    begin("list the pool's files")
-    plan = censuses.plan_census(options.pool.sources, base, options.pool.build_options(), options.census, pictures)
+    plan = censuses.plan_census(shard_pool(options, base), base, options.pool.build_options(), options.census, pictures)
     shards, files = censuses.pending(plan)
     known = len(plan.shards) - len(shards)
     if known:

@@ -23,6 +23,7 @@ from flows.commands.planning import add_plan
 from flows.commands.poisoning import add_poison
 from flows.commands.resharding import add_reshard
 from flows.commands.scheduling import add_schedule
+from flows.commands.sharding import add_shard
 from flows.commands.smoothness import add_smoothness
 from flows.commands.submitting import add_submit_folder
 from flows.commands.subset import add_subset
@@ -111,6 +112,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser("mgd", description=DESCRIPTION, epilog=EPILOG, formatter_class=_Raw)
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     add_curate(partial(_command, commands))
+    add_shard(partial(_command, commands))
     _read_parsers(commands)
     _export_parser(commands)
     add_census(partial(_command, commands))

@@ -11,6 +11,7 @@ from flows.runtime.device import free_device
 from flows.runtime.in_flight import in_flight
 from flows.runtime.locks import exclusive
 from flows.runtime.operating import unit
+from flows.shard import write_shards
 from mgd_core.training.determinism import environment
 from tasks.catalog.catalogs import BaseCatalog
 from tasks.catalog.device_options import torch_device
@@ -21,6 +22,8 @@ from tasks.modality.registry import prepared
 from tasks.pool import index_jobs as units
 from tasks.pool import pools
 from tasks.runs.run import Run, WorkDirectory
+from tasks.sharding.finishing import summary
+from tasks.sharding.pools import shards_of
 
 
 @unit("index-shard", "shard {unit.index}")
@@ -32,10 +35,22 @@ def index_shard(unit: units.IndexJob) -> None:
 def build_pool(options: BaseCatalog, home: Path) -> pools.PoolRecord:
     """Build the catalog's pool, or find it built; what can be known before a training is looked at here."""
     check_beforehand(options, home)
-    begin("list the pool's files")
-    pool = index_units(pools.plan_pool(options.pool.sources, home, options.pool.build_options()))
+    pool = index_units(pools.plan_pool(shard_pool(options, home), home, options.pool.build_options()))
     check_pool(options, pool)
     return pool
+
+
+def shard_pool(options: BaseCatalog, home: Path) -> str | list[str]:
+    """The tars or the sheet that the catalog's pool is made of; pictures that are in none are sharded first."""
+    begin("list the pool's files")
+    build = options.pool.build_options()
+    shards = shards_of(options.pool.sources, home, build, options.pool.sharding)
+    if shards is None:
+        return options.pool.sources
+    if not shards.are_there:
+        out, workers = str(shards.directory), options.runtime.runner.workers or options.runtime.workers or 1
+        say(summary(out, write_shards(shards.plan, out, home, shards.options, build, workers)))
+    return str(shards.directory)
 
 
 def index_units(plan: pools.PoolPlan) -> pools.PoolRecord:

@@ -66,6 +66,10 @@ def shipped(folder: str = "") -> str:
 def add_catalog(made: argparse.ArgumentParser) -> None:
     """Add what names a catalog, and `--set`; `chosen_catalog` reads both."""
     made.add_argument("catalog", help=f"a TOML file, or the name of a catalog that comes with mgd: {shipped()}")
+    text = "what the catalog's pool is made of instead: tars, or any source that mgd shard takes"
+    made.add_argument("--pool", metavar="SOURCE", help=text)
+    text = "the evaluation set, or sheet, that target, held-out target and tests are parts of instead"
+    made.add_argument("--targets", metavar="SET", help=text)
     text = "say a key of the catalog otherwise, for instance descent.rounds=5; may be given again"
     made.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help=text)
 
@@ -75,9 +79,9 @@ def chosen_catalog(options: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
     from tasks.catalog.files import find_catalog
 
     path = find_catalog(options.catalog)  # a name that is none is told before anything is loaded that takes seconds
-    from tasks.catalog.overrides import parsed_overrides
+    from tasks.catalog.overrides import parsed_overrides, sources
 
-    return path, parsed_overrides(options.overrides)
+    return path, sources(path, options.pool, options.targets) | parsed_overrides(options.overrides)
 
 
 LARGEST = 2**31 - 1

@@ -33,11 +33,15 @@ def _taken(catalog: Catalog, home: Path) -> Path | None:
     """Directory of the census, if every unit of it was taken before: then no server is needed to join them."""
     from tasks.census.taking import finish_census, pending, plan_census
     from tasks.modality.pairs.target_check import target_pictures
+    from tasks.sharding.pools import tars_of
 
     if not (home / "census").is_dir():
         return None
-    pictures = target_pictures(catalog, home)
-    plan = plan_census(catalog.pool.sources, home, catalog.pool.build_options(), catalog.census, pictures)
+    build = catalog.pool.build_options()
+    tars = tars_of(catalog.pool.sources, home, build, catalog.pool.sharding)
+    if tars is None:
+        return None
+    plan = plan_census(tars, home, build, catalog.census, target_pictures(catalog, home))
     if any(pending(plan)):
         return None
     finish_census(plan)

@@ -171,6 +171,8 @@ def _runner(said: Mapping[str, Any], runs: Path | None) -> RunnerTable:
     if said.get("study"):
         study = load_study(find_study(said["study"])).runtime
         return RunnerTable(kind=study.runner, workers=_at_once(study))
+    if "runner" in said:
+        return RunnerTable(kind=said["runner"], workers=said["workers"] or cores())
     if "workers" in said:  # what copies bytes: a process a core, unless said otherwise
         return RunnerTable(kind="processes", workers=said["workers"] or cores())
     return RunnerTable(kind="threads")

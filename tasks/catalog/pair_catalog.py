@@ -14,16 +14,25 @@ from tasks.files.local_files import absolute
 from tasks.files.option_types import Place, Positive, Section, Whole
 from tasks.pool.census_kinds import CensusOptions
 from tasks.pool.forms import PairForm
+from tasks.sharding.options import ShardOptions
 
 
 class PoolOptions(SourceOptions):
-    """Where the candidate pairs come from: a sheet directory, or WebDataset tars."""
+    """Where the candidate pairs come from: a sheet directory, WebDataset tars, or whatever `mgd shard` takes
+    (pictures in folders, listings, Parquet files), which is sharded first, into the home."""
 
     shard_size: Whole = 1000
     """Pairs in each tar that is written (a pool that already is tars keeps its own)."""
+    shard: ShardOptions | None = None
+    """How pictures are sharded, in img2dataset's words; named, tars are cut anew as well."""
     metadata: Place | tuple[Place, ...] | None = None
     """DataComp's metadata Parquet (directory, glob, URLs), joined by uid; not named: the folder `metadata` beside a
     folder `shards`, if there is one; an empty list: none."""
+
+    @property
+    def sharding(self) -> ShardOptions | None:
+        """The section `shard`."""
+        return self.shard
 
     @property
     def form(self) -> PairForm:

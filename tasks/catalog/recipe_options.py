@@ -30,6 +30,7 @@ from tasks.files.option_types import (
 )
 from tasks.pool.forms import SampleForm
 from tasks.pool.record import BuildOptions, Tolerance
+from tasks.sharding.options import ShardOptions
 from tasks.subset.expressions import ExpressionError, parse
 
 
@@ -49,6 +50,11 @@ class SourceOptions(Tolerance):
     def build_options(self) -> BuildOptions:
         """What the pool's builder needs of this."""
         return BuildOptions(**self.model_dump(include=set(BuildOptions.model_fields)), form=self.form)
+
+    @property
+    def sharding(self) -> ShardOptions | None:
+        """How what is no tars yet becomes some; None: as it is usual, where it has to."""
+        return None
 
     @property
     def form(self) -> SampleForm:

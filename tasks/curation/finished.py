@@ -7,10 +7,8 @@ from pathlib import Path
 from tasks.catalog.catalogs import BaseCatalog, load_catalog
 from tasks.catalog.overrides import Overrides
 from tasks.curation.begin import begin_run
-from tasks.curation.glance import RECORD, glance, rivals, stands
+from tasks.curation.glance import RECORD, built_pool, glance, rivals, stands
 from tasks.files.artefacts import is_done, publish_json
-from tasks.pool.pools import plan_pool
-from tasks.pool.record import check_budget, load_pool
 from tasks.runs.run import Run
 
 
@@ -30,10 +28,9 @@ def finished_run(path: Path, home: Path, overrides: Overrides | None = None) -> 
     catalog = load_catalog(path, overrides)
     if not list((home / "runs").glob(f"{catalog.name}-*/{RECORD}")):
         return None
-    pool = load_pool(plan_pool(catalog.pool.sources, home, catalog.pool.build_options()).directory)
+    pool = built_pool(catalog, home)
     if pool is None:
         return None
-    check_budget(catalog.pool.build_options(), pool)
     run = begin_run(home, path, pool, overrides)
     if not (is_done(run.directory / RECORD, _key(run, catalog)) and stands(run)):
         return None

@@ -18,6 +18,7 @@ from tasks.files.local_files import MAGIC
 from tasks.pool.pools import plan_pool
 from tasks.pool.record import PoolRecord, check_budget, load_pool
 from tasks.runs.run import Run
+from tasks.sharding.pools import tars_of
 from tasks.subset.sources import identity
 from tasks.tables.published import files
 
@@ -32,15 +33,24 @@ def glanced_run(path: Path, home: Path, overrides: Overrides | None = None) -> P
     if not records:
         return None
     check_sources(catalog)
-    pool = load_pool(plan_pool(catalog.pool.sources, home, catalog.pool.build_options()).directory)
+    pool = built_pool(catalog, home)
     if pool is None:
         return None
-    check_budget(catalog.pool.build_options(), pool)
     seen = glance(home, catalog, pool)
     for record in records:
         if _noted(record) == seen and stands(run := Run.load(record.parent)) and _same_packages(run):
             return run.directory
     return None
+
+
+def built_pool(catalog: BaseCatalog, home: Path) -> PoolRecord | None:
+    """The pool that the catalog names as it is now, if it is built; raises TooManyRejects."""
+    build = catalog.pool.build_options()
+    tars = tars_of(catalog.pool.sources, home, build, catalog.pool.sharding)
+    pool = load_pool(plan_pool(tars, home, build).directory) if tars else None
+    if pool is not None:
+        check_budget(build, pool)
+    return pool
 
 
 def glance(home: Path, catalog: BaseCatalog, pool: PoolRecord) -> str | None:
