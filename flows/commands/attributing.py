@@ -60,11 +60,11 @@ def _show(home: Path, directory: Path) -> str:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from flows.runtime.device import device_lock
+    from flows.runtime.device import free_device
     from tasks.studies.prediction import format_prediction, latest_study, predict
 
     home = options.home.resolve()
     directory = latest_study(home, options.run_id)
-    with device_lock(home, "cpu"):
+    with free_device(["cpu:0"], directory):
         print(format_prediction(predict(directory, options.query, options.train)))
     return 0

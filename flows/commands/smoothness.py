@@ -45,10 +45,10 @@ def add_smoothness(make: Make) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    path, overrides = chosen_catalog(options)
     from tasks.catalog.catalogs import CatalogError, load_catalog
     from tasks.curation.beforehand import check_beforehand
 
-    path, overrides = chosen_catalog(options)
     catalog, home = load_catalog(path, overrides), options.home.resolve()
     measure = {
         name: value for name in ("directions", "h", "lds_subsets") if (value := getattr(options, name)) is not None

@@ -21,10 +21,13 @@ def add_study(
     result, from home and directory, and says what to ask."""
 
     def command(options: argparse.Namespace) -> int:
-        from tasks.catalog.study_options import find_study, load_study
+        from tasks.catalog.files import find_study
+
+        path = find_study(options.study)
+        from tasks.catalog.study_options import load_study
         from tasks.studies.study_report import write_study_report
 
-        load_study(find_study(options.study))  # mistakes are told before anything starts
+        load_study(path)  # mistakes are told before anything starts
         home = options.home.resolve()
         with flow_session(home):
             directory = run(options, home)

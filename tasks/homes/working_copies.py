@@ -29,7 +29,7 @@ CACHE = "MGD_CACHE"
 OURS = ".remote"
 UNFIT = {"http", "https", "memory", "data"}
 """Protocols of places that nothing can be left in."""
-LOCAL_PARTS = re.compile(r"(^|/)(\.|decoded-|states/|transfer-trial/)|^cache/|\.lock$|//")
+LOCAL_PARTS = re.compile(r"(^|/)(\.|decoded-|tokens-|states/|transfer-trial/)|^(cache|logs)/|\.lock$|//")
 """What stays on the machine that made it: locks, temporary files and Prefect's state (their names begin with a dot, as
 `..` does), decoded pictures, checkpoints within a training, the cache of shards."""
 RUN = re.compile(r"(?:runs|studies|tables/[^/]+)/(?:run=)?([^/]+)/|tables/_manifests/(.+)\.json$")

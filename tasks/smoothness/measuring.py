@@ -2,8 +2,9 @@
 
 z is the weight of every sample, 1, and is moved where the metagradient differentiates: at each visit from the window's
 first step k on. So all trainings of a recipe share their first k steps, and its directions the training at z: 2 D + 1
-times T - k steps and k more for D directions. Each unit is found done by its record; the parameters in between lie
-beside the records until the recipe is done. The metagradient beside it: `tasks.smoothness.metagradient_check`.
+times T - k steps and k more for D directions. Where they crop, all see the same crops. Each unit is found done by its
+record; the parameters in between lie beside the records until the recipe is done. The metagradient beside it:
+`tasks.smoothness.metagradient_check`.
 """
 
 from __future__ import annotations

@@ -142,8 +142,11 @@ def uids_of(home: str | Path, run: str, table: str) -> dict[int, str]:
     return {int(r): str(entry.get("uids", "")) for r, entry in entries.items()}
 
 
-def read(home: str | Path, run: str, table: str, round: int | None = None) -> pa.Table:
-    """The rows of one round; of all rounds, with a `round` column in front, when `round` is None.
+def read(
+    home: str | Path, run: str, table: str, round: int | None = None, columns: Sequence[str] | None = None
+) -> pa.Table:
+    """The rows of one round (of these `columns` of it); of all rounds, with a `round` column in front, when `round` is
+    None.
 
     Raises TableError when that round, or (for None) every round, is unpublished.
     """
@@ -151,7 +154,7 @@ def read(home: str | Path, run: str, table: str, round: int | None = None) -> pa
     if round is not None:
         if round not in found:
             raise TableError(f"{home}: run {run!r} has no {table} for round {round}; published rounds: {list(found)}")
-        return _in_present_names(table, read_parquet(found[round]))
+        return _in_present_names(table, read_parquet(found[round], columns))
     if not found:
         raise TableError(f"{home}: run {run!r} has published no {table} yet")
     parts = [_with_round(_in_present_names(table, read_parquet(path)), number) for number, path in found.items()]

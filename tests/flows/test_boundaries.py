@@ -11,7 +11,6 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib import import_module
 from pathlib import Path
@@ -23,6 +22,7 @@ from flows.runtime import ServerError, ensure_server, server_status, stop_server
 from tasks.files.local_files import NotLocal, local_path
 from tasks.files.remotes import NotAllowed, RemoteOptions, file_info, read_ranges, store_of
 from tasks.homes.working_copies import NoHome
+from testing.listeners import LOOPBACK, listening
 from tests.flows.test_mistakes import mgd
 
 ROOT = Path(__file__).parents[2]
@@ -168,31 +168,6 @@ def test_a_pool_elsewhere_is_told_before_anything_is_made(
     assert not (tmp_path / "a.npy").exists()
 
 
-def listening(pid: int) -> list[tuple[str, str]]:
-    """Family and address of each socket on which a process or one of its children listens."""
-    held = set()
-    for process in [pid, *_children(pid)]:
-        with suppress(OSError):
-            held |= {os.readlink(one) for one in Path(f"/proc/{process}/fd").iterdir() if one.is_symlink()}
-    found = []
-    for family, waits in (("tcp", "0A"), ("tcp6", "0A"), ("udp", "07"), ("udp6", "07")):
-        for line in Path(f"/proc/{pid}/net/{family}").read_text().splitlines()[1:]:
-            _, place, _, state, *_, inode = line.split()[:10]
-            if state == waits and f"socket:[{inode}]" in held:
-                found.append((family, place.partition(":")[0]))
-    return found
-
-
-def _children(pid: int) -> list[int]:
-    below = [
-        int(one) for task in Path(f"/proc/{pid}/task").iterdir() for one in (task / "children").read_text().split()
-    ]
-    return below + [one for child in below for one in _children(child)]
-
-
-LOOPBACK = {("tcp", "0100007F"), ("tcp6", "00000000000000000000000001000000"), ("udp", "0100007F")}
-
-
 def test_the_local_server_listens_on_this_machine_only(server_home: Path, prefect_api: str) -> None:
     pid = server_status(server_home).pid
     assert pid is not None
@@ -223,7 +198,7 @@ with prefect_session(Path(sys.argv[1])) as url:
 
 def test_a_password_guards_the_api_of_the_local_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
-    monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", "mgd:a secret word")
+    monkeypatch.delenv("PREFECT_SERVER_API_AUTH_STRING")
     try:
         words = [sys.executable, "-c", FLOW, str(tmp_path)]
         ended = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=200, check=True)
@@ -231,7 +206,9 @@ def test_a_password_guards_the_api_of_the_local_server(tmp_path: Path, monkeypat
         assert answer == "1" and server_status(tmp_path).running
         with pytest.raises(urllib.error.HTTPError, match="401"):
             urllib.request.urlopen(f"{url}/admin/settings", timeout=20)
-        monkeypatch.delenv("PREFECT_SERVER_API_AUTH_STRING")
+        place = tmp_path / ".prefect" / "password"
+        assert place.stat().st_mode & 0o077 == 0 and place.read_text().strip() == server_status(tmp_path).password
+        monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", "mgd:another word")
         with pytest.raises(ServerError, match="asks for another password: set PREFECT_SERVER_API_AUTH_STRING"):
             ensure_server(tmp_path)
     finally:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +15,14 @@ import pytest
 from mgd_core.descent.steps import mask
 from mgd_core.engine.reverse import NonFiniteError
 from tasks.catalog.catalogs import CatalogError, load_catalog
+from tasks.catalog.device_options import on_device
+from tasks.catalog.recipe_options import RuntimeOptions
 from tasks.curation import comparison, estimate, rounds
-from tasks.curation.begin import begin_run
+from tasks.curation.begin import begin_run, identity
 from tasks.curation.comparison import ComparisonError
 from tasks.export.exports import verify_datacomp
+from tasks.modality import registry
+from tasks.modality.pairs.modality import PairModality
 from tasks.modality.registry import open_recipe
 from tasks.pool.pools import build_pool
 from tasks.pool.record import BuildOptions, EmptyPool
@@ -186,6 +192,49 @@ def test_finished_units_are_not_run_again(copied: Path) -> None:
     rounds.train_round(copied, 0, True)
     rounds.probe_shard(copied, 0, rounds.shard_names(copied)[0])
     assert len(before) > 2 and written() == before
+
+
+def test_the_next_shards_of_a_process_do_no_work_that_grows_with_the_pool(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What reads the whole pool is done for the first shard alone, and a task is told in a few bytes which it is."""
+    done: Counter[str] = Counter()
+
+    def counting(owner: object, name: str) -> None:
+        work = getattr(owner, name)
+
+        def counted(*given: object, **named: object) -> object:
+            done[name] += 1
+            return work(*given, **named)
+
+        monkeypatch.setattr(owner, name, counted)
+
+    for owner, name in ((PairModality, "open"), (rounds, "masked"), (rounds, "counts_of"), (rounds, "_shards")):
+        counting(owner, name)
+    for record in copied.glob("work/round-000/probe-*"):
+        record.unlink()
+    for kept in (registry._opened, rounds._members, rounds._probes):
+        kept.cache_clear()
+    first, *others = rounds.shard_names(copied)
+    rounds.probe_shard(copied, 0, first)
+    begun = dict(done)
+    for shard in others:
+        rounds.probe_shard(copied, 0, shard)
+        assert len(pickle.dumps((copied, 0, shard))) < 500 + len(str(copied))
+    assert begun == {"open": 1, "masked": 1, "counts_of": 1, "_shards": 2} and done == begun
+    assert len(others) == 2 and len(list(copied.glob("work/round-000/probe-*.json"))) == 3
+
+
+def test_which_of_several_devices_it_is_changes_neither_the_run_nor_a_byte(finished: Path, tmp_path: Path) -> None:
+    catalog = small_catalog(tmp_path, ("threads = 1", 'threads = 1\ndevices = ["cpu:3", "cpu:1"]'))
+    with on_device("cpu:1"):
+        directory = curate_plainly(catalog, tmp_path / "home")
+    assert directory.name == finished.name and published(directory) == published(finished)
+    options = load_catalog(catalog)
+    for first, other in (("cuda:0", "cuda:1"), ("cuda", "cuda:7")):
+        runtimes = [RuntimeOptions.model_validate({"device": one}) for one in (first, other)]
+        said = [identity(options.model_copy(update={"runtime": one}), tmp_path) for one in runtimes]
+        assert said[0] == said[1] != identity(options, tmp_path), "the kind of device is another run"
 
 
 def test_shards_of_equal_names_in_two_folders_are_each_probed(tmp_path: Path) -> None:
