@@ -34,7 +34,7 @@ SMALL = 1 << 20
 ALWAYS = (".json", ".html", ".toml")
 TRANSFERS = 8
 """Files that are under way together."""
-UNITS = re.compile("/(work|parts|units)/")
+UNITS = re.compile("/(work|parts)/|^indexed/")
 """Records of units, each of which says by its key what it was made of: among themselves in any order."""
 TICK = 0.02
 """Seconds that the clock of a file system may lag behind."""
