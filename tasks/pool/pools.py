@@ -106,8 +106,10 @@ def finish_pool(plan: PoolPlan) -> PoolRecord:
     A uid's first sample (in shard order) stays, later ones are rejected. Raises EmptyPool, or TooManyRejects,
     naming counts by reason and the first three examples; the rejects table is there to look at in both cases.
     """
-    at_hand(*(unit.part for unit in plan.units))
-    record = load_pool(plan.directory) or _join(plan)
+    record = load_pool(plan.directory)
+    if record is None:
+        at_hand(*(unit.part for unit in plan.units))
+        record = _join(plan)
     for note in record.notes:
         say(f"pool {record.pool_id}: {note}")
     removed(plan.directory / "parts")
