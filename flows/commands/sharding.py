@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from flows.commands import Make, budget, count, flow_session, positive, whole
+
+if TYPE_CHECKING:
+    from tasks.sharding.options import ShardOptions
+    from tasks.sharding.places import Place
 
 TEXT = """write pictures and captions as WebDataset shards, the way img2dataset leaves them
 
@@ -64,24 +69,36 @@ def add_shard(make: Make) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from flows.console import shown_progress
+    from tasks.files.remote_files import Reader
+    from tasks.sharding.finishing import META, summary
     from tasks.sharding.options import read_options
+    from tasks.sharding.places import Place
+    from tasks.sharding.sources import find_pictures
 
     names = [*(name[2:].replace("-", "_") for name in PICTURE), "templates", "resize_only_if_bigger"]
     said = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    read_options(said, options.evaluation_set)  # a mistake is told before a server is started
-    home = options.home.resolve()
-    with flow_session(home):
-        from flows.runtime.runners import run_flow
-        from flows.shard import shard
+    how = read_options(said, options.evaluation_set)
+    home, place = options.home.resolve(), Place(options.out).below("test" if options.evaluation_set else "")
+    with shown_progress():  # mistakes are told before a server is started, and what is done is found without one
+        find_pictures(options.sources, Reader(), how)
+        done = META in place.files() and _is_done(options, place, how, home)
+    if not done:
+        with flow_session(home):
+            from flows.runtime.runners import run_flow
+            from flows.shard import shard
 
-        passed = ("max_rejects", "max_damaged_shards", "overwrite", "runner", "workers", "shard_size")
-        how = {name: getattr(options, name) for name in passed}
-        out = run_flow(
-            shard, options.sources, options.out, str(home), options=said, evaluation=options.evaluation_set, **how
-        )
-    from tasks.sharding.finishing import META, summary
-    from tasks.sharding.places import Place
-
-    meta = Place(out).below("test" if options.evaluation_set else "").record(META)
-    print(summary(out, meta))
+            passed = ("max_rejects", "max_damaged_shards", "overwrite", "runner", "workers", "shard_size")
+            given = {name: getattr(options, name) for name in passed} | {"evaluation": options.evaluation_set}
+            run_flow(shard, options.sources, options.out, str(home), options=said, **given)
+    print(summary(options.out, place.record(META)))
     return 0
+
+
+def _is_done(options: argparse.Namespace, place: Place, how: ShardOptions, home: Path) -> bool:
+    """Whether the place is complete, and of these very sources and options."""
+    from tasks.sharding.finishing import finished_meta
+    from tasks.sharding.plans import plan_shards
+
+    plan = plan_shards(options.sources, home, how, options.shard_size, evaluation=options.evaluation_set)
+    return finished_meta(place, plan) is not None
