@@ -44,7 +44,8 @@ def test_every_door_brings_what_it_needs(
         ):
             monkeypatch.setenv(CACHE, str(tmp_path / f"empty-{case}"))
             assert main([*words, "--home", place]) == 0, words
-            said.append(capsys.readouterr().out if words[0] == "sql" else "")
+            told = capsys.readouterr().out
+            said.append(told if words[0] == "sql" else "")
         monkeypatch.setenv(CACHE, str(tmp_path / "empty-scan"))
         said.append(scan(place, "counts").collect().write_csv())
         with opened(place, writes=False) as path:
