@@ -30,6 +30,7 @@ from flows.commands.subset import add_subset
 from flows.explanations import explanation
 from flows.runtime import history_lost
 from tasks.files.plurals import harmless
+from tasks.homes.working_copies import copy_of
 
 DESCRIPTION = """\
 Curate image-text training data by metagradient descent: train, take the exact gradient of a target loss with
@@ -89,7 +90,8 @@ def _noted(options: argparse.Namespace, words: list[str]) -> Iterator[list[str]]
 
 def _run(options: argparse.Namespace, noted: list[str]) -> int:
     try:
-        return int(options.run(options) or 0)
+        with _opened(options):
+            return int(options.run(options) or 0)
     except KeyboardInterrupt:
         noted.append("stopped")
         print("stopped; give the same command again to go on from here", file=sys.stderr)
@@ -105,6 +107,25 @@ def _run(options: argparse.Namespace, noted: list[str]) -> int:
         noted.append(told)
         print(f"mgd: {harmless(told)}", file=sys.stderr)
         return 1
+
+
+@contextmanager
+def _opened(options: argparse.Namespace) -> Iterator[None]:
+    """A home at a URL is brought up to date for a command, and what the command did is sent there."""
+    if copy_of(options.home) is None:
+        yield
+        return
+    from flows.console import shown_progress
+    from tasks.homes.opening import opened
+
+    home = opened(options.home, writes=options.run not in (_sql, _runs, _server))
+    with shown_progress():
+        home.__enter__()
+    try:
+        yield
+    finally:
+        with shown_progress():
+            home.__exit__(*sys.exc_info())
 
 
 def parser() -> argparse.ArgumentParser:
@@ -143,7 +164,7 @@ def _command(
         name, help=text.split("\n")[0], description=text, formatter_class=_Raw
     )
     made.register("type", Path, local)
-    text = "directory of all runs, pools and tables (default: %(default)s)"
+    text = "directory of all runs, pools and tables, or a URL (s3://bucket/home) (default: %(default)s)"
     made.add_argument("--home", type=home, default=os.environ.get("MGD_HOME") or "runs", help=text)
     made.set_defaults(run=run, alone=False)
     return made

@@ -14,7 +14,7 @@ from typing import Any
 from prefect import tags
 
 from flows.parameters import CatalogName, laid_over
-from flows.pool_building import build_pool, only_flow, run_device
+from flows.pool_building import build_pool, only_flow, prepare_pool, run_device
 from flows.runtime.artifacts import round_rows, show, show_table
 from flows.runtime.operating import stage, tagged, unit
 from flows.runtime.runners import run_flow
@@ -105,6 +105,7 @@ def curate(
 
 def _curate(directory: Path, options: BaseCatalog) -> None:
     """All that is to be done with a run that was begun."""
+    prepare_pool(directory)
     estimate.prepare(directory)
     if options.descent.rounds:
         gate(directory, options)

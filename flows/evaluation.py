@@ -8,13 +8,14 @@ from typing import NamedTuple
 
 from flows.runtime.device import free_device
 from tasks.curation.comparison import known_subset, subset_counts
-from tasks.curation.trained import chosen_counts, run_encoder, trained_identity
+from tasks.curation.trained import published_counts, run_encoder, trained_identity
 from tasks.evaluation.encoders import open_clip_encoder
 from tasks.evaluation.eval_sets import find_eval_sets
 from tasks.evaluation.evaluation_records import Evaluated, are_evaluated, evaluate_sets, evaluation_rows, publish_rows
 from tasks.evaluation.scoring import Evaluation
 from tasks.files.progress import begin
 from tasks.files.remote_files import Reader
+from tasks.homes.opening import own
 from tasks.modality.machine import devices_of
 from tasks.modality.registry import open_recipe
 from tasks.runs.listing import open_run
@@ -74,7 +75,7 @@ def known(one: Trial, sets: Sequence[str]) -> str | None:
     run = open_run(one.home, one.run)
     if one.subset != "mgd":
         return None
-    identity = trained_identity(run, chosen_counts(run, _chosen(one)), one.seed)
+    identity = trained_identity(run, published_counts(run, _chosen(one)), one.seed)
     there = identity and are_evaluated(sets, identity, one.out, one.batch, _reader(run))
     return identity if there else None
 
@@ -96,9 +97,10 @@ def evaluate_trial(one: Trial, sets: Sequence[str]) -> list[Evaluation]:
 
 def publish_trial(one: Trial, done: Sequence[Evaluation]) -> None:
     """Put the trial's evaluations into the table `evaluations`."""
+    own(one.home, one.run)
     run, chosen = open_run(one.home, one.run), _chosen(one)
     if one.subset == "mgd":
-        counts = chosen_counts(run, chosen)
+        counts = published_counts(run, chosen)
     else:
         with open_recipe(run.directory) as recipe:
             counts = subset_counts(recipe, one.subset, one.seed, chosen)
@@ -121,6 +123,7 @@ def evaluate_checkpoint(
     with free_device([device], "a checkpoint's evaluation"):
         encoder = open_clip_encoder(checkpoint, model, device)
         name = f"checkpoint-{encoder.identity[:8]}"
+        own(home, name)
         out = out or home / "evaluations" / name
         done = evaluate_sets(sets, encoder, out, batch, None, any_size)
     publish_rows(home, name, 0, evaluation_rows(done, "checkpoint", 0, None))

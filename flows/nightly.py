@@ -27,6 +27,7 @@ from tasks.files.plurals import counted
 from tasks.files.progress import say
 from tasks.files.remote_files import Reader
 from tasks.pool.record import PoolRecord
+from tasks.subset.sources import saved_subset
 
 
 @stage("nightly")
@@ -92,7 +93,7 @@ def _start(home: Path, last: dict[str, Any] | None, options: BaseCatalog, pool: 
     """What a new run starts from: the last counts, if there are any."""
     if last is None or not (home / "runs" / last["run"]).is_dir():
         return options.descent.start
-    place = home / "nightly" / f"{options.name}-{digest([last['run'], pool.samples_digest])[:16]}.npy"
-    new = continued_counts(home, last["run"], pool, place)
+    saved = f"nightly_{digest([options.name, last['run'], pool.samples_digest])[:16]}"  # by name: a home may move
+    new = continued_counts(home, last["run"], pool, saved_subset(home, saved))
     say(f"nightly: going on from the counts of {last['run']}, with {counted(new, 'new sample')}")
-    return f'"{place}"'
+    return saved

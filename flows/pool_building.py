@@ -17,7 +17,9 @@ from tasks.catalog.catalogs import BaseCatalog
 from tasks.catalog.device_options import torch_device
 from tasks.curation.beforehand import check_beforehand, check_pool
 from tasks.files.progress import announce, begin, say
+from tasks.homes.opening import own
 from tasks.modality.machine import devices_of
+from tasks.modality.registry import prepared
 from tasks.pool import index_jobs as units
 from tasks.pool import pools
 from tasks.runs.run import Run, WorkDirectory
@@ -61,6 +63,25 @@ def index_units(plan: pools.PoolPlan) -> pools.PoolRecord:
     return pools.finish_pool(plan)
 
 
+@unit("prepare-pool", "{what}: part {part}")
+def prepare_part(part: int, directory: Path, what: str) -> None:
+    """Make one part of what a pool is turned into before it is trained on."""
+    next(one for one in prepared(directory) if one.what == what).make(part)
+
+
+def prepare_pool(directory: Path) -> None:
+    """Make what is not made of what a run's pool is turned into, a task a part."""
+    begin("lay out what the pool is turned into")
+    for one in prepared(directory):
+        pending = one.pending()
+        if pending:
+            announce(one.what, 0, len(pending))
+        for done, _ in enumerate(in_flight(prepare_part, pending, directory, one.what), start=1):
+            announce(one.what, done, len(pending))
+        if not one.is_whole:
+            one.finish()
+
+
 @contextmanager
 def device_of(work: WorkDirectory) -> Iterator[None]:
     """A device for a run's or a study's training, for the block.
@@ -68,6 +89,7 @@ def device_of(work: WorkDirectory) -> Iterator[None]:
     Raises:
         RunMismatch: it would give other bits than those that the work was begun with.
     """
+    own(work.home, work.id)
     runtime = work.catalog.runtime
     with free_device(devices_of(runtime), work.directory) as device:
         now = {"environment": environment(torch_device(device), runtime.threads), "versions": work.record["versions"]}
@@ -80,10 +102,13 @@ def run_device(directory: Path) -> AbstractContextManager[None]:
     return device_of(Run.load(directory))
 
 
-def only_flow(run: Run) -> AbstractContextManager[None]:
-    """The lock of a run: whoever else works on it is waited for."""
+@contextmanager
+def only_flow(run: Run) -> Iterator[None]:
+    """The lock of a run: whoever else works on it, here or elsewhere, is waited for."""
 
     def waiting(holder: str) -> None:
         say(f"run {run.id} is worked on by process {holder or '(unknown)'}; waiting until that one ends")
 
-    return exclusive(run.home / ".locks" / "runs" / f"{run.id}.lock", note=str(os.getpid()), on_wait=waiting)
+    with exclusive(run.home / ".locks" / "runs" / f"{run.id}.lock", note=str(os.getpid()), on_wait=waiting):
+        own(run.home, run.id)
+        yield

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from flows.pool_building import build_pool, run_device
+from flows.pool_building import build_pool, prepare_pool, run_device
 from flows.runtime.operating import stage, unit
 from flows.runtime.runners import run_flow
 from tasks.catalog.catalogs import BaseCatalog, find_catalog, load_catalog
@@ -65,6 +65,7 @@ def smoothness(
     path, base = find_catalog(catalog), Path(home).resolve()
     options = load_catalog(path, overrides)
     directory = begin_run(base, path, build_pool(options, base), overrides).directory
+    prepare_pool(directory)
     how = SmoothnessOptions(**(options.smoothness.model_dump() | measure))
     _measure(directory, how, measuring.prepare(directory, how, sweep))
     check_metagradient.submit(directory, how).result()

@@ -11,7 +11,6 @@ from unittest.mock import patch
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import torch
 from open_clip.transform import image_transform
 from PIL import Image
@@ -30,7 +29,6 @@ from tasks.modality.pairs.augmentation import Box, Draws, crop_box, training_dra
 from tasks.modality.pairs.modality import PairRecipe
 from tasks.pool.decoding import decode
 from tasks.pool.pools import build_pool
-from tasks.pool.samples import read_images
 from testing.oracles import Problem
 from testing.problems import plain_info_nce
 from testing.small_catalog import small_catalog
@@ -70,7 +68,7 @@ def open_clip_crop(image: Image.Image, box: Box, size: int) -> Pixels:
 
 def open_clip_crops(recipe: PairRecipe, ids: Any, draws: Draws) -> Tensor:
     """Pictures of a recipe's samples, each once, as open_clip's transform crops them for these draws."""
-    files = read_images(recipe.stored.places.take(pa.array(ids)), recipe.stored.directory)
+    files = recipe.stored.columns.encoded(np.asarray(ids))
     images, options = [decode(data).image for data in files], recipe.catalog.augmentation or AugmentationOptions()
     boxes = [crop_box(one, *image.size, options) for one, image in zip(draws, images, strict=True)]
     cut = [open_clip_crop(image, box, recipe.side) for image, box in zip(images, boxes, strict=True)]

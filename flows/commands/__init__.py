@@ -11,10 +11,11 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, TextIO, cast
 
-from tasks.files.local_files import NotLocal, local_path
+from tasks.files.local_files import URL, NotLocal, local_path
 from tasks.files.package_data import CATALOGS
 from tasks.files.plurals import harmless
 from tasks.files.progress import begin, say
+from tasks.homes.working_copies import NoHome, working_copy
 
 Make = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
 """Adds a command: its name, what runs it, and what it says of itself."""
@@ -120,11 +121,13 @@ def local(text: str) -> Path:
 
 
 def home(text: str) -> Path:
-    """An argument that is a home: a directory, or a place where one can be made."""
-    path = local(text)
+    """An argument that is a home: a directory, or a place where one can be made; a URL's is its working copy."""
     try:
+        path = working_copy(text).root if URL.match(text) else local(text)
         path.resolve()  # RuntimeError where links lead in a circle
         there = next(place for place in (path, *path.absolute().parents) if place.exists() or place.is_symlink())
+    except NoHome as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
     except (OSError, RuntimeError, ValueError) as error:
         raise argparse.ArgumentTypeError(f"{text!r} is no place for a home: {error}") from None
     if not there.is_dir():

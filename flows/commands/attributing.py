@@ -7,6 +7,7 @@ from pathlib import Path
 
 from flows.commands import Make, named
 from flows.commands.studies import add_study
+from tasks.homes.working_copies import shown
 
 ATTRIBUTE = """influence of every training sample on named outputs of a study's classifier
 
@@ -54,7 +55,7 @@ def _show(home: Path, directory: Path) -> str:
             spread = f"{mean['low']:.3f} .. {mean['high']:.3f}"
             print(f"      {share:>7.0%}{mean['score']:>7.3f}  {spread:>14}   {worst['output']} {worst['score']:.3f}")
     query = f"select uid from influences where output = '{outputs[0]['output']}' order by g desc limit 20"
-    print(f'predict mgd predict --home {home} "{query}"')
+    print(f'predict mgd predict --home {shown(home)} "{query}"')
     return "select * from influence_extremes"
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.commands import Make, add_catalog, chosen_catalog, flow_session
+from tasks.homes.working_copies import shown
 
 if TYPE_CHECKING:
     from prefect.runner import Runner
@@ -74,7 +75,7 @@ def _curate(options: argparse.Namespace) -> int:
             directory = run_curate(options.catalog, home, overrides)
     print(summary(home, directory.name))
     print(f"\nreport  {directory / 'report.html'}\nsubset  {directory / 'subset.npy'}")
-    print(f"ask     mgd sql --home {options.home}")
+    print(f"ask     mgd sql --home {shown(options.home)}")
     return 0
 
 

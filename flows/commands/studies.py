@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from flows.commands import Make, flow_session, shipped
+from tasks.homes.working_copies import shown
 
 
 def add_study(
@@ -32,7 +33,7 @@ def add_study(
             directory = run(options, home)
         query = show(home, directory)
         print(f"report  {write_study_report(directory)}")
-        print(f'ask     mgd sql --home {home} --run {directory.name} "{query}"')
+        print(f'ask     mgd sql --home {shown(home)} --run {directory.name} "{query}"')
         return 0
 
     made = make(name, command, text)

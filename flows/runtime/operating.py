@@ -36,10 +36,10 @@ from tasks.catalog.catalogs import find_catalog, load_catalog
 from tasks.catalog.files import find_study
 from tasks.catalog.recipe_options import RunnerTable, RuntimeOptions
 from tasks.catalog.study_options import StudyRuntimeOptions, load_study
-from tasks.files.local_files import local_path
 from tasks.files.processes import cores
 from tasks.files.progress import watch, watching
 from tasks.files.remotes import RemoteFault
+from tasks.homes.opening import opened
 from tasks.modality.machine import devices_of
 from tasks.runs.listing import open_run
 from tasks.tables.run_folders import latest_run
@@ -70,9 +70,10 @@ def stage(name: str, of_run: bool = False) -> Callable[[Callable[P, str]], Flow[
         def operated(*arguments: P.args, **named: P.kwargs) -> str:
             said = signature.bind(*arguments, **named)
             said.apply_defaults()
-            home = local_path(said.arguments["home"]).resolve()
-            with _surroundings(home, _runner(said.arguments, home if of_run else None)):
-                return work(*arguments, **named)
+            with opened(said.arguments["home"]) as home:
+                said.arguments["home"] = str(home)
+                with _surroundings(home.resolve(), _runner(said.arguments, home.resolve() if of_run else None)):
+                    return work(*said.args, **said.kwargs)
 
         operated.__signature__ = signature  # type: ignore[attr-defined]  # Prefect reads types in the module of `operated`
         return flow(name=name, flow_run_name=f"{name} {{{first}}}", log_prints=False)(operated)

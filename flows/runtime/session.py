@@ -253,6 +253,8 @@ def alone(home: Path) -> Iterator[None]:
     Raises:
         HomeInUse: something is.
     """
+    from tasks.homes.opening import own_home
+
     folder = _sessions(home)
     with exclusive(folder / "sweep.lock") if home.is_dir() else nullcontext():
         for path in (*folder.glob("*.session"), *(folder.parent / "runs").glob("*.lock")):
@@ -260,6 +262,7 @@ def alone(home: Path) -> Iterator[None]:
             if descriptor is None:
                 raise HomeInUse(f"{home}: a command of mgd is at work there; wait for it to end, or stop it")
             os.close(descriptor)
+        own_home(home)
         yield
 
 

@@ -11,6 +11,7 @@ import os
 import shutil
 from pathlib import Path
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pyarrow.types as types
 import torch
@@ -132,7 +133,7 @@ def _check_truth(where: str, samples: Path, batch: int) -> None:
             f"{schema.field(TRUTH_COLUMN).type}, not true and false. {instead}"
         )
     column = pq.read_table(samples, columns=[TRUTH_COLUMN])[TRUTH_COLUMN]
-    right = sum(1 for value in column.to_pylist() if value)
+    right = pc.sum(column).as_py() or 0
     if column.null_count or right < batch:
         told = f"is empty for {column.null_count:,} samples" if column.null_count else f"is true of {right:,} samples"
         raise CatalogError(

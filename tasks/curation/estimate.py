@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from mgd_core.plans.actions import Plan
 from mgd_core.plans.planning import Forecast
 from tasks.curation.checkpoint_plan import alternatives, forecast_of, plan_of
@@ -16,6 +19,10 @@ from tasks.files.progress import begin, say
 from tasks.modality.recipe import PoolRecipe
 from tasks.modality.registry import open_recipe
 from tasks.tables.published import files, publish, read_parquet
+from tasks.tables.streams import publishing_rows
+
+STRETCH = 1 << 16
+"""Samples that are held while the pool's table is published."""
 
 
 def prepare(directory: Path) -> None:
@@ -69,7 +76,9 @@ def publish_pool(recipe: PoolRecipe) -> None:
     """Publish the pool's tables and round 0's counts, once."""
     run = recipe.run
     if 0 not in files(run.home, run.id, "counts"):
-        publish(run.home, run.id, "samples", 0, read_parquet(recipe.pool.samples_path))
+        with publishing_rows(run.home, run.id, "samples", 0) as table, pq.ParquetFile(recipe.pool.samples_path) as file:
+            for rows in file.iter_batches(STRETCH):
+                table.add(pa.Table.from_batches([rows]))
         publish(run.home, run.id, "rejects", 0, read_parquet(recipe.pool.rejects_path))
         first_counts(recipe)
 

@@ -15,6 +15,7 @@ from tasks.catalog.catalogs import BaseCatalog, check_sources, load_catalog
 from tasks.catalog.overrides import Overrides
 from tasks.files.artefacts import DamagedRecord, digest, read_json
 from tasks.files.local_files import MAGIC
+from tasks.homes.working_copies import at_hand
 from tasks.pool.pools import plan_pool
 from tasks.pool.record import PoolRecord, check_budget, load_pool
 from tasks.runs.run import Run
@@ -78,6 +79,7 @@ def stands(run: Run) -> bool:
     results = [run.directory / "report.html", run.directory / "subset.npy"]
     parts = [files(run.home, run.id, table) for table in ("rounds", "choices", "evaluations")]
     tables = [found for part in parts for found in part.values()]
+    at_hand(*results, *tables)
     return bool(tables) and all(one.exists() for one in (*results, *tables))
 
 

@@ -38,6 +38,7 @@ from tasks.files.option_types import Strict
 from tasks.files.processes import cores, mapped
 from tasks.files.progress import announce
 from tasks.files.tar_headers import archive_size
+from tasks.homes.working_copies import at_hand, removed
 from tasks.pool.forms import PairForm
 from tasks.pool.record import Budget, PoolRecord, load_pool
 from tasks.subset.files import Subset, SubsetError, everything, read_subset, write_records
@@ -89,6 +90,7 @@ def reshard(
     """
     options, out = options or ReshardOptions(), Path(out_dir).absolute()
     source = _finished_pool(Path(pool))
+    at_hand(source.directory, out)
     check_place(out)
     wanted = everything(source.samples_path) if subset is None else read_subset(subset)
     key = plan_key(wanted, source, options.shard_size, options.seed)
@@ -100,6 +102,7 @@ def reshard(
             plan = make_plan(work / "plan", wanted, source, options.shard_size, options.seed)
             copied = _write_shards(work, plan, source, wanted.total, options, spread)
             meta = _finish(work, wanted, plan, copied, options)
+            removed(out)
             put_in_place(work / "shards", out)
     allowed_since = allowance(options.max_lost, wanted.total)
     if meta["lost"] > allowed_since:

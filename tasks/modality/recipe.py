@@ -8,11 +8,9 @@ they are read ahead are here. Units of work are handed a run directory, not tens
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
-from pathlib import Path
-from typing import Any, Protocol, Self, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, Self, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -35,14 +33,16 @@ from tasks.catalog.base import BaseCatalog
 from tasks.catalog.files import CatalogError
 from tasks.catalog.roles import Roles
 from tasks.evaluation.encoders import Encoder
+from tasks.pool.columns import columns_of
 from tasks.pool.record import PoolRecord
 from tasks.runs.run import Run, WorkDirectory
-from tasks.tables.published import read_parquet
 from tasks.tables.uids import Bytes16
 
 Counts = npt.NDArray[np.int64]
 Ids = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float64]
+Order: TypeAlias = DataOrder | WindowedOrder | Mapping[int, Ids]
+"""Positions (batch,) of each step."""
 Own = TypeVar("Own", bound=Objective)
 PROBE_BATCH = 512  # candidates encoded at once; changes results by rounding only
 LEARNER_KNOBS = ("eps_root", "batch", "learning_rate", "warmup")
@@ -141,7 +141,7 @@ class Recipe(ABC):
             return constant(o.steps, o.learning_rate, o.warmup)
         return (warmup_cosine if o.schedule == "cosine" else one_cycle)(o.steps, o.learning_rate, o.warmup)
 
-    def order(self, counts: Counts, seed: int, round: int) -> DataOrder | WindowedOrder:
+    def order(self, counts: Counts, seed: int, round: int) -> Order:
         """The batches of a training multiset, from everywhere among the samples.
 
         Raises:
@@ -196,6 +196,8 @@ class PoolRecipe(Recipe):
     pool: PoolRecord
     uids: Bytes16
     task_data: Roles[Any]
+    known_batches: Mapping[int, Ids] | None = field(default=None, kw_only=True)
+    """Positions of the batches of some steps, where no other will be asked for; None: the order says them."""
 
     @abstractmethod
     def bind(self, data: Any, learner: Learner) -> TargetTask:
@@ -254,17 +256,19 @@ class PoolRecipe(Recipe):
         """The recipe with other sections of the catalog."""
         return replace(self, catalog=self.catalog.model_copy(update=sections))
 
-    def order(self, counts: Counts, seed: int, round: int) -> DataOrder | WindowedOrder:
-        """The same, or window by window where the catalog says so."""
+    def order(self, counts: Counts, seed: int, round: int) -> Order:
+        """The same, or window by window where the catalog says so, or what is known of it."""
+        if self.known_batches is not None:
+            return self.known_batches
         o, order = self.catalog.learner, super().order(counts, seed, round)
         if o.window is None:
             return order
         return WindowedOrder(counts, self.shards, o.window, o.batch, o.steps, seed, round)
 
     @property
-    def shards(self) -> Ids:
+    def shards(self) -> npt.NDArray[np.int32]:
         """Number of each sample's shard (n,), in the order of their names."""
-        return pool_shards(self.pool.samples_path)
+        return columns_of(self.pool).shards
 
     @property
     def seed(self) -> int:
@@ -280,12 +284,3 @@ def objective_of(learner: Learner, kind: type[Own]) -> Own:
     objective = learner.objective.objective if isinstance(learner.objective, Autocast) else learner.objective
     assert isinstance(objective, kind)
     return objective
-
-
-@lru_cache(maxsize=2)
-def pool_shards(samples: Path) -> Ids:
-    """Number of each sample's shard (n,), in the order of their names."""
-    column = read_parquet(samples, columns=["shard"])["shard"]
-    encoded = column.combine_chunks().dictionary_encode()
-    rank = np.argsort(np.argsort(encoded.dictionary.to_pylist()))
-    return rank[encoded.indices.to_numpy()].astype(np.int64)

@@ -16,12 +16,14 @@ from tasks.catalog.catalogs import KINDS
 from tasks.catalog.device_options import device_in_hand
 from tasks.catalog.study_options import Study
 from tasks.files.artefacts import digest
+from tasks.homes.working_copies import at_hand
 from tasks.modality.base import Modality
 from tasks.modality.classification.modality import ClassificationModality, ClassificationRecipe, StudyRun
 from tasks.modality.pairs.modality import PairModality
+from tasks.modality.prepared import Prepared
 from tasks.modality.recipe import PoolRecipe
 from tasks.modality.texts.modality import TextModality
-from tasks.runs.run import Run
+from tasks.runs.run import Run, WorkDirectory
 
 MODALITIES: dict[str, Modality] = {}
 """By the values of `model.kind`."""
@@ -44,17 +46,30 @@ def modality_of(catalog: BaseCatalog | Study) -> Modality:
 def open_recipe(directory: Path) -> Iterator[PoolRecipe]:
     """The recipe of a run directory, under its catalog's threads, determinism and precision; restored on exit."""
     run = Run.load(directory)
+    at_hand(run.directory, run.pool_directory, *tables_of(run))
     runtime = run.catalog.runtime
     with deterministic(runtime.threads), PRECISIONS[runtime.precision].switched():
         yield _opened(Run, run.directory, digest(run.record), device_in_hand(runtime))
+
+
+def prepared(directory: Path) -> list[Prepared]:
+    """What is made of the pool of a run directory before its recipe is opened."""
+    run = Run.load(directory)
+    return modality_of(run.catalog).prepared(run)
 
 
 @contextmanager
 def open_study(directory: Path) -> Iterator[ClassificationRecipe]:
     """The same of a study's directory, whose convolutions on a GPU are in the precision that PyTorch gives them."""
     run = StudyRun.load(directory)
+    at_hand(run.directory, *tables_of(run))
     with deterministic(run.catalog.runtime.threads):
         yield _opened(StudyRun, run.directory, digest(run.record), device_in_hand(run.catalog.runtime))
+
+
+def tables_of(run: WorkDirectory) -> list[Path]:
+    """Folders of a run's tables."""
+    return list((run.home / "tables").glob(f"*/run={run.id}"))
 
 
 @lru_cache(maxsize=2)

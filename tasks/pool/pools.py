@@ -32,6 +32,7 @@ from tasks.files.remote_files import Reader
 from tasks.files.remotes import split_query
 from tasks.files.scratch import scratch
 from tasks.files.sources import PoolSource, common_base, fingerprint, reader_of, record_source
+from tasks.homes.working_copies import at_hand, removed
 from tasks.pool.index_jobs import (
     IndexJob,
     check_done,
@@ -105,9 +106,13 @@ def finish_pool(plan: PoolPlan) -> PoolRecord:
     A uid's first sample (in shard order) stays, later ones are rejected. Raises EmptyPool, or TooManyRejects,
     naming counts by reason and the first three examples; the rejects table is there to look at in both cases.
     """
-    record = load_pool(plan.directory) or _join(plan)
+    record = load_pool(plan.directory)
+    if record is None:
+        at_hand(*(unit.part for unit in plan.units))
+        record = _join(plan)
     for note in record.notes:
         say(f"pool {record.pool_id}: {note}")
+    removed(plan.directory / "parts")
     shutil.rmtree(plan.directory / "parts", ignore_errors=True)
     check_budget(plan.options, record)
     return record

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tasks.files.remote_files import Reader
 from tasks.files.source_patterns import each_source
+from tasks.homes.working_copies import at_hand
 from tasks.pool.record import BuildOptions
 from tasks.sharding.finishing import finished_meta
 from tasks.sharding.options import ShardOptions
@@ -58,4 +59,5 @@ def tars_of(
     shards = shards_of(source, home, build, shard)
     if shards is None:
         return source
+    at_hand(shards.directory)
     return str(shards.directory) if shards.are_there else None

@@ -28,6 +28,7 @@ from tasks.curation.estimate import publish_pool
 from tasks.curation.step_costs import measure
 from tasks.files.artefacts import is_done, publish_json, read_json
 from tasks.files.progress import announcing, say
+from tasks.homes.working_copies import removed
 from tasks.modality.recipe import PoolRecipe
 from tasks.modality.registry import open_recipe
 from tasks.modality.tensor_files import publish_tensors
@@ -85,6 +86,7 @@ def forget_states(directory: Path, variant: Variant) -> None:
     """Remove the parameters of a recipe whose directions are measured."""
     with open_recipe(directory) as own:
         _, record, _ = unit_of(own, variant, "base")
+        removed(record.with_suffix(".safetensors"))
         record.with_suffix(".safetensors").unlink(missing_ok=True)
 
 

@@ -116,12 +116,17 @@ def test_prune_says_what_would_go_and_deletes_when_told(home: Path, capsys: pyte
     tables = {path: path.read_bytes() for path in (home / "tables").rglob("*.parquet")}
     assert main(["prune", "--home", str(home)]) == 0
     told = capsys.readouterr().out
-    assert f"runs/{run.name}/work" in told and "decoded pictures" in told and "--yes deletes them" in told
+    assert (
+        f"runs/{run.name}/work" in told
+        and all(what in told for what in housekeeping.MADE_OF_POOLS.values())
+        and "--yes deletes them" in told
+    )
     assert (run / "work").exists()
     assert main(["prune", "--older-than", "1d", "--yes", "--home", str(home)]) == 0
     assert (run / "work").exists(), "it is of today"
     assert main(["prune", "--yes", "--home", str(home)]) == 0
-    assert not (run / "work").exists() and not list((home / "pools").glob("*/decoded-*"))
+    assert not (run / "work").exists()
+    assert not [made for pattern in housekeeping.MADE_OF_POOLS for made in (home / "pools").glob(f"*/{pattern}")]
     assert tables == {path: path.read_bytes() for path in (home / "tables").rglob("*.parquet")}
     assert list((home / "pools").glob("*/shards")), "the run's pool stays"
 

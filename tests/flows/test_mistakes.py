@@ -28,6 +28,7 @@ NOT_FOR_USERS = {
 }
 """Exception classes that are raised below tasks/ and flows/ and are no UserError, and why."""
 CAUGHT = {
+    ("tasks/homes/opening.py", "__exit__"): "again what one of the session's threads met",
     ("tasks/modality/texts/questions.py", "_question"): "load_questions adds file and line",
     ("tasks/evaluation/task_groups.py", "group_metrics"): "evaluation names the set",
     ("tasks/census/sidecars.py", "_rows"): "npz_rows makes it Unreadable",

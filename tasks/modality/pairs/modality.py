@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import pyarrow as pa
 import torch
 from torch import nn
 
@@ -29,19 +28,20 @@ from tasks.files.sources import reader_of
 from tasks.modality.base import Baseline, Modality
 from tasks.modality.pairs.augmentation import crops_of, probe_draws, training_draws
 from tasks.modality.pairs.baselines import cosines, losses
+from tasks.modality.pairs.caption_tokens import TokenColumns
+from tasks.modality.pairs.decoded import Images, rows_of
 from tasks.modality.pairs.encoder import RunEncoder
 from tasks.modality.pairs.held_shards import HeldShards
 from tasks.modality.pairs.knobs import turned_config
 from tasks.modality.pairs.model_configs import Config, built_clip, check_model, load_model_config
-from tasks.modality.pairs.pairs import PLACES, Images, Pairs, Streamed, load_pairs
+from tasks.modality.pairs.pairs import Pairs, Streamed, load_pairs, load_tokens, prepared
 from tasks.modality.pairs.target_check import check_targets
 from tasks.modality.pairs.vocabulary import Vocabulary, full_vocabulary, used_vocabulary
 from tasks.modality.pairs.zero_shot import TaskData, load_targets
+from tasks.modality.prepared import Prepared
 from tasks.modality.recipe import PROBE_BATCH, Counts, Ids, PoolRecipe, objective_of
 from tasks.pool.index_jobs import sheet_fingerprint
-from tasks.pool.samples import read_images
 from tasks.runs.run import Run
-from tasks.tables.published import read_parquet
 
 WINDOWS_HELD = 3  # the one that is trained on, the next, and the one before, which other threads may still read
 
@@ -53,6 +53,7 @@ class PairRecipe(PoolRecipe):
     catalog: Catalog
     task_data: Roles[TaskData]
     pairs: Pairs
+    tokens: TokenColumns
     vocabulary: Vocabulary
     model_config: Config
 
@@ -75,7 +76,7 @@ class PairRecipe(PoolRecipe):
         ids_of: Callable[[int], Ids] = order.__getitem__
         images, files = self.pairs.images, self._files
         if isinstance(order, WindowedOrder) and (options or self.pairs.streamed):
-            held = HeldShards(self.stored, self.shards, counts > 0, WINDOWS_HELD * order.largest)
+            held = HeldShards(self.stored, counts > 0, WINDOWS_HELD * order.largest)
             ids_of, images, files = partial(_announced, order, held), held, held.files
 
         def read(t: int) -> Batch:
@@ -137,37 +138,31 @@ class PairRecipe(PoolRecipe):
         found = []
         for role, name, data in self.task_data:
             own = np.array([bytes.fromhex(one) for one in data.identities], "S16")
-            shared = np.flatnonzero(np.isin(own, self.pairs.digests))
-            if role != "target" and len(shared):
-                uid = self.uids[np.flatnonzero(self.pairs.digests == own[shared[0]])[0]].ljust(16, b"\0").hex()
+            there = rows_of(own, self.pairs.digests) if role != "target" else np.full(len(own), -1)
+            if len(shared := np.flatnonzero(there >= 0)):
+                uid = bytes(self.uids[self.pairs.columns.members[there[shared[0]]]]).ljust(16, b"\0").hex()
                 found.append(
                     f"{len(shared):,} of the {len(own):,} samples of '{name}' are in the pool too, for instance "
                     f"{data.places[shared[0]]}, which is uid {uid}"
                 )
         return found
 
-    @cached_property
-    def _tokens(self) -> torch.Tensor:
-        """Of all captions (n, context length)."""
-        return self.vocabulary.tokens(self.pairs.texts)
-
     @property
     def side(self) -> int:
         """Of the pictures that the model sees, pixels."""
         return int(self.model_config["vision_cfg"]["image_size"])
 
-    @cached_property
+    @property
     def stored(self) -> Streamed:
         """Where the pictures lie as they came, whether they are kept decoded or not."""
-        places = read_parquet(self.pool.samples_path, columns=PLACES)
-        return self.pairs.streamed or Streamed(places, self.pool.directory, self.side)
+        return Streamed(self.pairs.columns, self.side)
 
     def _files(self, ids: Ids) -> list[bytes]:
         """Encoded pictures of positions."""
-        return read_images(self.stored.places.take(pa.array(ids)), self.stored.directory)
+        return self.pairs.columns.encoded(ids)
 
     def _rows(self, ids: Ids, images: Images) -> Rows:
-        return torch.from_numpy(images), self._tokens[ids]
+        return torch.from_numpy(images), self.vocabulary.compact(self.tokens.rows(ids))
 
 
 def _announced(order: WindowedOrder, held: HeldShards, t: int) -> Ids:
@@ -190,15 +185,21 @@ class PairModality(Modality):
         """With the pool at the model's size, kept decoded or not, and the tokens in use."""
         catalog, pool = run.catalog, run.pool
         assert isinstance(catalog, Catalog)
-        config = load_model_config(Path(catalog.model.config))
-        size, length = config["vision_cfg"]["image_size"], config["text_cfg"]["context_length"]
-        pairs = load_pairs(pool, size, catalog.runtime.decoded_disk)
+        config, size, length = _config(catalog)
+        pairs, tokens = load_pairs(pool, size, catalog.runtime.decoded_disk), load_tokens(pool, length)
         data = load_targets(catalog.targets, size, reader_of(pool.directory))
         # Not of the tests: the model would depend on them, and another test would be another run.
-        texts = [*pairs.texts, *data.target.texts, *data.heldout.texts]
+        texts = [*data.target.texts, *data.heldout.texts]
         used = catalog.model.vocabulary == "used"
-        vocabulary = used_vocabulary(texts, length) if used else full_vocabulary(length)
-        return PairRecipe(run, catalog, pool, pairs.uids, data, pairs, vocabulary, config)
+        vocabulary = used_vocabulary(texts, length, tokens.used) if used else full_vocabulary(length)
+        return PairRecipe(run, catalog, pool, pairs.columns.uids, data, pairs, tokens, vocabulary, config)
+
+    def prepared(self, run: Run) -> list[Prepared]:
+        """Tokens, and pictures where they are kept decoded."""
+        catalog = run.catalog
+        assert isinstance(catalog, Catalog)
+        _, size, length = _config(catalog)
+        return prepared(run.pool, size, length, catalog.runtime.decoded_disk)
 
     def check(self, catalog: Catalog, home: Path) -> list[str]:
         """See that the model can be built and the targets read; returns what is read of them, and what is left."""
@@ -219,3 +220,9 @@ class PairModality(Modality):
     def measured_by(self, targets: TargetOptions) -> dict[str, Any]:
         """The temperature, and how sets are parted."""
         return {"temperature": targets.temperature, "parts": targets.parts.model_dump(mode="json")}
+
+
+def _config(catalog: Catalog) -> tuple[Config, int, int]:
+    """The model's config, the side of its pictures and the tokens of its texts."""
+    config = load_model_config(Path(catalog.model.config))
+    return config, config["vision_cfg"]["image_size"], config["text_cfg"]["context_length"]

@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from safetensors.torch import load_file
 
 from mgd_core.descent.steps import mask
 from mgd_core.engine.reverse import NonFiniteError
+from mgd_core.training.order import DataOrder
 from tasks.catalog.catalogs import CatalogError, load_catalog
 from tasks.catalog.device_options import on_device
 from tasks.catalog.recipe_options import RuntimeOptions
@@ -24,6 +26,7 @@ from tasks.export.exports import verify_datacomp
 from tasks.modality import registry
 from tasks.modality.pairs.modality import PairModality
 from tasks.modality.registry import open_recipe
+from tasks.modality.tensor_files import publish_tensors
 from tasks.pool.pools import build_pool
 from tasks.pool.record import BuildOptions, EmptyPool
 from tasks.runs.run import RunMismatch
@@ -235,6 +238,38 @@ def test_which_of_several_devices_it_is_changes_neither_the_run_nor_a_byte(finis
         runtimes = [RuntimeOptions.model_validate({"device": one}) for one in (first, other)]
         said = [identity(options.model_copy(update={"runtime": one}), tmp_path) for one in runtimes]
         assert said[0] == said[1] != identity(options, tmp_path), "the kind of device is another run"
+
+
+def test_a_round_that_an_earlier_version_replayed_is_probed_the_same(copied: Path) -> None:
+    """It left no batches: they are found by the order of the whole pool."""
+    replayed = copied / "work" / "round-000" / "replayed.safetensors"
+    tensors = load_file(replayed)
+    left = {name: x for name, x in tensors.items() if not name.startswith("batch.")}
+    assert len(tensors) - len(left) == 2
+    name = rounds.shard_names(copied)[1]
+    (record,) = copied.glob("work/round-000/probe-shards-00001-tar-*.json")
+    before = record.with_suffix(".safetensors").read_bytes()
+    for kept in (tensors, left):
+        publish_tensors(replayed, kept)
+        rounds._probes.cache_clear()
+        record.unlink()
+        record.with_suffix(".safetensors").unlink()
+        assert rounds.probe_shard(copied, 0, name) == record
+        assert record.with_suffix(".safetensors").read_bytes() == before
+
+
+def test_a_probe_asks_for_its_shard_only(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the order of the pool nor the samples of another shard."""
+    seen: list[int] = []
+    plain = rounds.mask
+    monkeypatch.setattr(rounds, "mask", lambda uids, *rest: seen.append(len(uids)) or plain(uids, *rest))
+    monkeypatch.setattr(DataOrder, "table", None)
+    rounds._probes.cache_clear()
+    for record in copied.glob("work/round-000/probe-*.json"):
+        record.unlink()
+    for name in rounds.shard_names(copied):
+        rounds.probe_shard(copied, 0, name)
+    assert seen == [100, 100, 40]
 
 
 def test_shards_of_equal_names_in_two_folders_are_each_probed(tmp_path: Path) -> None:

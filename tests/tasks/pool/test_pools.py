@@ -154,6 +154,20 @@ def test_a_tar_that_changed_makes_another_pool(
         write_or_index_unit(plan.units[0])
 
 
+def test_tars_in_the_home_are_found_where_it_was_moved(
+    shard: Callable[..., str], good: Callable[..., list], tmp_path: Path
+) -> None:
+    shard(good(1))
+    home = tmp_path / "home"
+    home.mkdir()
+    (tmp_path / "shards").rename(home / "tars")
+    pool = build_pool(home / "tars", home)
+    images = list(read_images(samples_of(pool), pool.directory))
+    moved = home.rename(tmp_path / "moved") / "pools" / pool.pool_id
+    assert list(read_images(samples_of(pool.model_copy(update={"directory": moved})), moved)) == images
+    assert not Path(load_source(moved).base).is_relative_to(home)
+
+
 def told(work: Callable[[], object]) -> list[str]:
     said: list[str] = []
     watch(lambda what, *_: said.append(what))

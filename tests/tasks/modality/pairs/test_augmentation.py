@@ -20,8 +20,10 @@ from mgd_core.plans.plan import binomial, keep_all
 from mgd_core.training.learner import Batch
 from tasks.catalog.catalogs import BaseCatalog, CatalogError, load_catalog
 from tasks.catalog.pair_catalog import AugmentationOptions, Catalog
-from tasks.curation import estimate, rounds
+from tasks.catalog.recipe_options import RuntimeOptions
+from tasks.curation import estimate, rounds, step_costs
 from tasks.curation.begin import identity
+from tasks.modality.pairs import modality
 from tasks.modality.pairs.augmentation import crop_box, cropped, crops_of, probe_draws, training_draws
 from tasks.modality.pairs.modality import PairRecipe
 from tasks.modality.pairs.pairs import load_pairs
@@ -248,9 +250,6 @@ def test_a_probe_without_crops_scores_the_whole_picture(tmp_path: Path) -> None:
 
 
 def test_reading_is_part_of_what_a_run_is_told_to_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tasks.curation import step_costs
-    from tasks.modality.pairs import modality
-
     def slowly(*arguments: Any) -> np.ndarray:
         time.sleep(0.6)
         return crops_of(*arguments)
@@ -258,15 +257,26 @@ def test_reading_is_part_of_what_a_run_is_told_to_cost(tmp_path: Path, monkeypat
     monkeypatch.setattr(modality, "crops_of", slowly)
     monkeypatch.setattr(step_costs, "cores", lambda: 16)
     on = ("[descent]", "[augmentation]\nprobe_crops = 4\n[descent]")
-    directory = begun(tmp_path, on, ("threads = 1", "threads = 1\nreaders = 3"))
-    with open_recipe(directory) as recipe:
+    with open_recipe(begun(tmp_path, on, ("threads = 1", "threads = 1\nreaders = 3"))) as recipe:
         costs = step_costs.measure(recipe)
-    assert 0.6 < costs.read < 1.2 and costs.step == costs.reverse == costs.read / 3
-    told = estimate.describe_plans(directory)
-    assert "so steps wait for 3 readers: more of them (runtime.readers; there are 16 cores)" in told
-    with open_recipe(directory) as recipe:
+        assert costs.read > 0.6 and min(costs.step, costs.reverse) >= costs.read / 3
+        waiting = step_costs.StepCosts(step=2.0, reverse=2.0, state_bytes=1, read=6.0)
+        monkeypatch.setattr(step_costs, "measure", lambda _: waiting)
+        (told,) = step_costs.reading_note(recipe)
+        assert "so steps wait for 3 readers: more of them (runtime.readers; there are 16 cores)" in told
+        monkeypatch.setattr(step_costs, "cores", lambda: 3)
+        assert step_costs.reading_note(recipe) == [], "no core is left for another"
         expected = 0.5 * 240 * 2 * 4 * 2  # share, samples, probe steps, crops, rounds
         assert f"{expected:,.0f} probes" in estimate._forecast(recipe, rounds.plan_of(recipe))
+
+
+def test_a_step_is_paced_by_its_work_its_readers_or_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step_costs, "cores", lambda: 4)
+    on_cpu = RuntimeOptions(threads=2, readers=2)
+    assert step_costs._paced(1.0, 0.5, on_cpu) == 1.0
+    assert step_costs._paced(1.0, 3.0, on_cpu) == 1.5, "two readers"
+    assert step_costs._paced(1.0, 3.0, RuntimeOptions(threads=2, readers=8)) == 1.25, "five seconds on four cores"
+    assert step_costs._paced(1.0, 3.0, RuntimeOptions(device="cuda", readers=8)) == 1.0, "the device does the work"
 
 
 @pytest.mark.parametrize(
