@@ -4,7 +4,8 @@
 an operator would; then it runs every stage by its deployment on a small pool, and looks at what came of it through
 Prefect's API: a curation has the bytes of plain calls, a cron fires, a run that is cancelled in its middle stops within
 30 s and the next one resumes it, a store's fault is retried and a mistake is not, the second of two runs waits, a night
-skips what has not changed, and `mgd serve` ends within seconds of SIGTERM with its schedule paused.
+skips what has not changed, `mgd serve` ends within seconds of SIGTERM with its schedule paused, a headless Chromium
+signs in and reads the pages, whose pictures are left in --pictures, and nothing listens beyond the loopback.
 
 * `steps`: what was tried;  `failed`: steps whose outcome was not what it has to be;  `quick`: the first few of them.
 """
@@ -12,6 +13,7 @@ skips what has not changed, and `mgd serve` ends within seconds of SIGTERM with 
 from __future__ import annotations
 
 import argparse
+import base64
 import json
 import os
 import shutil
@@ -23,7 +25,7 @@ import threading
 import time
 import traceback
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -31,14 +33,29 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks._envelope import emit
 from flows.runtime.environment import TELEMETRY_OFF
-from flows.runtime.server import ensure_server, stop_server
+from flows.runtime.server import ensure_server, server_status, stop_server
+from testing import browser
+from testing.eval_lines import lines, written
+from testing.eval_set_files import png, write_set
+from testing.listeners import LOOPBACK, listening
 from testing.small_catalog import curate_plainly, published, small_catalog
 
 ROOT = Path(__file__).parents[1]
 FLOWS = {"nightly", "curate", "census", "evaluate", "reshard", "export", "submit-folder"}
-PATIENCE = 240.0  # seconds for a run of the small pool to end on a busy machine
+METHOD = """
+name = "Metagradient descent"
+author = "A. Nonymous"
+email = "a@example.org"
+track = "filtering"
+hf_username = "nobody"
+hf_repo_name = "mgd-small"
+text = "Counts by *metagradients*."
+"""
+PATIENCE = 600.0  # seconds for a run of the small pool to end on a busy machine
 CANCELLED_WITHIN, ENDED_WITHIN = 30.0, 15.0
 QUICK = 4
 LONG = {"learner.steps": 1500, "descent.window_start": 1490, "descent.probe_steps": [1492], "descent.rounds": 1}
@@ -51,10 +68,12 @@ class Site:
     def __init__(self, place: Path) -> None:
         self.place, self.home, self.catalog = place, place / "home", small_catalog(place / "pool")
         self.url = ensure_server(place / "server", services={})
+        self.password = server_status(place / "server").password
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")},
             **TELEMETRY_OFF,
             "PREFECT_API_URL": self.url,
+            "PREFECT_API_AUTH_STRING": self.password,
             "PREFECT_HOME": str(place / "client"),
             "PREFECT_CLI_PROMPT": "false",
             "PYTHONPATH": str(ROOT),
@@ -62,6 +81,7 @@ class Site:
             "OMP_NUM_THREADS": "1",
         }
         self.log = place / "worker.log"
+        self.pictures = place / "pictures"
         self.worker: subprocess.Popen[bytes] | None = None
 
     def prefect(self, *arguments: str) -> str:
@@ -98,9 +118,9 @@ class Site:
     def api(self, path: str, content: object = None, method: str = "POST") -> Any:
         """An answer of the server."""
         data = None if content is None else json.dumps(content).encode()
-        request = urllib.request.Request(
-            f"{self.url}{path}", data, {"content-type": "application/json"}, method=method if data else "GET"
-        )
+        word = base64.b64encode(self.password.encode()).decode()
+        headers = {"content-type": "application/json", "authorization": f"Basic {word}"}
+        request = urllib.request.Request(f"{self.url}{path}", data, headers, method=method if data else "GET")
         with urllib.request.urlopen(request, timeout=30) as answer:
             return json.loads(answer.read() or b"null")
 
@@ -152,10 +172,18 @@ class Site:
         found = self.api("/artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [id]}}, "limit": 200})
         return {one["key"]: one for one in sorted(found, key=lambda one: one["created"])}
 
+    def called(self, id: str) -> list[dict[str, Any]]:
+        """The flow runs that a run called."""
+        asked = {"flow_runs": {"parent_flow_run_id": {"any_": [id]}}}
+        return list(self.api("/flow_runs/filter", asked))
+
     def children(self, id: str) -> list[str]:
         """Names of the flows that a run called."""
-        asked = {"flow_runs": {"parent_flow_run_id": {"any_": [id]}}}
-        return [run["name"].split()[0] for run in self.api("/flow_runs/filter", asked)]
+        return [run["name"].split()[0] for run in self.called(id)]
+
+    def below(self, id: str) -> list[list[str]]:
+        """What the flows that a run called said in Prefect's log."""
+        return [self.logs(run["id"]) for run in self.called(id)]
 
 
 def deployed(site: Site) -> str:
@@ -279,7 +307,8 @@ def retried(site: Site) -> str:
 
 
 def nights(site: Site) -> str:
-    """The first night does everything, the second nothing, and one whose pool has grown goes on from the last."""
+    """The first night does everything, the second nothing, one whose pool has grown indexes what is new and goes on
+    from the last; after one that failed at its last stage, that stage alone is left."""
     folder = site.place / "growing"
     folder.mkdir()
     tars = sorted(next((site.home / "pools").glob("sheet-*/shards")).glob("*.tar"))
@@ -296,22 +325,43 @@ def nights(site: Site) -> str:
     third = site.completed("nightly", **parameters)
     said = " ".join(site.logs(third["id"]))
     assert "going on from the counts of" in said and "40 new samples" in said, said
-    return "did all; skipped all; went on with 40 new samples"
+    assert "of its 3 files, 2 were indexed before" in said, said
+    assert "2 of the pool's 3 shards were looked at before" in " ".join(map(" ".join, site.below(third["id"]))), said
+    samples = [{"png": png(np.full((32, 32, 3), 20 * i, np.uint8)), "cls": str(i % 2).encode()} for i in range(5)]
+    tar = write_set(site.place / "wds_own_test", samples, ("light", "dark")) / "test" / "0.tar"
+    whole = tar.read_bytes()
+    tar.write_bytes(whole[:700])
+    parameters["evaluation_sets"] = [str(tar.parents[1])]
+    site.wait(site.begin("nightly", **parameters), "Failed")
+    tar.write_bytes(whole)
+    last = site.completed("nightly", **parameters)
+    said = " ".join(site.logs(last["id"]))
+    assert set(site.children(last["id"])) == {"census", "export", "evaluate"} and "stands" in said, said
+    return "did all; skipped all; indexed 1 of 3 files, went on with 40 new samples; after a failed stage did that one"
 
 
 def others(site: Site) -> str:
-    """The other stages by their deployments: export, reshard, and a submission whose input is refused."""
+    """The other stages by their deployments: export, reshard with a task a shard, a submission that is accepted, and
+    one that is not."""
     site.completed("export", form="parquet", out=str(site.place / "subset.parquet"))
     pool = next((site.home / "pools").glob("sheet-*"))
-    site.completed("reshard", pool=str(pool), out=str(site.place / "shards"), shard_size=50)
+    done = site.completed("reshard", pool=str(pool), out=str(site.place / "shards"), shard_size=50)
     assert (site.place / "subset.parquet").exists() and len(list((site.place / "shards").glob("*.tar"))) == 5
+    names = {task["name"] for task in site.tasks(done["id"])}
+    assert names == {f"shard {number}" for number in range(5)}, names
+    inputs = site.place / "inputs"
+    inputs.mkdir()
+    (inputs / "method.toml").write_text(METHOD)
+    given = {"results": str(written(inputs / "eval_results.jsonl", lines())), "method": str(inputs / "method.toml")}
+    site.completed("submit-folder", out=str(site.place / "accepted"), scale="small", **given)
+    assert (site.place / "accepted/small_scale/samples/subset.npy").exists()
     empty = site.place / "none.jsonl"
     empty.touch()
     method = ROOT / "pyproject.toml"
     folder = {"out": str(site.place / "submission"), "results": str(empty), "method": str(method), "scale": "small"}
     refused = site.wait(site.begin("submit-folder", **folder), "Failed")
     assert not (site.place / "submission").exists()
-    return f"written; the submission refused: {refused['state']['message'].splitlines()[0][:100]}"
+    return f"written, a submission as well; another refused: {refused['state']['message'].splitlines()[0][:100]}"
 
 
 def served(site: Site) -> str:
@@ -323,6 +373,7 @@ def served(site: Site) -> str:
         while not list((site.home / "runs").glob("served-*/work/round-000")):
             assert serving.poll() is None and time.monotonic() < deadline, "nothing was run"
             time.sleep(0.5)
+        heard = listening(serving.pid)
         began = time.monotonic()
         serving.send_signal(signal.SIGTERM)
         status = serving.wait(ENDED_WITHIN)
@@ -330,8 +381,52 @@ def served(site: Site) -> str:
     finally:
         serving.kill()
     deployment = site.api("/deployments/name/curate/served")
+    assert set(heard) <= LOOPBACK, heard
     assert status == 0 and deployment["paused"], (status, deployment["paused"])
     return f"ended after {seconds:.1f} s, paused"
+
+
+def listened(site: Site) -> str:
+    """Neither server, nor worker, nor the server of the reports listens beyond the loopback."""
+    assert site.worker is not None
+    records = [site.place / "server/.prefect/server.json", *site.home.glob(".prefect/pages.json")]
+    pids = {"worker": site.worker.pid} | {path.stem: json.loads(path.read_text())["pid"] for path in records}
+    heard = {name: listening(pid) for name, pid in pids.items()}
+    assert heard["server"] and heard["pages"], heard
+    beyond = {name: places for name, places in heard.items() if not set(places) <= LOOPBACK}
+    assert not beyond, beyond
+    return ", ".join(f"{name}: {len(places)} on the loopback" for name, places in heard.items())
+
+
+def looked(site: Site) -> str:
+    """A browser signs in, and sees the form of a run, a run with its tasks, log and artifacts, and its report."""
+    if browser.chromium() is None:
+        return "no Chromium on this machine: not looked at"
+    asked = {"flow_runs": {"state": {"name": {"any_": ["Completed"]}}, "tags": {"all_": ["small"]}}}
+    run = min(site.api("/flow_runs/filter", asked), key=lambda one: one["created"])
+    shown, base = site.artifacts(run["id"]), site.url.removesuffix("/api")
+    form = f"{base}/v2/deployments/deployment/{site.deployment('curate')['id']}/run"
+    here = f"{base}/v2/runs/flow-run/{run['id']}"
+    with browser.opened(site.place / "profile") as page:
+        page.open(f"{base}/v2/dashboard", "Login")
+        page.fill("input", site.password)
+        page.wait("Dashboard", "Event Feed")
+        page.open(form, "Catalog", "rounds of metagradient descent", "where trainings run", "Overrides")
+        page.picture(site.pictures / "form.png")
+        page.open(f"{here}?tab=Logs", *run["tags"], "each differentiated round", "Completed")
+        page.picture(site.pictures / "run.png")
+        page.open(f"{here}?tab=TaskRuns", "round 1: train and replay", "compare mgd, seed 1", "round 0: probe")
+        page.picture(site.pictures / "tasks.png")
+        page.open(f"{here}?tab=Artifacts", "rounds", "report")
+        page.picture(site.pictures / "artifacts.png")
+        page.open(f"{base}/v2/artifacts/artifact/{shown['rounds']['id']}", "heldout_loss", "raised", "seconds")
+        page.picture(site.pictures / "rounds.png")
+        page.open(f"{base}/v2/artifacts/artifact/{shown['report']['id']}", "report of")
+        report = page.run("[...document.links].map(one => one.href).find(one => one.endsWith('report.html'))")
+        assert report, "the link to the report is none"
+        page.open(report, "metagradient descent", "round")
+        page.picture(site.pictures / "report.png")
+    return f"signed in; form, run, tasks, artifacts, table of rounds and report read; pictures in {site.pictures}"
 
 
 @contextmanager
@@ -359,14 +454,17 @@ def store(site: Site, failures: int) -> Iterator[tuple[str, list[str]]]:
         server.shutdown()
 
 
-STEPS: list[Callable[[Site], str]] = [deployed, curated, cancelled, queued, fired, retried, nights, others, served]
+STEPS: list[Callable[[Site], str]] = [
+    deployed, curated, cancelled, queued, fired, retried, nights, others, served, listened, looked,
+]  # fmt: skip
 
 
-def measure(place: Path, quick: bool) -> dict[str, Any]:
+def measure(place: Path, pictures: Path, wanted: Sequence[Callable[[Site], str]]) -> dict[str, Any]:
     """Every step in turn; one that fails is told, and the next is tried."""
     site, failed, seconds = Site(place), [], {}
+    site.pictures = pictures
     try:
-        for step in STEPS[: QUICK if quick else None]:
+        for step in wanted:
             began = time.monotonic()
             try:
                 told = step(site)
@@ -387,9 +485,13 @@ def main() -> None:
     """Run all steps, or the first few with `--quick`, and print the figures."""
     parser = argparse.ArgumentParser("benchmarks.operate", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="deployments, a curation, a cancelled one, two queued")
+    names = [step.__name__ for step in STEPS[1:]]
+    parser.add_argument("--only", nargs="+", choices=names, default=names, help="these steps, after the deployments")
+    parser.add_argument("--pictures", type=Path, help="where pictures of the pages are left (default: nowhere)")
     options = parser.parse_args()
+    wanted = STEPS[:QUICK] if options.quick else [STEPS[0], *(one for one in STEPS if one.__name__ in options.only)]
     with tempfile.TemporaryDirectory(prefix="mgd-operate-") as place:
-        figures = measure(Path(place), options.quick)
+        figures = measure(Path(place), options.pictures or Path(place) / "pictures", wanted)
     emit("operate", figures)
     sys.exit(figures["failed"] > 0)
 

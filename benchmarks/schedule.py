@@ -21,7 +21,7 @@ from statistics import fmean, stdev
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch loads OpenMP: on shared cores, threads must sleep
 
 from benchmarks._envelope import emit
-from tasks.catalog.study_options import STUDIES
+from tasks.catalog.files import STUDIES
 from tasks.modality.classification.modality import begin_study
 from tasks.modality.registry import open_study
 from tasks.studies import schedule_search as search

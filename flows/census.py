@@ -6,11 +6,14 @@ interruption, and a census taken again after some shards were fetched anew reads
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from flows.parameters import CatalogName
+from flows.pool_building import shard_pool
 from flows.runtime.artifacts import show
+from flows.runtime.in_flight import in_flight
 from flows.runtime.operating import stage, unit
 from flows.runtime.runners import run_flow
 from tasks.catalog.catalogs import find_catalog, load_pair_catalog
@@ -18,6 +21,7 @@ from tasks.census import files as census_files
 from tasks.census import shards as census_shards
 from tasks.census import taking as censuses
 from tasks.census.verdict import CensusRecord
+from tasks.files.plurals import counted
 from tasks.files.progress import announce, begin, say
 from tasks.modality.pairs.target_check import check_targets, target_pictures
 
@@ -58,15 +62,14 @@ def census(catalog: CatalogName, home: str = "runs", overrides: dict[str, Any] |
     for note in check_targets(options, base):
         say(note)
     pictures = target_pictures(options, base)
-    begin("list the pool's files")
-    plan = censuses.plan_census(options.pool.sources, base, options.pool.build_options(), options.census, pictures)
+    plan = censuses.plan_census(shard_pool(options, base), base, options.pool.build_options(), options.census, pictures)
     shards, files = censuses.pending(plan)
-    if not shards and not files:
-        say(f"census: all of the pool's {len(plan.shards):,} shards were looked at before, and nothing changed")
-    futures = [*census_file.map(files), *census_shard.map(shards)]
-    for done, future in enumerate(futures, start=1):
-        future.result()
-        announce("census", done, len(futures))
+    known = len(plan.shards) - len(shards)
+    if known:
+        say(f"census: {known:,} of the pool's {counted(len(plan.shards), 'shard')} were looked at before")
+    taken = chain(in_flight(census_file, files), in_flight(census_shard, shards))
+    for done, _ in enumerate(taken, start=1):
+        announce("census", done, len(files) + len(shards))
     begin("join what was found")
     finish.submit(plan).result()
     return str(plan.directory)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
+import shlex
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -19,12 +23,14 @@ from flows.commands.planning import add_plan
 from flows.commands.poisoning import add_poison
 from flows.commands.resharding import add_reshard
 from flows.commands.scheduling import add_schedule
+from flows.commands.sharding import add_shard
 from flows.commands.smoothness import add_smoothness
 from flows.commands.submitting import add_submit_folder
 from flows.commands.subset import add_subset
 from flows.explanations import explanation
 from flows.runtime import history_lost
 from tasks.files.plurals import harmless
+from tasks.homes.working_copies import copy_of
 
 DESCRIPTION = """\
 Curate image-text training data by metagradient descent: train, take the exact gradient of a target loss with
@@ -48,7 +54,9 @@ BUG = "mgd: this is a bug of mgd, not a mistake of yours; please report it with 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status. A user's mistake ends as one message, not as a traceback."""
     plain_output()
-    status = _run(parser().parse_args(arguments))
+    options = parser().parse_args(arguments)
+    with _noted(options, list(sys.argv[1:] if arguments is None else arguments)) as told:
+        status = _run(options, told)
     if arguments is None and history_lost():
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
@@ -56,10 +64,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
-def _run(options: argparse.Namespace) -> int:
+@contextmanager
+def _noted(options: argparse.Namespace, words: list[str]) -> Iterator[list[str]]:
+    """A command that does more than read is at work in its home, and leaves a line in the home's log: how it ended, and
+    what is put into the list that this gives."""
+    told: list[str] = []
+    if options.run in (_sql, _runs, _server):
+        yield told
+        return
+    from flows.runtime.logs import note_command
+    from flows.runtime.session import at_work
+
+    since, failed = time.monotonic(), None
     try:
-        return int(options.run(options) or 0)
+        with nullcontext() if options.alone else at_work(options.home):
+            yield told
+    except BaseException as error:
+        failed = error
+        raise
+    finally:
+        said = re.sub(r"\?\S*", "?...", shlex.join(words))  # a signed address is a password
+        ended = "; ".join(told) or ("a bug" if failed else "done")
+        note_command(options.home, f"mgd {said}: {ended} ({time.monotonic() - since:.0f} s)", failed)
+
+
+def _run(options: argparse.Namespace, noted: list[str]) -> int:
+    try:
+        with _opened(options):
+            return int(options.run(options) or 0)
     except KeyboardInterrupt:
+        noted.append("stopped")
         print("stopped; give the same command again to go on from here", file=sys.stderr)
         return 130
     except BrokenPipeError:
@@ -70,8 +104,28 @@ def _run(options: argparse.Namespace) -> int:
             print(BUG, file=sys.stderr)
         if told is None or os.environ.get("MGD_TRACEBACK"):
             raise
+        noted.append(told)
         print(f"mgd: {harmless(told)}", file=sys.stderr)
         return 1
+
+
+@contextmanager
+def _opened(options: argparse.Namespace) -> Iterator[None]:
+    """A home at a URL is brought up to date for a command, and what the command did is sent there."""
+    if copy_of(options.home) is None:
+        yield
+        return
+    from flows.console import shown_progress
+    from tasks.homes.opening import opened
+
+    home = opened(options.home, writes=options.run not in (_sql, _runs, _server))
+    with shown_progress():
+        home.__enter__()
+    try:
+        yield
+    finally:
+        with shown_progress():
+            home.__exit__(*sys.exc_info())
 
 
 def parser() -> argparse.ArgumentParser:
@@ -79,6 +133,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser("mgd", description=DESCRIPTION, epilog=EPILOG, formatter_class=_Raw)
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     add_curate(partial(_command, commands))
+    add_shard(partial(_command, commands))
     _read_parsers(commands)
     _export_parser(commands)
     add_census(partial(_command, commands))
@@ -109,9 +164,9 @@ def _command(
         name, help=text.split("\n")[0], description=text, formatter_class=_Raw
     )
     made.register("type", Path, local)
-    text = "directory of all runs, pools and tables (default: %(default)s)"
+    text = "directory of all runs, pools and tables, or a URL (s3://bucket/home) (default: %(default)s)"
     made.add_argument("--home", type=home, default=os.environ.get("MGD_HOME") or "runs", help=text)
-    made.set_defaults(run=run)
+    made.set_defaults(run=run, alone=False)
     return made
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from prefect import tags
 
 from flows.parameters import CatalogName, laid_over
-from flows.pool_building import build_pool, device_of, only_flow
+from flows.pool_building import build_pool, only_flow, prepare_pool, run_device
 from flows.runtime.artifacts import round_rows, show, show_table
 from flows.runtime.operating import stage, tagged, unit
 from flows.runtime.runners import run_flow
@@ -32,14 +32,14 @@ from tasks.runs.run import Run
 @unit("replay", "round {round}: train and replay")
 def train_round(directory: Path, round: int, differentiate: bool) -> Path:
     """Train on the round's counts and traverse the window in reverse."""
-    with device_of(directory):
+    with run_device(directory):
         return descent.train_round(directory, round, differentiate)
 
 
 @unit("probe-shard", "round {round}: probe {shard}")
 def probe_shard(directory: Path, round: int, shard: str) -> Path:
     """Score the masked samples of one shard."""
-    with device_of(directory):
+    with run_device(directory):
         return descent.probe_shard(directory, round, shard)
 
 
@@ -54,7 +54,7 @@ def finish_round(directory: Path, round: int, probes: list[Path]) -> None:
 @unit("train-subset", "compare {subset}, seed {seed}")
 def train_subset(directory: Path, subset: str, seed: int, chosen: int) -> Path:
     """Train one subset afresh and test it."""
-    with device_of(directory):
+    with run_device(directory):
         return comparison.train_subset(directory, subset, seed, chosen)
 
 
@@ -84,7 +84,7 @@ def curate(
         home: directory of all runs, pools and tables, where the flow runs.
         rounds: rounds of metagradient descent, instead of the catalog's (`descent.rounds`).
         seed: seed of the rounds, instead of the catalog's (`descent.seed`).
-        device: where trainings run, say cuda:1, instead of the catalog's (`runtime.device`).
+        device: where trainings run, say cuda:1, instead of the catalog's (`runtime.device` or `devices`).
         start: the subset that round 0 trains on, say run(id="fashion-1a2b"); otherwise the catalog's `descent.start`.
         overrides: any other keys of the catalog by their dotted names, say {"learner.steps": 500}.
     """
@@ -92,6 +92,8 @@ def curate(
     said = laid_over(
         overrides, descent__rounds=rounds, descent__seed=seed, runtime__device=device, descent__start=start
     )
+    if device is not None:
+        said = {"runtime.devices": None, **said}
     options = load_catalog(path, said)
     pool = build_pool(options, base)
     begin("look at what the run is made of")
@@ -103,6 +105,7 @@ def curate(
 
 def _curate(directory: Path, options: BaseCatalog) -> None:
     """All that is to be done with a run that was begun."""
+    prepare_pool(directory)
     estimate.prepare(directory)
     if options.descent.rounds:
         gate(directory, options)
@@ -114,10 +117,12 @@ def _curate(directory: Path, options: BaseCatalog) -> None:
         for seed in dict.fromkeys(options.comparison.seeds)
         for subset in options.comparison.compared
     ]
+    begin("compare")
     done: list[Path] = []
     for future in compared:
         done.append(future.result())
         comparison.publish_evaluations(directory, done, chosen)  # to be asked while the others train
+        announce("compare", len(done), len(compared))
     report.submit(directory).result()
     mark_finished(directory, options)
 
@@ -136,6 +141,7 @@ def _descend(directory: Path, options: BaseCatalog) -> None:
     shards = descent.shard_names(directory) if descent.probe_steps_of(options.descent) else []
     for number in range(last + 1):
         with tags(f"round {number}"):
+            begin(f"round {number}: train")  # in another process, perhaps, whose steps are told in Prefect's log only
             train_round.submit(directory, number, differentiate=number < last).result()
             probes = []
             if number < last:

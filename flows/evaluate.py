@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prefect import unmapped
-
 from flows import evaluation
 from flows.runtime.artifacts import show_table
+from flows.runtime.in_flight import in_flight
 from flows.runtime.operating import stage, tagged, unit
 from tasks.files.progress import announce, say
 
@@ -27,7 +26,7 @@ def publish(one: evaluation.Trial, sets: list[str]) -> None:
     show_table("evaluations", f"{one.subset}, seed {one.seed}, of {one.run}", rows)
 
 
-@stage("evaluate")
+@stage("evaluate", of_run=True)
 def evaluate(
     sets: list[str],
     home: str = "runs",
@@ -55,9 +54,9 @@ def evaluate(
         if evaluation.known(one, found):
             say(f"evaluate: {one.subset} of {one.run} was evaluated on these {len(found)} sets, and nothing changed")
         else:
-            futures = evaluate_set.map(found, unmapped(one))
-            for done, future in enumerate(futures, start=1):
-                future.result()
+            evaluate_set.submit(found[0], one).result()  # trains the model, which the others find
+            announce("evaluate", 1, len(found))
+            for done, _ in enumerate(in_flight(evaluate_set, found[1:], one), start=2):
                 announce("evaluate", done, len(found))
         publish.submit(one, found).result()
     return str(one.out)

@@ -6,15 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from flows.runtime.device import device_lock
+from flows.runtime.device import free_device
 from tasks.curation.comparison import known_subset, subset_counts
-from tasks.curation.trained import chosen_counts, run_encoder, trained_identity
+from tasks.curation.trained import published_counts, run_encoder, trained_identity
 from tasks.evaluation.encoders import open_clip_encoder
 from tasks.evaluation.eval_sets import find_eval_sets
 from tasks.evaluation.evaluation_records import Evaluated, are_evaluated, evaluate_sets, evaluation_rows, publish_rows
 from tasks.evaluation.scoring import Evaluation
 from tasks.files.progress import begin
 from tasks.files.remote_files import Reader
+from tasks.homes.opening import own
+from tasks.modality.machine import devices_of
 from tasks.modality.registry import open_recipe
 from tasks.runs.listing import open_run
 from tasks.runs.run import Run
@@ -73,7 +75,7 @@ def known(one: Trial, sets: Sequence[str]) -> str | None:
     run = open_run(one.home, one.run)
     if one.subset != "mgd":
         return None
-    identity = trained_identity(run, chosen_counts(run, _chosen(one)), one.seed)
+    identity = trained_identity(run, published_counts(run, _chosen(one)), one.seed)
     there = identity and are_evaluated(sets, identity, one.out, one.batch, _reader(run))
     return identity if there else None
 
@@ -88,16 +90,17 @@ def evaluate_trial(one: Trial, sets: Sequence[str]) -> list[Evaluation]:
     if identity:
         return evaluate_sets(sets, Evaluated(identity), **put)  # type: ignore[arg-type]
     begin("read the run's pool and targets")
-    with device_lock(run.home, run.catalog.runtime.device), open_recipe(run.directory) as recipe:
+    with free_device(devices_of(run.catalog.runtime), run.directory), open_recipe(run.directory) as recipe:
         counts = subset_counts(recipe, one.subset, one.seed, _chosen(one))
         return evaluate_sets(sets, run_encoder(recipe, counts, one.subset, one.seed), **put)  # type: ignore[arg-type]
 
 
 def publish_trial(one: Trial, done: Sequence[Evaluation]) -> None:
     """Put the trial's evaluations into the table `evaluations`."""
+    own(one.home, one.run)
     run, chosen = open_run(one.home, one.run), _chosen(one)
     if one.subset == "mgd":
-        counts = chosen_counts(run, chosen)
+        counts = published_counts(run, chosen)
     else:
         with open_recipe(run.directory) as recipe:
             counts = subset_counts(recipe, one.subset, one.seed, chosen)
@@ -117,9 +120,10 @@ def evaluate_checkpoint(
     any_size: bool,
 ) -> Done:
     """Evaluate a state dict of open_clip."""
-    with device_lock(home, device):
+    with free_device([device], "a checkpoint's evaluation"):
         encoder = open_clip_encoder(checkpoint, model, device)
         name = f"checkpoint-{encoder.identity[:8]}"
+        own(home, name)
         out = out or home / "evaluations" / name
         done = evaluate_sets(sets, encoder, out, batch, None, any_size)
     publish_rows(home, name, 0, evaluation_rows(done, "checkpoint", 0, None))

@@ -33,6 +33,8 @@ MACHINE = {
 """Words for what an operating system answers, by its number."""
 NETWORK = ("httpx", "httpcore", "websockets", "anyio")
 """Packages that speak with the Prefect server here, and with nobody else."""
+LOST = ("BrokenProcessPool", "WorkerCrashedError", "NodeDiedError", "KilledWorker", "LostWorkerError")
+"""What runners raise where a process of theirs is gone, after Ray and Dask have tried its task again."""
 MEMORY = (
     "not enough memory ({error}). Give the run more, or less to do at once: a smaller learner.chunk or learner.batch, "
     "fewer runtime.workers, a plan that keeps fewer states. Finished work is kept"
@@ -46,6 +48,9 @@ def explanation(error: BaseException) -> str | None:
         return str(error)
     if isinstance(error, MemoryError) or name == "OutOfMemoryError":  # torch's, which is not imported here
         return MEMORY.format(error=str(error).split("\n")[0] or name)
+    if name in LOST:
+        told = "was it killed, or out of memory? Finished work is kept: give the same command again"
+        return f"a worker process of the task runner ended before its task did ({name}); {told}"
     if isinstance(error, ImportError):
         return _missing_package(error)
     if type(error).__module__.split(".")[0] in NETWORK:

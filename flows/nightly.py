@@ -21,10 +21,13 @@ from tasks.catalog.catalogs import BaseCatalog, find_catalog, load_catalog
 from tasks.curation.begin import identity
 from tasks.curation.continued import continued_counts
 from tasks.curation.finished import finished_run
+from tasks.evaluation.eval_sets import find_eval_sets
 from tasks.files.artefacts import digest, publish_json, read_json
 from tasks.files.plurals import counted
 from tasks.files.progress import say
+from tasks.files.remote_files import Reader
 from tasks.pool.record import PoolRecord
+from tasks.subset.sources import saved_subset
 
 
 @stage("nightly")
@@ -47,6 +50,8 @@ def nightly(
     """
     path, base = find_catalog(catalog), Path(home).resolve()
     options = load_catalog(path, overrides)
+    for folder in evaluation_sets or ():
+        find_eval_sets(folder, Reader(options.pool.remote))  # one that is not there is told before anything is trained
     pool = build_pool(options, base)
     with tagged(options.name):
         if options.pool.form.has_pictures:
@@ -67,7 +72,7 @@ def _curated(path: Path, home: Path, overrides: dict[str, Any] | None, options: 
     last = read_json(record) if record.exists() else None
     key = digest([identity(options, home), pool.samples_digest])
     if last is not None and last["key"] == key:
-        start = last["start"]
+        start = _here(home, last["start"])
         if standing := finished_run(path, home, laid_over(overrides, descent__start=start)):
             say(f"nightly: neither pool nor catalog changed, run {standing.name} stands")
             return standing
@@ -78,11 +83,17 @@ def _curated(path: Path, home: Path, overrides: dict[str, Any] | None, options: 
     return directory
 
 
+def _here(home: Path, start: str | None) -> str | None:
+    """What a night started from, where the home is now: it may have been moved since."""
+    place = home / "nightly" / Path(start.strip('"')).name if start else home
+    return f'"{place}"' if place.is_file() else start
+
+
 def _start(home: Path, last: dict[str, Any] | None, options: BaseCatalog, pool: PoolRecord) -> str | None:
     """What a new run starts from: the last counts, if there are any."""
     if last is None or not (home / "runs" / last["run"]).is_dir():
         return options.descent.start
-    place = home / "nightly" / f"{options.name}-{digest([last['run'], pool.samples_digest])[:16]}.npy"
-    new = continued_counts(home, last["run"], pool, place)
+    saved = f"nightly_{digest([options.name, last['run'], pool.samples_digest])[:16]}"  # by name: a home may move
+    new = continued_counts(home, last["run"], pool, saved_subset(home, saved))
     say(f"nightly: going on from the counts of {last['run']}, with {counted(new, 'new sample')}")
-    return f'"{place}"'
+    return saved

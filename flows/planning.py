@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from flows.pool_building import build_pool
+from flows.pool_building import build_pool, prepare_pool
 from flows.runtime.operating import stage
 from flows.runtime.runners import run_flow
 from tasks.catalog.catalogs import find_catalog, load_catalog
@@ -18,7 +18,9 @@ def plan(catalog: str, home: str = "runs", overrides: dict[str, Any] | None = No
     """Build the pool and measure the recipe; returns a table for a terminal."""
     path, base = find_catalog(catalog), Path(home).resolve()
     pool = build_pool(load_catalog(path, overrides), base)
-    return describe_plans(begin_run(base, path, pool, overrides).directory)
+    directory = begin_run(base, path, pool, overrides).directory
+    prepare_pool(directory)
+    return describe_plans(directory)
 
 
 def run_plan(catalog: str, home: Path, overrides: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from flows.runtime.operating import stage, unit
 from flows.study_units import run_study, study_device
-from tasks.catalog.study_options import find_study
+from tasks.catalog.files import find_study
 from tasks.modality.classification.modality import StudyRun, begin_study
 from tasks.studies import poison_evidence, poisoning
 

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from flows.runtime.device import device_lock
+from flows.runtime.device import free_device
+from flows.runtime.in_flight import in_flight
 from flows.runtime.locks import exclusive
 from flows.runtime.operating import unit
+from flows.shard import write_shards
+from mgd_core.training.determinism import environment
 from tasks.catalog.catalogs import BaseCatalog
+from tasks.catalog.device_options import torch_device
 from tasks.curation.beforehand import check_beforehand, check_pool
 from tasks.files.progress import announce, begin, say
+from tasks.homes.opening import own
+from tasks.modality.machine import devices_of
+from tasks.modality.registry import prepared
 from tasks.pool import index_jobs as units
 from tasks.pool import pools
-from tasks.runs.run import Run
+from tasks.runs.run import Run, WorkDirectory
+from tasks.sharding.finishing import summary
+from tasks.sharding.pools import shards_of
 
 
 @unit("index-shard", "shard {unit.index}")
@@ -26,34 +36,79 @@ def index_shard(unit: units.IndexJob) -> None:
 def build_pool(options: BaseCatalog, home: Path) -> pools.PoolRecord:
     """Build the catalog's pool, or find it built; what can be known before a training is looked at here."""
     check_beforehand(options, home)
-    begin("list the pool's files")
-    pool = index_units(pools.plan_pool(options.pool.sources, home, options.pool.build_options()))
+    pool = index_units(pools.plan_pool(shard_pool(options, home), home, options.pool.build_options()))
     check_pool(options, pool)
     return pool
+
+
+def shard_pool(options: BaseCatalog, home: Path) -> str | list[str]:
+    """The tars or the sheet that the catalog's pool is made of; pictures that are in none are sharded first."""
+    begin("list the pool's files")
+    build = options.pool.build_options()
+    shards = shards_of(options.pool.sources, home, build, options.pool.sharding)
+    if shards is None:
+        return options.pool.sources
+    if not shards.are_there:
+        out, workers = str(shards.directory), options.runtime.runner.workers or options.runtime.workers or 1
+        say(summary(out, write_shards(shards.plan, out, home, shards.options, build, workers)))
+    return str(shards.directory)
 
 
 def index_units(plan: pools.PoolPlan) -> pools.PoolRecord:
     """Index what is not indexed of a pool, a task a shard."""
     pending = pools.pending_units(plan)
-    if not pending:
-        say(f"pool {plan.pool_id}: all of its {len(plan.units):,} files were indexed before, and nothing changed")
-    for done, future in enumerate(index_shard.map(pending), start=1):
-        future.result()
+    for done, _ in enumerate(in_flight(index_shard, pending), start=1):
         announce("index the pool", done, len(pending))
     begin("join the pool's tables")
     return pools.finish_pool(plan)
 
 
-def device_of(directory: Path) -> AbstractContextManager[None]:
-    """The lock of the device that a run trains on."""
-    run = Run.load(directory)
-    return device_lock(run.home, run.catalog.runtime.device)
+@unit("prepare-pool", "{what}: part {part}")
+def prepare_part(part: int, directory: Path, what: str) -> None:
+    """Make one part of what a pool is turned into before it is trained on."""
+    next(one for one in prepared(directory) if one.what == what).make(part)
 
 
-def only_flow(run: Run) -> AbstractContextManager[None]:
-    """The lock of a run: whoever else works on it is waited for."""
+def prepare_pool(directory: Path) -> None:
+    """Make what is not made of what a run's pool is turned into, a task a part."""
+    begin("lay out what the pool is turned into")
+    for one in prepared(directory):
+        pending = one.pending()
+        if pending:
+            announce(one.what, 0, len(pending))
+        for done, _ in enumerate(in_flight(prepare_part, pending, directory, one.what), start=1):
+            announce(one.what, done, len(pending))
+        if not one.is_whole:
+            one.finish()
+
+
+@contextmanager
+def device_of(work: WorkDirectory) -> Iterator[None]:
+    """A device for a run's or a study's training, for the block.
+
+    Raises:
+        RunMismatch: it would give other bits than those that the work was begun with.
+    """
+    own(work.home, work.id)
+    runtime = work.catalog.runtime
+    with free_device(devices_of(runtime), work.directory) as device:
+        now = {"environment": environment(torch_device(device), runtime.threads), "versions": work.record["versions"]}
+        work.check_same(now)
+        yield
+
+
+def run_device(directory: Path) -> AbstractContextManager[None]:
+    """A device for a training of the run in ``directory``."""
+    return device_of(Run.load(directory))
+
+
+@contextmanager
+def only_flow(run: Run) -> Iterator[None]:
+    """The lock of a run: whoever else works on it, here or elsewhere, is waited for."""
 
     def waiting(holder: str) -> None:
         say(f"run {run.id} is worked on by process {holder or '(unknown)'}; waiting until that one ends")
 
-    return exclusive(run.home / ".locks" / "runs" / f"{run.id}.lock", note=str(os.getpid()), on_wait=waiting)
+    with exclusive(run.home / ".locks" / "runs" / f"{run.id}.lock", note=str(os.getpid()), on_wait=waiting):
+        own(run.home, run.id)
+        yield

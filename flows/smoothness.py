@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from flows.pool_building import build_pool, device_of
+from flows.pool_building import build_pool, prepare_pool, run_device
 from flows.runtime.operating import stage, unit
 from flows.runtime.runners import run_flow
 from tasks.catalog.catalogs import BaseCatalog, find_catalog, load_catalog
@@ -25,28 +25,28 @@ from tasks.smoothness.table import check_bar
 @unit("smooth-base", "{variant.name}: at z")
 def train_base(directory: Path, variant: Variant) -> Path:
     """Train a recipe on the pool as it is."""
-    with device_of(directory):
+    with run_device(directory):
         return measuring.train_base(directory, variant)
 
 
 @unit("smooth-direction", "{variant.name}: v{number}")
 def measure_direction(directory: Path, variant: Variant, number: int, h: float) -> Path:
     """Train a recipe at two points along a direction."""
-    with device_of(directory):
+    with run_device(directory):
         return measuring.measure_direction(directory, variant, number, h)
 
 
 @unit("smooth-lds", "{variant.name}: LDS")
 def measure_lds(directory: Path, variant: Variant, options: SmoothnessOptions) -> None:
     """Hold a recipe's metagradient against trainings without random subsets."""
-    with device_of(directory):
+    with run_device(directory):
         smoothness_lds.measure_lds(directory, variant, options)
 
 
 @unit("smooth-metagradient")
 def check_metagradient(directory: Path, options: SmoothnessOptions) -> Path:
     """Take round 0's metagradient and hold it against the directions."""
-    with device_of(directory):
+    with run_device(directory):
         return metagradient_check.check_metagradient(directory, options)
 
 
@@ -65,9 +65,10 @@ def smoothness(
     path, base = find_catalog(catalog), Path(home).resolve()
     options = load_catalog(path, overrides)
     directory = begin_run(base, path, build_pool(options, base), overrides).directory
+    prepare_pool(directory)
     how = SmoothnessOptions(**(options.smoothness.model_dump() | measure))
     _measure(directory, how, measuring.prepare(directory, how, sweep))
-    check_metagradient(directory, how)
+    check_metagradient.submit(directory, how).result()
     return str(directory)
 
 
@@ -93,12 +94,12 @@ def gate(directory: Path, options: BaseCatalog) -> None:
 def _measure(directory: Path, options: SmoothnessOptions, found: list[Variant]) -> None:
     """Each recipe in turn, its directions side by side where there are workers."""
     for variant in found:
-        train_base(directory, variant)
+        train_base.submit(directory, variant).result()
         numbers = range(options.directions)
         futures = [measure_direction.submit(directory, variant, number, options.h) for number in numbers]
         for future in futures:
             future.result()
         if options.lds_subsets:
-            measure_lds(directory, variant, options)
+            measure_lds.submit(directory, variant, options).result()
         measuring.forget_states(directory, variant)
     measuring.publish_smoothness(directory, options)

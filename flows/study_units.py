@@ -1,4 +1,4 @@
-"""What the flows of a study share: the device that its units take in turn, and how such a flow is run."""
+"""What the flows of a study share: the devices that its units take in turn, and how such a flow is run."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from pathlib import Path
 
 from prefect import Flow
 
-from flows.runtime.device import device_lock
+from flows.pool_building import device_of
 from flows.runtime.runners import run_flow
 from tasks.modality.classification.modality import StudyRun
 
 
 def study_device(directory: Path) -> AbstractContextManager[None]:
-    """The lock of the device that the study in ``directory`` runs on."""
-    run = StudyRun.load(directory)
-    return device_lock(run.home, run.catalog.runtime.device)
+    """A device for a training of the study in ``directory``."""
+    return device_of(StudyRun.load(directory))
 
 
 def run_study(flow: Flow[..., str], study: str, home: Path, *arguments: object) -> Path:

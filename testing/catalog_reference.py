@@ -116,6 +116,8 @@ def _words(schema: dict[str, Any]) -> str:
     if "const" in schema or "enum" in schema:
         return ", ".join(f"`{json.dumps(one)}`" for one in schema.get("enum", [schema.get("const")]))
     kind = schema.get("type")
+    if "prefixItems" in schema:
+        return f"list of {len(schema['prefixItems'])}: {_words(schema['prefixItems'][0])}"
     if kind == "array":
         return f"list of {_words(schema['items'])}" if "items" in schema else "list"
     if kind == "object":

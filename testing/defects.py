@@ -404,7 +404,7 @@ def _picture(data: bytes) -> Callable[[DatacompPool], Uids]:
     return plant
 
 
-def _giant() -> bytes:
+def giant() -> bytes:
     """A PNG that claims 30,000 by 30,000 pixels."""
     header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
     chunk = b"IHDR" + header
@@ -416,7 +416,7 @@ for _name, _data in {
     "image_of_no_bytes": b"",
     "image_cut": picture(1, size=(60, 60))[:1500],
     "image_is_a_gif": picture(1, "GIF"),
-    "image_is_a_bomb": _giant(),
+    "image_is_a_bomb": giant(),
 }.items():
     _plant = _picture(_data)
     _plant.__name__ = _name

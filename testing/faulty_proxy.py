@@ -25,7 +25,8 @@ KINDS = ("503", "reset", "cut", "slow", "stall")
 class FaultyProxy:
     """Listens on loopback and passes requests on to `upstream` (host, port); `rates`: share of requests by fault.
 
-    Use as a context manager; `url` is where it listens, `faults` and `requests` what it did.
+    Use as a context manager; `url` is where it listens, `faults` and `requests` what it did, `sent` and `received` the
+    bytes that went to the server and came from it.
     """
 
     def __init__(
@@ -34,7 +35,7 @@ class FaultyProxy:
         assert set(rates) <= set(KINDS), rates
         self.upstream, self.rates, self.stall_s = upstream, dict(rates), stall_s
         self.faults: Counter[str] = Counter()
-        self.requests = 0
+        self.requests = self.sent = self.received = 0
         self._random, self._lock = random.Random(seed), threading.Lock()
         proxy = self
 
@@ -88,6 +89,8 @@ class FaultyProxy:
             with socket.create_connection(self.upstream, timeout=30) as server:
                 server.sendall(request)
                 answer = b"".join(iter(lambda: server.recv(1 << 16), b""))
+            with self._lock:
+                self.sent, self.received = self.sent + len(request), self.received + len(answer)
             if kind == "cut":
                 client.sendall(answer[: len(answer) // 2])
                 _break(client)
@@ -110,9 +113,14 @@ def _request(client: socket.socket) -> bytes:
             return b""
         data += part
     head, _, body = data.partition(b"\r\n\r\n")
+    if re.search(rb"(?im)^expect: *100-continue", head):
+        client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")  # who sends a body waits for this
     length = re.search(rb"(?im)^content-length: *(\d+)", head)
     while length and len(body) < int(length[1]):
-        body += client.recv(1 << 16)
+        part = client.recv(1 << 16)
+        if not part:
+            return b""
+        body += part
     head = re.sub(rb"(?im)^(connection|expect):.*\r\n", b"", head + b"\r\n")
     return head + b"Connection: close\r\n\r\n" + body
 

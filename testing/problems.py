@@ -126,7 +126,7 @@ def two_towers(optimizer: Optimizer, steps: int = 40, peak: float = 0.02) -> Pro
 
     def losses(params: Params, rows: Rows) -> Tensor:
         left, right = (_tower(model, params, side, x) for side, x in zip(("left", "right"), rows, strict=True))
-        return _plain_info_nce(left, right, params["scale.log"].exp())
+        return plain_info_nce(left, right, params["scale.log"].exp())
 
     return _problem("InfoNCE two MLPs", TwoTowers(model), model, pool, losses, optimizer, steps, peak)
 
@@ -145,7 +145,7 @@ def clip(
     def losses(params: Params, rows: Rows) -> Tensor:
         pixels = (rows[0].double() / 255 - CLIP_MEAN) / CLIP_STD
         image, text, scale = functional_call(model, dict(params), (pixels, rows[1]))[:3]
-        return _plain_info_nce(image, text, scale.clamp(max=100))
+        return plain_info_nce(image, text, scale.clamp(max=100))
 
     name = "InfoNCE CLIP " + ("ConvNeXt" if "timm_model_name" in vision else "ViT")
     return _problem(name, ClipObjective(model), model, (images, tokens), losses, optimizer, steps, peak)
@@ -236,7 +236,8 @@ def with_float_pixels(problem: Problem) -> Problem:
     return dataclasses.replace(problem, learner=learner, pool=pool)
 
 
-def _plain_info_nce(left: Tensor, right: Tensor, scale: Tensor) -> Tensor:
+def plain_info_nce(left: Tensor, right: Tensor, scale: Tensor) -> Tensor:
+    """Symmetric InfoNCE (n,) of pairs of features of any length, as its paper has it."""
     left, right = (x / x.norm(dim=1, keepdim=True) for x in (left, right))
     logits, own = scale * left @ right.T, torch.arange(len(left), device=left.device)
     return 0.5 * (F.cross_entropy(logits, own, reduction="none") + F.cross_entropy(logits.T, own, reduction="none"))

@@ -16,6 +16,7 @@ from tasks.curation import comparison, estimate, rounds, selection, subsets
 from tasks.curation.begin import begin_run
 from tasks.files.artefacts import read_json
 from tasks.files.package_data import CATALOGS
+from tasks.homes.opening import opened, own
 from tasks.pool import pools
 from tasks.pool.sheets import open_sheet
 
@@ -91,6 +92,7 @@ def curate_plainly(catalog: Path, home: Path) -> Path:
     options = load_catalog(catalog)
     pool = pools.build_pool(str(options.pool.source), home, options.pool.build_options())
     directory = begin_run(home, catalog, pool).directory
+    own(home, directory.name)
     estimate.prepare(directory)
     last = options.descent.rounds
     for number in range(last + 1) if last or comparison.needs_round_0(options) else ():
@@ -126,4 +128,5 @@ def _paths(value: object) -> list[str]:
 
 
 if __name__ == "__main__":
-    curate_plainly(Path(sys.argv[1]), Path(sys.argv[2]))
+    with opened(sys.argv[2]) as home:
+        curate_plainly(Path(sys.argv[1]), home)

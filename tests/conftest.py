@@ -35,7 +35,9 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.pop("PREFECT_API_URL", None)
     # Flow logs would be sent from a thread that outlives the server at the end of the session.
     os.environ["PREFECT_LOGGING_TO_API_ENABLED"] = "false"
+    os.environ["PREFECT_SERVER_API_AUTH_STRING"] = ""  # no password, but where a test is about it
     os.environ["MGD_PAGES_URL"] = ""  # one server of pages a home would outlive the tests
+    os.environ["MGD_LOCKS"] = str(_home() / f"locks-{os.getpid()}")  # processes of the suite share no device
     prepare_environment(_home())
 
 

@@ -45,7 +45,7 @@ from mgd_core.training.determinism import deterministic
 from mgd_core.training.learner import Learner
 from mgd_core.training.optimizers import Adam, Sgd, State
 from mgd_core.training.schedules import warmup_cosine
-from tasks.catalog.study_options import find_study
+from tasks.catalog.files import find_study
 from tasks.modality.classification.modality import ClassificationRecipe, begin_study
 from tasks.modality.registry import open_study
 

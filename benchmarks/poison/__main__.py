@@ -34,7 +34,7 @@ import numpy as np
 
 from benchmarks._envelope import emit
 from benchmarks.poison.cifar import cifar_sheet
-from tasks.catalog.study_options import STUDIES
+from tasks.catalog.files import STUDIES
 from tasks.modality.classification.modality import begin_study
 from tasks.modality.registry import open_study
 from tasks.studies import poison_evidence, poisoning

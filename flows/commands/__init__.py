@@ -11,10 +11,11 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, TextIO, cast
 
-from tasks.files.local_files import NotLocal, local_path
+from tasks.files.local_files import URL, NotLocal, local_path
 from tasks.files.package_data import CATALOGS
 from tasks.files.plurals import harmless
 from tasks.files.progress import begin, say
+from tasks.homes.working_copies import NoHome, working_copy
 
 Make = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
 """Adds a command: its name, what runs it, and what it says of itself."""
@@ -24,10 +25,12 @@ Make = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.Argume
 def flow_session(home: Path) -> Iterator[str]:
     """Where flows may be imported and run: a Prefect server, whose API's address it gives, and progress shown."""
     from flows.console import shown_progress
+    from flows.runtime.environment import external_api_url
     from flows.runtime.session import prefect_session
 
+    hint = "" if external_api_url() else f"; its page asks once for the password that `mgd server --home {home}` tells"
     with shown_progress(), prefect_session(home) as url:
-        say(f"Prefect: {url.removesuffix('/api')}")
+        say(f"Prefect: {url.removesuffix('/api')}{hint}")
         begin("load the flow")
         yield url
 
@@ -64,16 +67,22 @@ def shipped(folder: str = "") -> str:
 def add_catalog(made: argparse.ArgumentParser) -> None:
     """Add what names a catalog, and `--set`; `chosen_catalog` reads both."""
     made.add_argument("catalog", help=f"a TOML file, or the name of a catalog that comes with mgd: {shipped()}")
+    text = "what the catalog's pool is made of instead: tars, or any source that mgd shard takes"
+    made.add_argument("--pool", metavar="SOURCE", help=text)
+    text = "the evaluation set, or sheet, that target, held-out target and tests are parts of instead"
+    made.add_argument("--targets", metavar="SET", help=text)
     text = "say a key of the catalog otherwise, for instance descent.rounds=5; may be given again"
     made.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help=text)
 
 
 def chosen_catalog(options: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
     """Path of the catalog, and what is laid over it; raises CatalogError."""
-    from tasks.catalog.catalogs import find_catalog
-    from tasks.catalog.overrides import parsed_overrides
+    from tasks.catalog.files import find_catalog
 
-    return find_catalog(options.catalog), parsed_overrides(options.overrides)
+    path = find_catalog(options.catalog)  # a name that is none is told before anything is loaded that takes seconds
+    from tasks.catalog.overrides import parsed_overrides, sources
+
+    return path, sources(path, options.pool, options.targets) | parsed_overrides(options.overrides)
 
 
 LARGEST = 2**31 - 1
@@ -112,11 +121,13 @@ def local(text: str) -> Path:
 
 
 def home(text: str) -> Path:
-    """An argument that is a home: a directory, or a place where one can be made."""
-    path = local(text)
+    """An argument that is a home: a directory, or a place where one can be made; a URL's is its working copy."""
     try:
+        path = working_copy(text).root if URL.match(text) else local(text)
         path.resolve()  # RuntimeError where links lead in a circle
         there = next(place for place in (path, *path.absolute().parents) if place.exists() or place.is_symlink())
+    except NoHome as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
     except (OSError, RuntimeError, ValueError) as error:
         raise argparse.ArgumentTypeError(f"{text!r} is no place for a home: {error}") from None
     if not there.is_dir():

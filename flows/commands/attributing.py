@@ -7,6 +7,7 @@ from pathlib import Path
 
 from flows.commands import Make, named
 from flows.commands.studies import add_study
+from tasks.homes.working_copies import shown
 
 ATTRIBUTE = """influence of every training sample on named outputs of a study's classifier
 
@@ -54,16 +55,16 @@ def _show(home: Path, directory: Path) -> str:
             spread = f"{mean['low']:.3f} .. {mean['high']:.3f}"
             print(f"      {share:>7.0%}{mean['score']:>7.3f}  {spread:>14}   {worst['output']} {worst['score']:.3f}")
     query = f"select uid from influences where output = '{outputs[0]['output']}' order by g desc limit 20"
-    print(f'predict mgd predict --home {home} "{query}"')
+    print(f'predict mgd predict --home {shown(home)} "{query}"')
     return "select * from influence_extremes"
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from flows.runtime.device import device_lock
+    from flows.runtime.device import free_device
     from tasks.studies.prediction import format_prediction, latest_study, predict
 
     home = options.home.resolve()
     directory = latest_study(home, options.run_id)
-    with device_lock(home, "cpu"):
+    with free_device(["cpu:0"], directory):
         print(format_prediction(predict(directory, options.query, options.train)))
     return 0

@@ -33,11 +33,15 @@ def _taken(catalog: Catalog, home: Path) -> Path | None:
     """Directory of the census, if every unit of it was taken before: then no server is needed to join them."""
     from tasks.census.taking import finish_census, pending, plan_census
     from tasks.modality.pairs.target_check import target_pictures
+    from tasks.sharding.pools import tars_of
 
     if not (home / "census").is_dir():
         return None
-    pictures = target_pictures(catalog, home)
-    plan = plan_census(catalog.pool.sources, home, catalog.pool.build_options(), catalog.census, pictures)
+    build = catalog.pool.build_options()
+    tars = tars_of(catalog.pool.sources, home, build, catalog.pool.sharding)
+    if tars is None:
+        return None
+    plan = plan_census(tars, home, build, catalog.census, target_pictures(catalog, home))
     if any(pending(plan)):
         return None
     finish_census(plan)
@@ -45,10 +49,10 @@ def _taken(catalog: Catalog, home: Path) -> Path | None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    path, overrides = chosen_catalog(options)
     from tasks.catalog.catalogs import check_sources, load_pair_catalog
     from tasks.modality.pairs.target_check import check_targets
 
-    path, overrides = chosen_catalog(options)
     catalog, home = load_pair_catalog(path, "mgd census", overrides), options.home.resolve()
     check_sources(catalog)
     check_targets(catalog, home)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.commands import Make, add_catalog, chosen_catalog, flow_session
+from tasks.homes.working_copies import shown
 
 if TYPE_CHECKING:
     from prefect.runner import Runner
@@ -42,24 +43,31 @@ def add_serve(make: Make) -> None:
     made.add_argument("--cron", required=True, help='five fields, for instance "0 3 * * *": every night at three (UTC)')
 
 
-def _checked(options: argparse.Namespace, home: Path) -> tuple[Path, dict[str, Any], BaseCatalog]:
-    """Path of the catalog, what is laid over it, and both as read: mistakes are told before anything starts."""
+def _checked(path: Path, overrides: dict[str, Any], home: Path) -> BaseCatalog:
+    """The catalog with what is laid over it; mistakes are told before anything starts."""
     from tasks.catalog.catalogs import load_catalog
     from tasks.curation.beforehand import check_beforehand
 
-    path, overrides = chosen_catalog(options)
     catalog = load_catalog(path, overrides)
     check_beforehand(catalog, home)
-    return path, overrides, catalog
+    return catalog
+
+
+def _finished(path: Path, overrides: dict[str, Any], home: Path) -> Path | None:
+    """The directory of the run that is done, if there is one."""
+    from tasks.curation.finished import finished_run
+
+    _checked(path, overrides, home)
+    return finished_run(path, home, overrides)
 
 
 def _curate(options: argparse.Namespace) -> int:
     home = options.home.resolve()
-    path, overrides, _ = _checked(options, home)
-    from tasks.curation.finished import finished_run
+    path, overrides = chosen_catalog(options)
+    from tasks.curation.glance import glanced_run
     from tasks.report.reports import summary
 
-    directory = finished_run(path, home, overrides)
+    directory = glanced_run(path, home, overrides) or _finished(path, overrides, home)
     if directory is None:
         with flow_session(home):
             from flows.curate import run_curate
@@ -67,7 +75,7 @@ def _curate(options: argparse.Namespace) -> int:
             directory = run_curate(options.catalog, home, overrides)
     print(summary(home, directory.name))
     print(f"\nreport  {directory / 'report.html'}\nsubset  {directory / 'subset.npy'}")
-    print(f"ask     mgd sql --home {options.home}")
+    print(f"ask     mgd sql --home {shown(options.home)}")
     return 0
 
 
@@ -93,8 +101,9 @@ def _serve(options: argparse.Namespace) -> int:
     from flows.runtime.session import check_schedule, prefect_session
 
     home = options.home.resolve()
+    path, overrides = chosen_catalog(options)
     check_schedule(home, options.cron)
-    path, overrides, catalog = _checked(options, home)
+    catalog = _checked(path, overrides, home)
     with prefect_session(home):
         from prefect.deployments.runner import EntrypointType
         from prefect.runner import Runner

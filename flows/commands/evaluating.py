@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.commands import Make, count, named, whole
+from tasks.homes.working_copies import shown
 
 if TYPE_CHECKING:
     from flows.evaluation import Done
@@ -56,7 +57,7 @@ def _run(options: argparse.Namespace) -> int:
         done, out, run = (_checkpoint if options.checkpoint else _subset)(options)
     print(format_evaluations(done))
     print(f"\nresults  {out / RESULTS}" if (out / RESULTS).exists() else "")
-    print(f'ask      mgd sql --home {options.home} --run {run} "select * from evaluations"')
+    print(f'ask      mgd sql --home {shown(options.home)} --run {run} "select * from evaluations"')
     return 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import time
-from pathlib import Path
+from contextlib import nullcontext
 
 from flows.commands import Make, named
 
@@ -15,7 +15,8 @@ Refused while anything runs in the home, and for a run that another one began fr
 
 PRUNE = """list, or delete, what would be made again when it is asked for
 
-Work of finished runs, decoded pictures, fetched shards, what is known of targets, and pools that no run is of. Without
+Work of finished runs, decoded pictures, fetched shards, what is known of targets and of single tars, pools that no run
+is of, and old logs. Without
 --yes nothing is deleted. Tables, records, subsets and reports stay."""
 
 UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
@@ -24,12 +25,14 @@ UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "KI": 2**10, "MI": 2**2
 def add_remove(make: Make) -> None:
     """Add the command's parser."""
     made = make("remove", _remove, REMOVE)
+    made.set_defaults(alone=True)
     made.add_argument("runs", nargs="+", type=named, metavar="RUN", help="id of a run, as `mgd runs` lists them")
 
 
 def add_prune(make: Make) -> None:
     """Add the command's parser."""
     made = make("prune", _prune, PRUNE)
+    made.set_defaults(alone=True)
     text = "only what has not been written for so long: 30d, 12h"
     made.add_argument("--older-than", type=_days, metavar="AGE", help=text)
     text = "the oldest first, until the home holds no more than this: 50GiB"
@@ -39,30 +42,37 @@ def add_prune(make: Make) -> None:
 
 
 def _remove(options: argparse.Namespace) -> int:
+    from flows.runtime.session import alone
     from tasks.files.plurals import sized
     from tasks.runs.housekeeping import remove_run
 
-    _check_idle(options.home)
-    for run in options.runs:
-        print(f"removed {run}: {sized(remove_run(options.home, run))}")
+    with alone(options.home):
+        for run in options.runs:
+            print(f"removed {run}: {sized(remove_run(options.home, run))}")
     return 0
 
 
 def _prune(options: argparse.Namespace) -> int:
+    from flows.runtime.session import alone
+
+    with alone(options.home) if options.yes else nullcontext():
+        _delete(options)
+    if options.history:
+        print(_history(options))
+    return 0
+
+
+def _delete(options: argparse.Namespace) -> None:
+    """Delete, or list, what can go."""
     from tasks.files.plurals import sized
     from tasks.runs.housekeeping import delete, leftovers, size_of, to_go
 
-    if options.yes:
-        _check_idle(options.home)
     chosen = to_go(list(leftovers(options.home)), options.older_than, size_of(options.home), options.to, time.time())
     for one in chosen:
         day = time.strftime("%Y-%m-%d", time.localtime(one.used))
         print(f"{sized(one.size):>10}  {day}  {one.path.relative_to(options.home)}  ({one.what})")
     total = sized(sum(one.size for one in chosen))
     print(f"deleted: {sized(delete(chosen))}" if options.yes else f"{total} can go; --yes deletes them")
-    if options.history:
-        print(_history(options))
-    return 0
 
 
 def _history(options: argparse.Namespace) -> str:
@@ -85,12 +95,6 @@ def _history(options: argparse.Namespace) -> str:
                     client.delete_flow_run(run.id)
                 count += len(found)
     return f"{count} flow runs of Prefect's history {'deleted' if options.yes else 'can go; --yes deletes them'}"
-
-
-def _check_idle(home: Path) -> None:
-    from flows.runtime.session import check_idle
-
-    check_idle(home)
 
 
 def _days(text: str) -> float:

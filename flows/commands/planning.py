@@ -20,11 +20,11 @@ def add_plan(make: Make) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    home = options.home.resolve()
+    path, overrides = chosen_catalog(options)
     from tasks.catalog.catalogs import load_catalog
     from tasks.curation.beforehand import check_beforehand
 
-    home = options.home.resolve()
-    path, overrides = chosen_catalog(options)
     check_beforehand(load_catalog(path, overrides), home)
     with flow_session(home):
         from flows.planning import run_plan

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from flows.commands import Make, add_catalog, chosen_catalog, flow_session, positive, whole_from
+from tasks.homes.working_copies import shown
 
 BELOW = 3
 """Exit status where the recipe is below the catalog's bar; 1 is any failure to measure it."""
@@ -44,10 +45,10 @@ def add_smoothness(make: Make) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    path, overrides = chosen_catalog(options)
     from tasks.catalog.catalogs import CatalogError, load_catalog
     from tasks.curation.beforehand import check_beforehand
 
-    path, overrides = chosen_catalog(options)
     catalog, home = load_catalog(path, overrides), options.home.resolve()
     measure = {
         name: value for name in ("directions", "h", "lds_subsets") if (value := getattr(options, name)) is not None
@@ -69,7 +70,7 @@ def _show(directory: Path, bar: float | None) -> int:
     home, run = directory.parents[1], directory.name
     print(format_summaries(summaries(home, run)))
     print(f"\n{format_check(load_check(directory))}")
-    print(f'ask     mgd sql --home {home} "select * from smoothness_summary"')
+    print(f'ask     mgd sql --home {shown(home)} "select * from smoothness_summary"')
     score = own_score(home, run)
     if bar is None or (score is not None and score >= bar):
         return 0

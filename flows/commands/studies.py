@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from flows.commands import Make, flow_session, shipped
+from tasks.homes.working_copies import shown
 
 
 def add_study(
@@ -20,16 +21,19 @@ def add_study(
     result, from home and directory, and says what to ask."""
 
     def command(options: argparse.Namespace) -> int:
-        from tasks.catalog.study_options import find_study, load_study
+        from tasks.catalog.files import find_study
+
+        path = find_study(options.study)
+        from tasks.catalog.study_options import load_study
         from tasks.studies.study_report import write_study_report
 
-        load_study(find_study(options.study))  # mistakes are told before anything starts
+        load_study(path)  # mistakes are told before anything starts
         home = options.home.resolve()
         with flow_session(home):
             directory = run(options, home)
         query = show(home, directory)
         print(f"report  {write_study_report(directory)}")
-        print(f'ask     mgd sql --home {home} --run {directory.name} "{query}"')
+        print(f'ask     mgd sql --home {shown(home)} --run {directory.name} "{query}"')
         return 0
 
     made = make(name, command, text)

@@ -9,6 +9,7 @@ Two processes need them: ours, the client (:func:`prepare_environment`), and the
 """
 
 import os
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -39,10 +40,14 @@ LEAN_SERVICES = {
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
 }
 
+# The pages ask the server that they came from: Prefect would send them to port 4200, whatever its own is. So they work
+# through a tunnel as well.
+PAGES = {"PREFECT_UI_API_URL": "/api"}
+
 LOOPBACK = "127.0.0.1"
 
-# Prefect's own settings for the name and password (`name:password`) of its API: the server's, and its clients'. The
-# first, where a user sets it, is the one that the local server takes over and our client answers with.
+# Prefect's own settings for the name and password (`name:password`) of its API: the server's, and its clients'. What a
+# user sets as the first is the local server's; otherwise it has one of its home's own. An empty one leaves it open.
 SERVER_AUTH, CLIENT_AUTH = "PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING"
 
 
@@ -50,11 +55,13 @@ SERVER_AUTH, CLIENT_AUTH = "PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_S
 # was seen to take ten times as long. Read once, when torch is first imported.
 THREADS_WAIT = {"OMP_WAIT_POLICY": "PASSIVE"}
 
+QUIET = TELEMETRY_OFF | CONSOLE | THREADS_WAIT
+
 
 def quiet() -> None:
     """Switch off Prefect's telemetry and its console line a task, and let waiting threads sleep, unless the user set
     those variables."""
-    for name, value in (TELEMETRY_OFF | CONSOLE | THREADS_WAIT).items():
+    for name, value in QUIET.items():
         os.environ.setdefault(name, value)
 
 
@@ -76,9 +83,29 @@ def prepare_environment(home: Path) -> None:
     quiet()
     if external_api_url() is None:
         os.environ["PREFECT_HOME"] = str(prefect_home(home))
-        if SERVER_AUTH in os.environ:
-            os.environ[CLIENT_AUTH] = os.environ[SERVER_AUTH]
         _bypass_proxy_for_loopback()
+
+
+def password(base: Path) -> str:
+    """Name and password of the local server whose state lies in `base`, as a browser is to be told them; empty where
+    it is open to everybody on this machine. Without it a stranger could start flows, which write files as the user."""
+    if SERVER_AUTH in os.environ:
+        return os.environ[SERVER_AUTH]
+    try:
+        return (base / "password").read_text().strip()
+    except FileNotFoundError:
+        return ""
+
+
+def make_password(base: Path) -> None:
+    """Give the server a password of its own, that its user alone can read, unless it has one."""
+    path = base / "password"
+    if SERVER_AUTH not in os.environ and not path.exists():
+        staged = path.with_name("password.new")
+        staged.unlink(missing_ok=True)
+        with open(os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(f"mgd:{secrets.token_urlsafe(12)}\n")
+        os.replace(staged, path)
 
 
 def server_environment(base: Path, services: Mapping[str, str] = LEAN_SERVICES) -> dict[str, str]:
@@ -88,8 +115,9 @@ def server_environment(base: Path, services: Mapping[str, str] = LEAN_SERVICES) 
     another server would make it a different server than the one that this home owns.
     """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    inherited |= {name: os.environ[name] for name in (SERVER_AUTH,) if name in os.environ}
-    return inherited | TELEMETRY_OFF | dict(services) | {"PREFECT_HOME": str(base)}
+    if word := password(base):
+        inherited |= {SERVER_AUTH: word, CLIENT_AUTH: word}  # the second is for its services, which ask it as others do
+    return inherited | TELEMETRY_OFF | dict(services) | {"PREFECT_HOME": str(base), **PAGES}
 
 
 def _bypass_proxy_for_loopback() -> None:

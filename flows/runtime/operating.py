@@ -25,17 +25,24 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import TaskRun
 from prefect.context import FlowRunContext
 from prefect.states import State
+from prefect.task_runners import TaskRunner
 from prefect.tasks import exponential_backoff
 
 from flows.runtime.run_page import RunPage
-from flows.runtime.runners import make_runner, task_resources
+from flows.runtime.runners import make_runner, started, task_resources
 from flows.runtime.session import joined_session, server_answers
+from flows.runtime.worker_check import check_workers
 from tasks.catalog.catalogs import find_catalog, load_catalog
-from tasks.catalog.recipe_options import RunnerTable
-from tasks.catalog.study_options import find_study, load_study
-from tasks.files.local_files import local_path
+from tasks.catalog.files import find_study
+from tasks.catalog.recipe_options import RunnerTable, RuntimeOptions
+from tasks.catalog.study_options import StudyRuntimeOptions, load_study
+from tasks.files.processes import cores
 from tasks.files.progress import watch, watching
 from tasks.files.remotes import RemoteFault
+from tasks.homes.opening import opened
+from tasks.modality.machine import devices_of
+from tasks.runs.listing import open_run
+from tasks.tables.run_folders import latest_run
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -50,9 +57,10 @@ PASSING = {
 """What an operating system answers today and may not answer in a minute: of networks, and of disks behind them."""
 
 
-def stage(name: str) -> Callable[[Callable[P, str]], Flow[P, str]]:
+def stage(name: str, of_run: bool = False) -> Callable[[Callable[P, str]], Flow[P, str]]:
     """A flow of that name, whose runs are called by it and its first parameter; the body is given parameters as they
-    came, among them `home`, and `catalog` (with `overrides`) or `study`, which name the runner."""
+    came, among them `home`, and `catalog` (with `overrides`), `study`, `workers` or, ``of_run``, `run`, which name the
+    runner."""
 
     def made(work: Callable[P, str]) -> Flow[P, str]:
         signature = inspect.signature(work, eval_str=True)
@@ -62,9 +70,10 @@ def stage(name: str) -> Callable[[Callable[P, str]], Flow[P, str]]:
         def operated(*arguments: P.args, **named: P.kwargs) -> str:
             said = signature.bind(*arguments, **named)
             said.apply_defaults()
-            home = local_path(said.arguments["home"]).resolve()
-            with _surroundings(home, _runner(said.arguments)):
-                return work(*arguments, **named)
+            with opened(said.arguments["home"]) as home:
+                said.arguments["home"] = str(home)
+                with _surroundings(home.resolve(), _runner(said.arguments, home.resolve() if of_run else None)):
+                    return work(*said.args, **said.kwargs)
 
         operated.__signature__ = signature  # type: ignore[attr-defined]  # Prefect reads types in the module of `operated`
         return flow(name=name, flow_run_name=f"{name} {{{first}}}", log_prints=False)(operated)
@@ -88,7 +97,7 @@ def unit(name: str, run_name: str | None = None) -> Callable[[Callable[P, R]], T
 
         return task(
             name=name,
-            task_run_name=run_name,
+            task_run_name=run_name or name,
             cache_policy=NO_CACHE,
             persist_result=False,
             retries=ATTEMPTS_MORE,
@@ -135,23 +144,41 @@ def _surroundings(home: Path, how: RunnerTable) -> Iterator[None]:
     try:
         with (
             joined_session(home),
-            make_runner(how.kind, how.workers or 1, how.address, how.loopback, how.options) as runner,
-            task_resources(how.kind, how.num_cpus, how.num_gpus),
+            started(_made(how), how.kind, how.address) as runner,
             page.ending(),
             context.model_copy(update={"task_runner": runner}),
             page.shown(),
         ):
-            yield
+            check_workers(runner, how.kind, home)
+            with task_resources(how.kind, how.num_cpus, how.num_gpus):
+                yield
     finally:
         watch(outer)
 
 
-def _runner(said: Mapping[str, Any]) -> RunnerTable:
-    """What a flow's parameters say of its task runner."""
-    if said.get("catalog"):
+def _made(how: RunnerTable) -> TaskRunner[Any]:
+    return make_runner(how.kind, how.workers or 1, how.address, how.loopback, how.options)
+
+
+def _runner(said: Mapping[str, Any], runs: Path | None) -> RunnerTable:
+    """What a flow's parameters say of its task runner; ``runs``: the home of the run that does, where one does."""
+    runtime = None
+    if runs is not None:
+        runtime = open_run(runs, said["run"] or latest_run(runs)).catalog.runtime
+    elif said.get("catalog"):
         runtime = load_catalog(find_catalog(said["catalog"]), said.get("overrides")).runtime
-        return runtime.runner.model_copy(update={"workers": runtime.runner.workers or runtime.workers})
+    if runtime is not None:
+        return runtime.runner.model_copy(update={"workers": runtime.runner.workers or _at_once(runtime)})
     if said.get("study"):
         study = load_study(find_study(said["study"])).runtime
-        return RunnerTable(kind=study.runner, workers=study.workers)
+        return RunnerTable(kind=study.runner, workers=_at_once(study))
+    if "runner" in said:
+        return RunnerTable(kind=said["runner"], workers=said["workers"] or cores())
+    if "workers" in said:  # what copies bytes: a process a core, unless said otherwise
+        return RunnerTable(kind="processes", workers=said["workers"] or cores())
     return RunnerTable(kind="threads")
+
+
+def _at_once(runtime: RuntimeOptions | StudyRuntimeOptions) -> int:
+    """Tasks at a time: as many as are asked for, or as there are devices."""
+    return runtime.workers or len(devices_of(runtime))

@@ -20,6 +20,7 @@ from urllib.parse import quote, unquote
 
 from flows.runtime.environment import LOOPBACK, prefect_home
 from flows.runtime.locks import exclusive
+from flows.runtime.logs import logs_folder, turned
 from flows.runtime.server import ServerRecord, process_start, read_record, write_record
 
 VARIABLE = "MGD_PAGES_URL"
@@ -46,15 +47,19 @@ def ensure_pages(home: Path) -> str:
     base.mkdir(parents=True, exist_ok=True)
     with exclusive(base / "pages.lock", note=str(os.getpid())):
         record = read_record(base / RECORD)
-        if record is not None and record.alive():
+        place = record.of(base) if record is not None else "none"
+        if record is not None and place == "ours":
             return record.url
+        if record is not None and place == "moved":
+            os.kill(record.pid, signal.SIGTERM)
         (base / RECORD).unlink(missing_ok=True)
-        with open(base / "pages.log", "ab") as log:
+        with open(turned(logs_folder(Path(home)) / "pages.log"), "ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "flows.runtime.pages", str(Path(home).resolve())],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                env={**os.environ, "PREFECT_HOME": str(base)},
                 start_new_session=True,
             )
         _OURS.append(process)
@@ -74,6 +79,7 @@ def serve_pages(home: Path) -> None:
     """Answer until the process is ended, or the home is gone."""
     handler = type("Handler", (_Handler,), {"home": home})
     with ThreadingHTTPServer((LOOPBACK, 0), handler) as server:
+        os.chdir(prefect_home(home))
         started = process_start(os.getpid())
         assert started is not None
         url = f"http://{LOOPBACK}:{server.server_address[1]}"
@@ -97,7 +103,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         try:
             content = (self.home / path).read_bytes()
-        except OSError:
+        except (OSError, ValueError):  # ValueError: a NUL in the name
             self.send_error(404)
             return
         self.send_response(200)

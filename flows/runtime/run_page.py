@@ -20,6 +20,7 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
 
+from flows.runtime.logs import join_log
 from mgd_core.errors import UserError
 from tasks.files.progress import Sink
 
@@ -50,6 +51,7 @@ class RunPage:
         page = getattr(outer, "__self__", None)
         self._outer: Sink | None = page._outer if isinstance(page, RunPage) else outer
         self._logger = get_run_logger()
+        join_log()
         self._lock = threading.Lock()
         self._bars: dict[str, _Bar] = {}
         self._ended, self._stopped = threading.Event(), threading.Event()

@@ -6,14 +6,15 @@ Ray assigns devices and is the one to take on a cluster; Dask does not set ``CUD
 """
 
 import importlib
+import logging
 import os
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import wraps
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
-from flows.runtime.environment import LOOPBACK
+from flows.runtime.environment import LOOPBACK, QUIET
 from flows.runtime.session import server_answers
 from mgd_core.errors import UserError
 
@@ -58,19 +59,46 @@ def make_runner(
         return ProcessPoolTaskRunner(max_workers=workers)
     if kind not in get_args(RunnerKind):
         raise RunnerError(f"unknown task runner {kind!r}: choose one of {', '.join(get_args(RunnerKind))}")
-    package, said = _integration(kind), dict(options or {})
     if kind == "ray":
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read by Ray when it starts
-        ours = {} if address else {"num_cpus": workers} | (RAY_LOOPBACK if loopback else {})
-        return package.RayTaskRunner(address=address, init_kwargs=ours | said)
+        # Read when Ray is imported. The second is how it is told to use the loopback address alone: its own argument
+        # for that, `_node_ip_address`, takes 127.0.0.1 for the address of the network.
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        if loopback and not address:
+            os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        ours: dict[str, Any] = {} if address else {"num_cpus": workers, "include_dashboard": False}
+        # A worker is another process, of another machine perhaps, and imports Prefect before us.
+        ours |= {"runtime_env": {"env_vars": dict(QUIET)}, "log_to_driver": False, "logging_level": logging.ERROR}
+        return _integration(kind).RayTaskRunner(address=address, init_kwargs=ours | dict(options or {}))
+    package, said = _integration(kind), dict(options or {})
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what fails is told by the flow
     if address:
         return package.DaskTaskRunner(address=address, client_kwargs=said)
-    ours = {"n_workers": workers, "threads_per_worker": 1} | (DASK_LOOPBACK if loopback else {})
-    return package.DaskTaskRunner(cluster_kwargs=ours | said)
+    ours = {"n_workers": workers, "threads_per_worker": 1, "memory_limit": 0, "silence_logs": logging.CRITICAL}
+    return package.DaskTaskRunner(cluster_kwargs=ours | (DASK_LOOPBACK if loopback else {}) | said)
 
 
-RAY_LOOPBACK: dict[str, Any] = {"_node_ip_address": LOOPBACK, "include_dashboard": False}
 DASK_LOOPBACK: dict[str, Any] = {"host": LOOPBACK, "dashboard_address": None}
+
+
+@contextmanager
+def started(runner: "TaskRunner[Any]", kind: RunnerKind, address: str | None) -> Iterator["TaskRunner[Any]"]:
+    """The runner, started, for the block.
+
+    Raises:
+        RunnerError: it does not start, or no cluster answers at its address.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(runner)
+            if kind == "dask":
+                cast(Any, runner).client  # noqa: B018  # made when it is first asked for
+        except Exception as error:
+            where = f"no cluster can be joined at {address}" if address else "it does not start on this machine"
+            raise RunnerError(
+                f"task runner '{kind}': {where} ({type(error).__name__}: {str(error).splitlines()[0][:300]}). See that "
+                "it is up, of the version that is installed here, or take runner 'processes' for one machine"
+            ) from error
+        yield runner
 
 
 def task_resources(kind: RunnerKind, num_cpus: float, num_gpus: float) -> AbstractContextManager[Any]:

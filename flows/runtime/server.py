@@ -2,18 +2,20 @@
 
 Prefect's own ephemeral server is not fit for real runs: it loses the last task runs, outlives a killed
 client and hangs on Ctrl-C. So the first command that needs a server starts one in a session of its own and
-leaves it running; the next one finds it by ``server.json``. Under ``<home>/.prefect``:
+leaves it running; the next one finds it by ``server.json``. Its output is in ``<home>/logs/server.log``, and under
+``<home>/.prefect``:
 
     server.lock     held while a server is looked for, started or stopped: two commands start one server
     server.json     url, pid and start time of the process; written before the server answers, by rename
-    server.log      its output
     prefect.db      its SQLite database: the run history
+    password        of its API and pages, for its user alone
 
-A record is believed only if its process lives *with the same start time* and the address answers *as the
-server of this directory*, so that a recycled pid or port is never mistaken for ours. Linux only (/proc).
+A record is believed only if its process lives *with the same start time*, works in this directory, and the address
+answers *as the server of this directory*, so that neither a recycled pid or port nor the server of the home that this
+one is a copy of is mistaken for ours. That of a home that was moved is ended, and another started. Linux only (/proc).
 A start takes about 10 s with a new database and 5 s with an old one; then the server takes about 230 MB and
-1 % of a core (``python -m benchmarks.server_cpu``). It listens on the loopback address only, and has a password where
-PREFECT_SERVER_API_AUTH_STRING gives one.
+1 % of a core (``python -m benchmarks.server_cpu``). It listens on the loopback address only, on the port that it had
+last where that is free, and has a password: the home's own, or what PREFECT_SERVER_API_AUTH_STRING says.
 """
 
 import base64
@@ -30,9 +32,20 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from http import HTTPStatus
 from pathlib import Path
+from typing import Literal
 
-from flows.runtime.environment import LEAN_SERVICES, LOOPBACK, SERVER_AUTH, prefect_home, server_environment
+from flows.runtime.environment import (
+    CLIENT_AUTH,
+    LEAN_SERVICES,
+    LOOPBACK,
+    SERVER_AUTH,
+    make_password,
+    password,
+    prefect_home,
+    server_environment,
+)
 from flows.runtime.locks import exclusive
+from flows.runtime.logs import logs_folder, turned
 from mgd_core.errors import UserError
 
 _POLL_SECONDS = 0.1
@@ -56,6 +69,18 @@ class ServerRecord:
         """Whether that very process still runs."""
         return process_start(self.pid) == self.started
 
+    def of(self, base: Path) -> Literal["ours", "moved", "none"]:
+        """Whether that very process runs and is of `base`; `moved`: it is, and was started where that was before."""
+        try:
+            where = os.readlink(f"/proc/{self.pid}/cwd")
+            said = Path(f"/proc/{self.pid}/environ").read_bytes().split(b"\0")
+        except OSError:
+            return "none"
+        gone = where.endswith(" (deleted)")
+        if not self.alive() or not (gone or Path(where) == base):
+            return "none"
+        return "ours" if not gone and os.fsencode(f"PREFECT_HOME={base}") in said else "moved"
+
 
 @dataclass(frozen=True)
 class ServerStatus:
@@ -65,6 +90,7 @@ class ServerStatus:
     url: str | None
     pid: int | None
     log: Path
+    password: str = ""
 
 
 def ensure_server(home: Path, *, timeout: float = 300.0, services: Mapping[str, str] = LEAN_SERVICES) -> str:
@@ -77,7 +103,11 @@ def ensure_server(home: Path, *, timeout: float = 300.0, services: Mapping[str, 
     deadline = time.monotonic() + timeout
     with exclusive(base / "server.lock", note=str(os.getpid())):
         record = read_record(base / "server.json")
-        if record is not None and record.alive() and _wait_until_it_answers(record, base, deadline):
+        make_password(base)
+        place = record.of(base) if record is not None else "none"
+        if record is not None and place == "moved":
+            _terminate(record)
+        elif record is not None and place == "ours" and _wait_until_it_answers(record, base, deadline):
             return record.url
         return _start(base, deadline, services)
 
@@ -90,11 +120,11 @@ def stop_server(home: Path) -> bool:
         return False
     with exclusive(base / "server.lock", note=str(os.getpid())):
         record = read_record(base / "server.json")
-        running = record is not None and record.alive()
+        running = record is not None and record.of(base) != "none"
         if record is not None and running:
             _terminate(record)
         pages = read_record(base / "pages.json")
-        if pages is not None and pages.alive():
+        if pages is not None and pages.of(base) != "none":
             _terminate(pages)
         for name in ("server.json", "pages.json"):
             (base / name).unlink(missing_ok=True)
@@ -105,10 +135,11 @@ def server_status(home: Path) -> ServerStatus:
     """Whether the home's server runs and answers, without starting one or waiting long for it."""
     base = prefect_home(home)
     record = read_record(base / "server.json")
-    log = base / "server.log"
-    if record is None or not record.alive():
+    log = _log(base)
+    if record is None or record.of(base) != "ours":
         return ServerStatus(running=False, url=None, pid=None, log=log)
-    return ServerStatus(running=_answers(record.url, base), url=record.url, pid=record.pid, log=log)
+    running = _answers(record.url, base)
+    return ServerStatus(running=running, url=record.url, pid=record.pid, log=log, password=password(base))
 
 
 def format_status(status: ServerStatus) -> str:
@@ -117,6 +148,8 @@ def format_status(status: ServerStatus) -> str:
         told = "no local server is running here; a command that needs one starts it"
     elif status.running:
         told = f"running at {status.url.removesuffix('/api')} (process {status.pid})"
+        if status.password:
+            told += f"\npassword  {status.password}  (its page asks for it once; Prefect's own commands: {CLIENT_AUTH})"
     else:
         told = f"process {status.pid} runs and does not answer at {status.url}: end it with `mgd server stop`"
     return told + (f"\nlog  {status.log}" if status.log.exists() else "")
@@ -139,8 +172,8 @@ def process_start(pid: int) -> str | None:
 
 
 def _start(base: Path, deadline: float, services: Mapping[str, str]) -> str:
-    for _ in range(_PORT_ATTEMPTS):
-        port = _free_port()
+    for attempt in range(_PORT_ATTEMPTS):
+        port = _free_port(None if attempt else _last_port(base))
         process = _spawn(base, port, services)
         started = process_start(process.pid)
         if started is not None:
@@ -148,6 +181,7 @@ def _start(base: Path, deadline: float, services: Mapping[str, str]) -> str:
             record = ServerRecord(f"http://{LOOPBACK}:{port}/api", process.pid, started)
             write_record(base / "server.json", record)
             if _wait_until_it_answers(record, base, deadline):
+                (base / "port").write_text(f"{port}\n")
                 return record.url
         if f"Port {port} is already in use" not in _log_tail(base):
             break
@@ -164,7 +198,7 @@ def _wait_until_it_answers(record: ServerRecord, base: Path, deadline: float) ->
         if time.monotonic() > deadline:
             raise ServerError(
                 f"the local Prefect server (process {record.pid}) runs but does not answer at {record.url}. "
-                f"Stop it with `mgd server stop` and try again; its log is {base / 'server.log'}, ending:\n"
+                f"Stop it with `mgd server stop` and try again; its log is {_log(base)}, ending:\n"
                 f"{_log_tail(base)}"
             )
         time.sleep(_POLL_SECONDS)
@@ -174,8 +208,8 @@ def _wait_until_it_answers(record: ServerRecord, base: Path, deadline: float) ->
 def _answers(url: str, base: Path) -> bool:
     """Whether the server at `url` is healthy and says that its state lies in `base`: a stranger does not."""
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    if SERVER_AUTH in os.environ:
-        word = base64.b64encode(os.environ[SERVER_AUTH].encode()).decode()
+    if guard := password(base):
+        word = base64.b64encode(guard.encode()).decode()
         direct.addheaders.append(("Authorization", f"Basic {word}"))
     try:
         with direct.open(f"{url}/admin/settings", timeout=5) as response:
@@ -195,7 +229,7 @@ def _spawn(base: Path, port: int, services: Mapping[str, str]) -> "subprocess.Po
 
     Its working directory is its own, where no `.env` or `prefect.toml` of the user's project is found.
     """
-    with open(base / "server.log", "ab") as log:
+    with open(turned(_log(base)), "ab") as log:
         process = subprocess.Popen(
             server_command(port),
             cwd=base,
@@ -247,14 +281,30 @@ def write_record(path: Path, record: ServerRecord) -> None:
     os.replace(staged, path)
 
 
-def _free_port() -> int:
+def _last_port(base: Path) -> int | None:
+    """The port that the server had: pages that a browser knows, and its password, go by it."""
+    try:
+        return int((base / "port").read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _free_port(wanted: int | None) -> int:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.bind((LOOPBACK, 0))
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, wanted or 0))
+        except (OSError, OverflowError):
+            probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])
+
+
+def _log(base: Path) -> Path:
+    return logs_folder(base.parent) / "server.log"
 
 
 def _log_tail(base: Path, lines: int = 15) -> str:
     try:
-        return "\n".join((base / "server.log").read_text(errors="replace").splitlines()[-lines:])
+        return "\n".join(_log(base).read_text(errors="replace").splitlines()[-lines:])
     except OSError:
         return "(no log)"

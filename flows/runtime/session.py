@@ -13,13 +13,21 @@ import urllib.request
 import uuid
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.runtime.environment import LOOPBACK, external_api_url, prepare_environment
+from flows.runtime.environment import (
+    CLIENT_AUTH,
+    LOOPBACK,
+    external_api_url,
+    password,
+    prefect_home,
+    prepare_environment,
+)
 from flows.runtime.locks import exclusive, try_lock
+from flows.runtime.logs import logged
 from flows.runtime.server import ensure_server, server_status
 from mgd_core.errors import UserError
 from tasks.files.progress import begin, say
@@ -30,6 +38,7 @@ if TYPE_CHECKING:
 
 SESSION_LABEL = "mgd.session"
 PID_LABEL = "mgd.pid"
+LOCAL = "local"
 _PAGE = 200  # flow runs a request; Prefect's own limit
 RETRIES = 3  # of a request, within about 10 s; Prefect's own 5 take a minute to find out that a server is dead
 ANSWER_SECONDS = 5.0
@@ -65,7 +74,8 @@ def prefect_session(home: Path) -> Iterator[str]:
     external = external_api_url()
     begin("look for the Prefect server" if external else "start the local Prefect server")
     url = external or ensure_server(home)
-    with _in_environment(url), _on_server(home, url, external):
+    guard = None if external else password(prefect_home(home))
+    with _in_environment(url, guard), _on_server(home, url, external), logged(home):
         try:
             yield url
         finally:
@@ -82,32 +92,37 @@ def joined_session(home: Path) -> Iterator[None]:
 
     context = FlowRunContext.get()
     run = context.flow_run if context else None
-    if not server_answers():
-        yield
-    elif _session.get() is None:
-        from prefect.client.orchestration import get_client
+    with logged(home):
+        if not server_answers():
+            with at_work(home):
+                yield
+        elif _session.get() is None:
+            from prefect.client.orchestration import get_client
 
-        with get_client(sync_client=True) as client:
-            mark_dead_runs(home, client)
-        with _held_session_file(home):
+            with get_client(sync_client=True) as client:
+                mark_dead_runs(home, client)
+            with _held_session_file(home):
+                record_session(None, run, None)
+                yield
+        else:
             record_session(None, run, None)
             yield
-    else:
-        record_session(None, run, None)
-        yield
 
 
 @contextmanager
-def _in_environment(url: str) -> Iterator[None]:
-    before = os.environ.get("PREFECT_API_URL")
-    os.environ["PREFECT_API_URL"] = url
+def _in_environment(url: str, guard: str | None) -> Iterator[None]:
+    """Where the server is, and the password (``guard``) of ours, for processes that this one starts."""
+    said = {"PREFECT_API_URL": url, **({CLIENT_AUTH: guard} if guard else {})}
+    before = {name: os.environ.get(name) for name in said}
+    os.environ |= said
     try:
         yield
     finally:
-        if before is None:
-            del os.environ["PREFECT_API_URL"]
-        else:
-            os.environ["PREFECT_API_URL"] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 @contextmanager
@@ -116,13 +131,19 @@ def _on_server(home: Path, url: str, external: str | None) -> Iterator[None]:
     begin("load Prefect")
     from prefect.client.orchestration import get_client
     from prefect.settings import (
+        PREFECT_API_AUTH_STRING,
         PREFECT_API_URL,
         PREFECT_CLIENT_MAX_RETRIES,
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
         temporary_settings,
     )
 
-    settings = {PREFECT_API_URL: url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None, PREFECT_CLIENT_MAX_RETRIES: RETRIES}
+    guard = {PREFECT_API_AUTH_STRING: os.environ[CLIENT_AUTH]} if CLIENT_AUTH in os.environ else {}
+    settings = guard | {
+        PREFECT_API_URL: url,
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
+        PREFECT_CLIENT_MAX_RETRIES: RETRIES,
+    }
     with temporary_settings(settings):
         with get_client(sync_client=True) as client:
             if external is not None:
@@ -225,26 +246,41 @@ def mark_dead_runs(home: Path, client: "SyncPrefectClient") -> int:
     return marked
 
 
-def check_idle(home: Path) -> None:
-    """See that no session of mgd is under way in a home.
+@contextmanager
+def alone(home: Path) -> Iterator[None]:
+    """Nothing of mgd is at work in a home, and what would begin waits until the block has ended.
 
     Raises:
-        HomeInUse: one is.
+        HomeInUse: something is.
     """
-    for path in _sessions(home).glob("*.session"):
-        descriptor = try_lock(path)
-        if descriptor is None:
-            raise HomeInUse(f"{home}: a command of mgd is at work there; wait for it to end, or stop it")
-        os.close(descriptor)
+    from tasks.homes.opening import own_home
+
+    folder = _sessions(home)
+    with exclusive(folder / "sweep.lock") if home.is_dir() else nullcontext():
+        for path in (*folder.glob("*.session"), *(folder.parent / "runs").glob("*.lock")):
+            descriptor = try_lock(path)
+            if descriptor is None:
+                raise HomeInUse(f"{home}: a command of mgd is at work there; wait for it to end, or stop it")
+            os.close(descriptor)
+        own_home(home)
+        yield
 
 
 @contextmanager
-def _held_session_file(home: Path) -> Iterator[None]:
+def at_work(home: Path) -> Iterator[None]:
+    """Let nobody remove in the meantime what a home holds, where there is one that may be written."""
+    may = home.is_dir() and os.access(home, os.W_OK)
+    with _held_session_file(home, LOCAL) if may else nullcontext():
+        yield
+
+
+@contextmanager
+def _held_session_file(home: Path, note: str | None = None) -> Iterator[None]:
     session = uuid.uuid4().hex
     path = _sessions(home) / f"{session}.session"
     with exclusive(path.parent / "sweep.lock"):  # nobody may find the file before it is locked
         descriptor = try_lock(path)
-        path.write_text(_server_note(home))
+        path.write_text(note or _server_note(home))
     token = _session.set(session)
     try:
         yield
@@ -262,7 +298,7 @@ def _sessions(home: Path) -> Path:
 def _server_note(home: Path) -> str:
     """Which server a session talks to: the user's address, or the home's own, whose port may change."""
     url = external_api_url()
-    return "local" if url in (None, server_status(home).url) else str(url)
+    return LOCAL if url in (None, server_status(home).url) else str(url)
 
 
 def _is_dead(path: Path, note: str) -> bool:

@@ -7,8 +7,8 @@ One sample's g is mostly noise; the mean over its source, its domain, or its clu
 
 a mean, an effect of each group of each grouping (crossed random effects: groupings may cut across each other), an own
 effect, and noise of known size; the result is the expectation of y - e given y (best linear unbiased prediction;
-Robinson 1991, "That BLUP is a good thing"), with every s^2 estimated from the same y (empirical Bayes). A sample without
-a measurement of its own (noise infinite) gets what its groups say.
+Robinson 1991, "That BLUP is a good thing"), with every s^2 estimated from the same y (empirical Bayes). A sample
+without a measurement of its own (noise infinite) gets what its groups say.
 
 Effects are found by sweeps over the groupings, each given the others, and variances with them (mean-field variational
 expectation maximisation): O(n) a grouping and sweep.

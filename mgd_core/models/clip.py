@@ -1,7 +1,8 @@
 """open_clip models as an objective of the engine: weighted InfoNCE with the model's learned scale.
 
 The model is built by open_clip from a JSON config and called functionally on views of the flat parameter vector.
-Images enter as uint8 and are normalised inside ``encode`` (no augmentation: a step must be a function of its number).
+Images enter as uint8, cropped already if they are at all, and are normalised inside ``encode``: a step must be a
+function of its number, so whoever makes its batch draws the crops from that.
 """
 
 from __future__ import annotations

@@ -82,10 +82,10 @@ def ambient_rng() -> Iterator[None]:
 
 
 def environment(device: str, threads: int) -> dict[str, str | int]:
-    """What the bits of a run depend on besides its catalog."""
+    """What the bits of a run depend on besides its catalog; on which of several equal devices it runs, they do not."""
     return {
         "torch": torch.__version__,
-        "device": device,
+        "device": device.partition(":")[0],
         "device_name": torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.machine(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": threads,

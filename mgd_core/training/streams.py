@@ -18,6 +18,8 @@ MOST_ROUNDS = 10_000
 """Rounds of a descent; each is a stream of its own."""
 POISONS = 1 << 27
 """Samples that are changed, and with what."""
+CROPS, PROBE_CROPS = 1 << 28, 3 << 27
+"""Crops of the pictures of a batch, by round and step; of candidates, by round, probe step and uid."""
 DROPS = 1 << 29
 """Random subsets that are dropped, of s samples from DROPS + s; and the bootstrap of their scores."""
 DIRECTIONS = 1 << 31

@@ -20,6 +20,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from mgd_core.training.order import Indices, generator, spread
 from mgd_core.training.parting import fill_segments, part_copies, part_from
@@ -40,7 +41,14 @@ class WindowedOrder:
     """Batches of pool positions for a whole training run, window by window."""
 
     def __init__(
-        self, counts: Indices, shards: Indices, window: int, batch: int, steps: int, seed: int, round: int = 0
+        self,
+        counts: Indices,
+        shards: npt.NDArray[np.integer],
+        window: int,
+        batch: int,
+        steps: int,
+        seed: int,
+        round: int = 0,
     ) -> None:
         """``counts``: (pool size,) whole numbers; ``shards``: (pool size,) number of each sample's shard, from 0;
         ``window``: distinct samples that a window holds at least; ``batch``: rows a step; ``steps``: length.

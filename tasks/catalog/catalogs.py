@@ -11,27 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from tasks.catalog.base import BaseCatalog
-from tasks.catalog.files import CatalogError, checked, find_file, read_toml
+from tasks.catalog.files import CatalogError, checked, find_catalog, read_toml
 from tasks.catalog.overrides import Overrides, overridden
 from tasks.catalog.pair_catalog import Catalog
 from tasks.catalog.text_catalog import TextCatalog
 from tasks.files.local_files import MAGIC, literal_prefix
-from tasks.files.package_data import CATALOGS
 from tasks.files.source_patterns import each_source
 
 __all__ = ["BaseCatalog", "Catalog", "CatalogError", "check_sources", "find_catalog", "load_catalog"]
 
 KINDS: dict[str, type[BaseCatalog]] = {"clip": Catalog, "causal_lm": TextCatalog}
 """The class of a catalog by its `model.kind`; `tasks.modality.registry` adds to it."""
-
-
-def find_catalog(name: str) -> Path:
-    """Path of a catalog given as a file, or by the name of one that travels with the package.
-
-    Raises:
-        CatalogError: no such file or name; lists the names there are.
-    """
-    return find_file("catalog", name, CATALOGS)
 
 
 def load_catalog(path: Path, overrides: Overrides | None = None) -> BaseCatalog:

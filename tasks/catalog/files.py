@@ -12,12 +12,13 @@ import re
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
-
-from pydantic import BaseModel, ValidationError
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mgd_core.errors import UserError
 from tasks.files.package_data import CATALOGS
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel, ValidationError
 
 # Parts of a problem's place that name one of several forms that a value may have, and no key.
 FORM = re.compile(r"^(function-\w+|tuple|list|literal|lax-or-strict|nullable)\[|^constrained-")
@@ -29,14 +30,29 @@ PLAIN = {
 }
 RENAMED_KEYS = {"descent.memory": "descent.momentum"}
 NAMES = "^[a-z0-9]"
+STUDIES = CATALOGS / "studies"
 LARGEST = 1 << 22
 """Bytes of a file that somebody wrote by hand, at most."""
 
-Model = TypeVar("Model", bound=BaseModel)
+Model = TypeVar("Model", bound="BaseModel")
 
 
 class CatalogError(UserError, ValueError):
     """A catalog that cannot be used: says which file and key, and what to write instead."""
+
+
+def find_catalog(name: str) -> Path:
+    """Path of a catalog given as a file, or by the name of one that travels with the package.
+
+    Raises:
+        CatalogError: no such file or name; lists the names there are.
+    """
+    return find_file("catalog", name, CATALOGS)
+
+
+def find_study(name: str) -> Path:
+    """The same of a study's catalog."""
+    return find_file("study", name, STUDIES)
 
 
 def find_file(kind: str, name: str, folder: Path) -> Path:
@@ -71,6 +87,8 @@ def checked(path: Path, model: type[Model], content: object) -> Model:
     Raises:
         CatalogError: as for ``read_file``.
     """
+    from pydantic import ValidationError
+
     try:
         return model.model_validate(content)
     except ValidationError as error:
@@ -146,6 +164,8 @@ def _plainly(kind: str, told: str, context: dict[str, Any]) -> str:
 
 def _fields_at(model: Any, location: tuple[int | str, ...]) -> set[str]:
     """Field names of the section of ``model`` at ``location``."""
+    from pydantic import BaseModel
+
     for part in location:
         if isinstance(model, type) and issubclass(model, BaseModel) and part in model.model_fields:
             annotation = model.model_fields[str(part)].annotation

@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from tasks.catalog.files import CatalogError
+from tasks.catalog.files import CatalogError, read_toml
+from tasks.files.local_files import absolute
 
 Overrides = Mapping[str, Any]
 """Values by dotted key; None takes the key out, so that its default holds."""
@@ -29,6 +31,17 @@ def parsed_overrides(texts: Sequence[str]) -> dict[str, Any]:
         if not sign or not key.strip():
             raise CatalogError(f"--set {text!r}: a key and its value are expected, say --set descent.rounds=5")
         found[key.strip()] = _read(value.strip())
+    return found
+
+
+def sources(path: Path, pool: str | None, targets: str | None) -> dict[str, Any]:
+    """Overrides of where the pool of a catalog lies, and the set that all of its roles are parts of; relative paths are
+    those of whoever says it, not the catalog's."""
+    found = {} if pool is None else {"pool.source": absolute(pool, Path.cwd())}
+    if targets is not None:
+        tests = (read_toml(path).get("targets") or {}).get("tests") or {}
+        roles = ("target", "heldout", *(f"tests.{name}" for name in tests))
+        found |= {f"targets.{role}.source": absolute(targets, Path.cwd()) for role in roles}
     return found
 
 

@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from tasks.catalog.base import BaseCatalog
 from tasks.catalog.recipe_options import SourceOptions, TrialOptions
 from tasks.catalog.target_options import TargetOptions
 from tasks.files.local_files import absolute
-from tasks.files.option_types import Place, Section, Whole
+from tasks.files.option_types import Place, Positive, Section, Whole
 from tasks.pool.census_kinds import CensusOptions
 from tasks.pool.forms import PairForm
+from tasks.sharding.options import ShardOptions
 
 
 class PoolOptions(SourceOptions):
-    """Where the candidate pairs come from: a sheet directory, or WebDataset tars."""
+    """Where the candidate pairs come from: a sheet directory, WebDataset tars, or whatever `mgd shard` takes
+    (pictures in folders, listings, Parquet files), which is sharded first, into the home."""
 
     shard_size: Whole = 1000
     """Pairs in each tar that is written (a pool that already is tars keeps its own)."""
+    shard: ShardOptions | None = None
+    """How pictures are sharded, in img2dataset's words; named, tars are cut anew as well."""
     metadata: Place | tuple[Place, ...] | None = None
     """DataComp's metadata Parquet (directory, glob, URLs), joined by uid; not named: the folder `metadata` beside a
     folder `shards`, if there is one; an empty list: none."""
+
+    @property
+    def sharding(self) -> ShardOptions | None:
+        """The section `shard`."""
+        return self.shard
 
     @property
     def form(self) -> PairForm:
@@ -48,6 +59,31 @@ class ModelOptions(Section):
     """`used`: only the tokens that occur in pool and tasks get an embedding; `full`: open_clip's 49,408."""
 
 
+def _ascending(range_: tuple[float, float]) -> tuple[float, float]:
+    if range_[0] > range_[1]:
+        raise ValueError(f"the first is the least and the second the most; got {range_[0]:g} and {range_[1]:g}")
+    return range_
+
+
+Part = Annotated[float, Field(gt=0, le=1)]
+ASCENDING = AfterValidator(_ascending)
+
+
+class AugmentationOptions(Section):
+    """Random crops of the pictures that trainings see: open_clip's `RandomResizedCrop`, bicubic, drawn from seed,
+    round, step and position in the batch, so that a replay sees them again. Without the section nothing is cropped; an
+    empty one is open_clip's own. Trainings of rounds, comparison and smoothness crop; targets, tests and filters see
+    the picture whole, its shorter side scaled and the centre cut. Every visit decodes its picture anew."""
+
+    scale: Annotated[tuple[Part, Part], ASCENDING] = (0.9, 1.0)
+    """Least and most share of a picture's area that a crop shows."""
+    ratio: Annotated[tuple[Positive, Positive], ASCENDING] = (3 / 4, 4 / 3)
+    """Least and most of its width over its height, before both are scaled to the model's size."""
+    probe_crops: Annotated[int, Field(ge=0, le=1024)] = 1
+    """Crops of a candidate that its g is the mean over (surrogate `probe`), each the cost of a probe, others at every
+    step and round; 0: its g is that of the picture as targets and tests see theirs."""
+
+
 class ComparisonOptions(TrialOptions):
     """Rivals of a subset of pairs."""
 
@@ -70,6 +106,23 @@ class Catalog(BaseCatalog):
     pool: PoolOptions
     targets: TargetOptions
     model: ModelOptions
+    augmentation: AugmentationOptions | None = None
+    """How trainings crop their pictures; None: not at all."""
     comparison: ComparisonOptions = ComparisonOptions()
     census: CensusOptions = CensusOptions()
     """What `mgd census` may find, kind by kind: `limits`."""
+
+    @model_validator(mode="after")
+    def _probe_crops_are_probed(self) -> Self:
+        if self.descent.surrogate == "path" and self.augmentation and self.augmentation.probe_crops != 1:
+            raise ValueError(
+                "augmentation.probe_crops: surrogate 'path' probes nothing, its g is that of the crops that were "
+                "trained on; remove it"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_before_it_could_crop(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Runs are known by what their catalog says: one that says nothing of crops is known as it always was."""
+        said: dict[str, Any] = dump(self)
+        return {key: value for key, value in said.items() if key != "augmentation" or value is not None}

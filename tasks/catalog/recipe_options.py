@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, ByteSize, Field, field_serializer, field_validator, model_validator
+from pydantic import ByteSize, Field, field_serializer, field_validator, model_validator
 
 from mgd_core.training.streams import MOST_ROUNDS
+from tasks.catalog.device_options import DeviceSection
 from tasks.files.local_files import absolute
 from tasks.files.option_types import (
     Bytes,
@@ -29,6 +30,7 @@ from tasks.files.option_types import (
 )
 from tasks.pool.forms import SampleForm
 from tasks.pool.record import BuildOptions, Tolerance
+from tasks.sharding.options import ShardOptions
 from tasks.subset.expressions import ExpressionError, parse
 
 
@@ -48,6 +50,11 @@ class SourceOptions(Tolerance):
     def build_options(self) -> BuildOptions:
         """What the pool's builder needs of this."""
         return BuildOptions(**self.model_dump(include=set(BuildOptions.model_fields)), form=self.form)
+
+    @property
+    def sharding(self) -> ShardOptions | None:
+        """How what is no tars yet becomes some; None: as it is usual, where it has to."""
+        return None
 
     @property
     def form(self) -> SampleForm:
@@ -278,15 +285,6 @@ def as_now(catalog: dict[str, Any]) -> dict[str, Any]:
     return catalog | {key: part for key, part in (("comparison", trials), ("descent", descent)) if key in catalog}
 
 
-def _device_name(name: str) -> str:
-    if not re.fullmatch(r"cpu|mps|(cuda|xpu)(:[0-9]{1,3})?", name):
-        raise ValueError("a device is 'cpu', 'cuda', or one of several: 'cuda:1'")
-    return name
-
-
-Device = Annotated[str, AfterValidator(_device_name)]
-
-
 RunnerKind = Literal["threads", "processes", "ray", "dask"]
 CLUSTERED = ("ray", "dask")
 
@@ -320,20 +318,16 @@ class RunnerTable(Section):
         return self
 
 
-class RuntimeOptions(Section):
+class RuntimeOptions(DeviceSection):
     """Where it runs."""
 
-    device: Device = "cpu"
-    """Where trainings run: `cpu`, `cuda`, `cuda:1`, ..."""
-    threads: Workers = 2
-    """CPU threads of a training; part of the run's identity, since it changes results bit for bit."""
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     """Arithmetic of the encoders' products: `tf32` for NVIDIA GPUs; `bfloat16` moves g visibly (see
     benchmarks/results/precision.md). Parameters, moments and all sums stay in float32."""
     runner: RunnerTable = RunnerTable(kind="threads")
     """What carries the flow's tasks: a kind alone, or `[runtime.runner]`."""
-    workers: Workers = 1
-    """Tasks of it at a time; those that train take the device in turn."""
+    workers: Workers | None = None
+    """Tasks of it at a time, of which those that train take a device each; None: one for each device."""
     readers: Workers = 2
     """Threads that read and decode the next batches of a training while a step runs."""
     decoded_disk: Annotated[ByteSize, Field(ge=0)] | None = None

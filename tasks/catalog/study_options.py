@@ -11,8 +11,9 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from tasks.catalog.files import CatalogError, find_file, read_file
-from tasks.catalog.recipe_options import Device, LearnerOptions
+from tasks.catalog.device_options import DeviceSection
+from tasks.catalog.files import CatalogError, read_file
+from tasks.catalog.recipe_options import LearnerOptions
 from tasks.files.local_files import absolute
 from tasks.files.option_types import (
     Decay,
@@ -27,9 +28,6 @@ from tasks.files.option_types import (
     Whole,
     Workers,
 )
-from tasks.files.package_data import CATALOGS
-
-STUDIES = CATALOGS / "studies"
 
 
 class DataOptions(Section):
@@ -159,17 +157,13 @@ class PoisonOptions(Section):
     """Seed of who is changed, and of the random baselines."""
 
 
-class StudyRuntimeOptions(Section):
+class StudyRuntimeOptions(DeviceSection):
     """Where it runs."""
 
-    device: Device = "cpu"
-    """Where trainings run: `cpu`, `cuda`, `cuda:1`, ..."""
-    threads: Workers = 2
-    """CPU threads of a training; part of the study's identity, since it changes results bit for bit."""
     runner: Literal["threads", "processes"] = "threads"
     """What carries the flow's tasks."""
-    workers: Workers = 1
-    """Tasks of it at a time."""
+    workers: Workers | None = None
+    """Tasks of it at a time; None: one for each device."""
     precision: ClassVar[str] = "float32"
 
 
@@ -202,15 +196,6 @@ class Study(Section):
                 f"apart. Take at most {steps}, or leave it out to move the rate of each step"
             )
         return self
-
-
-def find_study(name: str) -> Path:
-    """Path of a study catalog given as a file, or by the name of one that travels with the package.
-
-    Raises:
-        CatalogError: no such file or name; lists the names there are.
-    """
-    return find_file("study", name, STUDIES)
 
 
 def load_study(path: Path) -> Study:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from tasks.census.shards import VERSION, finding
+from tasks.census.shards import VERSION, finding, kept
 from tasks.census.sidecars import METADATA, metadata_parts, npz_rows
 from tasks.files.artefacts import digest, publish_json, publishing
 from tasks.files.option_types import Strict
@@ -40,7 +40,7 @@ class FileUnit(Strict):
     @property
     def part(self) -> Path:
         """The file's rows, columns METADATA."""
-        return self.directory / "parts" / f"metadata-{self.key[:16]}.parquet"
+        return kept(self.directory) / f"metadata-{self.key}.parquet"
 
     @property
     def marker(self) -> Path:

@@ -22,7 +22,7 @@ from tasks.files.artefacts import digest, publish_json, publishing
 from tasks.files.option_types import Strict
 from tasks.files.sources import reader_of
 from tasks.files.untrusted_parquet import Unreadable
-from tasks.pool.index_jobs import IndexJob, index_tar, is_done, publish_index, write_or_index_unit
+from tasks.pool.index_jobs import KEPT, IndexJob, index_tar, is_done, publish_index, write_or_index_unit
 from tasks.pool.record import load_pool
 from tasks.pool.shards import ShardIndex, index_shard
 from tasks.pool.validation import DAMAGE, reject
@@ -65,13 +65,19 @@ class CensusUnit(Strict):
     def key(self) -> str:
         """Digest of all that decides what the unit finds."""
         named = self.model_dump(exclude={"directory", "pool", "unit"})
-        return digest([VERSION, named, self.unit.key if self.unit else ""])
+        return digest([VERSION, named, self.unit.content if self.unit else ""])
 
     def path(self, kind: str) -> Path:
         """The unit's file of a kind: samples, attempts, or marker."""
         suffix = "json" if kind == "marker" else f"{kind}.parquet"
         slug = re.sub(r"[^A-Za-z0-9]+", "-", self.shard.removesuffix(".tar"))[-40:]
-        return self.directory / "parts" / f"{slug}-{self.key[:16]}.{suffix}"
+        return kept(self.directory) / f"{slug}-{self.key}.{suffix}"
+
+
+def kept(directory: Path) -> Path:
+    """Where the parts of a home's censuses are, that of ``directory`` among them: what was seen of a file is not
+    looked for again in a pool that grew."""
+    return directory.parents[1] / KEPT / "census"
 
 
 def census_shard(unit: CensusUnit) -> Path:

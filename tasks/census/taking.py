@@ -28,6 +28,7 @@ from tasks.files.package_data import product
 from tasks.files.remote_files import STAMPS
 from tasks.files.remotes import RemoteFault, RemoteOptions, list_files, split_query
 from tasks.files.sources import common_base, load_source
+from tasks.homes.working_copies import at_hand
 from tasks.pool.census_kinds import CensusOptions
 from tasks.pool.pools import PoolPlan, plan_pool
 from tasks.pool.record import BuildOptions
@@ -87,6 +88,7 @@ def finish_census(plan: CensusPlan) -> CensusRecord:
     Only what is allowed is judged anew when the census was taken before.
     """
     path = plan.directory / "census.json"
+    at_hand(plan.directory)
     found = _record(path)
     if found is None or found.key != plan.key or not all((plan.directory / f"{t}.parquet").exists() for t in TABLES):
         base = load_source(plan.pool.directory).base

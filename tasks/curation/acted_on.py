@@ -83,8 +83,8 @@ def _denoised(columns: dict[str, Vector], groups: Sequence[Codes], names: Sequen
 
 
 def _scaled(round: int, options: DescentOptions, what: str | None = None) -> pl.Expr:
-    """A round's g, or ``what`` is in its unit; by `scale` in median sizes of the samples with the same count, cut off at
-    +-`OUTLIER`.
+    """A round's g, or ``what`` is in its unit; by `scale` in median sizes of the samples with the same count, cut off
+    at +-`OUTLIER`.
 
     A sample that the model never saw has g ten times as large as one it saw twice, most of them positive: anything new
     disturbs a fitted model. Without this scale the sum over rounds is made of what was left out, and keeps it out.

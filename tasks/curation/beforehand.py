@@ -11,6 +11,7 @@ import os
 import shutil
 from pathlib import Path
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pyarrow.types as types
 import torch
@@ -19,12 +20,17 @@ from tasks.catalog.catalogs import BaseCatalog, CatalogError, check_sources
 from tasks.catalog.recipe_options import DescentOptions
 from tasks.curation.comparison import TRUTH_COLUMN
 from tasks.curation.expression_baselines import check_baselines
+from tasks.curation.glance import named_files
 from tasks.curation.groups import check_groups
+from tasks.files.artefacts import digest
 from tasks.files.progress import say
-from tasks.modality.machine import check_device, check_home
+from tasks.modality.machine import check_devices, check_home
 from tasks.modality.registry import modality_of
 from tasks.pool.pools import PoolRecord
 
+_TOLD: dict[str, list[str]] = {}
+"""What a process found out of model and targets as they are: to build a model takes seconds, and a command and the
+flow that it runs both ask."""
 MOST_EXCHANGED = 0.5
 """Share of the masked samples that can rise while as many fall."""
 
@@ -41,10 +47,13 @@ def check_beforehand(catalog: BaseCatalog, home: Path) -> None:
     check_sources(catalog)
     check_baselines(catalog, home)
     check_home(home)
-    check_device(catalog.runtime.device)
+    check_devices(catalog.runtime)
     _check_meanings(catalog)
     _check_budgets(catalog, home)
-    for note in modality_of(catalog).check(catalog, home):
+    key = digest([str(home), catalog.model_dump(mode="json"), named_files(catalog)])
+    if key not in _TOLD:
+        _TOLD[key] = modality_of(catalog).check(catalog, home)
+    for note in _TOLD[key]:
         say(note)
 
 
@@ -126,7 +135,7 @@ def _check_truth(where: str, samples: Path, batch: int) -> None:
             f"{schema.field(TRUTH_COLUMN).type}, not true and false. {instead}"
         )
     column = pq.read_table(samples, columns=[TRUTH_COLUMN])[TRUTH_COLUMN]
-    right = sum(1 for value in column.to_pylist() if value)
+    right = pc.sum(column).as_py() or 0
     if column.null_count or right < batch:
         told = f"is empty for {column.null_count:,} samples" if column.null_count else f"is true of {right:,} samples"
         raise CatalogError(

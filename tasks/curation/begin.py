@@ -16,6 +16,7 @@ from typing import Any
 from mgd_core.training.determinism import environment
 from tasks.catalog.base import BaseCatalog
 from tasks.catalog.catalogs import load_catalog
+from tasks.catalog.device_options import kind_of_device
 from tasks.catalog.files import read_toml
 from tasks.catalog.overrides import Overrides, as_toml, overridden
 from tasks.files.artefacts import digest
@@ -33,7 +34,7 @@ IDLE: Any = {
     "targets": {"tests": True, "parts": {"test"}},  # a test's share lies behind those of target and held-out
     "pool": {"source", "how_to_get", "metadata", "remote"},
     "descent": {"checkpoint_seconds", "checkpoint_steps"},
-    "runtime": {"runner", "workers", "readers", "decoded_disk", "batch_cache"},
+    "runtime": {"devices", "runner", "workers", "readers", "decoded_disk", "batch_cache"},
 }
 """What changes no round: descriptions, comparison and tests, where files lie, and how work is spread."""
 
@@ -75,6 +76,7 @@ def identity(catalog: BaseCatalog, home: Path) -> dict[str, Any]:
     if not catalog.descent.groups:
         del content["descent"]["groups"]
     content["descent"]["memory"] = content["descent"].pop("momentum")  # its first name, which runs are known by
+    content["runtime"]["device"] = kind_of_device(catalog.runtime.device)
     content["model"] = modality.model_identity(catalog)
     for role, task in (("target", catalog.targets.target), ("heldout", catalog.targets.heldout)):
         content["targets"][role]["source"] = modality.task_identity(catalog, task)

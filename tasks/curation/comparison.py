@@ -4,8 +4,9 @@ Rivals of the subset that metagradient descent chose (n distinct samples): every
 that a filter ranks first (the baselines of the kind of data); where the pool knows it, the samples that are right; and
 what the catalog names by an expression (`expression_baselines`), of whatever size that is.
 
-A training is a function of recipe, pool, counts and seed: subsets of equal counts share one, and it is found done
-whatever else the comparison holds now. So is its test, as long as the tests are what they were.
+Trainings crop their pictures where the rounds do (`[augmentation]`), filters and tests never. A training is a function
+of recipe, pool, counts and seed: subsets of equal counts share one, and it is found done whatever else the comparison
+holds now. So is its test, as long as the tests are what they were.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from torch import Tensor
 
@@ -24,12 +26,13 @@ from mgd_core.training.order import generator
 from mgd_core.training.streams import RANDOM_SUBSETS
 from tasks.catalog.catalogs import BaseCatalog
 from tasks.catalog.recipe_options import RENAMED
+from tasks.curation.counts_digest import counts_digest
 from tasks.curation.expression_baselines import baseline_counts
 from tasks.curation.rounds import counts_of, load_parameters
 from tasks.curation.trained import trained_parameters
 from tasks.evaluation.evaluation_records import replace_rows
 from tasks.evaluation.measures import metric
-from tasks.files.artefacts import digest, is_done, publish_json, read_json
+from tasks.files.artefacts import is_done, publish_json, read_json
 from tasks.modality.recipe import Counts, PoolRecipe
 from tasks.modality.registry import modality_of, open_recipe
 from tasks.runs.run import Run
@@ -62,7 +65,7 @@ def train_subset(directory: Path, subset: str, seed: int, chosen: int) -> Path:
     """Train one subset with one seed and evaluate it on the tests; returns the path of its record."""
     with open_recipe(directory) as recipe:
         counts = subset_counts(recipe, subset, seed, chosen)
-        content = digest(counts.tolist())
+        content = counts_digest(counts)
         done = recipe.run.work("comparison", f"{content[:16]}-{seed}.json")
         key = recipe.run.key("comparison", seed, content, recipe.run.record["tests"])
         if not is_done(done, key):
@@ -130,7 +133,7 @@ def _truth(recipe: PoolRecipe) -> npt.NDArray[np.bool_]:
             "nobody knows which of its captions are right. Remove 'oracle' from the catalog's comparison.subsets."
         )
     column = read_parquet(recipe.pool.samples_path, columns=[TRUTH_COLUMN])[TRUTH_COLUMN]
-    return np.asarray(column.to_pylist(), bool)
+    return pc.fill_null(column, False).to_numpy()
 
 
 def _train_and_test(recipe: PoolRecipe, counts: Counts, subset: str, seed: int) -> dict[str, dict[str, Any]]:

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from mgd_core.plans.actions import Plan
 from mgd_core.plans.planning import Forecast
 from tasks.curation.checkpoint_plan import alternatives, forecast_of, plan_of
 from tasks.curation.comparison import needs_round_0
 from tasks.curation.expression_baselines import prepare_baselines
 from tasks.curation.rounds import first_counts, probe_steps_of
-from tasks.curation.step_costs import measure
+from tasks.curation.step_costs import measure, reading_note
 from tasks.files.plurals import counted
 from tasks.files.progress import begin, say
 from tasks.modality.recipe import PoolRecipe
 from tasks.modality.registry import open_recipe
 from tasks.tables.published import files, publish, read_parquet
+from tasks.tables.streams import publishing_rows
+
+STRETCH = 1 << 16
+"""Samples that are held while the pool's table is published."""
 
 
 def prepare(directory: Path) -> None:
@@ -33,7 +40,7 @@ def prepare(directory: Path) -> None:
             return
         begin("measure a training step and a reverse step")
         plan = plan_of(recipe)
-        for note in recipe.notes():
+        for note in [*recipe.notes(), *reading_note(recipe)]:
             say(note)
         say(_forecast(recipe, plan))
         say(f"each differentiated round: {forecast_of(recipe, plan)}")
@@ -43,7 +50,7 @@ def describe_plans(directory: Path) -> str:
     """The run's plan and what other plans would cost, as a table for a terminal."""
     begin("read the pool, and measure a step of the recipe")
     with open_recipe(directory) as recipe:
-        own, notes = forecast_of(recipe, plan_of(recipe)), recipe.notes()
+        own, notes = forecast_of(recipe, plan_of(recipe)), [*recipe.notes(), *reading_note(recipe)]
         others = [one for one in alternatives(recipe) if one.plan != own.plan]
         rows = [(one.plan.advances - one.plan.steps + 1, _held(one), one) for one in (own, *others)]
     steps, size = own.plan.steps, max(len(held) for _, held, _ in rows)
@@ -69,7 +76,9 @@ def publish_pool(recipe: PoolRecipe) -> None:
     """Publish the pool's tables and round 0's counts, once."""
     run = recipe.run
     if 0 not in files(run.home, run.id, "counts"):
-        publish(run.home, run.id, "samples", 0, read_parquet(recipe.pool.samples_path))
+        with publishing_rows(run.home, run.id, "samples", 0) as table, pq.ParquetFile(recipe.pool.samples_path) as file:
+            for rows in file.iter_batches(STRETCH):
+                table.add(pa.Table.from_batches([rows]))
         publish(run.home, run.id, "rejects", 0, read_parquet(recipe.pool.rejects_path))
         first_counts(recipe)
 
@@ -94,7 +103,7 @@ def _forecast(recipe: PoolRecipe, plan: Plan) -> str:
     descent, learner, step, reverse = catalog.descent, catalog.learner, costs.step, costs.reverse
     rounds, baselines = _left(recipe)
     differentiated = max(0, rounds - 1)  # the last round only trains
-    candidates = descent.p * len(recipe) * len(probe_steps_of(descent)) * differentiated
+    candidates = descent.p * len(recipe) * len(probe_steps_of(descent)) * recipe.views * differentiated
     again, reversed_steps = differentiated * (plan.advances - plan.steps + 1), differentiated * plan.steps
     # A probe is a forward-mode pass: about the matrix products of a training step for the same rows.
     steps = (rounds + baselines) * learner.steps + again

@@ -18,6 +18,7 @@ from tasks.catalog.catalogs import BaseCatalog
 from tasks.files.artefacts import is_done, publish_json, publishing, read_json
 from tasks.files.plurals import counted
 from tasks.files.progress import say
+from tasks.homes.working_copies import removed
 from tasks.modality.recipe import Counts, PoolRecipe
 from tasks.subset.algebra import chosen_counts
 from tasks.subset.candidates import pool_candidates
@@ -66,6 +67,7 @@ def _prepare(recipe: PoolRecipe, name: str) -> None:
             with pool_candidates(recipe.run.home, recipe.pool) as candidates:
                 counts, asked = chosen_counts(candidates, text, recipe.uids)
             missing = [str(one) for one in asked.missing]
+            removed(path.with_suffix(".json"))
             path.with_suffix(".json").unlink(missing_ok=True)  # counts without their record are not taken for others
             with publishing(path) as file:
                 np.save(file, counts)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import shutil
 import time
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import torch
 from safetensors import safe_open
@@ -23,21 +23,27 @@ from mgd_core.engine.journal import Interval, durable
 from mgd_core.engine.probe import Probe
 from mgd_core.engine.replay import Metagradient, ProbePoint, replay, train
 from mgd_core.plans.actions import Tier
+from mgd_core.training.learner import Learner
 from tasks.catalog.recipe_options import DescentOptions
 from tasks.curation.checkpoint_plan import plan_of
 from tasks.curation.count_updates import publish_counts, publish_update
+from tasks.curation.counts_digest import counts_digest
 from tasks.curation.groups import group_codes
 from tasks.curation.starting_counts import starting_counts
+from tasks.curation.trained import published_counts
 from tasks.files.artefacts import digest, is_done, publish_json, read_json, unit_name
 from tasks.files.progress import announcing
-from tasks.modality.recipe import PROBE_BATCH, Counts, PoolRecipe
+from tasks.modality.recipe import Counts, Ids, PoolRecipe
 from tasks.modality.registry import open_recipe
 from tasks.modality.tensor_files import publish_tensors
-from tasks.tables.published import publish, read, read_parquet
+from tasks.pool.columns import columns_of
+from tasks.runs.run import Run
+from tasks.tables.published import publish
 from tasks.tables.streams import publishing_rows
 from tasks.tables.uids import uid_array
 
-Vector = npt.NDArray[np.float64]
+Batches = dict[int, torch.Tensor]
+"""Positions of the batch of a step."""
 LAST_LOSSES = 10  # training losses averaged for the rounds table
 STATES = "states"  # directory of a round's training states, until the round is done
 
@@ -49,8 +55,7 @@ def first_counts(recipe: PoolRecipe) -> None:
 
 def counts_of(recipe: PoolRecipe, round: int) -> Counts:
     """Counts (n,) of a round, in uid order."""
-    table = read(recipe.run.home, recipe.run.id, "counts", round)
-    counts: Counts = table["count"].to_numpy().astype(np.int64)
+    counts = published_counts(recipe.run, round)
     assert len(counts) == len(recipe), "the counts table and the pool disagree about their samples"
     return counts
 
@@ -64,11 +69,11 @@ def train_round(directory: Path, round: int, differentiate: bool) -> Path:
     with open_recipe(directory) as recipe:
         counts = counts_of(recipe, round)
         record = recipe.run.work(f"round-{round:03d}", "replayed.json")
-        key = recipe.run.key("round", round, differentiate, digest(counts.tolist()))
+        key = recipe.run.key("round", round, differentiate, counts_digest(counts))
         if not is_done(record, key):
             began = time.monotonic()
-            result, train_seconds = _replay(recipe, counts, round, differentiate, key)
-            publish_tensors(record.with_suffix(".safetensors"), _tensors(result))
+            result, batches, train_seconds = _replay(recipe, counts, round, differentiate, key)
+            publish_tensors(record.with_suffix(".safetensors"), _tensors(result, batches))
             seconds = {"train": train_seconds, "reverse": time.monotonic() - began - train_seconds}
             publish_json(record, {"key": key, "figures": _figures(recipe, result, counts, round), "seconds": seconds})
         shutil.rmtree(record.with_name(STATES), ignore_errors=True)
@@ -84,7 +89,7 @@ def probe_shard(directory: Path, round: int, shard: str) -> Path:
         key = recipe.run.key("probe", replay_key, shard)
         if not is_done(record, key):
             began = time.monotonic()
-            ids = _members(directory, round).get(shard, np.zeros(0, np.int64))
+            ids = _masked(recipe, round, shard)
             g = _probe(recipe, round, ids, replay_key)
             publish_tensors(record.with_suffix(".safetensors"), {"g": g, "ids": torch.from_numpy(ids)})
             publish_json(record, {"key": key, "seconds": {"probe": time.monotonic() - began}})
@@ -115,16 +120,9 @@ def finish_round(directory: Path, round: int, probes: list[Path]) -> None:
         publish(home, run, "timings", round, pa.Table.from_pylist(rows))
 
 
-def masked(recipe: PoolRecipe, round: int) -> npt.NDArray[np.bool_]:
-    """Which samples (n,) this round scores and moves."""
-    options = recipe.catalog.descent
-    return mask(recipe.uids, options.seed, round, options.p)
-
-
 def shard_names(directory: Path) -> list[str]:
     """The pool's shards, in order."""
-    with open_recipe(directory) as recipe:
-        names: list[str] = sorted(_shards(recipe).dictionary.to_pylist())
+    names = columns_of(Run.load(directory).pool).names
     records = {unit_name(name) for name in names}
     assert len(records) == len(names), "two shards would share a record"
     return names
@@ -145,8 +143,9 @@ def load_parameters(record: Path) -> torch.Tensor:
 
 def _replay(
     recipe: PoolRecipe, counts: Counts, round: int, differentiate: bool, key: str
-) -> tuple[Metagradient, float]:
-    """Train and, if asked, differentiate; returns the result and the seconds until the reverse sweep began."""
+) -> tuple[Metagradient, Batches, float]:
+    """Train and, if asked, differentiate; returns the result, the batches at its probe steps, and the seconds until the
+    reverse sweep began."""
     catalog = recipe.catalog
     learner, state = recipe.learner(counts, catalog.descent.seed, round)
     target = recipe.targets(learner).target
@@ -170,10 +169,11 @@ def _replay(
             nothing = final.theta.new_zeros(0)
             sums = {"example": nothing, "learning_rate": nothing}
             result = Metagradient(phi, final, sums, nothing.long(), losses)
-            return result, time.monotonic() - began
+            return result, {}, time.monotonic() - began
         points, n = probe_steps_of(catalog.descent), len(recipe)
         result = replay(learner, state, target.target, plan, n, points, on=on, store=store, journal=journal)
-        return result, turned[0] - began
+        batches = {point.step: learner.batches(point.step).ids for point in result.probes}
+        return result, batches, turned[0] - began
 
 
 def _figures(recipe: PoolRecipe, result: Metagradient, counts: Counts, round: int) -> dict[str, Any]:
@@ -200,57 +200,56 @@ def _figures(recipe: PoolRecipe, result: Metagradient, counts: Counts, round: in
     }
 
 
-def _tensors(result: Metagradient) -> dict[str, torch.Tensor]:
+def _tensors(result: Metagradient, batches: Batches) -> dict[str, torch.Tensor]:
     tensors = {"theta": result.final.theta, "example": result.example, "visits": result.visits}
     for point in result.probes:
         tensors |= {f"theta.{point.step}": point.theta, f"gamma.{point.step}": point.gamma}
-    return tensors
+    return tensors | {f"batch.{step}": ids for step, ids in batches.items()}
 
 
-def _shards(recipe: PoolRecipe) -> pa.DictionaryArray:
-    """Shard of every sample (n,)."""
-    column = read_parquet(recipe.pool.samples_path, columns=["shard"])["shard"]
-    return column.combine_chunks().dictionary_encode()
+def _masked(recipe: PoolRecipe, round: int, shard: str) -> Ids:
+    """The samples of a shard that this round scores and moves, ascending."""
+    columns, options = columns_of(recipe.pool), recipe.catalog.descent
+    ids = columns.of_shard(shard)
+    return ids[mask(columns.uids[ids], options.seed, round, options.p)]
 
 
-@lru_cache(maxsize=1)
-def _members(directory: Path, round: int) -> dict[str, npt.NDArray[np.int64]]:
-    """The round's masked samples of each shard, ascending: found once a round for all of its shards' units."""
-    with open_recipe(directory) as recipe:
-        ids, shards = np.flatnonzero(masked(recipe, round)), _shards(recipe)
-    codes = shards.indices.to_numpy()[ids]
-    order = np.argsort(codes, kind="stable")
-    bounds = np.searchsorted(codes[order], np.arange(len(shards.dictionary) + 1))
-    names = shards.dictionary.to_pylist()
-    return {name: ids[order[bounds[i] : bounds[i + 1]]] for i, name in enumerate(names)}
-
-
-def _probe(recipe: PoolRecipe, round: int, ids: npt.NDArray[np.int64], key: str) -> torch.Tensor:
+def _probe(recipe: PoolRecipe, round: int, ids: Ids, key: str) -> torch.Tensor:
     """g of samples ``ids``, (n, probe steps)."""
     columns = []
-    for probe in _probes(recipe.run.directory, round, key):
+    for probe in _probes(recipe.run.directory, round, key, recipe.catalog.runtime.device):
         parts = [torch.zeros(0, dtype=torch.float64)]
-        for batch in recipe.batches([ids[at : at + PROBE_BATCH] for at in range(0, len(ids), PROBE_BATCH)]):
-            parts.append(probe.scores(batch.rows, batch.ids)[1].double().cpu())
+        for batch in recipe.candidates(ids, round, probe.point.step):
+            g = probe.scores(batch.rows, batch.ids)[1].double().cpu()
+            parts.append(g if recipe.views == 1 else g.view(-1, recipe.views).mean(1))
         columns.append(torch.cat(parts))
     return torch.stack(columns, dim=1)
 
 
 @lru_cache(maxsize=1)
-def _probes(directory: Path, round: int, key: str) -> list[Probe]:
+def _probes(directory: Path, round: int, key: str, device: str) -> list[Probe]:
     """The round's probes with their encoded reference batches, which all shards share; ``key`` is the replay's."""
     with open_recipe(directory) as recipe:
-        learner, _ = recipe.learner(counts_of(recipe, round), recipe.catalog.descent.seed, round)
-        probes = []
+        probes, steps = [], probe_steps_of(recipe.catalog.descent)
         replayed = recipe.run.work(f"round-{round:03d}", "replayed.safetensors")
-        with safe_open(replayed, "pt", device=recipe.catalog.runtime.device) as file:
-            for step in probe_steps_of(recipe.catalog.descent):
+        with safe_open(replayed, "pt", device=device) as file:
+            learner = _learner(recipe, round, file)
+            for step in steps:
                 point = ProbePoint(step, file.get_tensor(f"theta.{step}"), file.get_tensor(f"gamma.{step}"))
                 probes.append(Probe(learner, point))
         return probes
 
 
-def _metagradient(recipe: PoolRecipe, round: int, probes: list[Path]) -> dict[str, npt.NDArray[Any]]:
+def _learner(recipe: PoolRecipe, round: int, replayed: Any) -> Learner:
+    """The learner of a round, that knows the batches at its probe steps and need not order the pool for them."""
+    steps, seed = probe_steps_of(recipe.catalog.descent), recipe.catalog.descent.seed
+    if not {f"batch.{step}" for step in steps} <= set(replayed.keys()):  # an earlier version replayed it
+        return recipe.learner(counts_of(recipe, round), seed, round)[0]
+    known = {step: replayed.get_tensor(f"batch.{step}").cpu().numpy() for step in steps}
+    return replace(recipe, known_batches=known).learner(np.zeros(0, np.int64), seed, round)[0]
+
+
+def _metagradient(recipe: PoolRecipe, round: int, probes: list[Path]) -> dict[str, Any]:
     """The columns of the table, each (n,). Several probe steps: the weight enters at each of them, and their spread
     tells the error of the sum."""
     n = len(recipe)
@@ -264,14 +263,13 @@ def _metagradient(recipe: PoolRecipe, round: int, probes: list[Path]) -> dict[st
         with safe_open(record.with_suffix(".safetensors"), "np") as file:
             ids.append(file.get_tensor("ids"))
             columns.append(file.get_tensor("g"))
-    members, matrix = np.concatenate(ids), np.concatenate(columns)
-    wanted = np.flatnonzero(masked(recipe, round))
-    assert np.array_equal(np.sort(members), wanted), "the shards' units have not probed each masked sample once"
-    g, probed, error = np.zeros(n), np.zeros(n, bool), np.zeros(n)
-    probed[members] = True
-    g[members] = matrix.sum(1)
-    steps = matrix.shape[1]
-    if steps > 1:
-        error[members] = matrix.std(1, ddof=1) * np.sqrt(steps)
-    errors = pa.array(error, mask=~probed) if steps > 1 else unknown
-    return {"g": g, "probed": probed, "visits": visits, "g_error": errors}
+    shards = {record.name for record in probes}
+    all_of_them = len(shards) == len(probes) == len(columns_of(recipe.pool).names)
+    assert all_of_them, "the shards' units have not probed each masked sample once"
+    g, probed, error = np.zeros(n), np.zeros(n, bool), np.full(n, np.nan)
+    for members, matrix in zip(ids, columns, strict=True):
+        probed[members] = True
+        g[members] = matrix.sum(1)
+        if matrix.shape[1] > 1:
+            error[members] = matrix.std(1, ddof=1) * np.sqrt(matrix.shape[1])
+    return {"g": g, "probed": probed, "visits": visits, "g_error": pa.array(error, mask=np.isnan(error))}

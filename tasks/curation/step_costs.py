@@ -1,4 +1,8 @@
-"""What the parts of a run cost here: a training step, a reverse step, moving a state to another tier. Measured once."""
+"""What the parts of a run cost here: a training step, a reverse step, moving a state to another tier. Measured once.
+
+Batches are read, decoded and cropped ahead of the steps by ``runtime.readers`` threads: a step takes the longest of its
+own work, its reader's share of a batch, and what both ask of the cores.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,9 @@ from mgd_core.engine.store import named
 from mgd_core.plans.actions import Tier
 from mgd_core.plans.planning import Rates
 from mgd_core.training.optimizers import State
+from tasks.catalog.recipe_options import RuntimeOptions
+from tasks.files.plurals import counted
+from tasks.files.processes import cores
 from tasks.modality.recipe import PoolRecipe
 from tasks.modality.registry import open_recipe
 
@@ -26,11 +33,24 @@ TRIAL = "transfer-trial"  # directory of the state that is written and read to s
 
 @dataclass(frozen=True)
 class StepCosts:
-    """Seconds of a training step and of a reverse step, and bytes of a training state."""
+    """Seconds of a training step and of a reverse step, each as its batch is read ahead, and bytes of a training state.
+    ``read``: seconds of one batch's reading by one thread."""
 
     step: float
     reverse: float
     state_bytes: int
+    read: float = 0.0
+
+
+def reading_note(recipe: PoolRecipe) -> list[str]:
+    """A sentence where steps wait for their batches and more readers would help."""
+    runtime, read = recipe.catalog.runtime, measure(recipe).read
+    if read / runtime.readers < measure(recipe).step or runtime.readers >= cores():
+        return []
+    return [
+        f"Reading a batch takes a thread {read:.2f} s, so steps wait for {counted(runtime.readers, 'reader')}: more of "
+        f"them (runtime.readers; there are {cores()} cores) are faster and change no result."
+    ]
 
 
 def measure(recipe: PoolRecipe) -> StepCosts:
@@ -57,12 +77,21 @@ def _measured(directory: Path) -> StepCosts:
     with open_recipe(directory) as recipe:
         learner, state = recipe.learner()
         check_step(learner, state, 0)
-        step = _seconds(lambda: learner.step(state, 0), state)
+        read = _seconds(lambda: learner.batches(0), state)
         batch = learner.batches(0)
+        step = _seconds(lambda: learner.step(state, 0, batch), state)
         theta, v = state.theta, torch.ones_like(state.theta)
         arguments = (learner.objective, learner.layout, theta, v, batch.rows, batch.weights, learner.chunk)
         curvature_product(*arguments)
-        return StepCosts(step, _seconds(lambda: curvature_product(*arguments), state), state.nbytes)
+        reverse = _seconds(lambda: curvature_product(*arguments), state)
+        step, reverse = (_paced(work, read, recipe.catalog.runtime) for work in (step, reverse))
+        return StepCosts(step, reverse, state.nbytes, read)
+
+
+def _paced(work: float, read: float, runtime: RuntimeOptions) -> float:
+    """Seconds of a step of ``work`` seconds whose batch takes one thread ``read`` seconds."""
+    busy = runtime.threads if runtime.device == "cpu" else 1
+    return max(work, read / runtime.readers, (busy * work + read) / cores())
 
 
 def _to_host(_: PoolRecipe, state: State) -> tuple[float, float]:

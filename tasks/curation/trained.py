@@ -14,6 +14,7 @@ import torch
 from safetensors import safe_open
 
 from mgd_core.engine.replay import train
+from tasks.curation.counts_digest import counts_digest
 from tasks.evaluation.encoders import Encoder
 from tasks.files.artefacts import digest, is_done, publish_json
 from tasks.files.progress import announcing
@@ -40,9 +41,13 @@ def trained_parameters(recipe: PoolRecipe, counts: Counts, subset: str, seed: in
     return final.theta
 
 
-def chosen_counts(run: Run, round: int) -> Counts:
-    """Counts (n,) of the subset ``mgd``, without a recipe."""
-    counts: Counts = read(run.home, run.id, "counts", round)["count"].to_numpy().astype(np.int64)
+def published_counts(run: Run, round: int) -> Counts:
+    """Counts (n,) of a round, in uid order, without a recipe.
+
+    Raises:
+        TableError: they are not published.
+    """
+    counts: Counts = read(run.home, run.id, "counts", round, ["count"])["count"].to_numpy().astype(np.int64)
     return counts
 
 
@@ -69,5 +74,5 @@ def run_encoder(recipe: PoolRecipe, counts: Counts, subset: str, seed: int) -> E
 
 def _record(run: Run, counts: Counts, seed: int) -> tuple[Path, str]:
     """Where a training is kept, and its key."""
-    content = digest(counts.tolist())
+    content = counts_digest(counts)
     return run.work("trained", f"{content[:16]}-{seed}.json"), run.key("trained", seed, content)

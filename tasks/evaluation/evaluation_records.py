@@ -23,6 +23,7 @@ from tasks.evaluation.scoring import Evaluation, evaluate_set
 from tasks.files.artefacts import digest, is_done, publish_bytes, publish_json, read_json, reading
 from tasks.files.progress import say
 from tasks.files.remote_files import Reader
+from tasks.homes.working_copies import removed
 from tasks.tables.published import files, publish, read
 from tasks.tables.schemas import TABLES
 
@@ -100,6 +101,7 @@ def write_results(path: Path, done: Sequence[Evaluation]) -> None:
     if lines:
         publish_bytes(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
     else:
+        removed(path)
         path.unlink(missing_ok=True)
 
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import errno
 import shutil
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -37,6 +38,7 @@ from tasks.files.option_types import Strict
 from tasks.files.processes import cores, mapped
 from tasks.files.progress import announce
 from tasks.files.tar_headers import archive_size
+from tasks.homes.working_copies import at_hand, removed
 from tasks.pool.forms import PairForm
 from tasks.pool.record import Budget, PoolRecord, load_pool
 from tasks.subset.files import Subset, SubsetError, everything, read_subset, write_records
@@ -69,16 +71,26 @@ class Resharded:
     size: int
 
 
+Spread = Callable[[Callable[[int], Copied], Sequence[int]], Generator[Copied, None, None]]
+"""How shards are written side by side: by a function of a shard's number, for these numbers."""
+
+
 def reshard(
-    pool: str | Path, subset: str | Path | None, out_dir: str | Path, options: ReshardOptions | None = None
+    pool: str | Path,
+    subset: str | Path | None,
+    out_dir: str | Path,
+    options: ReshardOptions | None = None,
+    spread: Spread | None = None,
 ) -> Resharded:
-    """Write the samples of a subset file (None: every sample once) of the pool in directory `pool` as shards.
+    """Write the samples of a subset file (None: every sample once) of the pool in directory `pool` as shards, by
+    processes of this machine unless they are `spread` otherwise.
 
     If `out_dir` holds just that already, nothing is done. Raises ExportError when it holds anything else, LostSamples
     when more than the budget is missing, DiskFull when there is no room: finished shards are kept for the next try.
     """
     options, out = options or ReshardOptions(), Path(out_dir).absolute()
     source = _finished_pool(Path(pool))
+    at_hand(source.directory, out)
     check_place(out)
     wanted = everything(source.samples_path) if subset is None else read_subset(subset)
     key = plan_key(wanted, source, options.shard_size, options.seed)
@@ -88,8 +100,9 @@ def reshard(
             refuse_stale(out, options.overwrite)
             _refuse_other_work(work, key, out, options.overwrite)
             plan = make_plan(work / "plan", wanted, source, options.shard_size, options.seed)
-            copied = _write_shards(work, plan, source, wanted.total, options)
+            copied = _write_shards(work, plan, source, wanted.total, options, spread)
             meta = _finish(work, wanted, plan, copied, options)
+            removed(out)
             put_in_place(work / "shards", out)
     allowed_since = allowance(options.max_lost, wanted.total)
     if meta["lost"] > allowed_since:
@@ -102,7 +115,7 @@ def reshard(
 
 
 def _write_shards(
-    work: Path, plan: ExportPlan, source: PoolRecord, total: int, options: ReshardOptions
+    work: Path, plan: ExportPlan, source: PoolRecord, total: int, options: ReshardOptions, spread: Spread | None
 ) -> list[Copied]:
     """Write the shards that are not done; all of them as they are then. Raises LostSamples, DiskFull."""
     lost = partial(lost_table, plan.lost)
@@ -117,7 +130,8 @@ def _write_shards(
     write = partial(_write_shard, work, plan.key, source.directory)
     announce("resharding", len(copied), plan.shards)
     try:
-        with closing(mapped(write, pending, options.workers or cores())) as results:
+        spread = spread or partial(mapped, workers=options.workers or cores())
+        with closing(spread(write, pending)) as results:
             for one in results:
                 copied[one.number] = one
                 announce("resharding", len(copied), plan.shards)

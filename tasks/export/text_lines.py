@@ -24,6 +24,7 @@ from mgd_core.errors import UserError
 from mgd_core.whole_files import FULL
 from tasks.files.remote_files import Reader
 from tasks.files.sources import reader_of
+from tasks.homes.working_copies import at_hand
 from tasks.pool.record import PoolRecord
 from tasks.pool.samples import resolve
 from tasks.pool.text_files import Fault, parsed, raw_records
@@ -63,6 +64,7 @@ def found_lines(pool: PoolRecord, uids: Bytes16, columns: TextColumns, scratch: 
 
 def _wanted(pool: PoolRecord, uids: Bytes16) -> dict[str, dict[str, dict[str, int]]]:
     """By file, by key: the uids that are wanted of it, and their places among `uids`."""
+    at_hand(pool.directory)
     samples = pq.read_table(pool.samples_path, columns=["uid", "shard", "key"])
     own = uid_bytes(samples["uid"])
     at = np.minimum(np.searchsorted(own, uids), len(own) - 1)

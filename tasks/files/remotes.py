@@ -151,7 +151,7 @@ def file_info(url: str, options: RemoteOptions | None = None, fresh: bool = True
     fs, path = store_of(url)
     if fresh:  # some stores (hf://) ask their server what to forget
         patiently(url, "look it up", options, lambda: fs.invalidate_cache(path))
-    return followed(dict(patiently(url, "look it up", options, lambda: fs.info(path, **_deadline(fs, options)))))
+    return followed(dict(patiently(url, "look it up", options, lambda: fs.info(path, **deadline(fs, options)))))
 
 
 def list_files(url: str, options: RemoteOptions | None = None) -> list[dict[str, Any]]:
@@ -160,7 +160,7 @@ def list_files(url: str, options: RemoteOptions | None = None) -> list[dict[str,
     fs, path = store_of(url)
     try:
         patiently(url, "list it", options, lambda: fs.invalidate_cache(path))
-        entries = patiently(url, "list it", options, lambda: fs.ls(path, detail=True, **_deadline(fs, options)))
+        entries = patiently(url, "list it", options, lambda: fs.ls(path, detail=True, **deadline(fs, options)))
     except (FileNotFoundError, NotADirectoryError):
         return []
     except Exception as error:
@@ -281,6 +281,6 @@ def _raise_worst(answers: Sequence[bytes | BaseException]) -> None:
         raise fault
 
 
-def _deadline(fs: AbstractFileSystem, options: RemoteOptions | None) -> dict[str, float]:
+def deadline(fs: AbstractFileSystem, options: RemoteOptions | None) -> dict[str, float]:
     """fsspec's asynchronous file systems take a timeout with every call; it covers the whole of it."""
     return {"timeout": (options or RemoteOptions()).timeout_s} if getattr(fs, "async_impl", False) else {}

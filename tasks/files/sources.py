@@ -7,6 +7,7 @@ whoever reads samples by the pool's directory finds them there.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -20,7 +21,8 @@ from tasks.files.source_patterns import SourceError
 
 
 class PoolSource(Strict):
-    """Where a pool's relative shards lie (a directory or URL), and how remote ones are read."""
+    """Where a pool's relative shards lie (a directory or URL), and how remote ones are read. A base that begins with
+    `..` is from the pool's directory."""
 
     base: str
     remote: RemoteOptions = RemoteOptions()
@@ -54,10 +56,12 @@ def common_base(urls: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def record_source(directory: Path, source: PoolSource) -> None:
-    """Note in a pool's directory where its shards are."""
+    """Note in a pool's directory where its shards are; those in the pool's own home are found again when that moves."""
+    if source.base.startswith(f"{os.path.abspath(directory.parents[1])}/"):
+        source = source.model_copy(update={"base": os.path.relpath(source.base, directory)})
     try:
-        known = (directory / "source.json").exists() and load_source(directory) == source
-    except SourceError:
+        known = (directory / "source.json").exists() and _noted(directory) == source
+    except (ValueError, TypeError, RecursionError):
         known = False
     if not known:
         publish_json(directory / "source.json", source.model_dump(mode="json"))
@@ -65,12 +69,15 @@ def record_source(directory: Path, source: PoolSource) -> None:
 
 def load_source(directory: str | Path) -> PoolSource:
     """Where the shards of the pool in `directory` are: in it, unless it says otherwise."""
-    path = Path(directory) / "source.json"
     try:
-        return _read_source(path, path.stat().st_mtime_ns)
+        found = _noted(Path(directory))
+        if found.base.startswith(".."):
+            return found.model_copy(update={"base": os.path.normpath(os.path.join(directory, found.base))})
+        return found
     except FileNotFoundError:
         return PoolSource(base=str(directory))
     except (ValueError, TypeError, RecursionError) as error:
+        path = Path(directory) / "source.json"
         told = f"{path}: not a record of where a pool's shards are ({error}); remove it and run again"
         raise SourceError(told) from error
 
@@ -84,6 +91,11 @@ def reader_of(directory: str | Path) -> Reader:
     if path.parent.name != "pools" or not options.cache_gib:
         return Reader(options)
     return Reader(options, ShardCache(path.parents[1] / "cache", int(options.cache_gib * 2**30)))
+
+
+def _noted(directory: Path) -> PoolSource:
+    path = directory / "source.json"
+    return _read_source(path, path.stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=64)

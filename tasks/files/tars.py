@@ -11,6 +11,7 @@ so a remote tar is one stream. One member's bytes are in memory at a time.
 
 from __future__ import annotations
 
+import os
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -49,8 +50,9 @@ class Member:
     """Whether something but zeros follows in the member's last block: it was longer when it was written."""
 
 
-def walk(file: BinaryIO, length: int) -> Iterator[Member]:
-    """The regular members of an open tar of `length` bytes, in order; raises TarDamage where it stops being one."""
+def walk(file: BinaryIO, length: int, data: bool = True) -> Iterator[Member]:
+    """The regular members of an open tar of `length` bytes, in order, without their bytes where `data` is false; raises
+    TarDamage where it stops being one."""
     offset, long_name = 0, None
     while True:
         header = _header(file, offset, length)
@@ -61,12 +63,16 @@ def walk(file: BinaryIO, length: int) -> Iterator[Member]:
         if start + size > length:
             missing = start + size - length
             raise TarDamage("truncated_tar", f"member {header.name!r} lacks its last {missing:,} of {size:,} bytes")
-        data, padding = _data(file, header, size)
+        skipped = 0 if data or header.type not in REGULAR else size // BLOCK * BLOCK
+        if skipped:
+            file.seek(skipped, os.SEEK_CUR)
+        content, padding = _data(file, header, size - skipped)
         offset = start + -(-size // BLOCK) * BLOCK
         if header.type in (LONG_NAME, PAX):
-            long_name = _long_name(header.type, data) or long_name
+            long_name = _long_name(header.type, content) or long_name
         elif header.type in REGULAR:
-            yield Member(long_name or header.name, start, size, data, bool(padding.strip(b"\0")))
+            torn = bool(padding.strip(b"\0"))
+            yield Member(long_name or header.name, start, size, content if data else b"", torn)
             long_name = None
         elif header.type not in (PAX_GLOBAL, LONG_LINK):
             long_name = None

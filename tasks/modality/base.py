@@ -19,6 +19,7 @@ from tasks.files.option_types import Section
 from tasks.files.remote_files import Reader
 from tasks.files.remotes import is_local
 from tasks.files.sources import fingerprint
+from tasks.modality.prepared import Prepared
 from tasks.modality.recipe import Recipe, Scores
 
 
@@ -48,6 +49,10 @@ class Modality(ABC):
     @abstractmethod
     def open(self, run: Any) -> Recipe:
         """The recipe of a run directory."""
+
+    def prepared(self, run: Any) -> list[Prepared]:
+        """What is made of the run's pool, part by part, before its recipe is opened; opening makes what is not made."""
+        return []
 
     def check(self, catalog: Any, home: Path) -> list[str]:
         """See that model and targets can be used, before there is a pool; returns what is to be told of them."""

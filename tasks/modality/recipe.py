@@ -8,11 +8,9 @@ they are read ahead are here. Units of work are handed a run directory, not tens
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
-from pathlib import Path
-from typing import Any, Protocol, Self, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, Self, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -35,14 +33,16 @@ from tasks.catalog.base import BaseCatalog
 from tasks.catalog.files import CatalogError
 from tasks.catalog.roles import Roles
 from tasks.evaluation.encoders import Encoder
+from tasks.pool.columns import columns_of
 from tasks.pool.record import PoolRecord
 from tasks.runs.run import Run, WorkDirectory
-from tasks.tables.published import read_parquet
 from tasks.tables.uids import Bytes16
 
 Counts = npt.NDArray[np.int64]
 Ids = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float64]
+Order: TypeAlias = DataOrder | WindowedOrder | Mapping[int, Ids]
+"""Positions (batch,) of each step."""
 Own = TypeVar("Own", bound=Objective)
 PROBE_BATCH = 512  # candidates encoded at once; changes results by rounding only
 LEARNER_KNOBS = ("eps_root", "batch", "learning_rate", "warmup")
@@ -141,7 +141,7 @@ class Recipe(ABC):
             return constant(o.steps, o.learning_rate, o.warmup)
         return (warmup_cosine if o.schedule == "cosine" else one_cycle)(o.steps, o.learning_rate, o.warmup)
 
-    def order(self, counts: Counts, seed: int, round: int) -> DataOrder | WindowedOrder:
+    def order(self, counts: Counts, seed: int, round: int) -> Order:
         """The batches of a training multiset, from everywhere among the samples.
 
         Raises:
@@ -158,22 +158,27 @@ class Recipe(ABC):
 
     def training_batches(self, counts: Counts, seed: int, round: int) -> Callable[[int], Batch]:
         """The batch of each step of a training."""
-        return self.loader(self.order(counts, seed, round).__getitem__)
+        order = self.order(counts, seed, round)
+        return self.loader(lambda t: self.batch(ids := order[t], self.rows(ids)))
 
     def batches(self, parts: Sequence[Ids]) -> Iterator[Batch]:
         """One pass over parts of the samples, by positions; each row of weight 1. Read ahead."""
-        loader = self.loader(parts.__getitem__)
-        loader.expect(range(len(parts)))
-        return map(loader, range(len(parts)))
+        return self.in_order(len(parts), lambda i: self.batch(parts[i], self.rows(parts[i])))
 
-    def loader(self, ids_of: Callable[[int], Ids], rows: Callable[[Ids], Rows] | None = None) -> Loader:
-        """Batches whose numbers stand for positions; ``rows``: where they come from, if not from the recipe's own."""
-        runtime, read = self.catalog.runtime, rows or self.rows
-        return Loader(lambda t: self.batch(ids_of(t), read), runtime.readers, runtime.batch_cache, self.to_device)
+    def in_order(self, n: int, read: Callable[[int], Batch]) -> Iterator[Batch]:
+        """Batches 0 to n - 1, each a function of its number, read ahead."""
+        loader = self.loader(read)
+        loader.expect(range(n))
+        return map(loader, range(n))
 
-    def batch(self, ids: Ids, rows: Callable[[Ids], Rows]) -> Batch:
+    def loader(self, read: Callable[[int], Batch]) -> Loader:
+        """Batches that are functions of their numbers, on the catalog's readers and device."""
+        runtime = self.catalog.runtime
+        return Loader(read, runtime.readers, runtime.batch_cache, self.to_device)
+
+    def batch(self, ids: Ids, rows: Rows) -> Batch:
         """Rows of weight 1."""
-        return Batch(rows(ids), torch.from_numpy(ids), torch.ones(len(ids)))
+        return Batch(rows, torch.from_numpy(ids), torch.ones(len(ids)))
 
     def to_device(self, batch: Batch) -> Batch:
         """The batch on the catalog's device."""
@@ -191,6 +196,8 @@ class PoolRecipe(Recipe):
     pool: PoolRecord
     uids: Bytes16
     task_data: Roles[Any]
+    known_batches: Mapping[int, Ids] | None = field(default=None, kw_only=True)
+    """Positions of the batches of some steps, where no other will be asked for; None: the order says them."""
 
     @abstractmethod
     def bind(self, data: Any, learner: Learner) -> TargetTask:
@@ -199,6 +206,15 @@ class PoolRecipe(Recipe):
     def targets(self, learner: Learner) -> Roles[TargetTask]:
         """Target, held-out target and tests for a learner's model."""
         return self.task_data.map(lambda _, data: self.bind(data, learner))
+
+    @property
+    def views(self) -> int:
+        """Views of a candidate that a probe scores; its g is their mean."""
+        return 1
+
+    def candidates(self, ids: Ids, round: int, step: int) -> Iterator[Batch]:
+        """Samples as a probe at a step of a round sees them, the ``views`` of each in a row."""
+        return self.batches([ids[at : at + PROBE_BATCH] for at in range(0, len(ids), PROBE_BATCH)])
 
     def target_sizes(self) -> Roles[int]:
         """Samples of each task."""
@@ -240,17 +256,19 @@ class PoolRecipe(Recipe):
         """The recipe with other sections of the catalog."""
         return replace(self, catalog=self.catalog.model_copy(update=sections))
 
-    def order(self, counts: Counts, seed: int, round: int) -> DataOrder | WindowedOrder:
-        """The same, or window by window where the catalog says so."""
+    def order(self, counts: Counts, seed: int, round: int) -> Order:
+        """The same, or window by window where the catalog says so, or what is known of it."""
+        if self.known_batches is not None:
+            return self.known_batches
         o, order = self.catalog.learner, super().order(counts, seed, round)
         if o.window is None:
             return order
         return WindowedOrder(counts, self.shards, o.window, o.batch, o.steps, seed, round)
 
     @property
-    def shards(self) -> Ids:
+    def shards(self) -> npt.NDArray[np.int32]:
         """Number of each sample's shard (n,), in the order of their names."""
-        return pool_shards(self.pool.samples_path)
+        return columns_of(self.pool).shards
 
     @property
     def seed(self) -> int:
@@ -266,12 +284,3 @@ def objective_of(learner: Learner, kind: type[Own]) -> Own:
     objective = learner.objective.objective if isinstance(learner.objective, Autocast) else learner.objective
     assert isinstance(objective, kind)
     return objective
-
-
-@lru_cache(maxsize=2)
-def pool_shards(samples: Path) -> Ids:
-    """Number of each sample's shard (n,), in the order of their names."""
-    column = read_parquet(samples, columns=["shard"])["shard"]
-    encoded = column.combine_chunks().dictionary_encode()
-    rank = np.argsort(np.argsort(encoded.dictionary.to_pylist()))
-    return rank[encoded.indices.to_numpy()].astype(np.int64)

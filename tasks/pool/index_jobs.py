@@ -4,6 +4,9 @@ A unit of a sheet writes its rows as a shard and indexes that; a unit of existin
 is. Either ends with a part (the samples) and then a marker (the rejects), both named after a digest of the
 unit's inputs. Giving the same unit again finds the marker and does nothing. Units are independent of each
 other, so any of them may run anywhere, in any order.
+
+Parts of tars are kept, in the home's ``indexed``, whatever pool they were made for: of a pool that grew, or in which
+some files changed, only those are indexed. A sheet's parts are its pool's, and go when that is finished.
 """
 
 from __future__ import annotations
@@ -21,6 +24,9 @@ from tasks.pool.shards import Sample, ShardIndex, index_shard, write_shard
 from tasks.pool.sheets import REQUIRED, TABLE, TILES, open_sheet
 from tasks.tables.published import write_parquet
 from tasks.tables.uids import normalise
+
+KEPT = "indexed"
+"""Below a home: the parts of all tars that were indexed."""
 
 
 class PoolError(UserError, ValueError):
@@ -44,15 +50,23 @@ class IndexJob(Strict):
 
     @property
     def key(self) -> str:
-        """Digest of all that decides what the unit makes. A tar's address counts, since the fingerprints of two stores
-        may agree by chance; a sheet's is of its bytes."""
-        ignored = {"directory"} if self.start is None else {"directory", "source"}
-        own = self.model_dump(exclude={*ignored, "form"})
-        return digest([self.form.version, own | self.form.identity()])
+        """Digest of all that decides what the unit makes, and of its place in the pool. A tar's address counts, since
+        the fingerprints of two stores may agree by chance; a sheet's is of its bytes."""
+        return self._digest({"directory"} if self.start is None else {"directory", "source"})
+
+    @property
+    def content(self) -> str:
+        """The key, or for a tar the digest of what decides the unit's content only, in whichever pool it stands."""
+        return self._digest({"directory", "index"}) if self.start is None else self.key
+
+    def _digest(self, ignored: set[str]) -> str:
+        return digest([self.form.version, self.model_dump(exclude={*ignored, "form"}) | self.form.identity()])
 
     @property
     def part(self) -> Path:
         """The unit's samples."""
+        if self.start is None:
+            return self.directory.parents[1] / KEPT / self.content[:2] / f"{self.content}.parquet"
         return self.directory / "parts" / f"{self.index:05d}-{self.key[:12]}.parquet"
 
     @property
@@ -79,7 +93,7 @@ def publish_index(unit: IndexJob, index: ShardIndex) -> None:
     with publishing(unit.part) as file:
         write_parquet(file, part_table(index.rows))
     named = any(row["named_uid"] for row in index.rows)
-    record = {"key": unit.key, "part": file_digest(unit.part), "names_uids": named, "rejects": index.rejects}
+    record = {"key": unit.content, "part": file_digest(unit.part), "names_uids": named, "rejects": index.rejects}
     record |= {"notes": index.notes} if index.notes else {}
     publish_json(unit.marker, record)
 
@@ -101,7 +115,7 @@ def read_marker(unit: IndexJob) -> dict[str, Any]:
     """A unit's record; raises PoolError when it is not what was written."""
     try:
         record = read_json(unit.marker)
-        complete = record["key"] == unit.key and {"part", "names_uids", "rejects"} <= record.keys()
+        complete = record["key"] == unit.content and {"part", "names_uids", "rejects"} <= record.keys()
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise PoolError(f"{unit.marker}: damaged ({error}); remove it and give the same command again") from error
     if not complete:

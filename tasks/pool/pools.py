@@ -4,8 +4,9 @@
 a sheet, then indexes it); `finish_pool` joins the parts into `samples.parquet` and `rejects.parquet`, sorted by uid,
 and writes `pool.json` last. A unit's marker carries the digest of its inputs, so a killed build continues with the
 same bytes, and a pool that is finished is never built again. Tars are indexed where they are, on any store, not
-copied; whoever changes one gets a new pool. Equal tars give equal tables wherever they lie: rows name their shard by
-its path below the pool's base (`sources`). Metadata beside the tars is joined by uid (`metadata`).
+copied; whoever changes or adds some gets a new pool, for which those are indexed, and the tables joined anew. Equal
+tars give equal tables wherever they lie: rows name their shard by its path below the pool's base (`sources`). Metadata
+beside the tars is joined by uid (`metadata`).
 
 Cost: one pass over the images, and what `joins` takes in `finish_pool`. Units are independent of each other.
 """
@@ -25,11 +26,13 @@ from tasks.files.artefacts import digest, file_digest, publish_json, publishing
 from tasks.files.local_files import absolute
 from tasks.files.option_types import Strict
 from tasks.files.package_data import product
+from tasks.files.plurals import counted
 from tasks.files.progress import say
 from tasks.files.remote_files import Reader
 from tasks.files.remotes import split_query
 from tasks.files.scratch import scratch
 from tasks.files.sources import PoolSource, common_base, fingerprint, reader_of, record_source
+from tasks.homes.working_copies import at_hand, removed
 from tasks.pool.index_jobs import (
     IndexJob,
     check_done,
@@ -86,8 +89,15 @@ def plan_pool(
 
 
 def pending_units(plan: PoolPlan) -> list[IndexJob]:
-    """The units still to do; none when the pool is finished."""
-    return [] if load_pool(plan.directory) else [unit for unit in plan.units if not is_done(unit)]
+    """The units still to do; none when the pool is finished. Tells how many were done before."""
+    told, units = f"pool {plan.pool_id}:", len(plan.units)
+    if load_pool(plan.directory):
+        say(f"{told} all of its {counted(units, 'file')} were indexed before, and nothing changed")
+        return []
+    pending = [unit for unit in plan.units if not is_done(unit)]
+    if len(pending) < units:
+        say(f"{told} of its {counted(units, 'file')}, {units - len(pending):,} were indexed before")
+    return pending
 
 
 def finish_pool(plan: PoolPlan) -> PoolRecord:
@@ -96,9 +106,13 @@ def finish_pool(plan: PoolPlan) -> PoolRecord:
     A uid's first sample (in shard order) stays, later ones are rejected. Raises EmptyPool, or TooManyRejects,
     naming counts by reason and the first three examples; the rejects table is there to look at in both cases.
     """
-    record = load_pool(plan.directory) or _join(plan)
+    record = load_pool(plan.directory)
+    if record is None:
+        at_hand(*(unit.part for unit in plan.units))
+        record = _join(plan)
     for note in record.notes:
         say(f"pool {record.pool_id}: {note}")
+    removed(plan.directory / "parts")
     shutil.rmtree(plan.directory / "parts", ignore_errors=True)
     check_budget(plan.options, record)
     return record

@@ -15,6 +15,7 @@ from pydantic import Field, NonNegativeInt, ValidationError
 from tasks.files.artefacts import read_json
 from tasks.files.option_types import FromZero, Section, Strict, Whole
 from tasks.files.remotes import RemoteOptions
+from tasks.homes.working_copies import at_hand
 from tasks.pool.forms import PairForm, SampleForm
 from tasks.pool.index_jobs import PoolError
 from tasks.pool.validation import DAMAGE
@@ -89,12 +90,17 @@ class PoolRecord(Strict):
     @property
     def samples_path(self) -> Path:
         """The samples table, sorted by uid."""
-        return self.directory / "samples.parquet"
+        return self._table("samples")
 
     @property
     def rejects_path(self) -> Path:
         """The rejects table."""
-        return self.directory / "rejects.parquet"
+        return self._table("rejects")
+
+    def _table(self, name: str) -> Path:
+        path = self.directory / f"{name}.parquet"
+        at_hand(path)
+        return path
 
 
 def load_pool(directory: str | Path) -> PoolRecord | None:

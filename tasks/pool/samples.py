@@ -47,6 +47,11 @@ def read_images(rows: Rows, root: str | Path = "") -> list[bytes]:
     return read_by_shard(listed(rows, columns), root, _image_range)
 
 
+def read_spans(shard: str, spans: Sequence[Range], root: str | Path) -> list[bytes]:
+    """The bytes of each span of one shard, in their order."""
+    return _read_ranges(resolve(shard, root), spans, root)
+
+
 def read_by_shard(
     rows: Sequence[Mapping[str, Any]], root: str | Path, span: Callable[[Mapping[str, Any]], Range]
 ) -> list[bytes]:

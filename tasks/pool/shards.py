@@ -11,10 +11,10 @@ offsets and a word on damage, which its readers have not, and importing it impor
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import IO, Any, TypeAlias
 
 from tasks.files.artefacts import canonical_json, publishing
 from tasks.files.remote_files import Reader
@@ -26,6 +26,10 @@ NAME = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]*)$", re.DOTALL)
 META = re.compile(r"__[^/]*__($|/)")
 Parts: TypeAlias = list[tuple[str, Member]]
 """Extension and member of what belongs together."""
+Members: TypeAlias = Sequence[tuple[str, bytes]]
+"""Extensions and bytes of a sample that is written."""
+Take: TypeAlias = Callable[[str, str, Parts], dict[str, Any]]
+"""From a shard's name, a key and its members to the row of a sample, or to a reject (which has a `reason`)."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,13 @@ class Sample:
     text: str | bytes
     record: Mapping[str, Any] | bytes
 
+    @property
+    def members(self) -> Members:
+        """Its members in DataComp's order."""
+        text = self.text.encode() if isinstance(self.text, str) else self.text
+        record = self.record if isinstance(self.record, bytes) else canonical_json(dict(self.record))
+        return [(self.image_format, self.image), ("json", record), ("txt", text)]
+
 
 @dataclass(frozen=True)
 class ShardIndex:
@@ -51,19 +62,26 @@ class ShardIndex:
 
 
 def write_shard(path: str | Path, samples: Iterable[Sample]) -> None:
-    """Publish a tar of `samples`, in order, members as DataComp orders them; equal samples give equal bytes."""
+    """Publish a tar of `samples`, in order, members as DataComp orders them."""
+    with publishing(path) as file:
+        write_members(file, ((sample.key, sample.members) for sample in samples))
+
+
+def write_members(file: IO[bytes], samples: Iterable[tuple[str, Members]]) -> None:
+    """Write a tar of samples, keys and members, in order; equal samples give equal bytes."""
     from webdataset import TarWriter  # with torch: whoever only indexes does without
 
-    with publishing(path) as file, TarWriter(file, user="", group="", mtime=0, encoder=False) as tar:
-        for sample in samples:
-            text = sample.text.encode() if isinstance(sample.text, str) else sample.text
-            record = sample.record if isinstance(sample.record, bytes) else canonical_json(dict(sample.record))
-            for extension, data in ((sample.image_format, sample.image), ("json", record), ("txt", text)):
-                tar.write({"__key__": sample.key, extension: data})  # one at a time: it sorts what it gets at once
+    with TarWriter(file, user="", group="", mtime=0, encoder=False) as tar:
+        for key, members in samples:
+            for extension, data in members:
+                tar.write({"__key__": key, extension: data})  # one at a time: it sorts what it gets at once
 
 
-def index_shard(url: str, name: str | None = None, reader: Reader | None = None) -> ShardIndex:
-    """Index the tar at `url` (a path or any fsspec URL); `name` is what the `shard` column says instead of the URL.
+def index_shard(
+    url: str, name: str | None = None, reader: Reader | None = None, take: Take = validate, data: bool = True
+) -> ShardIndex:
+    """Index the tar at `url` (a path or any fsspec URL); `name` is what the `shard` column says instead of the URL,
+    `take` what makes rows of members, `data` whether it looks into them.
 
     Damage and bad samples come back as rejects; a file that cannot be opened or read raises OSError.
     """
@@ -74,13 +92,13 @@ def index_shard(url: str, name: str | None = None, reader: Reader | None = None)
     file, length = (reader or Reader()).open(url)
     with file:
         try:
-            for key, run in _runs(_named(walk(file, length), shard, rejects)):
+            for key, run in _runs(_named(walk(file, length, data), shard, rejects)):
                 parts, hidden = _part_dotted(run)
                 for stem, own in hidden.items():
                     detail = f"webdataset's key of it is {key!r}"
-                    dotted[stem] = reject(shard, stem, "dotted_key", detail, validate(shard, stem, own)["uid"])
+                    dotted[stem] = reject(shard, stem, "dotted_key", detail, take(shard, stem, own)["uid"])
                 if parts:
-                    found.setdefault(key, []).append((set(dict(parts)), validate(shard, key, parts)))
+                    found.setdefault(key, []).append((set(dict(parts)), take(shard, key, parts)))
         except TarDamage as damage:
             detail = f"{damage.detail}; {len(found)} samples before it were read, all that follows is lost"
             rejects.append(reject(shard, "", damage.reason, detail))

@@ -45,7 +45,9 @@ REASONS = {
 DAMAGE = ("truncated_tar", "corrupt_tar", "corrupt_file", "wrong_form")
 
 
-class _Rejected(ValueError):
+class Rejected(ValueError):
+    """A part of a sample that cannot be used, and why: becomes a row of the rejects."""
+
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(reason)
         self.reason, self.detail = reason, detail
@@ -61,19 +63,19 @@ def validate(shard: str, key: str, parts: list[tuple[str, Member]]) -> dict[str,
     try:
         members = dict(parts)
         if len(members) < len(parts):
-            raise _Rejected("duplicate_member", ", ".join(extension for extension, _ in parts))
-        record = _record(members.get("json"))
+            raise Rejected("duplicate_member", ", ".join(extension for extension, _ in parts))
+        record = record_of(members["json"].data) if "json" in members else {}
         if "uid" in record:
-            uid = _uid(record.pop("uid"))
+            uid = uid_of(record.pop("uid"))
         torn = [extension for extension, member in parts if member.torn]
         if torn:
-            raise _Rejected("torn_member", ", ".join(torn))
+            raise Rejected("torn_member", ", ".join(torn))
         image, text = _image(members), _text(members)
         named = uid is not None
         uid = uid or content_uid(image.data, members["txt"].data)
-        picture = _decode(image.data)
+        picture = picture_of(image.data)
         width, height = picture.image.size
-    except _Rejected as rejected:
+    except Rejected as rejected:
         return reject(shard, key, rejected.reason, rejected.detail, uid)
     row: dict[str, Any] = {"uid": uid, "shard": shard, "key": printable(key)}
     for column, member in (("image", image), ("text", members["txt"]), ("json", members.get("json"))):
@@ -90,49 +92,54 @@ def validate(shard: str, key: str, parts: list[tuple[str, Member]]) -> dict[str,
     }
 
 
-def _record(member: Member | None) -> dict[str, Any]:
-    if member is None:
-        return {}
+def record_of(data: bytes) -> dict[str, Any]:
+    """The object of a json member; raises Rejected."""
     try:
-        return json_object(member.data)
+        return json_object(data)
     except ValueError as error:
-        raise _Rejected("bad_json", str(error)) from error
+        raise Rejected("bad_json", str(error)) from error
 
 
-def _uid(value: object) -> str:
+def uid_of(value: object) -> str:
+    """A uid that somebody gave; raises Rejected."""
     try:
         return normalise(value)
     except ValueError as error:
-        raise _Rejected("bad_uid", str(error)) from error
+        raise Rejected("bad_uid", str(error)) from error
 
 
 def _image(members: Mapping[str, Member]) -> Member:
     for extension in IMAGE_EXTENSIONS:
         if extension in members:
             return members[extension]
-    raise _Rejected("missing_image", f"members: {', '.join(members)}")
+    raise Rejected("missing_image", f"members: {', '.join(members)}")
 
 
 def _text(members: Mapping[str, Member]) -> str:
     if "txt" not in members:
-        raise _Rejected("missing_text", f"members: {', '.join(members)}")
+        raise Rejected("missing_text", f"members: {', '.join(members)}")
+    return text_of(members["txt"].data)
+
+
+def text_of(data: bytes) -> str:
+    """A caption; raises Rejected."""
     try:
-        text = members["txt"].data.decode("utf-8")
+        text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise _Rejected("bad_text", str(error)) from error
+        raise Rejected("bad_text", str(error)) from error
     if not text.strip():
-        raise _Rejected("empty_text")
+        raise Rejected("empty_text")
     if "\0" in text:
-        raise _Rejected("bad_text", f"a NUL at character {text.index(chr(0)):,}: the member is longer than its caption")
+        raise Rejected("bad_text", f"a NUL at character {text.index(chr(0)):,}: the member is longer than its caption")
     return text
 
 
-def _decode(data: bytes) -> Picture:
-    """An image that decodes to its last pixel, as training will decode it."""
+def picture_of(data: bytes) -> Picture:
+    """An image that decodes to its last pixel, as training will decode it; raises Rejected."""
     try:
         return decode(data)
     except PictureError as error:
-        raise _Rejected("undecodable_image", str(error)) from error
+        raise Rejected("undecodable_image", str(error)) from error
 
 
 def reject(shard: str, member: str, reason: str, detail: str = "", uid: str | None = None) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from tasks.catalog.files import read_toml
 from tasks.catalog.recipe_options import NO_ROUNDS
 from tasks.evaluation.measures import metric, percent
 from tasks.files.plurals import counted
+from tasks.homes.working_copies import at_hand
 from tasks.report.mean_of_tests import means_over_tests
 from tasks.tables.published import files, read, read_parquet
 from tasks.tables.run_folders import chosen_round
@@ -238,6 +239,7 @@ def _sizes(home: Path, run: str) -> dict[str, tuple[int, int]]:
 def _truth(samples: dict[int, Path]) -> int | None:
     """Number of samples known to be right, or None where nobody knows."""
     path = samples.get(0)
+    at_hand(*samples.values())
     if path is None or not knows_truth(pq.read_schema(path)):
         return None
     total: int | None = pc.sum(read_parquet(path, [TRUTH])[TRUTH]).as_py()

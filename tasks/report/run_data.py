@@ -14,6 +14,7 @@ from typing import Any
 import duckdb
 
 from tasks.files.artefacts import read_json
+from tasks.homes.working_copies import at_hand
 from tasks.pool.record import load_pool
 from tasks.report.results import chosen_evaluations, measured, result_table
 from tasks.tables.run_folders import chosen_round
@@ -66,7 +67,11 @@ class RunData:
     @cached_property
     def pool_directory(self) -> Path | None:
         """Where relative shards lie, or None when the record does not tell."""
-        return self.home / "pools" / str(self.record["pool_id"]) if "pool_id" in self.record else None
+        if "pool_id" not in self.record:
+            return None
+        directory = self.home / "pools" / str(self.record["pool_id"])
+        at_hand(directory)
+        return directory
 
     @cached_property
     def chosen(self) -> int | None:

@@ -16,11 +16,16 @@ from typing import Any
 
 from mgd_core.errors import UserError
 from tasks.files.artefacts import read_json
+from tasks.homes.working_copies import elsewhere, removed
+from tasks.pool import index_jobs
 from tasks.tables.published import unlist
 from tasks.tables.run_folders import run_directories, run_directory
 
 GOING = ".removed"
+KEPT = {"cache": "fetched shards", "targets": "what is known of targets", index_jobs.KEPT: "the index of every tar"}
+"""Folders of a home that only save time: each is made again, file by file, where it is asked for."""
 DAY = 86_400.0
+MADE_OF_POOLS = {"decoded-*": "decoded pictures", "tokens-*": "tokens of texts", "columns-*": "columns of a pool"}
 
 
 class RunNeeded(UserError, RuntimeError):
@@ -61,8 +66,8 @@ def folders_of(directory: Path) -> list[Path]:
 
 
 def leftovers(home: Path) -> Iterator[Leftover]:
-    """All that would be made again: finished runs' work, decoded pictures, fetched shards, what is known of targets,
-    pools that no run is of, and what an interrupted removal left."""
+    """All that would be made again: finished runs' work, what is made of pools, pools that no run is of, what only
+    saves time (`KEPT`); old logs, and what an interrupted removal left."""
     home = Path(home)
     runs = run_directories(home)
     for run in runs:
@@ -74,11 +79,14 @@ def leftovers(home: Path) -> Iterator[Leftover]:
         if pool.name not in used and known:
             yield _leftover(pool, "a pool that no run is of")
             continue
-        for decoded in sorted(pool.glob("decoded-*")):
-            yield _leftover(decoded, "decoded pictures")
-    for folder, what in (("cache", "fetched shards"), ("targets", "what is known of targets")):
+        for pattern, what in MADE_OF_POOLS.items():
+            for made in sorted(pool.glob(pattern)):
+                yield _leftover(made, what)
+    for folder, what in KEPT.items():
         if (home / folder).is_dir():
             yield _leftover(home / folder, what)
+    for path in sorted((home / "logs").glob("*.log.*")):
+        yield _leftover(path, "an old log")
     for path in home.rglob(f".*{GOING}"):
         yield _leftover(path, "a removal that was interrupted")
 
@@ -107,7 +115,7 @@ def delete(found: Sequence[Leftover]) -> int:
 
 def size_of(path: Path) -> int:
     """Bytes of a file, or of all files below a folder; links are not followed."""
-    return _bytes(_entries(path))
+    return _bytes(_entries(path)) + sum(one.size for one in elsewhere(path))
 
 
 def _entries(path: Path) -> Iterator[os.stat_result]:
@@ -122,8 +130,8 @@ def _bytes(entries: Iterable[os.stat_result]) -> int:
 
 
 def _leftover(path: Path, what: str) -> Leftover:
-    entries = list(_entries(path))
-    return Leftover(path, what, max(one.st_mtime for one in entries), _bytes(entries))
+    used = max(one.st_mtime for one in _entries(path))
+    return Leftover(path, what, max([used, *(one.modified for one in elsewhere(path))]), size_of(path))
 
 
 def _begins_from(directory: Path, run: str) -> bool:
@@ -149,6 +157,7 @@ def _recorded(directory: Path, *keys: str) -> Any:
 
 def _delete(path: Path) -> int:
     size = size_of(path)
+    removed(path)
     going = path if path.name.endswith(GOING) else path.with_name(f".{path.name}{GOING}")
     if going != path:
         shutil.rmtree(going, ignore_errors=True)  # of an earlier removal

@@ -10,6 +10,7 @@ from mgd_core.errors import UserError
 from tasks.export.exports import SubsetReport, export_datacomp, export_jsonl, export_parquet
 from tasks.export.reshard import ReshardOptions, reshard
 from tasks.files.plurals import counted, sized
+from tasks.homes.working_copies import shown
 from tasks.runs.housekeeping import folders_of, size_of
 from tasks.runs.run import NewerRecord, Run
 from tasks.tables.published import NewerTable, files, read
@@ -44,7 +45,7 @@ def format_runs(home: Path) -> str:
     """One line a run: id, when it was begun, its size on disk, rounds done of rounds planned, what was chosen."""
     lines = [_listed(directory) for directory in run_directories(home)]
     heading = _line("run", "begun", "size", "rounds", "chosen", "held-out", "report")
-    return "\n".join([heading, *lines]) if lines else f"no runs in {home}; begin one with `mgd curate fashion`"
+    return "\n".join([heading, *lines]) if lines else f"no runs in {shown(home)}; begin one with `mgd curate fashion`"
 
 
 def _listed(directory: Path) -> str:

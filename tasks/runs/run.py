@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 from mgd_core.errors import UserError
 from tasks.catalog.base import BaseCatalog
 from tasks.catalog.catalogs import kind_of
+from tasks.catalog.device_options import kind_of_device
 from tasks.catalog.files import checked
 from tasks.catalog.recipe_options import as_now
 from tasks.files.artefacts import digest, publish_bytes, publish_json, read_json, reading
@@ -92,7 +93,7 @@ class WorkDirectory:
             for part in ("environment", "versions")
             for then, current in [(self.record[part], now[part])]
             for key, value in current.items()
-            if then.get(key) != value
+            if (kind_of_device(then.get(key, "")) if key == "device" else then.get(key)) != value
         ]
         if differences:
             raise RunMismatch(

@@ -2,8 +2,9 @@
 
 z is the weight of every sample, 1, and is moved where the metagradient differentiates: at each visit from the window's
 first step k on. So all trainings of a recipe share their first k steps, and its directions the training at z: 2 D + 1
-times T - k steps and k more for D directions. Each unit is found done by its record; the parameters in between lie
-beside the records until the recipe is done. The metagradient beside it: `tasks.smoothness.metagradient_check`.
+times T - k steps and k more for D directions. Where they crop, all see the same crops. Each unit is found done by its
+record; the parameters in between lie beside the records until the recipe is done. The metagradient beside it:
+`tasks.smoothness.metagradient_check`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from tasks.curation.estimate import publish_pool
 from tasks.curation.step_costs import measure
 from tasks.files.artefacts import is_done, publish_json, read_json
 from tasks.files.progress import announcing, say
+from tasks.homes.working_copies import removed
 from tasks.modality.recipe import PoolRecipe
 from tasks.modality.registry import open_recipe
 from tasks.modality.tensor_files import publish_tensors
@@ -84,6 +86,7 @@ def forget_states(directory: Path, variant: Variant) -> None:
     """Remove the parameters of a recipe whose directions are measured."""
     with open_recipe(directory) as own:
         _, record, _ = unit_of(own, variant, "base")
+        removed(record.with_suffix(".safetensors"))
         record.with_suffix(".safetensors").unlink(missing_ok=True)
 
 

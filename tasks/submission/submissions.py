@@ -29,6 +29,7 @@ from tasks.evaluation.datacomp import Scale, scale_config
 from tasks.files.artefacts import file_digest, publish_bytes, publish_json, read_json
 from tasks.files.export_files import check_place, told_writing
 from tasks.files.option_types import Strict
+from tasks.homes.working_copies import removed
 from tasks.pool.record import load_pool
 from tasks.submission.eval_results import Results, read_results, refuse
 from tasks.submission.train_info import read_train_info, scale_problems
@@ -120,6 +121,7 @@ def _replace(out: Path, write: Callable[[Path], None]) -> None:
     shutil.rmtree(staging, ignore_errors=True)
     try:
         write(staging)
+        removed(out)
         shutil.rmtree(out, ignore_errors=True)
         staging.rename(out)
     finally:

@@ -30,6 +30,7 @@ from mgd_core.errors import UserError
 from tasks.files.file_forms import ZEROS, form_of_file
 from tasks.files.remote_files import Reader
 from tasks.files.untrusted_parquet import Unreadable, parquet_batches, parquet_columns
+from tasks.homes.working_copies import at_hand
 from tasks.tables.uids import DATACOMP, UID, Bytes16, Words, from_words, to_words, uid_array, uid_bytes, uid_hex
 
 MAGIC = b"\x93NUMPY"
@@ -72,6 +73,7 @@ class Subset:
 def read_subset(path: str | Path) -> Subset:
     """The subset in a `.npy` file, a file of bare records, or a Parquet file; raises SubsetError."""
     path = Path(path)
+    at_hand(path)
     with open(path, "rb") as file:
         start = file.read(len(MAGIC))
     return _read_parquet(path) if start.startswith(b"PAR1") else counted(path, read_records(path, bare=True))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.files.artefacts import canonical_json, file_digest
+from tasks.homes.working_copies import at_hand
 from tasks.subset.expressions import Combination, Expression, ExpressionError, Operand, expanded, operands, parse
 from tasks.subset.filters import Filter, FilterError, Value, load_filter, load_filters
 from tasks.subset.languages import CALL, model_name
@@ -104,6 +105,8 @@ def identity(text: str, home: Path, base: Path | None = None) -> str:
 def _source(operand: Operand, home: Path, base: Path, filters: dict[str, Filter]) -> Source:
     name, given = operand.name, dict(operand.arguments)
     path = base / expanded(name)
+    if "/" not in name:
+        at_hand(saved_subset(home, name))
     if name == "run":
         return _run_source(home, given)
     if name in filters:

@@ -34,6 +34,7 @@ import pyarrow.parquet as pq
 from mgd_core.errors import UserError
 from tasks.files.artefacts import file_digest, move_in, publish_json, read_json, reading, staged
 from tasks.files.package_data import product
+from tasks.homes.working_copies import at_hand, removed
 from tasks.tables.schemas import BY_UID, FORMER, GROWN, OPEN, PARTITIONS, TABLES, doc_of, upstream_field, version_of
 from tasks.tables.uids import first_repeat, uid_array, uid_bytes, uid_hex
 
@@ -127,7 +128,11 @@ def counts_file(home: str | Path, run: str, round: int) -> Path | None:
     Earlier versions wrote a file beside it, which names the choice wherever one was begun from it: that one, then.
     """
     former = Path(home) / "runs" / run / "manifests" / f"round-{round:03d}.parquet"
-    return former if former.exists() else files(home, run, "counts").get(round)
+    at_hand(former)
+    found = former if former.exists() else files(home, run, "counts").get(round)
+    if found is not None:
+        at_hand(found)
+    return found
 
 
 def uids_of(home: str | Path, run: str, table: str) -> dict[int, str]:
@@ -137,8 +142,11 @@ def uids_of(home: str | Path, run: str, table: str) -> dict[int, str]:
     return {int(r): str(entry.get("uids", "")) for r, entry in entries.items()}
 
 
-def read(home: str | Path, run: str, table: str, round: int | None = None) -> pa.Table:
-    """The rows of one round; of all rounds, with a `round` column in front, when `round` is None.
+def read(
+    home: str | Path, run: str, table: str, round: int | None = None, columns: Sequence[str] | None = None
+) -> pa.Table:
+    """The rows of one round (of these `columns` of it); of all rounds, with a `round` column in front, when `round` is
+    None.
 
     Raises TableError when that round, or (for None) every round, is unpublished.
     """
@@ -146,7 +154,7 @@ def read(home: str | Path, run: str, table: str, round: int | None = None) -> pa
     if round is not None:
         if round not in found:
             raise TableError(f"{home}: run {run!r} has no {table} for round {round}; published rounds: {list(found)}")
-        return _in_present_names(table, read_parquet(found[round]))
+        return _in_present_names(table, read_parquet(found[round], columns))
     if not found:
         raise TableError(f"{home}: run {run!r} has published no {table} yet")
     parts = [_with_round(_in_present_names(table, read_parquet(path)), number) for number, path in found.items()]
@@ -170,6 +178,7 @@ def unlist(home: str | Path, run: str) -> None:
     """Take a run out of the listing: from now on nobody finds its tables."""
     path = _manifest_path(Path(home), run)
     with _locked(path.with_suffix(".lock")):
+        removed(path)
         path.unlink(missing_ok=True)
 
 
@@ -210,6 +219,7 @@ def read_parquet(path: str | Path, columns: Sequence[str] | None = None) -> pa.T
 
     Not `pq.read_table`, which makes a column of every directory on the way that is called like `seed=9`.
     """
+    at_hand(Path(path))
     with reading(path), pq.ParquetFile(path) as file:
         # Asked for `text`, Parquet gives `text.en` as well.
         return file.read() if columns is None else file.read(list(columns)).select(list(columns))

@@ -26,6 +26,7 @@ import duckdb
 import pyarrow as pa
 
 from mgd_core.errors import UserError
+from tasks.homes.working_copies import at_hand
 from tasks.tables.aligned_views import AlignedViews
 from tasks.tables.census_views import CENSUS, census_views, censuses
 from tasks.tables.published import NewerTable, age, files, runs
@@ -70,6 +71,7 @@ def connect(
     home = Path(home)
     chosen = chosen_runs(home, run)
     found = Found(home, chosen, run == ALL)
+    at_hand(*found.paths, *censuses(home))
     tables = {name: table_view(name, paths, found.skip) for name, paths in found.files.items()}
     samples = tables["samples"].fields if "samples" in tables else {}
     brought = [name for name in samples if name not in {*TABLES["samples"].names, *PARTITIONS}]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mgd_core.errors import UserError
+from tasks.homes.working_copies import shown
 from tasks.tables.published import age, files
 
 ONLY_BEGUN = "was begun and has published nothing yet; go on with it by `mgd curate`, or name another with --run"
@@ -28,7 +29,7 @@ def latest_run(home: Path) -> str:
     """
     directories = run_directories(home)
     if not directories:
-        raise NoRun(f"no runs in {home}; begin one with `mgd curate fashion`, or name another --home")
+        raise NoRun(f"no runs in {shown(home)}; begin one with `mgd curate fashion`, or name another --home")
     return directories[0].name
 
 
@@ -41,7 +42,7 @@ def run_directory(home: Path, run: str) -> Path:
     directory = Path(home) / "runs" / run
     if not (directory / "run.json").exists():
         known = ", ".join(path.name for path in run_directories(home)) or "none"
-        raise NoRun(f"no run '{run}' in {home}; there are: {known}")
+        raise NoRun(f"no run '{run}' in {shown(home)}; there are: {known}")
     return directory
 
 

@@ -3,6 +3,8 @@
     from tasks.tables.scan import scan
     scan("runs", "counts").filter(pl.col("count") > 1).collect()
 
+The home may be a URL.
+
 Nothing is read before it is asked for, and then only the columns that are. Questions that join tables, and the views,
 are for SQL (`mgd sql`, `queries.connect`).
 """
@@ -15,6 +17,8 @@ from warnings import warn
 import polars as pl
 import pyarrow as pa
 
+from tasks.homes.opening import opened
+from tasks.homes.working_copies import at_hand, home_path
 from tasks.tables.published import TableError, files
 from tasks.tables.queries import ALL, Found, chosen_runs
 from tasks.tables.schemas import FORMER, TABLES
@@ -28,9 +32,11 @@ def scan(home: str | Path, table: str, run: str | None = None) -> pl.LazyFrame:
     TableError where it has published no such table, or in a newer form. Of all runs, what cannot be read is left out,
     with a warning.
     """
-    chosen = chosen_runs(Path(home), run)
+    with opened(home, writes=False):
+        home = home_path(home)
+    chosen = chosen_runs(home, run)
     if run == ALL:
-        found = Found(Path(home), chosen, True, [table])
+        found = Found(home, chosen, True, [table])
         table_view(table, found.files[table], found.skip)
         for told in found.left_out.values():
             warn("; ".join(told), stacklevel=2)
@@ -56,6 +62,7 @@ def _columns(table: str) -> pl.LazyFrame:
 
 def _part(table: str, run: str, round: int, path: Path) -> pl.LazyFrame:
     """The rows of one file, in the present names."""
+    at_hand(path)
     present = {former: name for name, former in FORMER.get(table, {}).items()}
     rows = pl.scan_parquet(path, glob=False).rename(present, strict=False)
     place = [pl.lit(run).alias("run"), pl.lit(round, pl.Int32).alias("round")]

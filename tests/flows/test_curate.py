@@ -4,6 +4,7 @@ this process."""
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,31 @@ def test_the_other_commands_read_what_it_wrote(place: Path, tmp_path: Path) -> N
     assert np.load(out).dtype == np.dtype("u8,u8") and "240 samples" in exported.out
     shards = run(["export", "--format", "webdataset", "--out", str(tmp_path / "shards"), "--shard-size", "50", *home])
     assert shards.status == 0 and (tmp_path / "shards" / "00000000.tar").exists()
+
+
+QUICKLY = """
+import sys
+from flows.cli import main
+status = main(sys.argv[1:])
+print(status, [name for name in ("torch", "prefect", "open_clip") if name in sys.modules])
+"""
+
+
+def test_what_is_finished_is_seen_at_a_glance_and_where_the_home_was_moved_as_well(place: Path, tmp_path: Path) -> None:
+    home = tmp_path / "moved"
+    shutil.copytree(place / "home", home)
+    words = [sys.executable, "-c", QUICKLY, "curate", str(place / "small.toml"), "--home", str(home)]
+    model = place / "model.json"
+
+    def asked() -> str:
+        ended = subprocess.run(words, capture_output=True, text=True, timeout=300, check=True)
+        assert "metagradient descent" in ended.stdout
+        return ended.stdout.splitlines()[-1]
+
+    assert asked() == "0 []"
+    os.utime(model, ns=(model.stat().st_atime_ns, model.stat().st_mtime_ns + 1))
+    assert "torch" in asked(), "it may be another model: the whole question is asked"
+    assert asked() == "0 []", "and its answer is noted"
 
 
 def test_what_is_finished_is_told_again_without_a_server(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

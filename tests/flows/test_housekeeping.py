@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import threading
 import time
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import pytest
 
 from flows.cli import main
 from flows.runtime.locks import try_lock
+from flows.runtime.session import alone
 from tasks.files.artefacts import publish_json, read_json
-from tasks.runs import housekeeping
+from tasks.runs import housekeeping, listing
 from tasks.runs.housekeeping import leftovers, remove_run, size_of
 from tasks.tables.published import runs
 from tasks.tables.run_folders import run_directories
@@ -51,7 +53,48 @@ def test_nothing_goes_while_something_runs(home: Path, capsys: pytest.CaptureFix
     for command in (["remove", run.name], ["prune", "--yes"]):
         assert main([*command, "--home", str(home)]) == 1 and "is at work there" in capsys.readouterr().err
     os.close(held)
+    held = try_lock(home / ".locks" / "runs" / f"{run.name}.lock")
+    assert held is not None
+    assert main(["remove", run.name, "--home", str(home)]) == 1, "a flow works on it, with no session"
+    os.close(held)
     assert main(["remove", run.name, "--home", str(home)]) == 0
+
+
+def test_what_a_command_works_on_is_not_removed_and_what_begins_waits_for_a_removal(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run,) = run_directories(home)
+    begun, go = threading.Event(), threading.Event()
+
+    def exporting(*_: object) -> str:
+        begun.set()
+        assert go.wait(20)
+        return "exported"
+
+    monkeypatch.setattr(listing, "export_run", exporting)
+    words = ["export", "--format", "datacomp", "--home", str(home)]
+    command = threading.Thread(target=main, args=(words,))
+    command.start()
+    assert begun.wait(20)
+    assert main(["remove", run.name, "--home", str(home)]) == 1 and run.exists()
+    assert "is at work there" in capsys.readouterr().err
+    go.set()
+    command.join(20)
+    begun.clear()
+    with alone(home):
+        command = threading.Thread(target=main, args=(words,))
+        command.start()
+        assert not begun.wait(0.5)
+    assert begun.wait(20)
+    command.join(20)
+    log = (home / "logs" / "mgd.log").read_text()
+    assert "mgd export --format datacomp" in log and "is at work there" in log
+
+
+def test_nothing_is_made_where_there_is_no_home(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (["remove", "x"], ["prune", "--yes"], ["curate", "wrongname"], ["report"]):
+        main([*command, "--home", str(tmp_path / "none")])
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_interrupted_removal_is_finished_by_the_next(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,12 +116,17 @@ def test_prune_says_what_would_go_and_deletes_when_told(home: Path, capsys: pyte
     tables = {path: path.read_bytes() for path in (home / "tables").rglob("*.parquet")}
     assert main(["prune", "--home", str(home)]) == 0
     told = capsys.readouterr().out
-    assert f"runs/{run.name}/work" in told and "decoded pictures" in told and "--yes deletes them" in told
+    assert (
+        f"runs/{run.name}/work" in told
+        and all(what in told for what in housekeeping.MADE_OF_POOLS.values())
+        and "--yes deletes them" in told
+    )
     assert (run / "work").exists()
     assert main(["prune", "--older-than", "1d", "--yes", "--home", str(home)]) == 0
     assert (run / "work").exists(), "it is of today"
     assert main(["prune", "--yes", "--home", str(home)]) == 0
-    assert not (run / "work").exists() and not list((home / "pools").glob("*/decoded-*"))
+    assert not (run / "work").exists()
+    assert not [made for pattern in housekeeping.MADE_OF_POOLS for made in (home / "pools").glob(f"*/{pattern}")]
     assert tables == {path: path.read_bytes() for path in (home / "tables").rglob("*.parquet")}
     assert list((home / "pools").glob("*/shards")), "the run's pool stays"
 

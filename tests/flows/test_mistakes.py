@@ -20,7 +20,7 @@ from tests.flows.broken_inputs import BINARY, broken, files_of, finished_home
 
 ROOT = Path(__file__).parents[2]
 NOT_FOR_USERS = {
-    "_Rejected": "control flow: becomes a row of rejects (tasks.pool.validation)",
+    "Rejected": "control flow: becomes a row of rejects (tasks.pool.validation)",
     "_Bad": "control flow: becomes a row of rejects (tasks.pool.text_records)",
     "AssertionError": "our own invariant",
     "NotImplementedError": "a method that every subclass has",
@@ -28,6 +28,7 @@ NOT_FOR_USERS = {
 }
 """Exception classes that are raised below tasks/ and flows/ and are no UserError, and why."""
 CAUGHT = {
+    ("tasks/homes/opening.py", "__exit__"): "again what one of the session's threads met",
     ("tasks/modality/texts/questions.py", "_question"): "load_questions adds file and line",
     ("tasks/evaluation/task_groups.py", "group_metrics"): "evaluation names the set",
     ("tasks/census/sidecars.py", "_rows"): "npz_rows makes it Unreadable",
@@ -36,12 +37,15 @@ CAUGHT = {
     ("tasks/pool/foreign_json.py", "json_object"): "its callers reject the sample, or name the file",
     ("tasks/modality/pairs/model_configs.py", "_show"): "check_model names the config",
     ("tasks/files/remotes.py", "_raise_worst"): "again what the store raised",
+    ("tasks/sharding/rows.py", "_group"): "read_rows makes it failures of its rows",
     ("tasks/subset/algebra.py", "_load_file"): "again what the file's reader raised, which DuckDB wraps",
 }
 """Functions that raise a plain error to the one function that puts it into a user's words."""
 VALIDATORS = {
     "tasks/files/option_types.py": ("_in_float32", "distinct", "_filled", "_printable_place"),
-    "tasks/catalog/recipe_options.py": ("_parsed", "_device_name"),
+    "tasks/catalog/recipe_options.py": ("_parsed",),
+    "tasks/catalog/pair_catalog.py": ("_ascending",),
+    "tasks/catalog/device_options.py": ("_device_name",),
     "tasks/catalog/roles.py": ("fit_name", "_fit_test"),
 }
 """Functions that pydantic calls for a field: it says which one, and `tasks.catalog.files` in which file."""
@@ -209,6 +213,12 @@ NUMBERS = {
     "reshard p --out o --max-lost": ("-1", "1.5", "nan", "inf", "x", "9" * 5000),
     "reshard p --out o --max-rejects": ("-1", "1.5", "nan", "inf", "x", "9" * 30),
     "reshard p --out o --max-damaged-shards": ("-1", "x", "9" * 30),
+    "shard s --out o --shard-size": ("0", "-1", "x", "9" * 30),
+    "shard s --out o --image-size": ("0", "-1", "nan", "9" * 30),
+    "shard s --out o --encode-quality": ("-1", "x", "9" * 30),
+    "shard s --out o --max-aspect-ratio": ("0", "-1", "x", "nan", "inf", "1e300"),
+    "shard s --out o --max-rejects": ("-1", "1.5", "nan", "x", "9" * 30),
+    "shard s --out o --workers": ("0", "-1", "x"),
     "evaluate s --seed": ("-1", "x", "9" * 30),
     "evaluate s --batch": ("0", "-1", "nan", "9" * 30),
     "smoothness fashion --directions": ("1", "0", "-1", "x", "9" * 30),

@@ -13,6 +13,7 @@ from flows.cli import main
 from tasks.files.package_data import product
 from tasks.pool.index_jobs import PoolError
 from tasks.pool.record import load_pool
+from tasks.runs.run import Run, RunMismatch
 from tasks.tables.published import read
 from tests.flows.broken_inputs import finished_home
 
@@ -71,6 +72,31 @@ def test_its_subsets_are_operands(home: Path, capsys: pytest.CaptureFixture[str]
     out = home / "one.npy"
     found = told(home, capsys, "subset", f'run(id="{RUN}", round=1)', "--run", RUN, "--out", str(out))
     assert "218 of 240 samples, 90.8% (240 with copies, at most 2 of one)" in found and len(np.load(out)) == 240
+
+
+def test_what_its_catalog_calls_otherwise_today_is_told(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["curate", str(home / "runs" / RUN / "catalog.toml"), "--home", str(home)]) == 1
+    said = capsys.readouterr().err
+    assert "'descent.memory'; it is now called 'descent.momentum'" in said and "is now 'own_clip_filter'" in said
+
+
+def test_a_curation_is_not_continued_with_other_bits_but_told(home: Path) -> None:
+    record = json.loads((home / "runs" / RUN / "run.json").read_text())
+    run = Run.load(home / "runs" / RUN)
+    now = {"environment": {**record["environment"], "torch": "2.13.0"}, "versions": record["versions"]}
+    run.check_same(record)
+    with pytest.raises(RunMismatch, match=r"torch was '2\.12\.1\+cu130', is '2\.13\.0'.*another --home"):
+        run.check_same(now)
+
+
+def test_what_it_would_make_again_is_pruned_and_its_tables_stay(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = "SELECT sum(count)::INTEGER AS n FROM counts"
+    before = rows(home, capsys, asked)
+    assert "0 bytes can go" in told(home, capsys, "prune"), "the run is not finished: its work is wanted"
+    told(home, capsys, "report")
+    assert f"runs/{RUN}/work" in told(home, capsys, "prune", "--yes")
+    assert not (home / "runs" / RUN / "work").exists() and rows(home, capsys, asked) == before
+    assert f"removed {RUN}" in told(home, capsys, "remove", RUN) and "no runs" in told(home, capsys, "runs")
 
 
 def newer(home: Path) -> str:

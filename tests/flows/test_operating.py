@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ import yaml
 from flows.runtime.run_page import Stopped
 from tasks.files import progress
 from tasks.files.remotes import RemoteFault
+from testing.open_ports import on_loopback, open_ports
 from testing.small_catalog import small_catalog
 
 ROOT = Path(__file__).parents[2]
@@ -66,6 +69,8 @@ def test_a_plain_call_has_the_catalogs_runner_a_session_and_its_words_in_the_log
     probe(catalog, str(tmp_path / "home"), {"runtime.workers": 3})
     assert max(most) == 3, "Prefect's own runner in a worker has no limit"
     assert not list((tmp_path / "home" / ".locks" / "sessions").glob("*.session"))
+    log = (tmp_path / "home" / "logs" / "mgd.log").read_text()
+    assert log.count("step 5: Finished in state Completed()") == 2 and "mgd" not in os.environ.get("MGD_LOGS", "")
     with client() as asked:
         run = asked.read_flow_run(ids[0])
     assert {"a-run", "small"} <= set(run.tags) and run.labels["mgd.pid"] == os.getpid()
@@ -136,13 +141,52 @@ def test_what_trains_in_a_thread_ends_when_its_run_does(as_in_a_worker: None, tm
     assert progress.watching() is None
 
 
+def test_no_more_tasks_are_submitted_than_are_under_way(as_in_a_worker: None, tmp_path: Path) -> None:
+    from flows.runtime.in_flight import in_flight
+    from flows.runtime.operating import stage, unit
+
+    begun: list[int] = []
+
+    @unit("count", "number {number}")
+    def count(number: int, plus: int) -> int:
+        return number + plus
+
+    def numbers() -> Iterator[int]:
+        for number in range(10):
+            begun.append(number)
+            yield number
+
+    @stage("counting")
+    def counting(name: str, home: str = "runs") -> str:
+        found = in_flight(count, numbers(), 100, at_once=3)
+        assert next(found) == 100 and len(begun) == 4, "no more than three of them are not ended"
+        return str([100, *found])
+
+    assert counting("ten", str(tmp_path)) == str([*range(100, 110)])
+
+
+def test_the_flow_reshards_to_the_bytes_of_the_command(
+    as_in_a_worker: None, curated_small: Path, tmp_path: Path
+) -> None:
+    from flows.cli import main
+    from flows.reshard import reshard
+
+    (pool,) = (curated_small.parents[1] / "pools").iterdir()
+    home, catalog = str(tmp_path / "home"), str(small_catalog(tmp_path))
+    words = ["--out", str(tmp_path / "command"), "--shard-size", "50", "--workers", "1", "--home", home]
+    assert main(["reshard", str(pool), *words]) == 0
+    reshard(str(pool), str(tmp_path / "flow"), home, shard_size=50, catalog=catalog)
+    made = [{p.name: p.read_bytes() for p in sorted((tmp_path / name).iterdir())} for name in ("command", "flow")]
+    assert made[0] == made[1] and len(made[0]) > 5
+
+
 def test_every_stage_is_deployed_with_parameters_that_say_what_they_are() -> None:
     from prefect.flows import load_flow_from_entrypoint
     from prefect.utilities.callables import parameter_schema
 
     described = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
     names = {one["name"] for one in described}
-    assert names == {"nightly", "curate", "census", "evaluate", "reshard", "export", "submit-folder"}
+    assert names == {"nightly", "shard", "curate", "census", "evaluate", "reshard", "export", "submit-folder"}
     for one in described:
         flow = load_flow_from_entrypoint(str(ROOT / one["entrypoint"]))
         assert flow.name == one["name"]
@@ -185,3 +229,53 @@ def test_the_template_of_an_automation_is_one() -> None:
 
     template = AutomationCore.model_validate(yaml.safe_load((ROOT / "docs" / "failed-runs.yaml").read_text()))
     assert "prefect.flow-run.Failed" in template.trigger.expect
+
+
+@pytest.mark.parametrize(
+    "kind", ["processes", pytest.param("ray", marks=pytest.mark.slow), pytest.param("dask", marks=pytest.mark.slow)]
+)
+def test_several_devices_are_taken_side_by_side_and_nothing_listens_to_other_machines(
+    as_in_a_worker: None, tmp_path: Path, kind: str
+) -> None:
+    from flows.runtime.device import free_device
+    from flows.runtime.operating import stage, unit
+
+    if kind != "processes":
+        pytest.importorskip(f"prefect_{kind}", reason=f"prefect-{kind} is not installed: pip install 'mgd[{kind}]'")
+
+    @unit("train", "train {number}")
+    def train(place: Path, number: int) -> tuple[str, int]:
+        """Leaves when the other has come: neither ends unless both have a device at one time."""
+        with free_device(["cpu:0", "cpu:1"], place) as device:
+            (place / str(number)).touch()
+            until = time.monotonic() + 120
+            while not (place / str(1 - number)).exists():
+                assert time.monotonic() < until, "the other one waits for the device of this one"
+                time.sleep(0.01)
+            return device, os.getpid()
+
+    @stage("side-by-side")
+    def side_by_side(catalog: str, home: str = "runs", overrides: dict | None = None) -> str:
+        futures = [train.submit(tmp_path, number) for number in range(2)]
+        ended = [future.result() for future in futures]
+        assert {device for device, _ in ended} == {"cpu:0", "cpu:1"}
+        assert open_ports(f"MGD_TEST_HOME={os.environ['MGD_TEST_HOME']}") == set()
+        return str(len({pid for _, pid in ended} - {os.getpid()}))
+
+    how = {"runtime.devices": ["cpu", "cpu"], **({} if kind == "processes" else {"runtime.runner": kind})}
+    assert side_by_side(str(small_catalog(tmp_path)), str(tmp_path / "home"), how) == "2"
+
+
+def test_what_listens_to_other_machines_is_seen() -> None:
+    listen = (
+        "import socket, sys\nheld = [socket.create_server(('0.0.0.0', 0)), socket.create_server(('127.0.0.1', 0))]\n"
+        "print(*[f'{one.getsockname()[1]:04X}' for one in held], flush=True)\nsys.stdin.read()"
+    )
+    environment = {**os.environ, "MARKED": "mgd-test"}
+    how = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": environment}
+    child = subprocess.Popen([sys.executable, "-c", listen], **how)
+    everywhere, _ = child.stdout.readline().split()
+    name = Path(f"/proc/{child.pid}/comm").read_text().strip()
+    assert open_ports("MARKED=mgd-test") == {f"tcp 00000000:{everywhere} {name}"}
+    child.communicate("")
+    assert on_loopback("0100007F") and on_loopback("0000000000000000FFFF00000100007F") and not on_loopback("0" * 32)

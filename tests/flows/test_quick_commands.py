@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.flows.broken_inputs import finished_home
 
 SLOW = ("torch", "torchvision", "open_clip", "timm", "transformers", "peft", "prefect", "polars", "pandas")
@@ -33,6 +35,14 @@ def test_reading_and_exporting_imports_nothing_of_the_training_and_starts_no_ser
     assert ended.returncode == 0, ended.stderr
     assert (tmp_path / "out.npy").exists() and (tmp_path / "out" / "meta.json").exists()
     assert not (home / ".prefect").exists()
+
+
+@pytest.mark.parametrize("command", ["curate", "plan", "census", "smoothness", "attribute"])
+def test_a_name_that_is_none_is_told_before_anything_is_loaded(command: str) -> None:
+    code = "import sys; from flows.cli import main; print(main(sys.argv[1:]), {'pydantic', 'numpy'} & {*sys.modules})"
+    words = [sys.executable, "-c", code, command, "fasion"]
+    ended = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert ended.stdout == "1 set()\n" and "'fasion': neither a file nor one of those" in ended.stderr
 
 
 def test_the_help_names_the_catalogs_and_loads_nothing() -> None:

@@ -18,6 +18,7 @@ from mgd_core.autodiff.objective import Objective, Rows
 from mgd_core.models.classification import ClassificationObjective
 from mgd_core.training.determinism import environment
 from mgd_core.training.learner import Batch, Learner
+from tasks.catalog.device_options import kind_of_device
 from tasks.catalog.files import CatalogError
 from tasks.catalog.study_options import Study, load_study
 from tasks.files.artefacts import digest, reading
@@ -25,7 +26,7 @@ from tasks.modality.base import Modality
 from tasks.modality.classification.models import build_model
 from tasks.modality.classification.pictures import Pictures, digest_of, load_pictures
 from tasks.modality.classification.targets import LabelledTask
-from tasks.modality.machine import check_device, check_home
+from tasks.modality.machine import check_devices, check_home
 from tasks.modality.recipe import Counts, Ids, Recipe
 from tasks.runs.run import WorkDirectory, read_record
 
@@ -78,7 +79,7 @@ class ClassificationRecipe(Recipe):
         return ClassificationObjective(model)
 
     def rows(self, ids: Ids) -> Rows:
-        """Pixels and labels."""
+        """Pixels and labels; studies crop nothing."""
         at = torch.from_numpy(ids).to(self.train.labels.device)
         return self.train.pixels[at], self.train.labels[at]
 
@@ -104,7 +105,7 @@ class ClassificationRecipe(Recipe):
     def training_batches(self, counts: Counts, seed: int, round: int) -> Callable[[int], Batch]:
         """Straight from the device, where all pictures are."""
         order = self.order(counts, seed, round)
-        return lambda t: self.to_device(self.batch(order[t], self.rows))
+        return lambda t: self.to_device(self.batch(order[t], self.rows(order[t])))
 
 
 def begin_study(home: Path, path: Path) -> Path:
@@ -116,10 +117,12 @@ def begin_study(home: Path, path: Path) -> Path:
     """
     study = load_study(path)
     check_home(home)
-    check_device(study.runtime.device)
+    check_devices(study.runtime)
     classes, train, target, test = load_pictures(study.data)
     _check_fits(study, len(classes), len(train), len(target))
     content = {name: study.model_dump(mode="json")[name] for name in ("model", "learner", "runtime")}
+    runtime = content["runtime"] | {"device": kind_of_device(study.runtime.device), "runner": "threads", "workers": 1}
+    content["runtime"] = {key: value for key, value in runtime.items() if key != "devices"}  # what bits depend on
     content["data"] = digest_of(classes, train, target, test)
     directory = Path(home) / "studies" / f"{study.name}-{digest(content)[:8]}"
     record = {

@@ -15,10 +15,10 @@ from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
-from tasks.modality.pairs.pairs import Ids, Images, Streamed, decoded
-from tasks.pool.samples import read_images
+from tasks.modality.pairs.decoded import Images
+from tasks.modality.pairs.pairs import Streamed, decoded
+from tasks.pool.columns import Ids
 
 LANES = 4
 """Shards that are read side by side."""
@@ -27,13 +27,14 @@ LANES = 4
 class HeldShards:
     """Decoded images of pool positions, by way of whole shards; ``reads`` counts the shards that were read."""
 
-    def __init__(self, pool: Streamed, shards: Ids, wanted: npt.NDArray[np.bool_], capacity: int) -> None:
-        """``shards``: (n,) number of each position's shard, from 0; ``wanted``: (n,) positions that may be asked for;
-        ``capacity``: samples kept, but for the shards of one batch, which are kept whatever they hold."""
-        self._pool, self._shards, self._capacity = pool, shards, capacity
-        members = np.flatnonzero(wanted)
-        self._members = members[np.argsort(shards[members], kind="stable")]
-        self._edges = np.concatenate([[0], np.cumsum(np.bincount(shards[members], minlength=int(shards.max()) + 1))])
+    def __init__(self, pool: Streamed, wanted: npt.NDArray[np.bool_], capacity: int) -> None:
+        """``wanted``: (n,) positions that may be asked for; ``capacity``: samples kept, but for the shards of one
+        batch, which are kept whatever they hold."""
+        self._pool, self._capacity, self._shards = pool, capacity, pool.columns.shards
+        members = pool.columns.members
+        self._members = members[wanted[members]]
+        sizes = np.bincount(self._shards[self._members], minlength=len(pool.columns.names))
+        self._edges = np.concatenate([[0], np.cumsum(sizes)])
         self._held: OrderedDict[int, Future[list[bytes]]] = OrderedDict()
         self._lock, self._threads = Lock(), ThreadPoolExecutor(LANES, thread_name_prefix="read shards")
         self.reads = 0
@@ -47,15 +48,18 @@ class HeldShards:
 
     def __call__(self, ids: Ids) -> Images:
         """Images of positions ``ids``, (m, 3, S, S) uint8."""
+        return decoded(self.files(ids), self._pool.size)
+
+    def files(self, ids: Ids) -> list[bytes]:
+        """Encoded images of positions ``ids``."""
         own = self._shards[ids]
         with self._lock:
             futures = {shard: self._ask(shard) for shard in dict.fromkeys(own.tolist())}
             self._let_go(set(futures))
-        found = [
+        return [
             futures[shard].result()[int(np.searchsorted(self._positions(shard), position))]
             for shard, position in zip(own.tolist(), ids.tolist(), strict=True)
         ]
-        return decoded(found, self._pool.size)
 
     def _positions(self, shard: int) -> Ids:
         return self._members[self._edges[shard] : self._edges[shard + 1]]
@@ -70,7 +74,7 @@ class HeldShards:
         return future
 
     def _read(self, shard: int) -> list[bytes]:
-        return read_images(self._pool.places.take(pa.array(self._positions(shard))), self._pool.directory)
+        return self._pool.columns.encoded(self._positions(shard))
 
     def _let_go(self, needed: set[int]) -> None:
         """Drop the shards that were used longest ago until the rest is within the capacity."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -26,16 +26,20 @@ from tasks.files.artefacts import read_json
 from tasks.files.remote_files import Reader
 from tasks.files.sources import reader_of
 from tasks.modality.base import Baseline, Modality
+from tasks.modality.pairs.augmentation import crops_of, probe_draws, training_draws
 from tasks.modality.pairs.baselines import cosines, losses
+from tasks.modality.pairs.caption_tokens import TokenColumns
+from tasks.modality.pairs.decoded import Images, rows_of
 from tasks.modality.pairs.encoder import RunEncoder
 from tasks.modality.pairs.held_shards import HeldShards
 from tasks.modality.pairs.knobs import turned_config
 from tasks.modality.pairs.model_configs import Config, built_clip, check_model, load_model_config
-from tasks.modality.pairs.pairs import Images, Pairs, load_pairs
+from tasks.modality.pairs.pairs import Pairs, Streamed, load_pairs, load_tokens, prepared
 from tasks.modality.pairs.target_check import check_targets
 from tasks.modality.pairs.vocabulary import Vocabulary, full_vocabulary, used_vocabulary
 from tasks.modality.pairs.zero_shot import TaskData, load_targets
-from tasks.modality.recipe import Counts, Ids, PoolRecipe, objective_of
+from tasks.modality.prepared import Prepared
+from tasks.modality.recipe import PROBE_BATCH, Counts, Ids, PoolRecipe, objective_of
 from tasks.pool.index_jobs import sheet_fingerprint
 from tasks.runs.run import Run
 
@@ -49,6 +53,7 @@ class PairRecipe(PoolRecipe):
     catalog: Catalog
     task_data: Roles[TaskData]
     pairs: Pairs
+    tokens: TokenColumns
     vocabulary: Vocabulary
     model_config: Config
 
@@ -62,20 +67,47 @@ class PairRecipe(PoolRecipe):
 
     def rows(self, ids: Ids) -> Rows:
         """Pixels and tokens."""
-        return self._rows(ids, self.pairs.images)
+        return self._rows(ids, self.pairs.images(ids))
 
     def training_batches(self, counts: Counts, seed: int, round: int) -> Callable[[int], Batch]:
-        """As every recipe's; window by window, shards are read whole where the pool is not kept decoded."""
-        order = self.order(counts, seed, round)
-        if self.pairs.streamed is None or not isinstance(order, WindowedOrder):
-            return self.loader(order.__getitem__)
-        held = HeldShards(self.pairs.streamed, self.shards, counts > 0, WINDOWS_HELD * order.largest)
+        """As every recipe's, cropped where the catalog says so; window by window, shards are read whole where the pool
+        is not kept decoded."""
+        order, options = self.order(counts, seed, round), self.catalog.augmentation
+        ids_of: Callable[[int], Ids] = order.__getitem__
+        images, files = self.pairs.images, self._files
+        if isinstance(order, WindowedOrder) and (options or self.pairs.streamed):
+            held = HeldShards(self.stored, counts > 0, WINDOWS_HELD * order.largest)
+            ids_of, images, files = partial(_announced, order, held), held, held.files
 
-        def ids_of(t: int) -> Ids:
-            held.expect(order.following(t).tolist())
-            return order[t]
+        def read(t: int) -> Batch:
+            ids = ids_of(t)
+            if options is None:
+                return self.batch(ids, self._rows(ids, images(ids)))
+            draws = training_draws(len(ids), seed, round, t)
+            return self.batch(ids, self._rows(ids, crops_of(files(ids), draws, self.side, options)))
 
-        return self.loader(ids_of, lambda ids: self._rows(ids, held))
+        return self.loader(read)
+
+    @property
+    def views(self) -> int:
+        """One a crop, if there are any."""
+        return max(1, self.catalog.augmentation.probe_crops) if self.catalog.augmentation else 1
+
+    def candidates(self, ids: Ids, round: int, step: int) -> Iterator[Batch]:
+        """Whole, as every recipe's, or the crops that belong to each."""
+        options, seed = self.catalog.augmentation, self.catalog.descent.seed
+        if options is None or not options.probe_crops:
+            return super().candidates(ids, round, step)
+        many = max(1, PROBE_BATCH // self.views)
+        parts = [ids[at : at + many] for at in range(0, len(ids), many)]
+
+        def read(i: int) -> Batch:
+            draws = probe_draws(self.uids[parts[i]], self.views, seed, round, step)
+            repeated = np.repeat(parts[i], self.views)
+            images = crops_of(self._files(parts[i]), draws, self.side, options)
+            return self.batch(repeated, self._rows(repeated, images))
+
+        return self.in_order(len(parts), read)
 
     def bind(self, data: TaskData, learner: Learner) -> ZeroShotTask:
         """A zero-shot task."""
@@ -85,8 +117,8 @@ class PairRecipe(PoolRecipe):
     def encoder(self, theta: torch.Tensor, identity: str) -> RunEncoder:
         """The CLIP with the run's vocabulary and preprocessing."""
         learner, _ = self.learner()
-        params, size = learner.layout.unflatten(theta), int(self.model_config["vision_cfg"]["image_size"])
-        return RunEncoder(objective_of(learner, ClipObjective), params, self.vocabulary, size, identity)
+        params = learner.layout.unflatten(theta)
+        return RunEncoder(objective_of(learner, ClipObjective), params, self.vocabulary, self.side, identity)
 
     @property
     def said(self) -> object:
@@ -106,22 +138,37 @@ class PairRecipe(PoolRecipe):
         found = []
         for role, name, data in self.task_data:
             own = np.array([bytes.fromhex(one) for one in data.identities], "S16")
-            shared = np.flatnonzero(np.isin(own, self.pairs.digests))
-            if role != "target" and len(shared):
-                uid = self.uids[np.flatnonzero(self.pairs.digests == own[shared[0]])[0]].ljust(16, b"\0").hex()
+            there = rows_of(own, self.pairs.digests) if role != "target" else np.full(len(own), -1)
+            if len(shared := np.flatnonzero(there >= 0)):
+                uid = bytes(self.uids[self.pairs.columns.members[there[shared[0]]]]).ljust(16, b"\0").hex()
                 found.append(
                     f"{len(shared):,} of the {len(own):,} samples of '{name}' are in the pool too, for instance "
                     f"{data.places[shared[0]]}, which is uid {uid}"
                 )
         return found
 
-    @cached_property
-    def _tokens(self) -> torch.Tensor:
-        """Of all captions (n, context length)."""
-        return self.vocabulary.tokens(self.pairs.texts)
+    @property
+    def side(self) -> int:
+        """Of the pictures that the model sees, pixels."""
+        return int(self.model_config["vision_cfg"]["image_size"])
 
-    def _rows(self, ids: Ids, images: Callable[[Ids], Images]) -> Rows:
-        return torch.from_numpy(images(ids)), self._tokens[ids]
+    @property
+    def stored(self) -> Streamed:
+        """Where the pictures lie as they came, whether they are kept decoded or not."""
+        return Streamed(self.pairs.columns, self.side)
+
+    def _files(self, ids: Ids) -> list[bytes]:
+        """Encoded pictures of positions."""
+        return self.pairs.columns.encoded(ids)
+
+    def _rows(self, ids: Ids, images: Images) -> Rows:
+        return torch.from_numpy(images), self.vocabulary.compact(self.tokens.rows(ids))
+
+
+def _announced(order: WindowedOrder, held: HeldShards, t: int) -> Ids:
+    """Positions of a step's batch; the shards of the window after it are read from now on."""
+    held.expect(order.following(t).tolist())
+    return order[t]
 
 
 class PairModality(Modality):
@@ -138,15 +185,21 @@ class PairModality(Modality):
         """With the pool at the model's size, kept decoded or not, and the tokens in use."""
         catalog, pool = run.catalog, run.pool
         assert isinstance(catalog, Catalog)
-        config = load_model_config(Path(catalog.model.config))
-        size, length = config["vision_cfg"]["image_size"], config["text_cfg"]["context_length"]
-        pairs = load_pairs(pool, size, catalog.runtime.decoded_disk)
+        config, size, length = _config(catalog)
+        pairs, tokens = load_pairs(pool, size, catalog.runtime.decoded_disk), load_tokens(pool, length)
         data = load_targets(catalog.targets, size, reader_of(pool.directory))
         # Not of the tests: the model would depend on them, and another test would be another run.
-        texts = [*pairs.texts, *data.target.texts, *data.heldout.texts]
+        texts = [*data.target.texts, *data.heldout.texts]
         used = catalog.model.vocabulary == "used"
-        vocabulary = used_vocabulary(texts, length) if used else full_vocabulary(length)
-        return PairRecipe(run, catalog, pool, pairs.uids, data, pairs, vocabulary, config)
+        vocabulary = used_vocabulary(texts, length, tokens.used) if used else full_vocabulary(length)
+        return PairRecipe(run, catalog, pool, pairs.columns.uids, data, pairs, tokens, vocabulary, config)
+
+    def prepared(self, run: Run) -> list[Prepared]:
+        """Tokens, and pictures where they are kept decoded."""
+        catalog = run.catalog
+        assert isinstance(catalog, Catalog)
+        _, size, length = _config(catalog)
+        return prepared(run.pool, size, length, catalog.runtime.decoded_disk)
 
     def check(self, catalog: Catalog, home: Path) -> list[str]:
         """See that the model can be built and the targets read; returns what is read of them, and what is left."""
@@ -167,3 +220,9 @@ class PairModality(Modality):
     def measured_by(self, targets: TargetOptions) -> dict[str, Any]:
         """The temperature, and how sets are parted."""
         return {"temperature": targets.temperature, "parts": targets.parts.model_dump(mode="json")}
+
+
+def _config(catalog: Catalog) -> tuple[Config, int, int]:
+    """The model's config, the side of its pictures and the tokens of its texts."""
+    config = load_model_config(Path(catalog.model.config))
+    return config, config["vision_cfg"]["image_size"], config["text_cfg"]["context_length"]

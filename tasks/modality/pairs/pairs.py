@@ -1,61 +1,53 @@
-"""The pool as the learner sees it: uids, captions, and pixels at the model's size, in uid order.
+"""The pool as the learner sees it: uids, tokens of captions, and pixels at the model's size, by position.
 
-Pixels are decoded once for a pool and an image size, into a file beside the pool that any process maps; a pool too
-large for that is decoded anew whenever a batch is read, to the same pixels. Only uid, shard, offsets and text are read:
-the columns that hold the truth are never loaded here.
+Pixels and tokens are made once, into files beside the pool that any process maps (`decoded`, `caption_tokens`), so
+opening costs the same for any pool; pictures of a pool too large for that are decoded anew whenever a batch is read, to
+the same pixels. The columns that hold the truth are never loaded here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from tasks.files.artefacts import publishing
-from tasks.pool.decoding import VERSION, decode, resized
-from tasks.pool.pools import PoolRecord
-from tasks.pool.samples import read_images
-from tasks.tables.published import read_parquet
-from tasks.tables.uids import Bytes16, uid_bytes
-
-PLACES = ["shard", "image_offset", "image_size"]
-DECODE_AT_ONCE = 2048  # samples whose bytes are held while decoding
-Ids = npt.NDArray[np.int64]
-Images = npt.NDArray[np.uint8]
+from tasks.modality.pairs.caption_tokens import CaptionTokens, TokenColumns
+from tasks.modality.pairs.decoded import DecodedPool, Images
+from tasks.modality.prepared import Prepared
+from tasks.pool.columns import Ids, PoolColumns, columns_of
+from tasks.pool.decoding import decode, resized
+from tasks.pool.record import PoolRecord
+from tasks.tables.uids import Bytes16
 
 
 @dataclass(frozen=True)
 class Streamed:
-    """A pool that is not kept decoded: where its images lie (``PLACES``), and their side, pixels."""
+    """A pool that is not kept decoded: where its images lie, and the side that they are scaled to, pixels."""
 
-    places: pa.Table
-    directory: Path
+    columns: PoolColumns
     size: int
+
+    def __call__(self, ids: Ids) -> Images:
+        """Images of positions, decoded now."""
+        return decoded(self.columns.encoded(ids), self.size)
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pairs sorted by uid: uids (n,), captions (n,), and ``images``, which gives those of positions: (m, 3, S, S)."""
+    """Pairs by position: ``images`` gives pictures of some (m, 3, S, S)."""
 
-    uids: Bytes16
-    texts: list[str]
+    columns: PoolColumns
     images: Callable[[Ids], Images]
     streamed: Streamed | None = None
     """Where the images lie, if they are decoded anew for each batch."""
     digests: Bytes16 | None = None
-    """Digests of the decoded pictures (n,), of a pool that is kept decoded."""
+    """Digests of the decoded pictures (n,), of a pool that is kept decoded; in the order of ``columns.members``."""
 
     def __len__(self) -> int:
-        return len(self.uids)
+        return len(self.columns)
 
     def pixels(self, ids: Ids) -> Tensor:
         """Images of pool positions ``ids``, (len(ids), 3, S, S) uint8."""
@@ -64,45 +56,36 @@ class Pairs:
 
 def load_pairs(pool: PoolRecord, size: int, decoded_disk: int | None = None) -> Pairs:
     """Pairs of a pool at ``size`` pixels, decoded on the first call if that takes at most ``decoded_disk`` bytes."""
-    samples = read_parquet(pool.samples_path, columns=["uid", *PLACES, "text"])
-    path = pool.directory / f"decoded-{VERSION}-{size}-{pool.samples_digest[:12]}.npy"
-    uids, texts = uid_bytes(samples["uid"]), samples["text"].to_pylist()
-    digests = path.with_suffix(".digests.npy")
-    fits = decoded_disk is None or samples.num_rows * 3 * size * size <= decoded_disk
-    if fits and not path.exists():
-        with publishing(path) as file, publishing(digests) as beside:
-            np.save(beside, _decode(samples, pool.directory, size, file))
-    if not path.exists():
-        streamed = Streamed(samples.select(PLACES), pool.directory, size)
-        return Pairs(uids, texts, partial(_decoded_now, streamed), streamed)
-    mapped: Images = np.load(path, mmap_mode="r")
-    return Pairs(uids, texts, lambda ids: mapped[ids], digests=np.load(digests, mmap_mode="r"))
+    columns = columns_of(pool)
+    kept = kept_decoded(pool, columns, size, decoded_disk)
+    if kept is None:
+        streamed = Streamed(columns, size)
+        return Pairs(columns, streamed, streamed)
+    kept.ensure()
+    images = kept.images
+    return Pairs(columns, lambda ids: images[columns.rows[ids]], digests=kept.digests)
 
 
-def _decoded_now(pool: Streamed, ids: Ids) -> Images:
-    return decoded(read_images(pool.places.take(pa.array(ids)), pool.directory), pool.size)
+def load_tokens(pool: PoolRecord, context_length: int) -> TokenColumns:
+    """Tokens of a pool's captions, made on the first call."""
+    return CaptionTokens(columns_of(pool), pool, context_length).opened()
+
+
+def prepared(pool: PoolRecord, size: int, context_length: int, decoded_disk: int | None) -> list[Prepared]:
+    """What a pool is turned into before it is trained on."""
+    columns = columns_of(pool)
+    kept = kept_decoded(pool, columns, size, decoded_disk)
+    return [CaptionTokens(columns, pool, context_length), *([] if kept is None else [kept])]
+
+
+def kept_decoded(pool: PoolRecord, columns: PoolColumns, size: int, decoded_disk: int | None) -> DecodedPool | None:
+    """The pool's pictures, if they are kept: where they are, or take at most ``decoded_disk`` bytes."""
+    kept = DecodedPool(columns, pool, size)
+    fits = decoded_disk is None or len(columns) * 3 * size * size <= decoded_disk
+    return kept if fits or kept.is_whole else None
 
 
 def decoded(found: Iterable[bytes], size: int) -> Images:
     """Images (n, 3, size, size) uint8 of encoded ones, laid out as the decoded file has them: convolutions take another
     kernel for another order in memory, and round otherwise."""
     return np.ascontiguousarray(np.stack([resized(decode(data).image, size) for data in found]))
-
-
-def _decode(samples: pa.Table, directory: Path, size: int, file: BinaryIO) -> Bytes16:
-    """Write the images of ``samples``; returns the digests of the pictures, both in their order."""
-    shape = (samples.num_rows, 3, size, size)
-    np.lib.format.write_array_header_2_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-    first, row_bytes = file.tell(), 3 * size * size
-    digests: Bytes16 = np.zeros(samples.num_rows, "S16")
-    # In the order of the tars, so that each is read once, wherever it lies; uids are spread over all of them.
-    order = pc.sort_indices(samples, [("shard", "ascending"), ("image_offset", "ascending")]).to_numpy()
-    for start in range(0, samples.num_rows, DECODE_AT_ONCE):
-        chosen = order[start : start + DECODE_AT_ONCE]
-        images = read_images(samples.take(pa.array(chosen)), directory)
-        for position, data in zip(chosen.tolist(), images, strict=True):
-            file.seek(first + position * row_bytes)
-            picture = decode(data)
-            file.write(resized(picture.image, size).tobytes())
-            digests[position] = picture.digest
-    return digests

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from mgd_core.errors import UserError
+from tasks.modality.pairs.tokens import padded, tokenize
 
 FULL_SIZE = 49408
 
@@ -37,15 +38,25 @@ class Vocabulary:
         """Rows of the token embedding."""
         return len(self.ids)
 
+    @cached_property
+    def _places(self) -> npt.NDArray[np.int64]:
+        """Where each of open_clip's tokens stands among those in use; -1 for the others."""
+        places = np.full(FULL_SIZE, -1, np.int64)
+        places[self.ids] = np.arange(self.size)
+        return places
+
+    def compact(self, raw: npt.NDArray[np.int64]) -> Tensor:
+        """Compact ids of open_clip's, all of which are in use."""
+        return torch.from_numpy(self._places[raw])
+
     def tokens(self, texts: Sequence[str]) -> Tensor:
         """Compact token ids (n, context_length) int64 of ``texts``.
 
         Raises:
             StrangeText: a text has a token outside the vocabulary.
         """
-        raw = _tokenize(texts, self.context_length)
-        compact = np.searchsorted(self.ids, raw).clip(max=self.size - 1)
-        strange = (self.ids[compact] != raw).any(1)
+        compact = self._places[_tokenize(texts, self.context_length)]
+        strange = (compact < 0).any(1)
         if strange.any():
             text = texts[int(strange.argmax())]
             raise StrangeText(f"the text {text!r} has tokens that the pool and the target did not when the run began")
@@ -54,8 +65,8 @@ class Vocabulary:
     def known_tokens(self, texts: Sequence[str]) -> tuple[Tensor, int]:
         """As ``tokens``, but tokens outside the vocabulary are left out; and the number of texts that had any."""
         raw = _tokenize(texts, self.context_length)
-        compact = np.searchsorted(self.ids, raw).clip(max=self.size - 1)
-        strange = self.ids[compact] != raw
+        compact = self._places[raw]
+        strange = compact < 0
         for row in np.flatnonzero(strange.any(1)):
             kept = compact[row][~strange[row]]
             compact[row] = np.pad(kept, (0, self.context_length - len(kept)))
@@ -67,18 +78,12 @@ def full_vocabulary(context_length: int) -> Vocabulary:
     return Vocabulary(np.arange(FULL_SIZE), context_length)
 
 
-def used_vocabulary(texts: Iterable[str], context_length: int) -> Vocabulary:
-    """The tokens that occur in ``texts``."""
-    return Vocabulary(np.unique(_tokenize(sorted(set(texts)), context_length)), context_length)
+def used_vocabulary(texts: Iterable[str], context_length: int, *more: npt.NDArray[np.int64]) -> Vocabulary:
+    """The tokens that occur in ``texts``, and ``more`` of open_clip's ids."""
+    found = _tokenize(sorted(set(texts)), context_length)
+    return Vocabulary(np.unique(np.concatenate([found.reshape(-1), *more])), context_length)
 
 
-def _tokenize(texts: Sequence[str], context_length: int) -> npt.NDArray[np.int64]:
-    ids: npt.NDArray[np.int64] = _tokenizer()(list(texts), context_length=context_length).numpy()
-    return ids
-
-
-@cache
-def _tokenizer():  # type: ignore[no-untyped-def]  # open_clip is untyped
-    from open_clip.tokenizer import SimpleTokenizer
-
-    return SimpleTokenizer()
+def _tokenize(texts: Iterable[str], context_length: int) -> npt.NDArray[np.int64]:
+    """Token ids (n, context_length), 0 after each text's last."""
+    return padded(*tokenize(texts, context_length), context_length)

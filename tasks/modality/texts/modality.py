@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+import pyarrow.parquet as pq
+
 from tasks.catalog.text_catalog import TextCatalog
 from tasks.catalog.text_options import TextTargetOptions
-from tasks.files.progress import say
+from tasks.files.artefacts import reading
+from tasks.files.progress import announce, say
 from tasks.files.sources import reader_of
 from tasks.modality.base import Baseline, Modality
 from tasks.modality.texts.baselines import FILTERS, kept
@@ -17,10 +20,13 @@ from tasks.modality.texts.hidden_states import with_states
 from tasks.modality.texts.question_rows import QuestionRows, asked_sequences
 from tasks.modality.texts.questions import Question, check_apart, check_options, load_questions
 from tasks.modality.texts.recipe import TextRecipe, built_options
-from tasks.modality.texts.sequences import Sequences, TextTokenizer
+from tasks.modality.texts.sequences import Sequences, TextTokenizer, joined
+from tasks.pool.columns import columns_of
+from tasks.pool.record import PoolRecord
 from tasks.runs.run import Run
-from tasks.tables.published import read_parquet
-from tasks.tables.uids import uid_bytes
+
+AT_ONCE = 1 << 12
+"""Texts that are held while they are tokenised."""
 
 
 class TextModality(Modality):
@@ -48,7 +54,6 @@ class TextModality(Modality):
         if catalog.targets.loss != "completion":
             check_options(questions)
         tokenizer = TextTokenizer(catalog.model)
-        samples = read_parquet(pool.samples_path, columns=["uid", "prompt", "completion"])
 
         def ready(name: str, found: Sequences) -> Sequences:
             if found.cut:
@@ -61,8 +66,8 @@ class TextModality(Modality):
         def rows(name: str, found: list[Question]) -> QuestionRows:
             return QuestionRows(ready(name, asked_sequences(tokenizer, found)), found)
 
-        own = ready("pool", tokenizer.sequences(samples["prompt"].to_pylist(), samples["completion"].to_pylist()))
-        return TextRecipe(run, catalog, pool, uid_bytes(samples["uid"]), questions.map(rows), own)
+        own = ready("pool", joined(list(_tokenised(tokenizer, pool))))
+        return TextRecipe(run, catalog, pool, columns_of(pool).uids, questions.map(rows), own)
 
     def check(self, catalog: TextCatalog, home: Path) -> list[str]:
         """See that the folder's tokenizer can be used."""
@@ -72,3 +77,14 @@ class TextModality(Modality):
     def measured_by(self, targets: TextTargetOptions) -> dict[str, Any]:
         """What is lowered, and how options are scored."""
         return {"loss": targets.loss, "likelihood": targets.likelihood}
+
+
+def _tokenised(tokenizer: TextTokenizer, pool: PoolRecord) -> Iterator[Sequences]:
+    """The pool's samples as tokens, a stretch at a time."""
+    with reading(pool.samples_path), pq.ParquetFile(pool.samples_path) as file:
+        done = 0
+        for rows in file.iter_batches(AT_ONCE, columns=["prompt", "completion"]):
+            announce("tokens of the texts", done, pool.samples)
+            yield tokenizer.sequences(rows["prompt"].to_pylist(), rows["completion"].to_pylist())
+            done += rows.num_rows
+        announce("tokens of the texts", done, pool.samples)

@@ -76,6 +76,14 @@ class Sequences:
         return np.where(inside, starts + np.arange(inside.shape[1])[None], starts), inside
 
 
+def joined(parts: Sequence[Sequences]) -> Sequences:
+    """Samples after each other, without hidden states."""
+    edges = np.cumsum([0, *(len(part.tokens) for part in parts)])
+    starts = [part.starts[:-1] + edge for part, edge in zip(parts, edges, strict=False)]
+    tokens, prompts = (np.concatenate([getattr(part, name) for part in parts]) for name in ("tokens", "prompts"))
+    return Sequences(tokens, np.concatenate([*starts, edges[-1:]]), prompts, sum(part.cut for part in parts))
+
+
 class TextTokenizer:
     """The tokenizer of a model folder, with the catalog's template.
 

@@ -1,11 +1,18 @@
 import importlib.util
+import logging
+import os
 import sys
 from types import ModuleType
 
 import pytest
 
 from flows.runtime import make_runner
+from flows.runtime.environment import QUIET
+from flows.runtime.runners import RunnerError, started
 from tasks.catalog.recipe_options import RuntimeOptions
+
+RAY_STAYS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+SILENT = {"runtime_env": {"env_vars": dict(QUIET)}, "log_to_driver": False, "logging_level": logging.ERROR}
 
 
 @pytest.mark.parametrize("kind", ["threads", "processes"])
@@ -27,6 +34,21 @@ def test_nonsense_is_refused():
         make_runner("fibers", 2)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="at least one worker, got 0"):
         make_runner("threads", 0)
+
+
+def test_a_cluster_that_is_not_there_is_told():
+    class Runner:
+        def __enter__(self):
+            raise OSError("Timed out trying to connect to tcp://there:8786\nand more")
+
+        def __exit__(self, *_):
+            raise AssertionError("it never started")
+
+    with (
+        pytest.raises(RunnerError, match=r"no cluster can be joined at tcp://there:8786 .*Timed out trying.*up"),
+        started(Runner(), "dask", "tcp://there:8786"),  # type: ignore[arg-type]
+    ):
+        raise AssertionError("it is not there")
 
 
 def test_a_catalogs_runner_is_a_kind_or_a_table() -> None:
@@ -63,16 +85,18 @@ def fake(monkeypatch, kind):
 def test_clusters_of_our_own_listen_on_the_loopback_only(monkeypatch):
     fake(monkeypatch, "ray")
     fake(monkeypatch, "dask")
+    monkeypatch.delenv(RAY_STAYS, raising=False)
+    assert "num_cpus" in make_runner("ray", 2, loopback=False)["init_kwargs"] and RAY_STAYS not in os.environ
     ray, dask = make_runner("ray", 2), make_runner("dask", 2, options={"memory_limit": "1GiB"})
-    assert ray["init_kwargs"] == {"num_cpus": 2, "_node_ip_address": "127.0.0.1", "include_dashboard": False}
+    assert os.environ[RAY_STAYS] == "0", "it would take 127.0.0.1 for the address of the network"
+    assert ray["init_kwargs"] == {"num_cpus": 2, "include_dashboard": False} | SILENT
     local = {"n_workers": 2, "threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": None}
-    assert dask["cluster_kwargs"] == local | {"memory_limit": "1GiB"}
-    assert make_runner("ray", 2, loopback=False)["init_kwargs"] == {"num_cpus": 2}
+    assert dask["cluster_kwargs"] == local | {"memory_limit": "1GiB", "silence_logs": logging.CRITICAL}
 
 
 def test_a_cluster_is_joined_by_its_address(monkeypatch):
     fake(monkeypatch, "ray")
     fake(monkeypatch, "dask")
     joined = make_runner("ray", 2, "ray://there:10001", options={"namespace": "mgd"})
-    assert joined == {"address": "ray://there:10001", "init_kwargs": {"namespace": "mgd"}}, "Ray refuses num_cpus there"
+    assert joined == {"address": "ray://there:10001", "init_kwargs": {"namespace": "mgd"} | SILENT}, "no num_cpus there"
     assert make_runner("dask", 2, "tcp://there:8786") == {"address": "tcp://there:8786", "client_kwargs": {}}

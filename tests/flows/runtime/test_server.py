@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -102,10 +103,10 @@ def test_a_stranger_on_the_port_is_not_taken_for_the_server(home, tmp_path_facto
         assert started is not None
         write_record(home, server.ServerRecord(stranger, os.getpid(), started))
         assert not server_status(home).running
-        with pytest.raises(ServerError, match=r"does not answer[\s\S]*mgd server stop"):
-            ensure_server(home, timeout=0.3)
+        assert not stop_server(home), "it would have killed this very process"
+        write_record(home, server.ServerRecord(stranger, os.getpid(), started))
+        assert ensure_server(home) != stranger
     finally:
-        (home / ".prefect/server.json").unlink()  # or the clean-up would stop the test process
         other_home = json.loads(server.urllib.request.urlopen(f"{stranger}/admin/settings").read())["home"]
         assert stop_server(Path(other_home).parent)
 
@@ -150,3 +151,23 @@ def test_a_killed_process_and_a_zombie_are_both_dead(home):
     assert not record.alive(), "not yet waited for: a zombie"
     child.wait()
     assert not record.alive()
+
+
+def test_a_copied_home_has_a_server_of_its_own_and_a_moved_one_does_not_keep_the_old(home, tmp_path_factory):
+    url, first = ensure_server(home / "a"), record_of(home / "a")
+    shutil.copytree(home / "a", home / "b")
+    assert not server_status(home / "b").running and not stop_server(home / "b") and first.alive()
+    shutil.copy(home / "a/.prefect/server.json", home / "b/.prefect/server.json")
+    assert ensure_server(home / "b") != url and server_status(home / "a").running
+    assert stop_server(home / "b")
+    (home / "a").rename(home / "c")
+    assert not server_status(home / "c").running, "it would write where the home was"
+    ensure_server(home / "c")
+    assert not first.alive() and record_of(home / "c").url == url, "a browser knows the address"
+    assert stop_server(home / "c")
+
+
+def test_a_server_that_runs_and_does_not_answer_is_told(home, monkeypatch):
+    monkeypatch.setattr(server, "server_command", lambda _: [sys.executable, "-c", "import time; time.sleep(60)"])
+    with pytest.raises(ServerError, match=r"does not answer[\s\S]*mgd server stop"):
+        ensure_server(home, timeout=0.3)

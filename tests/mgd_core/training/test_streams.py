@@ -18,7 +18,7 @@ LARGEST_POOL = 1 << 30
 def test_no_two_streams_draw_the_same() -> None:
     assert NAMED == {
         **{"RANDOM_SUBSETS": 7, "CAPTION_BATCHES": 8, "WARM_UP": 9},
-        **{"POISONS": 1 << 27, "DROPS": 1 << 29, "DIRECTIONS": 1 << 31},
+        **{"POISONS": 1 << 27, "CROPS": 1 << 28, "PROBE_CROPS": 3 << 27, "DROPS": 1 << 29, "DIRECTIONS": 1 << 31},
     }
     assert streams.ROUND_STREAM == 1_000
     draws = {name: generator(0, value).integers(1 << 62) for name, value in NAMED.items()}

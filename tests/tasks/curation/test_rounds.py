@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from safetensors.torch import load_file
 
 from mgd_core.descent.steps import mask
 from mgd_core.engine.reverse import NonFiniteError
+from mgd_core.training.order import DataOrder
 from tasks.catalog.catalogs import CatalogError, load_catalog
+from tasks.catalog.device_options import on_device
+from tasks.catalog.recipe_options import RuntimeOptions
 from tasks.curation import comparison, estimate, rounds
-from tasks.curation.begin import begin_run
+from tasks.curation.begin import begin_run, identity
 from tasks.curation.comparison import ComparisonError
 from tasks.export.exports import verify_datacomp
+from tasks.modality import registry
+from tasks.modality.pairs.modality import PairModality
 from tasks.modality.registry import open_recipe
+from tasks.modality.tensor_files import publish_tensors
 from tasks.pool.pools import build_pool
 from tasks.pool.record import BuildOptions, EmptyPool
-from tasks.runs.run import RunMismatch
+from tasks.runs.run import Run, RunMismatch
 from tasks.tables.published import read
 from tasks.tables.uids import uid_bytes
 from testing.children import CHILDREN
@@ -186,6 +195,86 @@ def test_finished_units_are_not_run_again(copied: Path) -> None:
     rounds.train_round(copied, 0, True)
     rounds.probe_shard(copied, 0, rounds.shard_names(copied)[0])
     assert len(before) > 2 and written() == before
+
+
+def test_the_next_shards_of_a_process_do_no_work_that_grows_with_the_pool(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pool is opened for the first shard alone; of a shard's unit are the uids of its shard, and a few bytes."""
+    opened, masked = Counter[str](), list[int]()
+    plain_open, plain_mask = PairModality.open, rounds.mask
+
+    def counted_open(self: PairModality, run: Run) -> object:
+        opened[run.id] += 1
+        return plain_open(self, run)
+
+    def counted_mask(uids: np.ndarray, *how: object) -> object:
+        masked.append(len(uids))
+        return plain_mask(uids, *how)
+
+    def never(*_: object) -> None:
+        raise AssertionError("a unit asked for the counts of the whole pool")
+
+    monkeypatch.setattr(PairModality, "open", counted_open)
+    monkeypatch.setattr(rounds, "mask", counted_mask)
+    monkeypatch.setattr(rounds, "counts_of", never)
+    for record in copied.glob("work/round-000/probe-*"):
+        record.unlink()
+    for kept in (registry._opened, rounds._probes):
+        kept.cache_clear()
+    first, *others = rounds.shard_names(copied)
+    rounds.probe_shard(copied, 0, first)
+    assert opened.total() == 1
+    for shard in others:
+        rounds.probe_shard(copied, 0, shard)
+        assert len(pickle.dumps((copied, 0, shard))) < 500 + len(str(copied))
+    with open_recipe(copied) as recipe:
+        assert opened.total() == 1 and sum(masked) == len(recipe), "each uid once"
+    assert len(others) == 2 and len(list(copied.glob("work/round-000/probe-*.json"))) == 3
+
+
+def test_which_of_several_devices_it_is_changes_neither_the_run_nor_a_byte(finished: Path, tmp_path: Path) -> None:
+    catalog = small_catalog(tmp_path, ("threads = 1", 'threads = 1\ndevices = ["cpu:3", "cpu:1"]'))
+    with on_device("cpu:1"):
+        directory = curate_plainly(catalog, tmp_path / "home")
+    assert directory.name == finished.name and published(directory) == published(finished)
+    options = load_catalog(catalog)
+    for first, other in (("cuda:0", "cuda:1"), ("cuda", "cuda:7")):
+        runtimes = [RuntimeOptions.model_validate({"device": one}) for one in (first, other)]
+        said = [identity(options.model_copy(update={"runtime": one}), tmp_path) for one in runtimes]
+        assert said[0] == said[1] != identity(options, tmp_path), "the kind of device is another run"
+
+
+def test_a_round_that_an_earlier_version_replayed_is_probed_the_same(copied: Path) -> None:
+    """It left no batches: they are found by the order of the whole pool."""
+    replayed = copied / "work" / "round-000" / "replayed.safetensors"
+    tensors = load_file(replayed)
+    left = {name: x for name, x in tensors.items() if not name.startswith("batch.")}
+    assert len(tensors) - len(left) == 2
+    name = rounds.shard_names(copied)[1]
+    (record,) = copied.glob("work/round-000/probe-shards-00001-tar-*.json")
+    before = record.with_suffix(".safetensors").read_bytes()
+    for kept in (tensors, left):
+        publish_tensors(replayed, kept)
+        rounds._probes.cache_clear()
+        record.unlink()
+        record.with_suffix(".safetensors").unlink()
+        assert rounds.probe_shard(copied, 0, name) == record
+        assert record.with_suffix(".safetensors").read_bytes() == before
+
+
+def test_a_probe_asks_for_its_shard_only(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the order of the pool nor the samples of another shard."""
+    seen: list[int] = []
+    plain = rounds.mask
+    monkeypatch.setattr(rounds, "mask", lambda uids, *rest: seen.append(len(uids)) or plain(uids, *rest))
+    monkeypatch.setattr(DataOrder, "table", None)
+    rounds._probes.cache_clear()
+    for record in copied.glob("work/round-000/probe-*.json"):
+        record.unlink()
+    for name in rounds.shard_names(copied):
+        rounds.probe_shard(copied, 0, name)
+    assert seen == [100, 100, 40]
 
 
 def test_shards_of_equal_names_in_two_folders_are_each_probed(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from PIL import Image
 from flows.cli import main
 from tasks.curation.begin import begin_run
 from tasks.curation.estimate import publish_pool
-from tasks.curation.trained import chosen_counts, run_encoder, trained_identity, trained_parameters
+from tasks.curation.trained import published_counts, run_encoder, trained_identity, trained_parameters
 from tasks.evaluation.datacomp import tasks
 from tasks.evaluation.encoders import CheckpointError, OpenClipEncoder, open_clip_encoder
 from tasks.evaluation.eval_samples import EvalSetError
@@ -340,8 +340,8 @@ def test_what_a_run_trained_scores_as_its_own_test_task(tmp_path: Path) -> None:
         done = evaluate_set(found, encoder)
         assert done.metrics["acc1"] == pytest.approx(score.accuracy) and done.samples == 40
         publish_pool(bench)
-        assert trained_identity(bench.run, chosen_counts(bench.run, 0), 8) is None, "to be trained yet"
-        assert trained_identity(bench.run, chosen_counts(bench.run, 0), 7) == encoder.identity
+        assert trained_identity(bench.run, published_counts(bench.run, 0), 8) is None, "to be trained yet"
+        assert trained_identity(bench.run, published_counts(bench.run, 0), 7) == encoder.identity
         assert not torch.equal(encoder.texts(["trouser"]), encoder.texts(["coat"]))
         told: list[str] = []
         watch(lambda what, _, __: told.append(what))

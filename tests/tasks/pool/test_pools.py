@@ -19,8 +19,11 @@ from PIL import Image
 
 from catalogs.pools.cutting import lay_out, write_sheet
 from tasks.files.artefacts import DiskFull
+from tasks.files.progress import watch
 from tasks.files.source_patterns import SourceError
 from tasks.files.sources import load_source
+from tasks.pool import index_jobs
+from tasks.pool.index_jobs import index_tar
 from tasks.pool.pools import build_pool, finish_pool, pending_units, plan_pool, write_or_index_unit
 from tasks.pool.record import BuildOptions, EmptyPool, PoolError, PoolRecord, TooManyRejects, load_pool
 from tasks.pool.samples import read_images
@@ -149,6 +152,58 @@ def test_a_tar_that_changed_makes_another_pool(
     assert build_pool(path, tmp_path / "home").pool_id != first.pool_id
     with pytest.raises(PoolError, match="changed while the pool was being built"):
         write_or_index_unit(plan.units[0])
+
+
+def test_tars_in_the_home_are_found_where_it_was_moved(
+    shard: Callable[..., str], good: Callable[..., list], tmp_path: Path
+) -> None:
+    shard(good(1))
+    home = tmp_path / "home"
+    home.mkdir()
+    (tmp_path / "shards").rename(home / "tars")
+    pool = build_pool(home / "tars", home)
+    images = list(read_images(samples_of(pool), pool.directory))
+    moved = home.rename(tmp_path / "moved") / "pools" / pool.pool_id
+    assert list(read_images(samples_of(pool.model_copy(update={"directory": moved})), moved)) == images
+    assert not Path(load_source(moved).base).is_relative_to(home)
+
+
+def told(work: Callable[[], object]) -> list[str]:
+    said: list[str] = []
+    watch(lambda what, *_: said.append(what))
+    try:
+        work()
+    finally:
+        watch(None)
+    return said
+
+
+def test_of_a_pool_that_grew_only_what_is_new_is_indexed(
+    shard: Callable[..., str], good: Callable[..., list], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    monkeypatch.setattr(index_jobs, "index_tar", lambda unit: read.append(unit.name) or index_tar(unit))
+    tars = tmp_path / "shards"
+    for number in (1, 3):
+        shard(good(number), f"{number:05d}.tar")
+    first = build_pool(tars, tmp_path / "home", ANY)
+    shard([*good(2), ("damaged.jpg", b"?")], "00002.tar")  # in between: the places of others change
+    read.clear()
+    said = told(lambda: build_pool(tars, tmp_path / "home", ANY))
+    assert read == ["00002.tar"] and any("of its 3 files, 2 were indexed before" in line for line in said)
+    grown = load_pool(plan_pool(tars, tmp_path / "home", ANY).directory)
+    fresh = build_pool(tars, tmp_path / "other", ANY)
+    assert grown and grown.pool_id == fresh.pool_id != first.pool_id and grown.rejects == 1
+    assert files_of(grown.directory) == files_of(fresh.directory)
+
+    read.clear()
+    shard(good(4), "00001.tar")
+    build_pool(tars, tmp_path / "home", ANY)
+    assert read == ["00001.tar"], "what was exchanged in place is indexed anew"
+    (tars / "00003.tar").unlink()
+    read.clear()
+    shrunk = build_pool(tars, tmp_path / "home", ANY)
+    assert not read and files_of(shrunk.directory) == files_of(build_pool(tars, tmp_path / "third", ANY).directory)
 
 
 def test_the_order_of_the_tars_does_not_show_in_the_table(

@@ -188,6 +188,6 @@ def test_files_that_are_passed_over_are_counted_and_named(tmp_path: Path) -> Non
         assert any("4 files are passed over" in one and one.endswith("d.jsonl.zst") for one in told)
         told.clear()
         built(tmp_path / "*.jsonl", tmp_path / "home")
-        assert not told, "a pattern passes nothing over that it names"
+        assert not [one for one in told if "passed over" in one], "a pattern passes nothing over that it names"
     finally:
         watch(None)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from tasks.catalog.catalogs import CatalogError
-from tasks.catalog.study_options import STUDIES, find_study, load_study
+from tasks.catalog.files import STUDIES, find_study
+from tasks.catalog.study_options import load_study
 from tasks.modality.classification.modality import begin_study
 from tasks.modality.registry import open_study
 from tasks.runs.run import RunMismatch

@@ -20,6 +20,7 @@ from tasks.modality.pairs.held_shards import HeldShards
 from tasks.modality.pairs.pairs import Images, load_pairs
 from tasks.modality.registry import open_recipe
 from tasks.pool.pools import PoolRecord, build_pool
+from tasks.tables.published import read_parquet
 from testing.small_catalog import small_catalog
 
 SHARDS, BATCH = 12, 8
@@ -99,9 +100,9 @@ def streamed(tmp_path: Path) -> tuple[PoolRecord, HeldShards, np.ndarray, Images
     pool = build_pool(tmp_path / "sheet", tmp_path / "home", options(shard_size=20))
     place = load_pairs(pool, 32, decoded_disk=0).streamed
     assert place is not None
-    names = place.places["shard"].to_pylist()
+    names = read_parquet(pool.samples_path, ["shard"])["shard"].to_pylist()
     shards = np.unique(np.asarray(names), return_inverse=True)[1].astype(np.int64)
-    held = HeldShards(place, shards, np.ones(240, bool), capacity=60)
+    held = HeldShards(place, np.ones(240, bool), capacity=60)
     return pool, held, shards, load_pairs(pool, 32).images(np.arange(240))
 
 

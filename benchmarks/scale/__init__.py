@@ -1,0 +1,1 @@
+"""What the path of the data costs a sample, as pools grow."""

@@ -1,0 +1,1 @@
+"""Homes elsewhere: below any fsspec URL, worked on in a local copy, shared by leases."""

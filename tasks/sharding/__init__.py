@@ -1,0 +1,1 @@
+"""Pictures and captions in any usual form, as WebDataset shards the way img2dataset leaves them."""
