@@ -36,7 +36,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._envelope import emit
-from flows.runtime.server import ensure_server, stop_server
+from flows.runtime.environment import CLIENT_AUTH
+from flows.runtime.server import ensure_server, server_status, stop_server
 from testing.open_ports import open_ports
 from testing.small_catalog import published, small_catalog
 
@@ -115,7 +116,8 @@ class Site:
 
     def __init__(self, place: Path) -> None:
         self.place, self.catalog = place, small_catalog(place / "pool", *CATALOG)
-        self.url = ensure_server(place / "server")
+        server = {"PREFECT_API_URL": ensure_server(place / "server")}
+        self.server = server | {CLIENT_AUTH: str(server_status(place / "server").password)}
         self.token = "0" * 64
 
     def node(self, name: str) -> dict[str, Any]:
@@ -123,7 +125,7 @@ class Site:
         home = self.place / name
         home.mkdir(exist_ok=True)
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "MGD_", "RAY_"))}
-        ours = {"HOME": str(home), "PYTHONPATH": str(ROOT), "PREFECT_API_URL": self.url, "RAY_AUTH_MODE": "token"}
+        ours = {"HOME": str(home), "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "token"}
         ours |= {"RAY_AUTH_TOKEN": self.token, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
         return {"cwd": home, "env": kept | ours}
 
@@ -140,6 +142,7 @@ class Site:
         command = [sys.executable, "-m", "flows.cli", "curate", str(self.catalog), "--home", str(home), *changes]
         with (self.place / f"{home.name}.log").open("w+") as log:
             how: dict[str, Any] = {"stdout": log, "stderr": log, **self.node("driver")}
+            how["env"] |= self.server  # of the flow's process alone: tasks bring it along
             process = subprocess.Popen(command, **how)
             try:
                 if kill:
