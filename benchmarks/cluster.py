@@ -41,14 +41,14 @@ from testing.open_ports import open_ports
 from testing.small_catalog import published, small_catalog
 
 ROOT = Path(__file__).parents[1]
-PATIENCE = 900.0  # seconds for the small curation to end on a busy machine
+PATIENCE = 3000.0  # seconds for the small curation to end on a busy machine
 LOOK_EVERY = 0.02
 STARTS = 5  # more, of a Ray of mgd's own and of a node of Ray
 CATALOG = (
     ("shard_size = 100", "shard_size = 20"),
-    ("steps = 8\n", "steps = 200\n"),
-    ("window_start = 4", "window_start = 192"),
-    ("probe_steps = [4, 6]", "probe_steps = [194, 198]"),
+    ("steps = 8\n", "steps = 100\n"),
+    ("window_start = 4", "window_start = 92"),
+    ("probe_steps = [4, 6]", "probe_steps = [94, 98]"),
     ("rounds = 2", "rounds = 1"),
     ('"loss_filter", "own_clip_filter", "mgd", "oracle"', '"mgd"'),
     ("seeds = [1]", "seeds = [1, 2]"),
