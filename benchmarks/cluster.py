@@ -36,19 +36,20 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._envelope import emit
-from flows.runtime.server import ensure_server, stop_server
+from flows.runtime.environment import CLIENT_AUTH
+from flows.runtime.server import ensure_server, server_status, stop_server
 from testing.open_ports import open_ports
 from testing.small_catalog import published, small_catalog
 
 ROOT = Path(__file__).parents[1]
-PATIENCE = 900.0  # seconds for the small curation to end on a busy machine
+PATIENCE = 3000.0  # seconds for the small curation to end on a busy machine
 LOOK_EVERY = 0.02
 STARTS = 5  # more, of a Ray of mgd's own and of a node of Ray
 CATALOG = (
     ("shard_size = 100", "shard_size = 20"),
-    ("steps = 8\n", "steps = 200\n"),
-    ("window_start = 4", "window_start = 192"),
-    ("probe_steps = [4, 6]", "probe_steps = [194, 198]"),
+    ("steps = 8\n", "steps = 100\n"),
+    ("window_start = 4", "window_start = 92"),
+    ("probe_steps = [4, 6]", "probe_steps = [94, 98]"),
     ("rounds = 2", "rounds = 1"),
     ('"loss_filter", "own_clip_filter", "mgd", "oracle"', '"mgd"'),
     ("seeds = [1]", "seeds = [1, 2]"),
@@ -115,7 +116,8 @@ class Site:
 
     def __init__(self, place: Path) -> None:
         self.place, self.catalog = place, small_catalog(place / "pool", *CATALOG)
-        self.url = ensure_server(place / "server")
+        server = {"PREFECT_API_URL": ensure_server(place / "server")}
+        self.server = server | {CLIENT_AUTH: str(server_status(place / "server").password)}
         self.token = "0" * 64
 
     def node(self, name: str) -> dict[str, Any]:
@@ -123,7 +125,7 @@ class Site:
         home = self.place / name
         home.mkdir(exist_ok=True)
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "MGD_", "RAY_"))}
-        ours = {"HOME": str(home), "PYTHONPATH": str(ROOT), "PREFECT_API_URL": self.url, "RAY_AUTH_MODE": "token"}
+        ours = {"HOME": str(home), "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "token"}
         ours |= {"RAY_AUTH_TOKEN": self.token, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
         return {"cwd": home, "env": kept | ours}
 
@@ -140,6 +142,7 @@ class Site:
         command = [sys.executable, "-m", "flows.cli", "curate", str(self.catalog), "--home", str(home), *changes]
         with (self.place / f"{home.name}.log").open("w+") as log:
             how: dict[str, Any] = {"stdout": log, "stderr": log, **self.node("driver")}
+            how["env"] |= self.server  # of the flow's process alone: tasks bring it along
             process = subprocess.Popen(command, **how)
             try:
                 if kill:

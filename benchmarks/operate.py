@@ -371,7 +371,9 @@ def served(site: Site) -> str:
     try:
         deadline = time.monotonic() + PATIENCE
         while not list((site.home / "runs").glob("served-*/work/round-000")):
-            assert serving.poll() is None and time.monotonic() < deadline, "nothing was run"
+            ended = serving.poll()
+            assert ended is None, f"ended with {ended}: {serving.communicate()[0][-2000:]}"
+            assert time.monotonic() < deadline, "nothing was run"
             time.sleep(0.5)
         heard = listening(serving.pid)
         began = time.monotonic()
@@ -413,7 +415,7 @@ def looked(site: Site) -> str:
         page.wait("Dashboard", "Event Feed")
         page.open(form, "Catalog", "rounds of metagradient descent", "where trainings run", "Overrides")
         page.picture(site.pictures / "form.png")
-        page.open(f"{here}?tab=Logs", *run["tags"], "each differentiated round", "Completed")
+        page.open(f"{here}?tab=Logs", *run["tags"], "its split 'target'", "Completed")
         page.picture(site.pictures / "run.png")
         page.open(f"{here}?tab=TaskRuns", "round 1: train and replay", "compare mgd, seed 1", "round 0: probe")
         page.picture(site.pictures / "tasks.png")

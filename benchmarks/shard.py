@@ -244,7 +244,8 @@ def runners(scratch: Path, quick: bool) -> dict[str, Any]:
         for kind in kinds:
             command = [sys.executable, "-m", "flows.cli", "shard", str(source), "--out", str(scratch / kind)]
             command += ["--home", str(home), "--shard-size", "10", "--runner", kind, "--workers", "2"]
-            subprocess.run(command, check=True, capture_output=True, text=True)
+            ended = subprocess.run(command, capture_output=True, text=True)
+            assert ended.returncode == 0, f"{kind}: {ended.stderr[-2000:]}"
             wrong += digest_of(scratch / kind) != wanted
     finally:
         subprocess.run([sys.executable, "-m", "flows.cli", "server", "stop", "--home", str(home)], capture_output=True)

@@ -55,6 +55,9 @@ def explanation(error: BaseException) -> str | None:
         return _missing_package(error)
     if type(error).__module__.split(".")[0] in NETWORK:
         return f"the Prefect server does not answer ({name}: {error}). Finished work is kept: give the command again"
+    if name == "PrefectHTTPStatusError":
+        told = "Is PREFECT_API_AUTH_STRING its password (name:password)? Finished work is kept"
+        return f"the Prefect server refused what it was asked ({str(error).splitlines()[0]}). {told}"
     return _machine(error) if isinstance(error, OSError) else None
 
 

@@ -5,8 +5,8 @@ in tars of 10,000), takes each along the whole path in a process of its own (ind
 publish, a round's probes, count update; all but what the model computes, `benchmarks.scale.path`), and removes it.
 Microseconds are of CPU, all threads together, since the machine is shared. `growth`: the largest ratio of a phase's
 microseconds a sample, large pool over small. `bytes_per_sample`: resident bytes that the large pool took more than the
-small one, at the highest phase, by the samples that it has more. `probe_unit_ms`: the first probe unit of a process,
-without imports and the model's products, in either pool: it opens its shard, not the pool.
+small one, at the highest phase, by the samples that it has more. `probe_unit_ms`: opening the recipe in a new
+process and one probe unit, without imports and the model's products, in either pool: its shard, not the pool.
 
 Projections are for 16 cores: index, decode, tokens and probes are spread over tasks, join, columns, publish and update
 are one thread's. `--quick`: 3,000 and 30,000 pairs.
@@ -40,9 +40,11 @@ def main() -> None:
     """Measure, print a table, projections and one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="3,000 and 30,000 pairs")
+    parser.add_argument("--sizes", type=int, nargs=2, help="other numbers of pairs, the small one first")
     parser.add_argument("--place", type=Path, help="where the pools are written (4.5 GB), and removed again")
     options = parser.parse_args()
     sizes, shard = (QUICK_SIZES, QUICK_SHARD) if options.quick else (SIZES, SHARD)
+    sizes = tuple(options.sizes or sizes)
     small, large = (measured(n, shard, options.place) for n in sizes)
     ratios = {name: large["us"][name] / small["us"][name] for name in (*SPREAD, *ALONE)}
     more = {name: (large["peaks"][name] - small["peaks"][name]) / (sizes[1] - sizes[0]) for name in ratios}
@@ -79,6 +81,8 @@ def measured(n: int, shard: int, place: Path | None) -> dict[str, Any]:
     assert found["n"] == n
     found["seconds"]["probe"] -= found["products"]
     us = {name: 1e6 * seconds / n for name, seconds in found["seconds"].items()}
+    told = ", ".join(f"{name} {value:.1f}" for name, value in us.items())
+    print(f"{n:,} pairs, CPU us a sample: {told}", flush=True)  # the next pool may take an hour
     return {"us": us, "peaks": found["peaks"], "open_ms": opened["ms"]}
 
 

@@ -185,6 +185,9 @@ class DescentOptions(Section):
     scale: Literal["none", "sample", "count"] = "none"
     """`sample`: divide a sample's summed g by the root of its sum of squares, so that steady ones move first. `count`:
     before summing, divide g by the median size among samples of the same count, without outliers."""
+    groups: Annotated[tuple[str, ...], Distinct] = ()
+    """Columns of the pool (its source, domain, caption, shard) whose groups tell what one sample's g cannot: the step
+    acts on the mean of g over rounds, shrunk towards those of the sample's groups by what is measured of the noise."""
     max_count: Whole | None = None
     """Ceiling of a sample's count; None: no ceiling."""
     select: Selection = "heldout_loss"

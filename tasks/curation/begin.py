@@ -73,6 +73,8 @@ def identity(catalog: BaseCatalog, home: Path) -> dict[str, Any]:
         del content["descent"]["start"]
     else:
         content["descent"]["start"] = identity_of_subset(catalog.descent.start, home)
+    if not catalog.descent.groups:
+        del content["descent"]["groups"]
     content["descent"]["memory"] = content["descent"].pop("momentum")  # its first name, which runs are known by
     content["runtime"]["device"] = kind_of_device(catalog.runtime.device)
     content["model"] = modality.model_identity(catalog)

@@ -6,37 +6,24 @@ uids never go through it: the mask is a keyed hash of their bytes, and the next 
 that the round has. `mgd_core.descent.steps` decides who moves.
 
 Cost: memory for the counts and, of the samples that move, about 60 bytes each; 8 bytes a sample more with scale =
-"sample", 40 with scale = "count"; and a keyed hash a sample where p < 1, about a microsecond.
+"sample", 40 with scale = "count", 100 with groups; and a keyed hash a sample where p < 1, about a microsecond.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import reduce
-from operator import add
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mgd_core.descent.steps import (
-    OUTLIER,
-    SCALE_FLOOR,
-    TINY,
-    Counts,
-    CountUpdate,
-    Mask,
-    exchange_step,
-    mask,
-    mean_in_blocks,
-    sign_step,
-)
+from mgd_core.descent.shrinkage import Codes
+from mgd_core.descent.steps import Counts, CountUpdate, Mask, exchange_step, mask, sign_step
 from tasks.catalog.recipe_options import DescentOptions
+from tasks.curation.acted_on import acted_on, column, denoised_mean
 from tasks.tables.published import ROW_GROUP, TableError, files
 from tasks.tables.streams import publishing_rows
 from tasks.tables.uids import Bytes16, uid_array, uid_bytes
@@ -64,24 +51,27 @@ class Published:
         return cls(*({number: parts[number] for number in rounds} for parts in found.values()))
 
     def side_by_side(self) -> pl.LazyFrame:
-        """g, probed and count of every sample, a column a round: `g0`, `probed0`, `count0`, ..."""
+        """What is known of every sample, a column a round: `g0`, `g_error0`, `probed0`, `count0`, ..."""
         parts = []
-        for columns, paths in ((["g", "probed"], self.metagradients), (["count"], self.counts)):
+        for columns, paths in ((["g", "g_error", "probed"], self.metagradients), (["count"], self.counts)):
             for number, path in paths.items():
-                rows = pl.scan_parquet(path, glob=False)
-                parts.append(rows.select(pl.col(name).alias(f"{name}{number}") for name in columns))
+                rows, there = pl.scan_parquet(path, glob=False), pq.read_schema(path).names
+                known = [pl.col(name) if name in there else pl.lit(None, pl.Float64) for name in columns]
+                parts.append(
+                    rows.select(one.alias(f"{name}{number}") for name, one in zip(columns, known, strict=True))
+                )
         return pl.concat(parts, how="horizontal")
 
 
-def publish_update(run_dir: Path, round: int, options: DescentOptions) -> CountUpdate:
+def publish_update(run_dir: Path, round: int, options: DescentOptions, groups: Sequence[Codes] = ()) -> CountUpdate:
     """Step the counts of `round` by its metagradients, publish those of the next round, and return them.
 
-    `run_dir` is `<home>/runs/<run>`. Equal tables give equal bytes. Raises TableError where a table is not there, or
-    nothing is left.
+    `run_dir` is `<home>/runs/<run>`; `groups`: of each sample, for every grouping of `options`. Equal tables give equal
+    bytes. Raises TableError where a table is not there, or nothing is left.
     """
     rounds = [r for r in range(round + 1) if r == round or options.momentum]
     published = Published.of(run_dir.parents[1], run_dir.name, rounds)
-    update = _stepped(published, round, options)
+    update = _stepped(published, round, options, groups)
     publish_counts(run_dir, round + 1, _uids(published.counts[round]), update.counts)
     return update
 
@@ -98,13 +88,16 @@ def publish_counts(run_dir: Path, round: int, uids: Iterable[Bytes16], counts: C
             at += len(piece)
 
 
-def _stepped(published: Published, round: int, options: DescentOptions) -> CountUpdate:
+def _stepped(published: Published, round: int, options: DescentOptions, groups: Sequence[Codes]) -> CountUpdate:
     """The next round's counts (n,): the rule of the catalog among the samples that move."""
     samples = published.side_by_side()
     moving = _moving(samples, published.counts[round], round, options)
-    acted_on = samples.select(_acted_on(samples, list(published.counts), options))
-    g = _column(pl.concat([acted_on, pl.LazyFrame({"moving": moving})], how="horizontal").filter("moving"))
-    counts = _column(samples.select(f"count{round}")).astype(np.int64)
+    if groups:
+        g = denoised_mean(samples, list(published.counts), options, groups)[moving]
+    else:
+        sums = samples.select(acted_on(samples, list(published.counts), options))
+        g = column(pl.concat([sums, pl.LazyFrame({"moving": moving})], how="horizontal").filter("moving"))
+    counts = column(samples.select(f"count{round}")).astype(np.int64)
     old, all_of_them = counts[moving], np.ones(len(g), bool)
     if options.rule == "sign":
         update = sign_step(old, g, all_of_them, options.max_count)
@@ -116,49 +109,12 @@ def _stepped(published: Published, round: int, options: DescentOptions) -> Count
 
 def _moving(samples: pl.LazyFrame, of: Path, round: int, options: DescentOptions) -> Mask:
     """Who moves (n,): the masked among those that a round has probed."""
-    moving, at = _column(samples.select(pl.any_horizontal(pl.col("^probed.*$")))).copy(), 0
+    moving, at = column(samples.select(pl.any_horizontal(pl.col("^probed.*$")))).copy(), 0
     for uids in _uids(of):
         piece = moving[at : at + len(uids)]
         piece[piece] = mask(uids[piece], options.seed, round, options.p)
         at += len(uids)
     return moving
-
-
-def _acted_on(samples: pl.LazyFrame, rounds: list[int], options: DescentOptions) -> pl.Expr:
-    """What moves a sample, by the name of g: the sum over rounds, earlier ones discounted by `momentum`.
-
-    scale = "sample" divides it by the root of the sum of squares of the same terms, AdaGrad's scale (Duchi et al. 2011)
-    for each sample: a few samples have g of any sign and great size, and would otherwise be moved before those whose g
-    is small and steady. For a single round it leaves the order as it is.
-    """
-    weighted = [options.momentum ** (rounds[-1] - r) * _scaled(r, options) for r in rounds]
-    total = reduce(add, weighted).alias("g")  # one after the other, as nothing says of polars' own sum
-    if options.scale != "sample":
-        return total
-    squares = reduce(add, [term * term for term in weighted])
-    floor = SCALE_FLOOR * np.sqrt(mean_in_blocks(_column(samples.select(squares))))
-    return total / (squares.sqrt() + floor + TINY)
-
-
-def _scaled(round: int, options: DescentOptions) -> pl.Expr:
-    """A round's g; by `scale` in median sizes of the samples with the same count, cut off at +-`OUTLIER`.
-
-    A sample that the model never saw has g ten times as large as one it saw twice, most of them positive: anything new
-    disturbs a fitted model. Without this scale the sum over rounds is made of what was left out, and keeps it out.
-    """
-    g, probed = pl.col(f"g{round}"), pl.col(f"probed{round}")
-    if options.scale != "count":
-        return g
-    sizes = pl.when(probed).then(g.abs())
-    # Not polars' median, whose last bit is another than numpy's where two are in the middle.
-    median = (sizes.quantile(0.5, "lower") + sizes.quantile(0.5, "higher")) / 2
-    scaled = (g / (median.over(f"count{round}") + TINY)).clip(-OUTLIER, OUTLIER)
-    return pl.when(probed).then(scaled).otherwise(0.0)
-
-
-def _column(rows: pl.LazyFrame) -> npt.NDArray[Any]:
-    """The first column of a query, read in stretches."""
-    return rows.collect(engine="streaming").to_series().to_numpy()
 
 
 def _uids(path: Path) -> Iterator[Bytes16]:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import torch
 from safetensors import safe_open
@@ -29,6 +28,7 @@ from tasks.catalog.recipe_options import DescentOptions
 from tasks.curation.checkpoint_plan import plan_of
 from tasks.curation.count_updates import publish_counts, publish_update
 from tasks.curation.counts_digest import counts_digest
+from tasks.curation.groups import group_codes
 from tasks.curation.starting_counts import starting_counts
 from tasks.curation.trained import published_counts
 from tasks.files.artefacts import digest, is_done, publish_json, read_json, unit_name
@@ -42,7 +42,6 @@ from tasks.tables.published import publish
 from tasks.tables.streams import publishing_rows
 from tasks.tables.uids import uid_array
 
-Vector = npt.NDArray[np.float64]
 Batches = dict[int, torch.Tensor]
 """Positions of the batch of a step."""
 LAST_LOSSES = 10  # training losses averaged for the rounds table
@@ -107,13 +106,13 @@ def finish_round(directory: Path, round: int, probes: list[Path]) -> None:
             seconds["probe"] = seconds.get("probe", 0.0) + read_json(probe)["seconds"]["probe"]
         update = None
         if figures["reverse_steps"]:
-            g, probed, visits = _metagradient(recipe, round, probes)
-            uids = uid_array(recipe.uids)
-            columns = {"uid": uids, "g": g, "probed": probed, "visits": visits.astype(np.int32)}
+            columns = _metagradient(recipe, round, probes)
             with publishing_rows(home, run, "metagradients", round) as table:
-                table.add(pa.table(columns))
-            update = publish_update(recipe.run.directory, round, recipe.catalog.descent)
-            figures["probed"] = int(probed.sum())
+                table.add(pa.table({"uid": uid_array(recipe.uids), **columns}))
+            descent = recipe.catalog.descent
+            groups = [group_codes(recipe.pool.samples_path, column) for column in descent.groups]
+            update = publish_update(recipe.run.directory, round, descent, groups)
+            figures["probed"] = int(columns["probed"].sum())
         figures |= {"raised": update.raised if update else 0, "lowered": update.lowered if update else 0}
         figures |= {"target_n": recipe.target_sizes().target, "heldout_n": recipe.target_sizes().heldout}
         publish(home, run, "rounds", round, pa.Table.from_pylist([figures]))
@@ -250,13 +249,15 @@ def _learner(recipe: PoolRecipe, round: int, replayed: Any) -> Learner:
     return replace(recipe, known_batches=known).learner(np.zeros(0, np.int64), seed, round)[0]
 
 
-def _metagradient(recipe: PoolRecipe, round: int, probes: list[Path]) -> tuple[Vector, npt.NDArray[np.bool_], Counts]:
-    """g, whether it was computed, and visits, each (n,). Several probe steps: the weight enters at each of them."""
+def _metagradient(recipe: PoolRecipe, round: int, probes: list[Path]) -> dict[str, Any]:
+    """The columns of the table, each (n,). Several probe steps: the weight enters at each of them, and their spread
+    tells the error of the sum."""
     n = len(recipe)
     with safe_open(recipe.run.work(f"round-{round:03d}", "replayed.safetensors"), "np") as file:
-        example, visits = file.get_tensor("example").astype(np.float64), file.get_tensor("visits")
+        example, visits = file.get_tensor("example").astype(np.float64), file.get_tensor("visits").astype(np.int32)
+    unknown = pa.nulls(n, pa.float64())
     if recipe.catalog.descent.surrogate == "path":
-        return example, visits > 0, visits
+        return {"g": example, "probed": visits > 0, "visits": visits, "g_error": unknown}
     ids, columns = [], []
     for record in probes:
         with safe_open(record.with_suffix(".safetensors"), "np") as file:
@@ -265,8 +266,10 @@ def _metagradient(recipe: PoolRecipe, round: int, probes: list[Path]) -> tuple[V
     shards = {record.name for record in probes}
     all_of_them = len(shards) == len(probes) == len(columns_of(recipe.pool).names)
     assert all_of_them, "the shards' units have not probed each masked sample once"
-    g, probed = np.zeros(n), np.zeros(n, bool)
+    g, probed, error = np.zeros(n), np.zeros(n, bool), np.full(n, np.nan)
     for members, matrix in zip(ids, columns, strict=True):
         probed[members] = True
         g[members] = matrix.sum(1)
-    return g, probed, visits
+        if matrix.shape[1] > 1:
+            error[members] = matrix.std(1, ddof=1) * np.sqrt(matrix.shape[1])
+    return {"g": g, "probed": probed, "visits": visits, "g_error": pa.array(error, mask=np.isnan(error))}

@@ -2,8 +2,8 @@
 
 A local home is what it is. Of one at a URL, the working copy is brought up to date; who may write has a share of the
 home's lease from then on, sends what is done every few seconds, and the rest at the end. A refusal of the store, or a
-lost lease, is told, and stops the work as Ctrl-C does (where that is ignored, as by a job in a shell's background, the
-work ends first, and nothing more is sent); what is done is kept, and the same command sends it and goes on.
+lost lease, is told, and stops the work as Ctrl-C does (where that is ignored, as by a shell's job in the background,
+the work ends first, and nothing more is sent); what is done is kept, and the same command sends it and goes on.
 """
 
 from __future__ import annotations

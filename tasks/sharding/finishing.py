@@ -99,22 +99,28 @@ def finished_meta(place: Place, plan: ShardPlan) -> dict[str, Any] | None:
     return meta if len(sizes) == plan.shards and sum(sizes.values()) == meta.get("output_bytes") else None
 
 
-def check_failures(stats: Iterable[Mapping[str, Any]], plan: ShardPlan, out: str, max_rejects: Budget) -> None:
-    """Raise TooManyFailures where more failed than a budget allows; what the sources knew of does not count."""
+def failures(stats: Mapping[str, Any]) -> int:
+    """Attempts of a shard that failed, but for those that the source itself had noted as failed."""
+    return int(stats[FAILED] + stats[UNFIT] - stats["known"])
+
+
+def allowed_failures(plan: ShardPlan, max_rejects: Budget) -> int:
+    """How many of a plan's attempts may fail; what stands for damaged files has a budget of its own."""
+    return plan.damaged + (max_rejects if isinstance(max_rejects, int) else int(max_rejects * plan.attempts))
+
+
+def told_failures(stats: Iterable[Mapping[str, Any]], plan: ShardPlan, out: str, max_rejects: Budget) -> str:
+    """What is told where more attempts failed than a budget allows."""
     listed = list(stats)
-    bad = sum(one[FAILED] + one[UNFIT] - one["known"] for one in listed) - plan.damaged
-    allowed = max_rejects if isinstance(max_rejects, int) else int(max_rejects * plan.attempts)
-    if bad > allowed:
-        kinds = Counter[str]()
-        for one in listed:
-            kinds.update({kind: n for kind, n in one["status_dict"].items() if kind != "success"})
-        told = ", ".join(f"{n:,} {kind}" for kind, n in kinds.most_common())
-        first = "; ".join(line for one in listed for line in one["first"][:3])[:600]
-        raise TooManyFailures(
-            f"{out}: {bad:,} of {plan.attempts:,} failed, {allowed:,} allowed (max_rejects {max_rejects}): {told}. "
-            f"First: {first}. The shards' tables (*.parquet) have all. Mend the sources, or raise max_rejects to go on "
-            "without them"
-        )
+    kinds = sum((Counter(one["status_dict"]) for one in listed), Counter[str]())
+    told = ", ".join(f"{n:,} {kind}" for kind, n in kinds.most_common() if kind != "success")
+    first = "; ".join(line for one in listed for line in one["first"])[:600]
+    bad, allowed = sum(map(failures, listed)) - plan.damaged, allowed_failures(plan, max_rejects) - plan.damaged
+    return (
+        f"{out}: {bad:,} of {plan.attempts:,} failed, {allowed:,} allowed (max_rejects {max_rejects}): {told}. First: "
+        f"{first}. The shards' tables (*.parquet) have all. Mend the sources, or raise max_rejects to go on without "
+        "them"
+    )
 
 
 def check_damage(plan: ShardPlan, max_damaged_shards: int) -> None:

@@ -1,30 +1,34 @@
 """Plans: which attempts go into which shard, made first, kept on disk, the same for the same sources and options.
 
-`plan.parquet` has a row group a shard, `plan.json` the key of each; both lie below `<home>/sharding`. A shard's key is
-a digest of its attempts and the options, so that a changed picture changes its shard's key and no other. Memory: one
-shard's attempts, whatever their number.
+`plan-NNNNN.parquet` have a row group a shard, `PART` of them each, `plan.json` says the rest; they lie below
+`<home>/sharding`. A shard's key is a digest of its attempts and the options, so that a changed picture changes its
+shard's key and no other. Memory: one shard's attempts, whatever their number, and 32 characters a shard.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
-from itertools import islice
+from dataclasses import dataclass, field, fields
+from itertools import chain, islice
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from tasks.files.artefacts import digest, move_in, publish_json, read_json, reading, staged
+from mgd_core import whole_files
+from tasks.files.artefacts import digest, publish_json, reading
 from tasks.files.progress import begin, say
 from tasks.files.remote_files import Reader
 from tasks.files.remotes import RemoteOptions
+from tasks.files.scratch import scratch
 from tasks.sharding.attempts import PLAN, Attempt, ShardingError, attempts_of, digest_of, table_of
 from tasks.sharding.options import Evaluation, ShardOptions
 from tasks.sharding.sources import find_pictures
 
 TOLD_EVERY = 5.0
 """Seconds after which it is said again how many pictures were found."""
+PART = 64
+"""Shards of a part of a plan: a reader of one shard reads the footer of its part, not of all."""
 
 
 @dataclass(frozen=True)
@@ -50,15 +54,14 @@ class ShardPlan:
 
     def shard(self, number: int) -> list[Attempt]:
         """The attempts of a shard, in order."""
-        path = self.directory / "plan.parquet"
-        with reading(path), pq.ParquetFile(path) as file:
-            return attempts_of(file.read_row_group(number))
+        return planned_attempts(self.directory, number)
 
-    @classmethod
-    def load(cls, directory: Path) -> ShardPlan:
-        """The plan in a directory; raises DamagedRecord."""
-        record = read_json(directory / "plan.json")
-        return cls(directory, **{**record, "keys": tuple(record["keys"]), "classes": tuple(record["classes"])})
+
+def planned_attempts(directory: Path, number: int) -> list[Attempt]:
+    """The attempts of a shard of the plan in a directory, in order; raises DamagedRecord."""
+    path = directory / _part(number // PART)
+    with reading(path), pq.ParquetFile(path) as file:
+        return attempts_of(file.read_row_group(number % PART))
 
 
 def plan_shards(
@@ -74,31 +77,61 @@ def plan_shards(
     reader = Reader(remote or RemoteOptions())
     found = find_pictures(list(sources), reader, options)
     attempts = (one for source in found for one in source.attempts(reader, options))
-    place = home / "sharding"
-    keys: list[str] = []
-    classes: dict[str, None] = {}
-    total, damaged, size, first = 0, 0, 0, ""
-    with staged(place, "plan.parquet") as file:
-        with pq.ParquetWriter(file, PLAN, compression="zstd") as writer:
-            for group in _groups(_told(attempts), shard_size):
-                writer.write_table(table_of(group), row_group_size=len(group))
-                keys.append(
-                    digest([options.identity(), evaluation, len(keys), digits_of(shard_size), digest_of(group)])
-                )
-                if evaluation == "classification":
-                    classes |= {_class(one): None for one in group if not one.error}
-                bad = [one for one in group if one.kind == "damage"]
-                first = first or (f"{bad[0].url}: {bad[0].error}" if bad else "")
-                total, damaged = total + len(group), damaged + len(bad)
-                size += sum(one.size for one in group)
-        key = digest([keys, shard_size, sorted(classes)])
-        directory = place / key[:16]
-        move_in(file, directory / "plan.parquet")
-    plan = ShardPlan(
-        directory, key, tuple(keys), total, damaged, size, first, digits_of(shard_size), tuple(sorted(classes))
-    )
+    outline = _Outline(options, evaluation, digits_of(shard_size))
+    with scratch(home, "plan") as work:
+        _write(attempts, shard_size, work, outline)
+        classes = tuple(sorted(outline.classes))
+        key = digest([outline.keys, shard_size, classes])
+        directory = home / "sharding" / key[:16]
+        directory.mkdir(parents=True, exist_ok=True)
+        for path in sorted(work.iterdir()):
+            whole_files.move_in(path, directory / path.name)
+    said = (outline.attempts, outline.damaged, outline.size, outline.first_damage, outline.digits)
+    plan = ShardPlan(directory, key, tuple(outline.keys), *said, classes)
     publish_json(directory / "plan.json", {one.name: getattr(plan, one.name) for one in fields(plan)[1:]})
     return plan
+
+
+@dataclass
+class _Outline:
+    """What is known of a plan while it is written."""
+
+    options: ShardOptions
+    evaluation: Evaluation
+    digits: int
+    keys: list[str] = field(default_factory=list)
+    classes: set[str] = field(default_factory=set)
+    attempts: int = 0
+    damaged: int = 0
+    size: int = 0
+    first_damage: str = ""
+
+    def add(self, group: list[Attempt]) -> None:
+        """Take note of the next shard."""
+        made_of = [self.options.identity(), self.evaluation, len(self.keys), self.digits, digest_of(group)]
+        self.keys.append(digest(made_of))
+        if self.evaluation == "classification":
+            self.classes |= {_class(one) for one in group if not one.error}
+        damaged = [one for one in group if one.kind == "damage"]
+        if damaged and not self.first_damage:
+            self.first_damage = f"{damaged[0].url}: {damaged[0].error}"
+        self.attempts, self.damaged = self.attempts + len(group), self.damaged + len(damaged)
+        self.size += sum(one.size for one in group)
+
+
+def _write(attempts: Iterator[Attempt], shard_size: int, work: Path, outline: _Outline) -> None:
+    """Write the parts of a plan."""
+    groups, number = _groups(_told(attempts), shard_size), 0
+    while part := list(islice(groups, 1)):
+        with pq.ParquetWriter(work / _part(number), PLAN, compression="zstd") as writer:
+            for group in chain(part, islice(groups, PART - 1)):
+                writer.write_table(table_of(group), row_group_size=len(group))
+                outline.add(group)
+        number += 1
+
+
+def _part(number: int) -> str:
+    return f"plan-{number:05d}.parquet"
 
 
 def digits_of(shard_size: int) -> int:

@@ -46,15 +46,20 @@ def write_shards(
         cost = estimate(plan, left, place, options)
         say(told(plan, left, cost, workers))
         check_room(place, cost, options)
-    job = ShardJob(
-        plan=plan.directory, number=0, out=place.url, options=options, remote=may.remote, evaluation=evaluation
-    )
+    said: dict[str, Any] = {"plan": plan.directory, "out": place.url, "options": options, "remote": may.remote}
+    said |= {"digits": plan.digits, "classes": plan.classes, "evaluation": evaluation}
+    allowed = finishing.allowed_failures(plan, may.max_rejects)
+    bad = sum(map(finishing.failures, stats.values()))
     announce("write shards", len(stats), plan.shards)
-    for one in carry([job.model_copy(update={"number": number}) for number in left]):
+    jobs = [ShardJob(number=number, key=plan.keys[number], **said) for number in left]
+    for one in carry(jobs if bad <= allowed else []):
         stats[one["shard"]] = one
-        finishing.check_failures(stats.values(), plan, out, may.max_rejects)
+        bad += finishing.failures(one)
+        if bad > allowed:
+            break
         announce("write shards", len(stats), plan.shards)
-    finishing.check_failures(stats.values(), plan, out, may.max_rejects)
+    if bad > allowed:
+        raise finishing.TooManyFailures(finishing.told_failures(stats.values(), plan, out, may.max_rejects))
     if evaluation:
         write_set_files(Place(out, place.reader), evaluation, plan.classes)
     return finishing.finished_meta(place, plan) or finishing.finish_shards(place, plan, stats, home, evaluation)

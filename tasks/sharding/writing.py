@@ -29,7 +29,7 @@ from tasks.sharding.attempts import FAILED, UNFIT, Given
 from tasks.sharding.options import Evaluation, ShardOptions
 from tasks.sharding.pictures import made
 from tasks.sharding.places import Place
-from tasks.sharding.plans import ShardPlan
+from tasks.sharding.plans import planned_attempts
 from tasks.sharding.reading import read
 from tasks.tables.published import write_parquet
 from tasks.tables.uids import content_uid
@@ -54,6 +54,11 @@ class ShardJob(Strict):
 
     plan: Path
     number: int
+    key: str
+    """Digest of all that its bytes are a function of."""
+    digits: int
+    """Of a sample's number in it."""
+    classes: tuple[str, ...] = ()
     out: str
     options: ShardOptions
     remote: RemoteOptions = RemoteOptions()
@@ -67,9 +72,8 @@ class ShardJob(Strict):
 
 def write_shard(job: ShardJob) -> dict[str, Any]:
     """Write a shard unless it is done; returns its stats."""
-    plan, place = ShardPlan.load(job.plan), Place(job.out, Reader(job.remote))
-    done = shard_stats(place, job.number, plan.keys[job.number], job.tar)
-    return done or _written(job, plan, place)
+    place = Place(job.out, Reader(job.remote))
+    return shard_stats(place, job.number, job.key, job.tar) or _written(job, place)
 
 
 def shard_stats(
@@ -89,11 +93,11 @@ def shard_stats(
     return dict(stats) if there else None
 
 
-def _written(job: ShardJob, plan: ShardPlan, place: Place) -> dict[str, Any]:
+def _written(job: ShardJob, place: Place) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
-    given = read(plan.shard(job.number), place.reader, job.options)
+    given = read(planned_attempts(job.plan, job.number), place.reader, job.options)
     with place.publishing(job.tar) as file:
-        write_members(file, _samples(job, plan, given, rows))
+        write_members(file, _samples(job, given, rows))
         size = file.tell()
     columns = [pa.array([row.get(one.name) for row in rows], one.type) for one in TABLE]
     with place.publishing(f"{job.number:08d}.parquet") as file:
@@ -111,21 +115,19 @@ def _written(job: ShardJob, plan: ShardPlan, place: Place) -> dict[str, Any]:
         "known": len(known),
         "first": [f"{row['source']}: {row['error_message']}" for row in failures if row not in known][:SHOWN],
         "bytes": size,
-        "key": plan.keys[job.number],
+        "key": job.key,
     }
     place.publish(f"{job.number:08d}_stats.json", json.dumps(stats, sort_keys=True, indent=4).encode())
     return stats
 
 
-def _samples(
-    job: ShardJob, plan: ShardPlan, given: Iterator[Given], rows: list[dict[str, Any]]
-) -> Iterator[tuple[str, Members]]:
+def _samples(job: ShardJob, given: Iterator[Given], rows: list[dict[str, Any]]) -> Iterator[tuple[str, Members]]:
     """Keys and members of the samples; a row of each attempt is added to `rows`."""
     for i, one in enumerate(given):
-        row: dict[str, Any] = {"key": f"{job.number:08d}{i:0{plan.digits}d}", "source": printable(one.attempt.name)}
+        row: dict[str, Any] = {"key": f"{job.number:08d}{i:0{job.digits}d}", "source": printable(one.attempt.name)}
         row |= {"known": bool(one.error) and one.from_source}
         try:
-            members = _sample(job, plan, one, row)
+            members = _sample(job, one, row)
         except Rejected as rejected:
             told = printable(f"{rejected.reason}: {rejected.detail}".removesuffix(": "))
             row |= {"status": one.status if one.image is None else UNFIT, "error_message": told}
@@ -135,7 +137,7 @@ def _samples(
             yield row["key"], members
 
 
-def _sample(job: ShardJob, plan: ShardPlan, given: Given, row: dict[str, Any]) -> Members:
+def _sample(job: ShardJob, given: Given, row: dict[str, Any]) -> Members:
     """A sample's members, and what is to be told of it in its row of the table; raises Rejected."""
     others = {name: value for name, value in given.record.items() if name not in OURS}
     row["columns"] = canonical_json(others).decode() if others else None
@@ -164,7 +166,7 @@ def _sample(job: ShardJob, plan: ShardPlan, given: Given, row: dict[str, Any]) -
         "exif": picture.exif,
     }
     if job.evaluation == "classification":
-        return [(picture.format, picture.data), ("cls", str(plan.classes.index(caption)).encode())]
+        return [(picture.format, picture.data), ("cls", str(job.classes.index(caption)).encode())]
     record = others | {name: row[name] for name in OURS} | earlier
     written = [("json", canonical_json(record)), ("txt", octets)]
     return [(picture.format, picture.data), *(written if not job.evaluation else written[1:])]

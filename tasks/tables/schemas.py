@@ -64,6 +64,12 @@ METAGRADIENTS = _schema(
     ),
     ("probed", pa.bool_(), "True if this round computed g for the sample; false rows hold g = 0."),
     ("visits", pa.int32(), "Times the sample stood in a batch of the differentiated steps."),
+    (
+        "g_error",
+        pa.float64(),
+        "Standard error of g over the steps at which samples are probed, nats; null where it is not known.",
+    ),
+    nullable=("g_error",),
 )
 
 COUNTS = _schema(
@@ -297,7 +303,7 @@ SHOWS = {
     "timings": "One row a phase of a round: wall seconds.",
 }
 # Tables of which earlier versions knew fewer columns: those are null in their files.
-GROWN = {"evaluations", "rounds", "choices"}
+GROWN = {"evaluations", "rounds", "choices", "metagradients"}
 # Tables to which a pool adds columns of its own.
 OPEN = {"samples"}
 # What earlier versions called a column, by what it is called now.

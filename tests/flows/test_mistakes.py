@@ -8,6 +8,7 @@ import inspect
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
@@ -279,6 +280,12 @@ def test_what_the_machine_answers_is_put_into_words(tmp_path: Path) -> None:
     assert explanation(nothing_there.value) == f"{tmp_path / 'none'}: no such file or directory. Check the path"
     assert "pip install nopackage" in str(explanation(ModuleNotFoundError("No module named 'x'", name="nopackage.x")))
     assert "smaller learner.chunk" in str(explanation(MemoryError()))
+    lost = str(explanation(BrokenProcessPool("A process in the process pool was terminated abruptly")))
+    assert "a worker process of the task runner ended" in lost and "give the same command again" in lost
+    refused = type("PrefectHTTPStatusError", (Exception,), {})(
+        "Client error '401 Unauthorized' for url 'http://x'\nmore"
+    )
+    assert "401 Unauthorized' for url 'http://x'). Is PREFECT_API_AUTH_STRING" in str(explanation(refused))
     path = tmp_path / "unreadable"
     path.symlink_to("/proc/self/mem")
     with pytest.raises(OSError) as failing:

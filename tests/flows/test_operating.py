@@ -186,7 +186,7 @@ def test_every_stage_is_deployed_with_parameters_that_say_what_they_are() -> Non
 
     described = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
     names = {one["name"] for one in described}
-    assert names == {"nightly", "curate", "census", "evaluate", "reshard", "export", "submit-folder"}
+    assert names == {"nightly", "shard", "curate", "census", "evaluate", "reshard", "export", "submit-folder"}
     for one in described:
         flow = load_flow_from_entrypoint(str(ROOT / one["entrypoint"]))
         assert flow.name == one["name"]
@@ -275,6 +275,7 @@ def test_what_listens_to_other_machines_is_seen() -> None:
     how = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": environment}
     child = subprocess.Popen([sys.executable, "-c", listen], **how)
     everywhere, _ = child.stdout.readline().split()
-    assert open_ports("MARKED=mgd-test") == {f"tcp 00000000:{everywhere} {Path(sys.executable).resolve().name[:15]}"}
+    name = Path(f"/proc/{child.pid}/comm").read_text().strip()
+    assert open_ports("MARKED=mgd-test") == {f"tcp 00000000:{everywhere} {name}"}
     child.communicate("")
     assert on_loopback("0100007F") and on_loopback("0000000000000000FFFF00000100007F") and not on_loopback("0" * 32)

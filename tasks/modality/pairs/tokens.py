@@ -1,4 +1,4 @@
-"""open_clip's tokens of captions, at a fortieth of the time its own Python takes.
+"""open_clip's tokens of captions, at a twenty-fifth of the time its own Python takes.
 
 What a text is made of is left to open_clip itself: its cleaning, its pattern of words, its table of merges. But a text
 of printable ASCII without `&` comes out of ftfy and of html's unescape as it went in (their rules are about other
@@ -11,7 +11,7 @@ leftmost of several, one at a time, where open_clip takes all of one rank before
 a merge never makes a pair of a lower rank than its own: no rule comes before those that make its two halves, and no two
 rules make the same piece (`check_merges`).
 
-Cost: about 4 microseconds a caption of ten words, against 30 of Hugging Face's compiled BPE and 190 of open_clip
+Cost: about 6 microseconds a caption of ten words, against 30 of Hugging Face's compiled BPE and 180 of open_clip
 (benchmarks.scale); memory for `KNOWN` parts.
 """
 

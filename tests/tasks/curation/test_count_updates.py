@@ -51,6 +51,32 @@ def fill(home: Path, rounds: int = 3, p: float = 0.5) -> tuple[Bytes16, list[np.
     return uids, counts, gradients
 
 
+def fill_groups(home: Path, rounds: int, errors: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Rounds of a g that is the effect of a sample's group under noise ten times its size; returns groups, effects."""
+    draw = np.random.default_rng(4)
+    uids = np.sort(np.frombuffer(draw.bytes(16 * N), "S16"))
+    groups, effects = draw.integers(0, 5, N), np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
+    for number in range(rounds):
+        columns = {"uid": uid_array(uids), "g": effects[groups] + draw.normal(0, 10, N), "probed": np.ones(N, bool)}
+        columns |= {"visits": np.ones(N, np.int32)} | ({"g_error": np.full(N, 10.0)} if errors else {})
+        publish(home, RUN, "metagradients", number, pa.table(columns))
+        publish(home, RUN, "counts", number, pa.table({"uid": uid_array(uids), "count": np.ones(N, np.int32)}))
+    return groups, effects
+
+
+@pytest.mark.parametrize(("rounds", "errors"), [(1, False), (1, True), (3, False), (3, True)])
+@pytest.mark.parametrize("scale", ["none", "count"])
+def test_groups_move_together(rounds: int, errors: bool, scale: str, group: int, tmp_path: Path) -> None:
+    groups, effects = fill_groups(tmp_path, rounds, errors)
+    options = DescentOptions(rounds=3, rule="exchange", p=1.0, share=0.2, momentum=1.0, scale=scale, groups=("source",))
+    run_dir = tmp_path / "runs" / RUN
+    publish_update(run_dir, rounds - 1, options, [groups])
+    after = tables.read(tmp_path, RUN, "counts", rounds)["count"].to_numpy()
+    assert (after - 1).sum() == 0 and np.abs(after - 1).sum() == 2 * (N // 5)
+    moved = [effects[groups][after == count].mean() for count in (2, 0)]
+    assert moved[0] < -1 and moved[1] > 1, "own g alone would tell hardly anything: noise is ten times the effect"
+
+
 OPTIONS = [
     {"rule": "sign", "p": 0.5},
     {"rule": "sign", "p": 1.0, "max_count": 2, "momentum": 0.5},

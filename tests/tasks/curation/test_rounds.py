@@ -29,7 +29,7 @@ from tasks.modality.registry import open_recipe
 from tasks.modality.tensor_files import publish_tensors
 from tasks.pool.pools import build_pool
 from tasks.pool.record import BuildOptions, EmptyPool
-from tasks.runs.run import RunMismatch
+from tasks.runs.run import Run, RunMismatch
 from tasks.tables.published import read
 from tasks.tables.uids import uid_bytes
 from testing.children import CHILDREN
@@ -200,31 +200,36 @@ def test_finished_units_are_not_run_again(copied: Path) -> None:
 def test_the_next_shards_of_a_process_do_no_work_that_grows_with_the_pool(
     copied: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What reads the whole pool is done for the first shard alone, and a task is told in a few bytes which it is."""
-    done: Counter[str] = Counter()
+    """The pool is opened for the first shard alone; of a shard's unit are the uids of its shard, and a few bytes."""
+    opened, masked = Counter[str](), list[int]()
+    plain_open, plain_mask = PairModality.open, rounds.mask
 
-    def counting(owner: object, name: str) -> None:
-        work = getattr(owner, name)
+    def counted_open(self: PairModality, run: Run) -> object:
+        opened[run.id] += 1
+        return plain_open(self, run)
 
-        def counted(*given: object, **named: object) -> object:
-            done[name] += 1
-            return work(*given, **named)
+    def counted_mask(uids: np.ndarray, *how: object) -> object:
+        masked.append(len(uids))
+        return plain_mask(uids, *how)
 
-        monkeypatch.setattr(owner, name, counted)
+    def never(*_: object) -> None:
+        raise AssertionError("a unit asked for the counts of the whole pool")
 
-    for owner, name in ((PairModality, "open"), (rounds, "masked"), (rounds, "counts_of"), (rounds, "_shards")):
-        counting(owner, name)
+    monkeypatch.setattr(PairModality, "open", counted_open)
+    monkeypatch.setattr(rounds, "mask", counted_mask)
+    monkeypatch.setattr(rounds, "counts_of", never)
     for record in copied.glob("work/round-000/probe-*"):
         record.unlink()
-    for kept in (registry._opened, rounds._members, rounds._probes):
+    for kept in (registry._opened, rounds._probes):
         kept.cache_clear()
     first, *others = rounds.shard_names(copied)
     rounds.probe_shard(copied, 0, first)
-    begun = dict(done)
+    assert opened.total() == 1
     for shard in others:
         rounds.probe_shard(copied, 0, shard)
         assert len(pickle.dumps((copied, 0, shard))) < 500 + len(str(copied))
-    assert begun == {"open": 1, "masked": 1, "counts_of": 1, "_shards": 2} and done == begun
+    with open_recipe(copied) as recipe:
+        assert opened.total() == 1 and sum(masked) == len(recipe), "each uid once"
     assert len(others) == 2 and len(list(copied.glob("work/round-000/probe-*.json"))) == 3
 
 

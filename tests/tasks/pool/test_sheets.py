@@ -24,6 +24,7 @@ from tasks.pool.sheets import META_KEY, TABLE, TILES, SheetError, TileSheet, ope
 POOLS = Path(__file__).parents[3] / "catalogs" / "pools"
 FASHION = {"pool": 10_000, "target": 1_000, "heldout": 500, "test": 2_000}
 EMOJI = {"pool": 5_686, "target": 796, "heldout": 231, "test": 1_478}
+ICONS = EMOJI | {"pool": 18_178}
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +35,11 @@ def fashion() -> TileSheet:
 @pytest.fixture(scope="module")
 def emoji() -> TileSheet:
     return open_sheet(POOLS / "emoji")
+
+
+@pytest.fixture(scope="module")
+def icons() -> TileSheet:
+    return open_sheet(POOLS / "icons")
 
 
 @pytest.fixture
@@ -152,8 +158,10 @@ def test_embedded_pool(pool: str, splits: dict[str, int], swapped: float, reques
     assert all(row[name] is not None for row in inside for name in truths)
 
 
-def test_embedded_pools_share_no_picture_between_pool_and_the_rest(fashion: TileSheet, emoji: TileSheet) -> None:
-    for sheet in (fashion, emoji):
+def test_embedded_pools_share_no_picture_between_pool_and_the_rest(
+    fashion: TileSheet, emoji: TileSheet, icons: TileSheet
+) -> None:
+    for sheet in (fashion, emoji, icons):
         pixels = {split: {tile.tobytes() for tile in sheet.images(split)} for split in sheet.splits}
         for other in ("target", "heldout", "test"):
             assert not pixels["pool"] & pixels[other]
@@ -180,6 +188,17 @@ def test_emoji_columns_follow_the_caption_seen(emoji: TileSheet) -> None:
     assert styles["target"] == styles["heldout"] == {"emojione"} and styles["test"] == {"noto"}
     classes = {split: set(emoji.rows(split)["subgroup"].to_pylist()) for split in emoji.splits}
     assert classes["target"] == classes["heldout"] == classes["test"] <= classes["pool"]
+
+
+def test_icons_are_what_the_sets_call_them(emoji: TileSheet, icons: TileSheet) -> None:
+    assert icons.splits == ICONS == icons.meta["splits"]
+    pool = icons.rows("pool")
+    assert pool["truth_clean"].to_pylist() == [category == "Emoji" for category in pool["category"].to_pylist()]
+    assert sum(pool["truth_clean"].to_pylist()) == 6_158
+    assert set(pool["source"].to_pylist()) | {"emojione", "noto"} == set(icons.meta["licence"])
+    for split in ("target", "heldout", "test"):
+        same = ["text", "concept", "subgroup"]
+        assert icons.rows(split).select(same).to_pylist() == emoji.rows(split).select(same).to_pylist()
 
 
 def fake_package(directory: Path) -> Path:
@@ -225,9 +244,9 @@ def test_emoji_spoil_never_gives_a_sample_its_own_concept() -> None:
     assert sum(s.seen != s.true for s in spoilt) == round(0.45 * len(samples))
 
 
-def test_sheet_metadata_names_source_and_licence(fashion: TileSheet, emoji: TileSheet) -> None:
-    for sheet in (fashion, emoji):
-        assert {"source", "licence", "seed", "swapped"} <= set(sheet.meta)
+def test_sheet_metadata_names_source_and_licence(fashion: TileSheet, emoji: TileSheet, icons: TileSheet) -> None:
+    for sheet in (fashion, emoji, icons):
+        assert {"source", "licence", "seed"} <= set(sheet.meta)
         assert json.dumps(dict(sheet.meta))
         assert (sheet.directory / "LICENSE").is_file()
 
