@@ -87,11 +87,16 @@ def small_catalog(directory: Path, *changes: tuple[str, str]) -> Path:
     return directory / "small.toml"
 
 
-def curate_plainly(catalog: Path, home: Path) -> Path:
-    """What the flow does, as plain calls in this process; returns the run's directory."""
+def begun(catalog: Path, home: Path) -> Path:
+    """The directory of the catalog's run, its pool built and nothing trained."""
     options = load_catalog(catalog)
     pool = pools.build_pool(str(options.pool.source), home, options.pool.build_options())
-    directory = begin_run(home, catalog, pool).directory
+    return begin_run(home, catalog, pool).directory
+
+
+def curate_plainly(catalog: Path, home: Path) -> Path:
+    """What the flow does, as plain calls in this process; returns the run's directory."""
+    options, directory = load_catalog(catalog), begun(catalog, home)
     own(home, directory.name)
     estimate.prepare(directory)
     last = options.descent.rounds

@@ -29,9 +29,11 @@ CACHE = "MGD_CACHE"
 OURS = ".remote"
 UNFIT = {"http", "https", "memory", "data"}
 """Protocols of places that nothing can be left in."""
-LOCAL_PARTS = re.compile(r"(^|/)(\.|decoded-|tokens-|columns-|states/|transfer-trial/)|^(cache|logs)/|\.lock$|//")
+LOCAL_PARTS = re.compile(
+    r"(^|/)(\.|decoded-|tokens-|columns-|states/|observed/|transfer-trial/)|^(cache|logs)/|\.lock$|//"
+)
 """What stays on the machine that made it: locks, temporary files and Prefect's state (their names begin with a dot, as
-`..` does), what is made of pools, checkpoints within a training, the cache of shards, logs."""
+`..` does), what is made of pools or seen of them, checkpoints within a training, the cache of shards, logs."""
 RUN = re.compile(r"(?:runs|studies|tables/[^/]+)/(?:run=)?([^/]+)/|tables/_manifests/(.+)\.json$")
 TABLES = """
 create table if not exists files (path text primary key, size integer, stamp text, modified real, version text);

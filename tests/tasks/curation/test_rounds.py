@@ -34,7 +34,7 @@ from tasks.tables.published import read
 from tasks.tables.uids import uid_bytes
 from testing.children import CHILDREN
 from testing.count_scales import summed
-from testing.small_catalog import curate_plainly, published, small_catalog
+from testing.small_catalog import begun, curate_plainly, published, small_catalog
 
 
 @pytest.fixture(scope="module")
@@ -178,9 +178,7 @@ def test_an_oracle_without_truth_is_refused(tmp_path: Path) -> None:
     catalog, home = small_catalog(tmp_path), tmp_path / "home"
     table = pq.read_table(tmp_path / "sheet" / "table.parquet")
     pq.write_table(table.drop_columns(["truth_clean"]), tmp_path / "sheet" / "table.parquet")
-    options = load_catalog(catalog)
-    pool = build_pool(str(options.pool.source), home, options.pool.build_options())
-    directory = begin_run(home, catalog, pool).directory
+    directory = begun(catalog, home)
     with open_recipe(directory) as recipe:
         estimate.publish_pool(recipe)
     with pytest.raises(ComparisonError, match="Remove 'oracle'"):
