@@ -186,8 +186,12 @@ class DescentOptions(Section):
     """`sample`: divide a sample's summed g by the root of its sum of squares, so that steady ones move first. `count`:
     before summing, divide g by the median size among samples of the same count, without outliers."""
     groups: Annotated[tuple[str, ...], Distinct] = ()
-    """Columns of the pool (its source, domain, caption, shard) whose groups tell what one sample's g cannot: the step
-    acts on the mean of g over rounds, shrunk towards those of the sample's groups by what is measured of the noise."""
+    """Columns of the pool (its source, domain, caption, shard), or clusters of embeddings (`image_cluster`,
+    `text_cluster`), whose groups tell what one sample's g cannot: the step acts on the mean of g over rounds, shrunk
+    towards those of the sample's groups by what is measured of the noise."""
+    target_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the target's pictures or questions that a round lowers, drawn anew each round: what few hundred pictures
+    want of the pool by chance is then another thing each round."""
     max_count: Whole | None = None
     """Ceiling of a sample's count; None: no ceiling."""
     select: Selection = "heldout_loss"

@@ -80,7 +80,7 @@ def check_pool(catalog: BaseCatalog, pool: PoolRecord) -> None:
             f"{where}: with descent.max_count = 1 no sample can be raised above the one copy it begins with, and "
             "'exchange' lowers as many as it raises: no round moves anything. Take 2 or more, or rule 'sign'"
         )
-    check_groups(pool.samples_path, descent.groups)
+    check_groups(pool.samples_path, catalog)
     if "oracle" in catalog.comparison.subsets:
         _check_truth(where, pool.samples_path, batch)
 
