@@ -214,12 +214,12 @@ def ray_cluster(site: Site) -> Iterator[str]:
         f"--port={port}",
         "--include-dashboard=false",
         f"--temp-dir={session}",
-        "--ray-client-server-port=0",
+        f"--ray-client-server-port={free_port()}",
     ]
     ray = ("ray.scripts.scripts", "start")
     nodes = [site.start("node-1", *ray, *shared, *head)]
     try:
-        wait_for(site, f"127.0.0.1:{port}")
+        wait_for(site, f"127.0.0.1:{port}", nodes[0])
         other = [f"--address=127.0.0.1:{port}", f"--dashboard-agent-listen-port={free_port()}"]
         nodes.append(site.start("node-2", *ray, *shared, *other))
         until = time.monotonic() + PATIENCE
@@ -248,7 +248,7 @@ def dask_cluster(site: Site) -> Iterator[str]:
     ]
     how = ("--host=127.0.0.1", "--nthreads=1", "--no-dashboard", "--memory-limit=0")
     try:
-        wait_for(site, address.removeprefix("tcp://"))
+        wait_for(site, address.removeprefix("tcp://"), nodes[0])
         nodes += [site.start(name, f"{dask}.dask_worker", address, *how) for name in ("worker-1", "worker-2")]
         until = time.monotonic() + PATIENCE
         while time.monotonic() < until and not all(
@@ -267,11 +267,11 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_for(site: Site, address: str) -> None:
-    """Until something listens there."""
+def wait_for(site: Site, address: str, node: subprocess.Popen[bytes]) -> None:
+    """Until a node listens there."""
     host, _, port = address.partition(":")
     until = time.monotonic() + PATIENCE
-    while time.monotonic() < until:
+    while time.monotonic() < until and node.poll() is None:
         with socket.socket() as asked:
             if asked.connect_ex((host, int(port))) == 0:
                 return

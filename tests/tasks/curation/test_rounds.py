@@ -306,12 +306,11 @@ def test_summed_gradients_by_hand() -> None:
 
 
 def test_a_round_may_lower_a_part_of_the_target_another_each_time(tmp_path: Path) -> None:
-    changes = ('rule = "exchange"', 'rule = "exchange"\ntarget_share = 0.5')
-    plain, drawn = (
-        begun(small_catalog(tmp_path / name, *said), tmp_path / name / "home")
-        for name, said in (("plain", ()), ("drawn", (changes,)))
-        if not (tmp_path / name).mkdir()
-    )
+    made = []
+    for name, said in (("plain", ()), ("drawn", (('rule = "exchange"', 'rule = "exchange"\ntarget_share = 0.5'),))):
+        (tmp_path / name).mkdir()
+        made.append(begun(small_catalog(tmp_path / name, *said), tmp_path / name / "home"))
+    plain, drawn = made
     assert plain.name != drawn.name
     with open_recipe(drawn) as recipe:
         learner, state = recipe.learner()
