@@ -186,9 +186,9 @@ class DescentOptions(Section):
     """`sample`: divide a sample's summed g by the root of its sum of squares, so that steady ones move first. `count`:
     before summing, divide g by the median size among samples of the same count, without outliers."""
     groups: Annotated[tuple[str, ...], Distinct] = ()
-    """Columns of the pool (its source, domain, caption, shard), or clusters of embeddings (`image_cluster`,
-    `text_cluster`), whose groups tell what one sample's g cannot: the step acts on the mean of g over rounds, shrunk
-    towards those of the sample's groups by what is measured of the noise."""
+    """What tells groups of samples: columns of the pool (its source, domain, text, shard), clusters of embeddings
+    (`image_cluster`, `text_cluster`), or several of them crossed (`image_cluster*text_cluster`). The step then acts on
+    the mean of g over rounds, shrunk towards those of the sample's groups by what is measured of the noise."""
     target_share: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of the target's pictures or questions that a round lowers, drawn anew each round: what few hundred pictures
     want of the pool by chance is then another thing each round."""
@@ -198,6 +198,11 @@ class DescentOptions(Section):
     """What chooses the round; `heldout_accuracy_1se`: the last round within one standard error of the best."""
     seed: Seed = 0
     """Seed of the rounds: initial weights, order of the data, and who is masked in."""
+
+    @field_validator("groups")
+    @classmethod
+    def _one_spelling(cls, groups: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple("*".join(part.strip() for part in grouping.split("*")) for grouping in groups)
 
     @field_validator("start")
     @classmethod

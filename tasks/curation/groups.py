@@ -17,6 +17,9 @@ from tasks.modality.recipe import PoolRecipe
 from tasks.modality.registry import modality_of
 from tasks.tables.published import read_parquet
 
+CROSS = "*"
+"""Between groupings that are crossed."""
+
 
 class GroupError(UserError, ValueError):
     """A grouping that is neither a column of the pool nor made of its samples."""
@@ -28,7 +31,7 @@ def check_groups(samples: Path, catalog: BaseCatalog) -> None:
     kinds = (types.is_string, types.is_large_string, types.is_boolean, types.is_integer)
     usable = [field.name for field in schema if any(kind(field.type) for kind in kinds) and _allowed(field.name)]
     made = modality_of(catalog).groupings
-    for column in catalog.descent.groups:
+    for column in (part for grouping in catalog.descent.groups for part in grouping.split(CROSS)):
         if column not in usable and column not in made:
             beside = f"; or {' or '.join(made)}, which mgd makes" if made else ""
             raise GroupError(
@@ -37,9 +40,20 @@ def check_groups(samples: Path, catalog: BaseCatalog) -> None:
             )
 
 
-def group_codes(recipe: PoolRecipe, column: str, theta: Tensor) -> Codes:
+def group_codes(recipe: PoolRecipe, grouping: str, theta: Tensor) -> Codes:
     """The group of every sample (n,), from 0; those of which the pool says nothing are one group. ``theta``: the
-    parameters that round 0 ended with. A column of the pool goes before a grouping of the same name."""
+    parameters that round 0 ended with. A column of the pool goes before a grouping of the same name. Of crossed ones
+    (`a * b`) each pair that there is makes a group: what a picture of one kind and a caption of another are together,
+    neither says alone."""
+    first, *others = grouping.split(CROSS)
+    codes = _codes(recipe, first, theta)
+    for other in others:
+        more = _codes(recipe, other, theta)
+        codes = np.unique(codes * (more.max(initial=0) + 1) + more, return_inverse=True)[1]
+    return codes
+
+
+def _codes(recipe: PoolRecipe, column: str, theta: Tensor) -> Codes:
     if column not in pq.read_schema(recipe.pool.samples_path).names:
         return modality_of(recipe.catalog).groupings[column](recipe, theta)
     values = read_parquet(recipe.pool.samples_path, columns=[column])[column].combine_chunks()
