@@ -10,7 +10,8 @@ processes the command ends, and is given again.
 * `nodes`: places that took tasks; `at_once`: most devices that were held at one time; `overlap`: how many were held, on
   average over the time in which one was held while shards were probed and subsets trained (a round's own training is
   one task), from the kernel's table of locks;
-* `open_ports`: sockets of all these processes that could be reached from beyond the loopback.
+* `open_ports`: sockets of all these processes that could be reached from beyond the loopback; there may be none of what
+  mgd starts, while the nodes of a cluster listen as whoever starts them says.
 
 Ray and Dask rows are `not run` where prefect-ray or prefect-dask is not installed.
 """
@@ -75,7 +76,8 @@ class Row:
     @property
     def failed(self) -> bool:
         """Whether it is not what it has to be."""
-        return self.mismatches != "not run" and bool(self.mismatches or self.lost or self.open_ports)
+        exposed = self.open_ports and self.nodes == 1  # a cluster's nodes are reached by each other, as it was started
+        return self.mismatches != "not run" and bool(self.mismatches or self.lost or exposed)
 
 
 class Locks(threading.Thread):
