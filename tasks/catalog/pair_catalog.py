@@ -87,16 +87,13 @@ class AugmentationOptions(Section):
 class ComparisonOptions(TrialOptions):
     """Rivals of a subset of pairs."""
 
-    subsets: tuple[Literal["everything", "mgd", "random", "loss_filter", "own_clip_filter", "oracle"], ...] = (
-        "everything",
-        "random",
-        "loss_filter",
-        "own_clip_filter",
-        "mgd",
-    )
-    """`loss_filter`: lowest loss, `own_clip_filter`: highest cosine of picture and caption, both by the model that
-    round 0 trained, not by scores that the pool brought along (for these see `rivals`); `oracle`: what the truth calls
-    right."""
+    subsets: tuple[
+        Literal[
+            *("everything", "mgd", "random", "loss_filter", "own_clip_filter", "negclip_filter"),
+            *("oracle"),
+        ],
+        ...,
+    ] = ("everything", "random", "loss_filter", "own_clip_filter", "mgd")
 
 
 class Catalog(BaseCatalog):

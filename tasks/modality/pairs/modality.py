@@ -27,7 +27,7 @@ from tasks.files.remote_files import Reader
 from tasks.files.sources import reader_of
 from tasks.modality.base import Baseline, Modality
 from tasks.modality.pairs.augmentation import crops_of, probe_draws, training_draws
-from tasks.modality.pairs.baselines import cosines, losses
+from tasks.modality.pairs.baselines import BASELINES
 from tasks.modality.pairs.caption_tokens import TokenColumns
 from tasks.modality.pairs.decoded import Images, rows_of
 from tasks.modality.pairs.encoder import RunEncoder
@@ -176,10 +176,7 @@ class PairModality(Modality):
 
     kinds = ("clip",)
     catalog = Catalog
-    baselines: ClassVar[Mapping[str, Baseline]] = {
-        "loss_filter": Baseline(losses, of_round_0=True),
-        "own_clip_filter": Baseline(cosines, of_round_0=True),
-    }
+    baselines: ClassVar[Mapping[str, Baseline]] = BASELINES
 
     def open(self, run: Run) -> PairRecipe:
         """With the pool at the model's size, kept decoded or not, and the tokens in use."""
