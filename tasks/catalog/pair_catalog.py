@@ -89,8 +89,8 @@ class ComparisonOptions(TrialOptions):
 
     subsets: tuple[
         Literal[
-            *("everything", "mgd", "random", "loss_filter", "own_clip_filter", "negclip_filter"),
-            *("oracle"),
+            *("everything", "mgd", "random", "loss_filter", "own_clip_filter", "negclip_filter", "norm_sim_filter"),
+            *("domain_match_filter", "oracle"),
         ],
         ...,
     ] = ("everything", "random", "loss_filter", "own_clip_filter", "mgd")

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tasks.modality.base import Baseline
 from tasks.modality.pairs.filters.negclip import negclip_losses
+from tasks.modality.pairs.filters.target_match import domain_matches, norm_sims
 from tasks.modality.pairs.observed import observed_by_round_0
 from tasks.modality.recipe import PoolRecipe, Scores
 
@@ -34,4 +35,6 @@ BASELINES: Mapping[str, Baseline] = {
     "loss_filter": Baseline(losses, of_round_0=True),
     "own_clip_filter": Baseline(cosines, of_round_0=True),
     "negclip_filter": Baseline(negclip_losses, of_round_0=True),
+    "norm_sim_filter": Baseline(norm_sims, of_round_0=True),
+    "domain_match_filter": Baseline(domain_matches, of_round_0=True),
 }
