@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from tasks.modality.base import Baseline
+from tasks.modality.pairs.filters.loss_difference import loss_differences
 from tasks.modality.pairs.filters.negclip import negclip_losses
 from tasks.modality.pairs.filters.target_match import domain_matches, norm_sims
 from tasks.modality.pairs.observed import observed_by_round_0
@@ -37,4 +38,5 @@ BASELINES: Mapping[str, Baseline] = {
     "negclip_filter": Baseline(negclip_losses, of_round_0=True),
     "norm_sim_filter": Baseline(norm_sims, of_round_0=True),
     "domain_match_filter": Baseline(domain_matches, of_round_0=True),
+    "color_filter": Baseline(loss_differences, of_round_0=True),
 }
