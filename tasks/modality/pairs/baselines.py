@@ -15,6 +15,7 @@ from torch import Tensor
 from tasks.modality.base import Baseline
 from tasks.modality.pairs.filters.loss_difference import loss_differences
 from tasks.modality.pairs.filters.negclip import negclip_losses
+from tasks.modality.pairs.filters.one_step import one_step_effects
 from tasks.modality.pairs.filters.target_match import domain_matches, norm_sims
 from tasks.modality.pairs.observed import observed_by_round_0
 from tasks.modality.recipe import PoolRecipe, Scores
@@ -39,4 +40,5 @@ BASELINES: Mapping[str, Baseline] = {
     "norm_sim_filter": Baseline(norm_sims, of_round_0=True),
     "domain_match_filter": Baseline(domain_matches, of_round_0=True),
     "color_filter": Baseline(loss_differences, of_round_0=True),
+    "gradient_filter": Baseline(one_step_effects),
 }
