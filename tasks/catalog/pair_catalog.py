@@ -90,7 +90,7 @@ class ComparisonOptions(TrialOptions):
     subsets: tuple[
         Literal[
             *("everything", "mgd", "random", "loss_filter", "own_clip_filter", "negclip_filter", "norm_sim_filter"),
-            *("domain_match_filter", "color_filter", "gradient_filter", "oracle"),
+            *("domain_match_filter", "color_filter", "gradient_filter", "influence_filter", "oracle"),
         ],
         ...,
     ] = ("everything", "random", "loss_filter", "own_clip_filter", "mgd")

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from tasks.modality.base import Baseline
+from tasks.modality.pairs.filters.influence import influences
 from tasks.modality.pairs.filters.loss_difference import loss_differences
 from tasks.modality.pairs.filters.negclip import negclip_losses
 from tasks.modality.pairs.filters.one_step import one_step_effects
@@ -41,4 +42,5 @@ BASELINES: Mapping[str, Baseline] = {
     "domain_match_filter": Baseline(domain_matches, of_round_0=True),
     "color_filter": Baseline(loss_differences, of_round_0=True),
     "gradient_filter": Baseline(one_step_effects),
+    "influence_filter": Baseline(influences, of_round_0=True),
 }
