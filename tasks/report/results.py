@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 
 from tasks.catalog.files import read_toml
 from tasks.catalog.recipe_options import NO_ROUNDS
+from tasks.catalog.subset_names import filter_and_column
 from tasks.evaluation.measures import metric, percent
 from tasks.files.plurals import counted
 from tasks.homes.working_copies import at_hand
@@ -44,7 +45,12 @@ NAMES = {
     "loss_filter": "loss filter",
     "own_clip_filter": "own-model CLIP filter",
     "clip_filter": "own-model CLIP filter",
+    "negclip_filter": "negCLIPLoss filter",
+    "norm_sim_filter": "NormSim filter",
+    "domain_match_filter": "domain-match filter",
+    "color_filter": "CoLoR filter",
     "gradient_filter": "gradient filter (LESS)",
+    "influence_filter": "influence filter",
     "embedding_filter": "embedding filter",
     "mgd": "metagradient descent",
     "oracle": "oracle (knows the truth)",
@@ -70,11 +76,17 @@ def result_table(home: str | Path, run: str) -> list[dict[str, Any]]:
     subsets = sorted({row["subset"] for row in evaluations})
     values = {subset: _values(evaluations, subset) for subset in subsets}
     sizes = _sizes(Path(home), run)
-    names = NAMES | ({"mgd": STARTED} if is_comparison_only(home, run) else {})
-    rows = [_row(subset, names.get(subset, subset), values, measures, sizes) for subset in subsets]
+    names = {subset: called(subset) for subset in subsets} | ({"mgd": STARTED} if is_comparison_only(home, run) else {})
+    rows = [_row(subset, names[subset], values, measures, sizes) for subset in subsets]
     first = first_measure(measures)
     name, order = " ".join(first), metric(first[1]).ascending
     return sorted(rows, key=lambda row: (np.inf if row[name] is None else order(row[name]), row["subset"]))
+
+
+def called(subset: str) -> str:
+    """What a person calls a subset: a rival what its catalog does."""
+    name, column = filter_and_column(subset)
+    return NAMES.get(name, name) + (f", by {column}" if column else "")
 
 
 def first_measure(measures: Sequence[tuple[str, str]]) -> tuple[str, str]:

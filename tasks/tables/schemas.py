@@ -114,7 +114,8 @@ EVALUATIONS = _schema(
     (
         "subset",
         pa.string(),
-        "What was trained on: everything, mgd, random, oracle, what a filter chose, or a rival by the catalog's name; "
+        "What was trained on: everything, mgd, random, oracle, what a filter chose (by groups, behind its @ their "
+        "column), or a rival by the catalog's name; "
         "checkpoint: a model from elsewhere (`mgd evaluate`).",
     ),
     ("seed", pa.int32(), "Seed of the training."),
