@@ -32,7 +32,8 @@ from tasks.curation.ranking import ranked
 from tasks.curation.rounds import counts_of
 from tasks.curation.trained import trained_parameters
 from tasks.evaluation.evaluation_records import replace_rows
-from tasks.evaluation.measures import metric
+from tasks.evaluation.measures import accuracy_of, metric
+from tasks.evaluation.paired_differences import publish_answers, spelt
 from tasks.files.artefacts import is_done, publish_json, read_json
 from tasks.modality.recipe import Counts, PoolRecipe
 from tasks.modality.registry import modality_of, open_recipe
@@ -78,8 +79,9 @@ def train_subset(directory: Path, subset: str, seed: int, chosen: int) -> Path:
         if not is_done(done, key):
             publish_json(done, {"key": key, "tests": _train_and_test(recipe, counts, subset, seed)})
         record = recipe.run.work("comparison", f"{file_name(subset)}-{seed}.json")
-        rows = _rows(recipe, read_json(done)["tests"], subset, seed, counts)
-        publish_json(record, {"subset": subset, "seed": seed, "counts": content, "rows": rows})
+        tests = read_json(done)["tests"]
+        rows, answers = _rows(recipe, tests, subset, seed, counts), _answers(recipe, tests, subset, seed)
+        publish_json(record, {"subset": subset, "seed": seed, "counts": content, "rows": rows, "answers": answers})
         return record
 
 
@@ -100,6 +102,15 @@ def publish_evaluations(directory: Path, records: Sequence[Path], chosen: int) -
         return row["task"] in tasks or f"{row['subset']}-{row['seed']}" in changed
 
     replace_rows(run.home, run.id, chosen, rows, stale)
+
+
+def publish_differences(directory: Path, records: Sequence[Path], chosen: int) -> None:
+    """Publish which test samples every training of the comparison had right, and how far the chosen subset is ahead,
+    once all have ended."""
+    run = Run.load(directory)
+    # Records of earlier versions have no answers.
+    rows = [row for record in dict.fromkeys(records) for row in read_json(record).get("answers", [])]
+    publish_answers(run.home, run.id, chosen, rows)
 
 
 def subset_counts(recipe: PoolRecipe, subset: str, seed: int, chosen: int) -> Counts:
@@ -139,12 +150,15 @@ def _truth(recipe: PoolRecipe) -> npt.NDArray[np.bool_]:
 
 
 def _train_and_test(recipe: PoolRecipe, counts: Counts, subset: str, seed: int) -> dict[str, dict[str, Any]]:
-    """By test: its samples ``n``, and what was measured by metric."""
+    """By test: its samples ``n``, what was measured by metric, and the answers one by one."""
     theta = trained_parameters(recipe, counts, subset, seed, keep=subset == "mgd")
     learner, _ = recipe.learner(counts, seed)
     tasks = recipe.targets(learner)
     tested = {"heldout": tasks.heldout, **tasks.tests}
-    return {name: {"n": task.size, "metrics": task.metrics(theta)} for name, task in tested.items()}
+    return {
+        name: {"n": task.size, "metrics": task.metrics(theta), "correct": spelt(task.correct(theta).tolist())}
+        for name, task in tested.items()
+    }
 
 
 def _rows(
@@ -159,4 +173,14 @@ def _rows(
         | {"standard_error": metric(name).standard_error(value, found["n"])}
         for task, found in tests.items()
         for name, value in found["metrics"].items()
+    ]
+
+
+def _answers(recipe: PoolRecipe, tests: dict[str, dict[str, Any]], subset: str, seed: int) -> list[dict[str, Any]]:
+    """Rows of the answers table: of the catalog's tests, as the held-out target chose the round."""
+    return [
+        {"subset": subset, "seed": seed, "task": task, "metric": accuracy_of(tests[task]["metrics"])}
+        | {"n": tests[task]["n"], "correct": tests[task]["correct"]}
+        for task in recipe.catalog.tests
+        if "correct" in tests[task]
     ]

@@ -56,6 +56,8 @@ NAMES = {
     "oracle": "oracle (knows the truth)",
 }
 """What a person calls each subset; `clip_filter` in tables of earlier versions."""
+NO_RIVALS = {"mgd", "oracle", "everything"}
+"""Subsets that are no choice that anyone could have made without metagradients."""
 STARTED = "starting counts (no round)"
 """What a person calls `mgd` where nothing descended."""
 
@@ -144,6 +146,22 @@ def chosen_evaluations(home: str | Path, run: str) -> list[dict[str, Any]]:
     tests = [row for row in rows if (row["task"] in own if own else row["task"] not in NOT_TESTS)]
     tests += means_over_tests(tests, own)
     return sorted(tests, key=lambda row: (row["task"], row["metric"], row["subset"], row["seed"]))
+
+
+def paired_differences(home: str | Path, run: str) -> dict[tuple[str, str, str], dict[str, Any]]:
+    """By how much the chosen subset is ahead of each rival, by (subset, task, metric): rows of `paired_differences` of
+    the round that is compared; empty in homes of earlier versions, and before the comparison has ended."""
+    found, chosen = files(home, run, "paired_differences"), chosen_round(home, run)
+    if chosen not in found:
+        return {}
+    rows = read(home, run, "paired_differences", chosen).to_pylist()
+    return {(row["subset"], row["task"], row["metric"]): row for row in rows}
+
+
+def ahead(row: dict[str, Any]) -> str:
+    """A paired difference and its interval, in points."""
+    shown = [f"{round(100 * row[key], 1) + 0.0:.1f}".replace("-", "−") for key in ("difference", "low", "high")]
+    return f"{'+' if row['difference'] > 0 else ''}{shown[0]} [{shown[1]}, {shown[2]}]"
 
 
 def measured(evaluations: Sequence[dict[str, Any]], home: str | Path, run: str) -> list[tuple[str, str]]:

@@ -18,6 +18,7 @@ from tasks.curation.ranking import PooledError, filter_scores, group_means, rank
 from tasks.modality.recipe import PoolRecipe
 from tasks.modality.registry import open_recipe
 from tasks.report.reports import write_report
+from tasks.report.result_words import summary
 from tasks.report.results import result_table
 from tasks.tables.published import read
 from tasks.tables.run_folders import chosen_round
@@ -74,6 +75,29 @@ def test_it_is_cut_at_the_size_of_the_chosen_subset_and_named(directory: Path, r
     assert rows["loss_filter@text"]["distinct"] == size and len({row["samples_seen"] for row in rows.values()}) == 1
     assert "loss_filter@text" in read(home, name, "evaluations")["subset"].to_pylist()
     assert "loss filter, by text" in write_report(home, name).read_text()
+
+
+def test_answers_one_by_one_are_published_and_the_lead_of_mgd_with_them(directory: Path) -> None:
+    home, name = directory.parents[1], directory.name
+    shares = {
+        (row["subset"], row["seed"]): (row["correct"].count("1") / 40, row["n"], row["metric"])
+        for row in read(home, name, "answers").to_pylist()
+    }
+    accuracies = {
+        (row["subset"], row["seed"]): (row["value"], 40, "acc1")
+        for row in read(home, name, "evaluations").to_pylist()
+        if row["metric"] == "acc1" and row["task"] == "fashion"
+    }
+    assert shares == {key: pytest.approx(value) for key, value in accuracies.items()} and len(shares) == 4
+    means = {subset: share for (subset, _), (share, *_) in shares.items()}
+    leads = read(home, name, "paired_differences").to_pylist()
+    assert {row["subset"] for row in leads} == means.keys() - {"mgd"}
+    for row in leads:
+        assert row["difference"] == pytest.approx(means["mgd"] - means[row["subset"]])
+        assert row["low"] <= row["difference"] <= row["high"] and (row["seeds"], row["n"]) == (1, 40)
+    page = write_report(home, name).read_text()
+    assert "mgd ahead by" in page and "less that:" in page
+    assert "metagradient descent less the best rival" in summary(home, name)
 
 
 def test_scores_are_computed_once(recipe: PoolRecipe) -> None:
