@@ -36,7 +36,7 @@ POOLS = ("fashion", "emoji", "icons")
 SEEDS = (101, 102, 103, 104, 105)
 FILTERS = (
     *("loss_filter", "own_clip_filter", "negclip_filter", "norm_sim_filter", "domain_match_filter", "color_filter"),
-    *("gradient_filter", "influence_filter"),
+    *("gradient_filter", "influence_filter", "negclip_norm_sim_filter"),
 )
 GROUPS = {"icons": ("source",)}
 """Columns by which filters are averaged where the catalog's own descent has none."""

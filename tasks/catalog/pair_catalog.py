@@ -94,9 +94,10 @@ class ComparisonOptions(TrialOptions):
     `random`; `gradient_filter`: what single steps of a training do to the target's loss (LESS); and by the model that
     round 0 trained, not by scores that the pool brought along (for these see `rivals`), `loss_filter`: lowest loss,
     `own_clip_filter`: highest cosine of picture and caption, `negclip_filter`: lowest loss among all pairs or 32,768
-    (negCLIPLoss), `norm_sim_filter`: nearest to a picture of the target (NormSim), `domain_match_filter`: to the
-    target's mean picture and class text, `color_filter`: made easier by tuning on the target (CoLoR),
-    `influence_filter`: influence on the target's loss (Gauss-Newton, which EK-FAC and TRAK approximate).
+    (negCLIPLoss), `norm_sim_filter`: nearest to a picture of the target (NormSim), `negclip_norm_sim_filter`: best by
+    both, `domain_match_filter`: nearest to the target's mean picture and class text, `color_filter`: made easier by
+    tuning on the target (CoLoR), `influence_filter`: influence on the target's loss (Gauss-Newton, which EK-FAC and
+    TRAK approximate).
     `FILTER@COLUMN`, say `loss_filter@source`: whole groups, by the mean of the filter's scores over each group that a
     column of the pool tells (as `descent.groups`)."""
 

@@ -12,7 +12,8 @@ from tasks.files.artefacts import unit_name
 
 BUILT_IN = (
     *("everything", "mgd", "random", "loss_filter", "own_clip_filter", "negclip_filter", "norm_sim_filter"),
-    *("domain_match_filter", "color_filter", "gradient_filter", "influence_filter", "embedding_filter", "oracle"),
+    *("negclip_norm_sim_filter", "domain_match_filter", "color_filter", "gradient_filter", "influence_filter"),
+    *("embedding_filter", "oracle"),
 )
 """Built-in subsets of any kind of data."""
 RENAMED = {"clip_filter": "own_clip_filter"}

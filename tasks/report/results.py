@@ -47,6 +47,7 @@ NAMES = {
     "clip_filter": "own-model CLIP filter",
     "negclip_filter": "negCLIPLoss filter",
     "norm_sim_filter": "NormSim filter",
+    "negclip_norm_sim_filter": "negCLIPLoss and NormSim filter",
     "domain_match_filter": "domain-match filter",
     "color_filter": "CoLoR filter",
     "gradient_filter": "gradient filter (LESS)",

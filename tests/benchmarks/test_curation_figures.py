@@ -24,7 +24,7 @@ def test_gaps_and_leads_are_those_of_the_means() -> None:
         assert one.gap.value == pytest.approx((right[subset].mean() - everything) / (oracle - everything))
         assert one.behind_mgd.value == pytest.approx(right["mgd"].mean() - right[subset].mean())
     assert by_subset["everything"].gap == (0, 0, 0) and by_subset["oracle"].gap == (1, 1, 1)
-    assert 0.7 < by_subset["mgd"].gap.low < by_subset["mgd"].gap.value < by_subset["mgd"].gap.high < 0.8
+    assert 0.7 < by_subset["mgd"].gap.low < by_subset["mgd"].gap.value < by_subset["mgd"].gap.high < 0.82
     assert by_subset["loss_filter"].behind_mgd.low > 0 > by_subset["loss_filter@source"].behind_mgd.high
 
 

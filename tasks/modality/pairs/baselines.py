@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tasks.modality.base import Baseline
 from tasks.modality.pairs.filters.influence import influences
+from tasks.modality.pairs.filters.intersection import worse_places
 from tasks.modality.pairs.filters.loss_difference import loss_differences
 from tasks.modality.pairs.filters.negclip import negclip_losses
 from tasks.modality.pairs.filters.one_step import one_step_effects
@@ -39,6 +40,7 @@ BASELINES: Mapping[str, Baseline] = {
     "own_clip_filter": Baseline(cosines, of_round_0=True),
     "negclip_filter": Baseline(negclip_losses, of_round_0=True),
     "norm_sim_filter": Baseline(norm_sims, of_round_0=True),
+    "negclip_norm_sim_filter": Baseline(worse_places, of_round_0=True),
     "domain_match_filter": Baseline(domain_matches, of_round_0=True),
     "color_filter": Baseline(loss_differences, of_round_0=True),
     "gradient_filter": Baseline(one_step_effects),

@@ -20,6 +20,7 @@ from mgd_core.training.optimizers import State
 from tasks.modality.pairs.baselines import BASELINES
 from tasks.modality.pairs.filters import negclip, target_match
 from tasks.modality.pairs.filters.influence import curved, gauss_newton, influences, solved
+from tasks.modality.pairs.filters.intersection import worse_places
 from tasks.modality.pairs.filters.loss_difference import loss_differences, tuned
 from tasks.modality.pairs.filters.negclip import batch_losses, negclip_losses, random_batches
 from tasks.modality.pairs.filters.one_step import one_step_effects, points, step_point
@@ -101,6 +102,13 @@ def test_norm_sim_is_the_norm_of_the_cosines_with_the_targets_pictures(
     np.testing.assert_allclose(norm_sims(asked.recipe, asked.theta), -cosines.max(1), atol=1e-5)
     two = norm_sim(asked.images.numpy(), wanted, p=2)
     np.testing.assert_allclose(two, np.sqrt((cosines**2).sum(1)), rtol=1e-4)
+
+
+def test_the_first_by_both_are_in_the_same_best_share_of_each(asked: Asked) -> None:
+    places = worse_places(asked.recipe, asked.theta)
+    orders = [np.argsort(one(asked.recipe, asked.theta), kind="stable") for one in (negclip_losses, norm_sims)]
+    for share in (1, 60, 120, 239):
+        assert set(np.flatnonzero(places < share)) == set(orders[0][:share]) & set(orders[1][:share])
 
 
 def test_domain_match_is_the_cosine_of_both_as_one_vector_with_the_targets_mean(asked: Asked) -> None:
