@@ -123,6 +123,7 @@ def _curate(directory: Path, options: BaseCatalog) -> None:
         done.append(future.result())
         comparison.publish_evaluations(directory, done, chosen)  # to be asked while the others train
         announce("compare", len(done), len(compared))
+    comparison.publish_differences(directory, done, chosen)
     report.submit(directory).result()
     mark_finished(directory, options)
 

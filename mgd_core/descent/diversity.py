@@ -3,7 +3,7 @@
 What sample i is worth alone is b_i = -g_i, nats of target loss for a copy. Of a set S, group by group, what helps is
 worth
 
-    sum over groups of  sum over r = 1, 2, ... of  b_(r) r^-strength,    b_(1) >= b_(2) >= ... > 0 those of S in the group,
+    sum over groups, sum over r = 1, 2, ...  of  b_(r) r^-strength,    b_(1) >= b_(2) >= ... > 0 of S in the group,
 
 concave in how many a group has (strength 0: plain sums; 1: the logarithm). Within a group worth falls with rank, so the
 best set of any size is made of those of the greatest b_i rank_i^-strength: no search is needed. What harms keeps its g.

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import ByteSize, Field, field_serializer, field_validator, model_validator
 
 from mgd_core.training.streams import MOST_ROUNDS
 from tasks.catalog.device_options import DeviceSection
+from tasks.catalog.subset_names import RENAMED, TAKEN, check_subset, filter_and_column
 from tasks.files.local_files import absolute
 from tasks.files.option_types import (
     Bytes,
@@ -220,23 +221,19 @@ class DescentOptions(Section):
         return self
 
 
-RENAMED = {"clip_filter": "own_clip_filter"}
-"""Built-in rivals under the names of earlier versions."""
-BUILT_IN = (
-    *("everything", "mgd", "random", "loss_filter", "own_clip_filter", "gradient_filter", "embedding_filter"),
-    *("oracle", "checkpoint", "target", "heldout", *RENAMED),
-)
-"""Names that a rival of the catalog cannot have."""
 BASELINE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
 class TrialOptions(Section):
     """The trainings that put the chosen subset beside its rivals, at equal samples seen."""
 
+    built_in: ClassVar[tuple[str, ...]] = ()
+    """Names that `subsets` takes; none are told of a kind that says none."""
     subsets: tuple[str, ...]
     """Built-in subsets: `everything`, as many samples at random, filters' choices, what descent chose (`mgd`), and the
     right samples where the pool has a column `truth_clean` (`oracle`). Those but `everything`, `mgd` and `oracle` have
-    as many distinct samples as the chosen one."""
+    as many distinct samples as the chosen one. `FILTER@COLUMN`: by the means of a filter's scores over the groups that
+    a column of the pool tells."""
     rivals: dict[str, str] = Field(default_factory=dict)
     """Further rivals, by names of your own, as `mgd subset` takes them (`clip_score(fraction=0.3)`, or the path of a
     subset, relative to the catalog). Each keeps its own samples and copies, and sees as many in training as all do."""
@@ -259,18 +256,25 @@ class TrialOptions(Section):
     @classmethod
     def _no_old_names(cls, named: Any) -> Any:
         for name in named if isinstance(named, list | tuple) else ():
-            if isinstance(name, str) and name in RENAMED:
+            if isinstance(name, str) and (old := filter_and_column(name)[0]) in RENAMED:
                 raise ValueError(
-                    f"'{name}' is now '{RENAMED[name]}', since it ranks by the cosine of round 0's own model; for the "
+                    f"'{old}' is now '{RENAMED[old]}', since it ranks by the cosine of round 0's own model; for the "
                     'scores that the pool brought along, add rivals = { clip = "clip_score(fraction=0.3)" }'
                 )
+        return named
+
+    @field_validator("subsets")
+    @classmethod
+    def _subsets_are_there(cls, named: tuple[str, ...]) -> tuple[str, ...]:
+        for name in named if cls.built_in else ():
+            check_subset(name, cls.built_in)
         return named
 
     @field_validator("rivals")
     @classmethod
     def _baselines_can_be_read(cls, rivals: dict[str, str]) -> dict[str, str]:
         for name in rivals:
-            if name in BUILT_IN:
+            if name in TAKEN:
                 raise ValueError(f"a rival cannot be called '{name}', which has a meaning here; give it another name")
             if not BASELINE_NAME.fullmatch(name):
                 raise ValueError(f"a rival's name is up to 64 letters, digits, and _ . - after the first; got {name!r}")

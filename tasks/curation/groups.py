@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,13 +26,13 @@ class GroupError(UserError, ValueError):
     """A grouping that is neither a column of the pool nor made of its samples."""
 
 
-def check_groups(samples: Path, catalog: BaseCatalog) -> None:
-    """See that each of the catalog's groupings can be had; raises GroupError."""
+def check_groups(samples: Path, catalog: BaseCatalog, groupings: Sequence[str]) -> None:
+    """See that each of some groupings can be had of a catalog's samples; raises GroupError."""
     schema = pq.read_schema(samples)
     kinds = (types.is_string, types.is_large_string, types.is_boolean, types.is_integer)
     usable = [field.name for field in schema if any(kind(field.type) for kind in kinds) and _allowed(field.name)]
     made = modality_of(catalog).groupings
-    for column in (part for grouping in catalog.descent.groups for part in grouping.split(CROSS)):
+    for column in (part for grouping in groupings for part in grouping.split(CROSS)):
         if column not in usable and column not in made:
             beside = f"; or {' or '.join(made)}, which mgd makes" if made else ""
             raise GroupError(
@@ -40,9 +41,9 @@ def check_groups(samples: Path, catalog: BaseCatalog) -> None:
             )
 
 
-def group_codes(recipe: PoolRecipe, grouping: str, theta: Tensor) -> Codes:
-    """The group of every sample (n,), from 0; those of which the pool says nothing are one group. ``theta``: the
-    parameters that round 0 ended with. A column of the pool goes before a grouping of the same name. Of crossed ones
+def group_codes(recipe: PoolRecipe, grouping: str, theta: Callable[[], Tensor]) -> Codes:
+    """The group of every sample (n,), from 0; those of which the pool says nothing are one group. ``theta`` gives the
+    parameters that round 0 ended with, where they are needed. A column of the pool goes before a grouping of the same name. Of crossed ones
     (`a * b`) each pair that there is makes a group: what a picture of one kind and a caption of another are together,
     neither says alone."""
     first, *others = grouping.split(CROSS)
@@ -53,9 +54,9 @@ def group_codes(recipe: PoolRecipe, grouping: str, theta: Tensor) -> Codes:
     return codes
 
 
-def _codes(recipe: PoolRecipe, column: str, theta: Tensor) -> Codes:
+def _codes(recipe: PoolRecipe, column: str, theta: Callable[[], Tensor]) -> Codes:
     if column not in pq.read_schema(recipe.pool.samples_path).names:
-        return modality_of(recipe.catalog).groupings[column](recipe, theta)
+        return modality_of(recipe.catalog).groupings[column](recipe, theta())
     values = read_parquet(recipe.pool.samples_path, columns=[column])[column].combine_chunks()
     codes = values.dictionary_encode(null_encoding="encode")
     codes = codes.combine_chunks() if isinstance(codes, pa.ChunkedArray) else codes

@@ -110,8 +110,7 @@ def finish_round(directory: Path, round: int, probes: list[Path]) -> None:
             with publishing_rows(home, run, "metagradients", round) as table:
                 table.add(pa.table({"uid": uid_array(recipe.uids), **columns}))
             descent = recipe.catalog.descent
-            seen = load_parameters(recipe.run.work("round-000", "replayed.json")) if descent.groups else torch.empty(0)
-            groups = [group_codes(recipe, column, seen) for column in descent.groups]
+            groups = [group_codes(recipe, one, lambda: parameters_of_round_0(recipe)) for one in descent.groups]
             update = publish_update(recipe.run.directory, round, descent, groups)
             figures["probed"] = int(columns["probed"].sum())
         figures |= {"raised": update.raised if update else 0, "lowered": update.lowered if update else 0}
@@ -140,6 +139,11 @@ def load_parameters(record: Path) -> torch.Tensor:
     """Final parameters (P,) of a trained round."""
     with safe_open(record.with_suffix(".safetensors"), "pt") as file:
         return file.get_tensor("theta")
+
+
+def parameters_of_round_0(recipe: PoolRecipe) -> torch.Tensor:
+    """What round 0 ended with (P,), on the catalog's device."""
+    return load_parameters(recipe.run.work("round-000", "replayed.json")).to(recipe.catalog.runtime.device)
 
 
 def _replay(

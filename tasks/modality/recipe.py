@@ -75,6 +75,9 @@ class TargetTask(Protocol):
     def metrics(self, theta: torch.Tensor) -> dict[str, float]:
         """All that is measured, by metric."""
 
+    def correct(self, theta: torch.Tensor) -> torch.Tensor:
+        """Which samples are answered rightly (size,), bool: their share is the accuracy."""
+
 
 class TooFewSamples(UserError, ValueError):
     """A training multiset has fewer samples than a batch."""

@@ -15,12 +15,11 @@ from torch import Tensor
 from mgd_core.autodiff.objective import unit_rows
 from mgd_core.training.order import generator
 from mgd_core.training.streams import CLUSTERS
-from tasks.modality.pairs.observed import Observed, Vectors, observed
+from tasks.modality.pairs.observed import Vectors, observed_by_round_0
 from tasks.modality.recipe import PoolRecipe
 
 FOR_A_CENTRE, SWEEPS, STRETCH = 64, 20, 1 << 14
 Codes = npt.NDArray[np.int64]
-ROUND_0 = "round-000"
 
 
 def image_clusters(recipe: PoolRecipe, theta: Tensor) -> Codes:
@@ -54,6 +53,5 @@ def clusters(vectors: Vectors, k: int, seed: int) -> Codes:
 
 
 def _kept(recipe: PoolRecipe, theta: Tensor, of: str) -> Codes:
-    seen: Observed = observed(recipe, theta, ROUND_0)
-    vectors: Vectors = getattr(seen, of)
+    vectors: Vectors = getattr(observed_by_round_0(recipe, theta), of)
     return clusters(vectors, max(1, round(len(vectors) ** 0.5)), recipe.catalog.descent.seed)

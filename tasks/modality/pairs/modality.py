@@ -27,7 +27,7 @@ from tasks.files.remote_files import Reader
 from tasks.files.sources import reader_of
 from tasks.modality.base import Baseline, Grouping, Modality
 from tasks.modality.pairs.augmentation import crops_of, probe_draws, training_draws
-from tasks.modality.pairs.baselines import cosines, losses
+from tasks.modality.pairs.baselines import BASELINES
 from tasks.modality.pairs.caption_tokens import TokenColumns
 from tasks.modality.pairs.clusters import image_clusters, text_clusters
 from tasks.modality.pairs.decoded import Images, rows_of
@@ -177,10 +177,7 @@ class PairModality(Modality):
 
     kinds = ("clip",)
     catalog = Catalog
-    baselines: ClassVar[Mapping[str, Baseline]] = {
-        "loss_filter": Baseline(losses, of_round_0=True),
-        "own_clip_filter": Baseline(cosines, of_round_0=True),
-    }
+    baselines: ClassVar[Mapping[str, Baseline]] = BASELINES
     groupings: ClassVar[Mapping[str, Grouping]] = {"image_cluster": image_clusters, "text_cluster": text_clusters}
 
     def open(self, run: Run) -> PairRecipe:

@@ -60,6 +60,12 @@ def test_the_tables_tell_what_was_done(curated: Path) -> None:
     assert set(rows) == {"everything", "random", "loss_filter", "gradient_filter", "embedding_filter", "mgd", "oracle"}
     assert all(0 <= row["sums accuracy"] <= 1 and row["distinct"] for row in rows.values())
     assert rows["oracle"]["distinct"] == 30
+    accuracies = [row for row in read(home, run, "evaluations").to_pylist() if row["metric"] == "accuracy"]
+    shares = {(row["subset"], row["task"]): row["value"] for row in accuracies if row["seed"] == accuracies[0]["seed"]}
+    for row in read(home, run, "answers").to_pylist():
+        assert row["metric"] == "accuracy" and len(row["correct"]) == row["n"]
+        if row["seed"] == accuracies[0]["seed"]:
+            assert row["correct"].count("1") / row["n"] == pytest.approx(shares[row["subset"], row["task"]])
     page = write_report(home, run).read_text()
     assert "By task" in page and "plus" in page and "Those dropped with the largest g" in page
 

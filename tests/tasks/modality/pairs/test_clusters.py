@@ -47,7 +47,7 @@ def test_a_pool_is_grouped_by_its_pictures_and_its_captions(tmp_path: Path) -> N
     with open_recipe(begun(small_catalog(tmp_path), tmp_path / "home")) as recipe:
         theta = recipe.learner(seed=3)[1].theta
         names = ("image_cluster", "text_cluster", "text", "image_cluster*text")
-        by = {name: group_codes(recipe, name, theta) for name in names}
+        by = {name: group_codes(recipe, name, lambda: theta) for name in names}
     assert all(len(codes) == 240 and codes.min() == 0 for codes in by.values())
     same = len({(a, b) for a, b in zip(by["text"], by["text_cluster"], strict=True)})
     assert same == len(set(by["text"])), "equal captions are in one cluster"
