@@ -42,10 +42,12 @@ def check_groups(samples: Path, catalog: BaseCatalog, groupings: Sequence[str]) 
 
 
 def group_codes(recipe: PoolRecipe, grouping: str, theta: Callable[[], Tensor]) -> Codes:
-    """The group of every sample (n,), from 0; those of which the pool says nothing are one group. ``theta`` gives the
-    parameters that round 0 ended with, where they are needed. A column of the pool goes before a grouping of the same name. Of crossed ones
-    (`a * b`) each pair that there is makes a group: what a picture of one kind and a caption of another are together,
-    neither says alone."""
+    """The group of every sample (n,), from 0; those of which the pool says nothing are one group.
+
+    ``theta`` gives the parameters that round 0 ended with, where they are needed. A column of the pool goes before a
+    grouping of the same name. Of crossed ones (`a*b`) each pair that there is makes a group: what a picture of one kind
+    and a caption of another are together, neither says alone.
+    """
     first, *others = grouping.split(CROSS)
     codes = _codes(recipe, first, theta)
     for other in others:
