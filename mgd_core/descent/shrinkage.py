@@ -26,6 +26,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 Vector = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int64]
@@ -48,6 +49,13 @@ class Denoised(NamedTuple):
     of_groups: tuple[float, ...]
     own: float
     noise: float
+
+    @property
+    def helps(self) -> Vector:
+        """Probability of each to be below 0 (n,), by a normal distribution; of one that is known to be 0, a half."""
+        known = np.where(self.values == 0, 0.0, np.copysign(np.inf, -self.values))
+        scores = np.divide(-self.values, self.errors, out=known, where=self.errors > 0)
+        return torch.special.ndtr(torch.from_numpy(scores)).numpy()
 
 
 def denoised(y: Vector, noise: Vector, groupings: Sequence[Codes], expected: Vector | None = None) -> Denoised:

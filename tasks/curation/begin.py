@@ -73,8 +73,10 @@ def identity(catalog: BaseCatalog, home: Path) -> dict[str, Any]:
         del content["descent"]["start"]
     else:
         content["descent"]["start"] = identity_of_subset(catalog.descent.start, home)
-    if not catalog.descent.groups:
-        del content["descent"]["groups"]
+    idle = {"groups": not catalog.descent.groups, "learned": not catalog.descent.learned}
+    idle["z"] = catalog.descent.rule != "confident"
+    for key in (key for key, is_idle in idle.items() if is_idle):  # these came later, and say nothing then
+        del content["descent"][key]
     content["descent"]["memory"] = content["descent"].pop("momentum")  # its first name, which runs are known by
     content["runtime"]["device"] = kind_of_device(catalog.runtime.device)
     content["model"] = modality.model_identity(catalog)

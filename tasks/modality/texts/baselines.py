@@ -29,9 +29,11 @@ from mgd_core.training.order import generator
 from mgd_core.training.streams import WARM_UP
 from tasks.files.artefacts import publishing
 from tasks.files.progress import announce
+from tasks.modality.base import Seen
 from tasks.modality.recipe import Scores, objective_of
 from tasks.modality.texts.recipe import TextRecipe
 from tasks.modality.texts.sequences import Sequences
+from tasks.pool.columns import mapped, publish_array
 
 AT_ONCE = 32
 WARM_UP_SHARE, EPOCHS = 0.05, 4  # Xia et al. 2024, section 4
@@ -82,6 +84,17 @@ def by_gradient(recipe: TextRecipe, theta: Tensor | None) -> Scores:
             found[i] -= rate * float(direction @ wanted)
             announce(f"gradients at checkpoint {number + 1} of {EPOCHS}", i + 1, len(recipe))
     return found
+
+
+def seen(recipe: TextRecipe, theta: Tensor) -> Seen:
+    """Embeddings of the pool by the model as it begins, mapped, and losses by parameters ``theta`` (P,); computed once
+    a run, 8 d bytes a text meanwhile."""
+    path = recipe.run.work("observed", "embeddings.npy")
+    if not path.exists():
+        learner, _ = recipe.learner()
+        found = _embeddings(recipe, learner, recipe.sequences, len(recipe), "pool")
+        publish_array(path, found.float().numpy())
+    return Seen((mapped(path),), {"loss": kept(recipe, theta, "loss_filter")})
 
 
 FILTERS: dict[str, Callable[[TextRecipe, Tensor | None], Scores]] = {

@@ -105,3 +105,10 @@ def test_an_expectation_that_says_nothing_changes_nothing() -> None:
     np.testing.assert_allclose(found.values, alone.values, atol=0.05)
     constant = denoised(y, noise, groupings, np.full(20_000, 4.0))
     np.testing.assert_allclose(constant.values, alone.values, atol=1e-9)
+
+
+def test_the_chance_to_help_is_that_of_the_normal_distribution() -> None:
+    found = denoised(np.array([1.0, -1.0]), np.ones(2), [])._replace(
+        values=np.array([-1.0, 1.959964, 0.0, -3.0, 3.0, 0.0]), errors=np.array([1.0, 1.0, 2.0, 0.0, 0.0, 0.0])
+    )
+    np.testing.assert_allclose(found.helps, [0.841345, 0.025, 0.5, 1.0, 0.0, 0.5], atol=1e-6)
