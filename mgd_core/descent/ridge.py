@@ -22,7 +22,7 @@ from torch import Tensor
 PENALTIES = tuple(10.0 ** (k / 2) for k in range(-8, 9))
 """Tried penalties, as shares of a standardised feature's variance; beyond the last, nothing is predicted at all."""
 MOST_FITTED = 0.9
-"""Degrees of freedom that a fit may take of its samples: with more, the generalised error divides by next to nothing."""
+"""Degrees of freedom that a fit may take of its samples: beyond, the generalised error divides by next to nothing."""
 CONSTANT = 1e-10
 """A feature whose variance is no larger than this share of its mean square is constant, to rounding."""
 

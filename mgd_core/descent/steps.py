@@ -2,8 +2,9 @@
 
 ``sign`` (Engstrom et al. 2025, arXiv 2503.13751, Algorithm 1): c <- max(0, c - sign(g) m) with m ~ Bernoulli(p).
 ``exchange`` (its appendix C.2): among the masked samples, the share with the lowest g gains one copy and as many of the
-highest g with c > 0 lose one, so that the total stays. ``confident`` is the same, where intervals of g say so. The mask m is a pure function of (seed, round, uid), so only
-masked samples need a probe and any machine can compute it again.
+highest g with c > 0 lose one, so that the total stays. ``confident`` is the same, where intervals of g say so.
+The mask m is a pure function of (seed, round, uid), so only masked samples need a probe and any machine can compute it
+again.
 """
 
 from __future__ import annotations

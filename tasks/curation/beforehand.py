@@ -96,8 +96,8 @@ def _check_meanings(catalog: BaseCatalog) -> None:
     unsure = descent.surrogate == "path" or len(set(descent.probe_steps)) < 2
     if descent.rounds and descent.rule == "confident" and unsure and not descent.momentum:
         raise CatalogError(
-            f"{where}: with one probe step, and descent.momentum = 0, nothing tells how sure a g is, so rule 'confident' "
-            "would move nothing. Take two probe steps or more, or keep earlier rounds (descent.momentum)"
+            f"{where}: with one probe step, and descent.momentum = 0, nothing tells how sure a g is, so rule "
+            "'confident' would move nothing. Take two probe steps or more, or keep earlier rounds (descent.momentum)"
         )
     if catalog.runtime.precision == "tf32" and catalog.runtime.device == "cpu":
         raise CatalogError(

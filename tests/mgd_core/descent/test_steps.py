@@ -151,7 +151,7 @@ def test_the_confident_exchange_is_the_largest_of_intervals_apart(seed: int, z: 
     may_fall = [i for i in range(n) if masked[i] and c[i] > 0]
 
     def apart(up: tuple[int, ...], down: tuple[int, ...]) -> bool:
-        ends, begins = sorted(g[i] + z * errors[i] for i in up), sorted((g[i] - z * errors[i] for i in down))[::-1]
+        ends, begins = sorted(g[i] + z * errors[i] for i in up), sorted(g[i] - z * errors[i] for i in down)[::-1]
         return all(end < begin for end, begin in zip(ends, begins, strict=True))
 
     sizes = [
