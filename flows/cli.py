@@ -23,6 +23,7 @@ from flows.commands.planning import add_plan
 from flows.commands.poisoning import add_poison
 from flows.commands.resharding import add_reshard
 from flows.commands.scheduling import add_schedule
+from flows.commands.scoring import add_scoring
 from flows.commands.sharding import add_shard
 from flows.commands.smoothness import add_smoothness
 from flows.commands.submitting import add_submit_folder
@@ -144,6 +145,7 @@ def parser() -> argparse.ArgumentParser:
     add_schedule(partial(_command, commands))
     add_poison(partial(_command, commands))
     add_subset(partial(_command, commands))
+    add_scoring(partial(_command, commands))
     add_evaluate(partial(_command, commands))
     add_reshard(partial(_command, commands))
     add_submit_folder(partial(_command, commands))

@@ -43,6 +43,13 @@ def probe_shard(directory: Path, round: int, shard: str) -> Path:
         return descent.probe_shard(directory, round, shard)
 
 
+@unit("look-at-pool", "look at the pool by round 0's model")
+def look_at_pool(directory: Path) -> None:
+    """Find out what is known of the pool's samples, for a learned step."""
+    with run_device(directory):
+        descent.look_at_pool(directory)
+
+
 @unit("publish-round", "round {round}: publish")
 def finish_round(directory: Path, round: int, probes: list[Path]) -> None:
     """Publish the round's tables and the next round's counts, and show what the rounds did so far."""
@@ -145,6 +152,8 @@ def _descend(directory: Path, options: BaseCatalog) -> None:
             begin(f"round {number}: train")  # in another process, perhaps, whose steps are told in Prefect's log only
             train_round.submit(directory, number, differentiate=number < last).result()
             probes = []
+            if not number and last and options.descent.learned:
+                look_at_pool.submit(directory).result()
             if number < last:
                 futures = [probe_shard.submit(directory, number, shard) for shard in shards]
                 for done, future in enumerate(futures, start=1):

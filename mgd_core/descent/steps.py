@@ -2,8 +2,9 @@
 
 ``sign`` (Engstrom et al. 2025, arXiv 2503.13751, Algorithm 1): c <- max(0, c - sign(g) m) with m ~ Bernoulli(p).
 ``exchange`` (its appendix C.2): among the masked samples, the share with the lowest g gains one copy and as many of the
-highest g with c > 0 lose one, so that the total stays. The mask m is a pure function of (seed, round, uid), so only
-masked samples need a probe and any machine can compute it again.
+highest g with c > 0 lose one, so that the total stays. ``confident`` is the same, where intervals of g say so.
+The mask m is a pure function of (seed, round, uid), so only masked samples need a probe and any machine can compute it
+again.
 """
 
 from __future__ import annotations
@@ -39,11 +40,15 @@ def mask(uids: npt.NDArray[np.bytes_], seed: int, round: int, p: float) -> Mask:
     """
     if p >= 1:
         return np.ones(len(uids), bool)
-    key = hashlib.blake2b(f"mgd mask {seed} {round}".encode(), digest_size=32).digest()
+    return uniform(uids, f"mgd mask {seed} {round}") < p
+
+
+def uniform(uids: npt.NDArray[np.bytes_], stream: str) -> Gradients:
+    """A number in [0, 1) of every uid (n,) of 16 bytes, from a keyed hash of ``stream`` and it alone."""
+    key = hashlib.blake2b(stream.encode(), digest_size=32).digest()
     padded = uids.astype("S16").tobytes()  # numpy drops trailing zero bytes of single S16 items
     draws = (hashlib.blake2b(padded[at : at + 16], key=key, digest_size=8).digest() for at in range(0, len(padded), 16))
-    uniform = np.frombuffer(b"".join(draws), "<u8").astype(np.float64) / 2.0**64
-    return uniform < p
+    return np.frombuffer(b"".join(draws), "<u8").astype(np.float64) / 2.0**64
 
 
 def sign_step(counts: Counts, g: Gradients, masked: Mask, ceiling: int | None = None) -> CountUpdate:
@@ -64,6 +69,28 @@ def exchange_step(counts: Counts, g: Gradients, masked: Mask, share: float, ceil
     new = counts.copy()
     new[up] += 1
     new[down] -= 1
+    return _update(counts, new)
+
+
+def confident_step(
+    counts: Counts, g: Gradients, errors: Gradients, masked: Mask, share: float, z: float, ceiling: int | None = None
+) -> CountUpdate:
+    """As `exchange_step`, where it is sure: each g (n,) has an interval of +- ``z`` of its ``errors`` (n,).
+
+    Those whose interval ends lowest gain a copy, those whose interval begins highest lose one; the first of each are a
+    pair, and so on, as long as the intervals of a pair do not meet: what loses a copy is then worse than what gains
+    one. At most ``share`` of the masked samples gain one.
+    """
+    members, top = np.flatnonzero(masked), _ceiling(counts, ceiling)
+    ends, begins = g[members] + z * errors[members], g[members] - z * errors[members]
+    rising, falling = np.argsort(ends, kind="stable"), np.argsort(begins, kind="stable")[::-1]
+    rising = rising[counts[members][rising] < top[members][rising]][: int(share * len(members))]
+    falling = falling[counts[members][falling] > 0][: len(rising)]
+    rising = rising[: len(falling)]
+    sure = int((ends[rising] < begins[falling]).sum())  # ends ascend and begins descend; nobody is in both
+    new = counts.copy()
+    new[members[rising[:sure]]] += 1
+    new[members[falling[:sure]]] -= 1
     return _update(counts, new)
 
 

@@ -174,13 +174,16 @@ class DescentOptions(Section):
     """Most seconds of a round's training and differentiation that a killed process may lose; changes no result."""
     checkpoint_steps: Whole | None = None
     """Most steps of either sweep that a killed process may lose, where that is less; changes no result."""
-    rule: Literal["sign", "exchange"] = "sign"
+    rule: Literal["sign", "exchange", "confident"] = "sign"
     """`sign`: a masked sample loses a copy where its g is above 0 and gains one where it is below (the paper's rule);
-    `exchange`: those of the lowest g gain a copy and as many of the highest lose one, so that the total stays."""
+    `exchange`: those of the lowest g gain a copy and as many of the highest lose one, so that the total stays;
+    `confident`: the same by what g is taken for (`beliefs`), as far as the intervals of the two do not meet."""
     p: Annotated[float, Field(gt=0, le=1)] = 0.2
     """Share of the pool that is masked in (scored and moved) each round."""
     share: Annotated[float, Field(gt=0, le=1)] = 0.2
-    """`exchange`: share of the masked samples raised, and lowered."""
+    """`exchange`, and at most in `confident`: share of the masked samples raised, and lowered."""
+    z: NotNegative = 1.0
+    """`confident`: standard deviations on either side of g that an interval has."""
     momentum: Share = 0.0
     """Weight of earlier rounds' metagradients in the step: 0 is the paper's rule, 1 sums all rounds alike."""
     scale: Literal["none", "sample", "count"] = "none"
@@ -193,6 +196,10 @@ class DescentOptions(Section):
     target_share: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of the target's pictures or questions that a round lowers, drawn anew each round: what few hundred pictures
     want of the pool by chance is then another thing each round."""
+    learned: bool = False
+    """Shrink g, as by `groups`, towards what a model expects of each sample that was fitted to others: ridge regression
+    on embeddings, losses and cosines by round 0's model and on the pool's numbers. Costs two passes over the pool, once
+    a run."""
     max_count: Whole | None = None
     """Ceiling of a sample's count; None: no ceiling."""
     select: Selection = "heldout_loss"
@@ -204,6 +211,16 @@ class DescentOptions(Section):
     @classmethod
     def _one_spelling(cls, groups: tuple[str, ...]) -> tuple[str, ...]:
         return tuple("*".join(part.strip() for part in grouping.split("*")) for grouping in groups)
+
+    @property
+    def acts_on_beliefs(self) -> bool:
+        """Whether the step acts on what g is taken for, not on its sum over the rounds."""
+        return bool(self.groups) or self.learned or self.rule == "confident"
+
+    @property
+    def exchanges(self) -> bool:
+        """Whether as many copies are gained as lost."""
+        return self.rule != "sign"
 
     @field_validator("start")
     @classmethod

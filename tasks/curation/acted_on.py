@@ -1,4 +1,4 @@
-"""What moves a sample: the metagradients of the rounds so far, summed, scaled, or denoised by the groups it belongs to.
+"""What moves a sample: the metagradients of the rounds so far, summed, scaled, or denoised by what is known of it.
 
 Lazy columns over the tables of the rounds side by side (`count_updates.Published`): `g0`, `g_error0`, `probed0`, ...
 """
@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import reduce
 from operator import add
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from mgd_core.descent.shrinkage import Codes, Vector, denoised
+from mgd_core.descent.shrinkage import Codes, Denoised, Vector, denoised
 from mgd_core.descent.steps import OUTLIER, SCALE_FLOOR, TINY, mean_in_blocks
 from tasks.catalog.recipe_options import DescentOptions
 from tasks.files.progress import say
@@ -36,12 +36,22 @@ def acted_on(samples: pl.LazyFrame, rounds: list[int], options: DescentOptions) 
     return total / (squares.sqrt() + floor + TINY)
 
 
-def denoised_mean(samples: pl.LazyFrame, rounds: list[int], options: DescentOptions, groups: Sequence[Codes]) -> Vector:
-    """The mean over rounds (n,), earlier ones discounted by `momentum`, without its noise as far as ``groups`` tell it.
+class Measured(NamedTuple):
+    """The mean of g over rounds (n,), earlier ones discounted by `momentum`; the variance of its error (n,), inf where
+    it was never probed; how many rounds' worth it is (n,); and whether the error was measured at all."""
+
+    mean: Vector
+    noise: Vector
+    rounds: Vector
+    is_known: bool
+
+
+def measured(samples: pl.LazyFrame, rounds: list[int], options: DescentOptions) -> Measured:
+    """The mean over rounds and its noise.
 
     The noise of a round's g is what the rounds of a sample differ by, or by what its probe steps do where that is more;
     it is taken as one number, since a few rounds tell little of a single sample's. Where neither is known, nothing of a
-    sample's g is taken for its own: its groups speak for it.
+    sample's g is taken for its own: its groups, and what is expected of it, speak for it.
     """
     weights = [options.momentum ** (rounds[-1] - r) for r in rounds]
     probed = [pl.col(f"probed{r}") for r in rounds]
@@ -62,10 +72,6 @@ def denoised_mean(samples: pl.LazyFrame, rounds: list[int], options: DescentOpti
         total([pl.col(f"g_error{r}").is_not_null() * 1 for r in rounds], "told"),
     ).collect(engine="streaming")
     columns = {name: found[name].to_numpy() for name in found.columns}
-    return _denoised(columns, groups, options.groups)
-
-
-def _denoised(columns: dict[str, Vector], groups: Sequence[Codes], names: Sequence[str]) -> Vector:
     weight, times = columns["weight"], columns["times"]
     again, told = times > 1, float(columns["told"].sum())
     spread = (columns["squares"] - columns["plain"] ** 2 / np.maximum(times, 1))[again].sum()
@@ -73,13 +79,28 @@ def _denoised(columns: dict[str, Vector], groups: Sequence[Codes], names: Sequen
     within = float(columns["errors"].sum()) / told if told else 0.0
     known = weight > 0
     mean = np.divide(columns["sum"], weight, out=np.zeros(len(weight)), where=known)
+    size = max(between, within)
+    error = size or float(mean[known].var())
+    rounds_worth = np.divide(weight**2, columns["squared"], out=np.zeros(len(weight)), where=known)
     noise = np.full(len(weight), np.inf)
-    size = max(between, within) or float(mean[known].var())
-    noise[known] = size * columns["squared"][known] / weight[known] ** 2
-    found = denoised(mean, noise, groups)
-    shares = ", ".join(f"{name} {share:.3f}" for name, share in zip(names, found.of_groups, strict=True))
-    say(f"variance of g: {shares}, of its own {found.own:.3f}, noise {found.noise:.3f}")
-    return found.values
+    noise[known] = error * columns["squared"][known] / weight[known] ** 2
+    return Measured(mean, noise, rounds_worth, size > 0)
+
+
+def believed(found: Measured, groups: Sequence[Codes], names: Sequence[str], expected: Vector | None) -> Denoised:
+    """What g is taken for, by what is measured of it, its ``groups`` of these ``names``, and what is ``expected``.
+
+    Where no error of g was measured, a sample's g is known no better than it varies.
+    """
+    made = denoised(found.mean, found.noise, groups, expected)
+    shares = [f"{name} {share:.3f}" for name, share in zip(names, made.of_groups, strict=True)]
+    shares += [f"expected {made.of_expected:.3f} (x {made.slope:.2f})"] if expected is not None else []
+    say(f"variance of g: {', '.join([*shares, f'of its own {made.own:.3f}', f'noise {made.noise:.3f}'])}")
+    if found.is_known:
+        return made
+    known = np.isfinite(found.noise)
+    own = float((found.mean - made.values)[known].var()) if known.any() else 0.0
+    return made._replace(errors=np.sqrt(made.errors**2 + own))
 
 
 def _scaled(round: int, options: DescentOptions, what: str | None = None) -> pl.Expr:

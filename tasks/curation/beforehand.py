@@ -71,15 +71,15 @@ def check_pool(catalog: BaseCatalog, pool: PoolRecord) -> None:
         raise CatalogError(
             f"{where}: the pool has {n:,} samples, fewer than a batch (learner.batch = {batch:,}). Take a smaller batch"
         )
-    moved = descent.p * n * (descent.share if descent.rule == "exchange" else 1)
+    moved = descent.p * n * (descent.share if descent.exchanges else 1)
     if moved < 1:
         raise CatalogError(
             f"{where}: {_shares(descent)} of {n:,} samples are less than one, so no round moves anything"
         )
-    if descent.rule == "exchange" and descent.max_count == 1 and descent.start is None:
+    if descent.exchanges and descent.max_count == 1 and descent.start is None:
         raise CatalogError(
             f"{where}: with descent.max_count = 1 no sample can be raised above the one copy it begins with, and "
-            "'exchange' lowers as many as it raises: no round moves anything. Take 2 or more, or rule 'sign'"
+            f"'{descent.rule}' lowers as many as it raises: no round moves anything. Take 2 or more, or rule 'sign'"
         )
     check_groups(pool.samples_path, catalog, descent.groups)
     check_columns(catalog, pool.samples_path)
@@ -90,10 +90,16 @@ def check_pool(catalog: BaseCatalog, pool: PoolRecord) -> None:
 def _check_meanings(catalog: BaseCatalog) -> None:
     """Values that are allowed one by one, and together would do something else than they say."""
     descent, where = catalog.descent, f"catalog '{catalog.name}'"
-    if descent.rounds and descent.rule == "exchange" and descent.share > MOST_EXCHANGED:
+    if descent.rounds and descent.exchanges and descent.share > MOST_EXCHANGED:
         raise CatalogError(
             f"{where}: descent.share = {descent.share:g} of the masked samples cannot rise while as many others fall; "
-            f"with rule 'exchange' it is {MOST_EXCHANGED:g} at most"
+            f"with rule '{descent.rule}' it is {MOST_EXCHANGED:g} at most"
+        )
+    unsure = descent.surrogate == "path" or len(set(descent.probe_steps)) < 2
+    if descent.rounds and descent.rule == "confident" and unsure and not descent.momentum:
+        raise CatalogError(
+            f"{where}: with one probe step, and descent.momentum = 0, nothing tells how sure a g is, so rule "
+            "'confident' would move nothing. Take two probe steps or more, or keep earlier rounds (descent.momentum)"
         )
     if catalog.runtime.precision == "tf32" and catalog.runtime.device == "cpu":
         raise CatalogError(
@@ -118,7 +124,7 @@ def _check_budgets(catalog: BaseCatalog, home: Path) -> None:
 
 
 def _shares(descent: DescentOptions) -> str:
-    share = f" x descent.share = {descent.share:g}" if descent.rule == "exchange" else ""
+    share = f" x descent.share = {descent.share:g}" if descent.exchanges else ""
     return f"descent.p = {descent.p:g}{share}"
 
 

@@ -37,7 +37,7 @@ IDLE: Any = {
     "runtime": {"devices", "runner", "workers", "readers", "decoded_disk", "batch_cache"},
 }
 """What changes no round: descriptions, comparison and tests, where files lie, and how work is spread."""
-ADDED = ("groups", "target_share")
+ADDED = ("groups", "target_share", "learned")
 """Keys of `descent` that came later: where one says what earlier versions did, runs are known as they were."""
 
 
@@ -78,6 +78,8 @@ def identity(catalog: BaseCatalog, home: Path) -> dict[str, Any]:
     for key in ADDED:
         if getattr(catalog.descent, key) == type(catalog.descent).model_fields[key].default:
             del content["descent"][key]
+    if catalog.descent.rule != "confident":
+        del content["descent"]["z"]
     content["descent"]["memory"] = content["descent"].pop("momentum")  # its first name, which runs are known by
     content["runtime"]["device"] = kind_of_device(catalog.runtime.device)
     content["model"] = modality.model_identity(catalog)

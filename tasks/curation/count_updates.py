@@ -5,13 +5,16 @@ polars query for what the update acts on: g, or the sum over rounds that the cat
 uids never go through it: the mask is a keyed hash of their bytes, and the next round's counts are written in the order
 that the round has. `mgd_core.descent.steps` decides who moves.
 
+What g is taken for, and how surely, is published beside (`beliefs`), whatever the step acts on.
+
 Cost: memory for the counts and, of the samples that move, about 60 bytes each; 8 bytes a sample more with scale =
-"sample", 40 with scale = "count", 100 with groups; and a keyed hash a sample where p < 1, about a microsecond.
+"sample", 40 with scale = "count", 120 for the beliefs, 30 with groups; and a keyed hash a sample where p < 1, about a
+microsecond.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,13 +23,16 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mgd_core.descent.shrinkage import Codes
-from mgd_core.descent.steps import Counts, CountUpdate, Mask, exchange_step, mask, sign_step
+from mgd_core.descent.shrinkage import Codes, Denoised, Vector
+from mgd_core.descent.steps import Counts, CountUpdate, Mask, confident_step, exchange_step, mask, sign_step
 from tasks.catalog.recipe_options import DescentOptions
-from tasks.curation.acted_on import acted_on, column, denoised_mean
+from tasks.curation.acted_on import acted_on, believed, column, measured
 from tasks.tables.published import ROW_GROUP, TableError, files
 from tasks.tables.streams import publishing_rows
 from tasks.tables.uids import Bytes16, uid_array, uid_bytes
+
+Learn = Callable[[Vector, Vector], Vector]
+"""Of a measured g (n,) and how many rounds' worth it is (n,), what is to be expected of each sample (n,)."""
 
 
 @dataclass(frozen=True)
@@ -63,15 +69,22 @@ class Published:
         return pl.concat(parts, how="horizontal")
 
 
-def publish_update(run_dir: Path, round: int, options: DescentOptions, groups: Sequence[Codes] = ()) -> CountUpdate:
-    """Step the counts of `round` by its metagradients, publish those of the next round, and return them.
+def publish_update(
+    run_dir: Path, round: int, options: DescentOptions, groups: Sequence[Codes] = (), learn: Learn | None = None
+) -> CountUpdate:
+    """Step the counts of `round` by its metagradients, publish what is believed of g and the next round's counts, and
+    return them.
 
-    `run_dir` is `<home>/runs/<run>`; `groups`: of each sample, for every grouping of `options`. Equal tables give equal
-    bytes. Raises TableError where a table is not there, or nothing is left.
+    `run_dir` is `<home>/runs/<run>`; `groups`: of each sample, for every grouping of `options`; `learn`: a model of g,
+    if there is one. Equal tables give equal bytes. Raises TableError where a table is not there, or nothing is left.
     """
     rounds = [r for r in range(round + 1) if r == round or options.momentum]
     published = Published.of(run_dir.parents[1], run_dir.name, rounds)
-    update = _stepped(published, round, options, groups)
+    samples = published.side_by_side()
+    found = measured(samples, rounds, options)
+    beliefs = believed(found, groups, options.groups, learn(found.mean, found.rounds) if learn else None)
+    _publish_beliefs(run_dir, round, _uids(published.counts[round]), beliefs)
+    update = _stepped(published, samples, round, options, beliefs)
     publish_counts(run_dir, round + 1, _uids(published.counts[round]), update.counts)
     return update
 
@@ -88,12 +101,22 @@ def publish_counts(run_dir: Path, round: int, uids: Iterable[Bytes16], counts: C
             at += len(piece)
 
 
-def _stepped(published: Published, round: int, options: DescentOptions, groups: Sequence[Codes]) -> CountUpdate:
+def _publish_beliefs(run_dir: Path, round: int, uids: Iterable[Bytes16], beliefs: Denoised) -> None:
+    columns, at = {"g_mean": beliefs.values, "g_sd": beliefs.errors, "p_helps": beliefs.helps}, 0
+    with publishing_rows(run_dir.parents[1], run_dir.name, "beliefs", round) as table:
+        for piece in uids:
+            stop = at + len(piece)
+            table.add(pa.table({"uid": uid_array(piece), **{name: x[at:stop] for name, x in columns.items()}}))
+            at = stop
+
+
+def _stepped(
+    published: Published, samples: pl.LazyFrame, round: int, options: DescentOptions, beliefs: Denoised
+) -> CountUpdate:
     """The next round's counts (n,): the rule of the catalog among the samples that move."""
-    samples = published.side_by_side()
     moving = _moving(samples, published.counts[round], round, options)
-    if groups:
-        g = denoised_mean(samples, list(published.counts), options, groups)[moving]
+    if options.acts_on_beliefs:
+        g = beliefs.values[moving]
     else:
         sums = samples.select(acted_on(samples, list(published.counts), options))
         g = column(pl.concat([sums, pl.LazyFrame({"moving": moving})], how="horizontal").filter("moving"))
@@ -101,8 +124,11 @@ def _stepped(published: Published, round: int, options: DescentOptions, groups: 
     old, all_of_them = counts[moving], np.ones(len(g), bool)
     if options.rule == "sign":
         update = sign_step(old, g, all_of_them, options.max_count)
-    else:
+    elif options.rule == "exchange":
         update = exchange_step(old, g, all_of_them, options.share, options.max_count)
+    else:
+        errors = beliefs.errors[moving]
+        update = confident_step(old, g, errors, all_of_them, options.share, options.z, options.max_count)
     counts[moving] = update.counts
     return update._replace(counts=counts)
 

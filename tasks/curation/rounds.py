@@ -9,11 +9,12 @@ from __future__ import annotations
 import shutil
 import time
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import torch
 from safetensors import safe_open
@@ -33,11 +34,13 @@ from tasks.curation.starting_counts import starting_counts
 from tasks.curation.trained import published_counts
 from tasks.files.artefacts import digest, is_done, publish_json, read_json, unit_name
 from tasks.files.progress import announcing
-from tasks.modality.recipe import Counts, Ids, PoolRecipe
+from tasks.modality.recipe import Counts, Ids, PoolRecipe, Scores
 from tasks.modality.registry import open_recipe
 from tasks.modality.tensor_files import publish_tensors
 from tasks.pool.columns import columns_of
 from tasks.runs.run import Run
+from tasks.scoring.fitting import fit
+from tasks.scoring.known import known_of
 from tasks.tables.published import publish
 from tasks.tables.streams import publishing_rows
 from tasks.tables.uids import uid_array
@@ -111,13 +114,20 @@ def finish_round(directory: Path, round: int, probes: list[Path]) -> None:
                 table.add(pa.table({"uid": uid_array(recipe.uids), **columns}))
             descent = recipe.catalog.descent
             groups = [group_codes(recipe, one, lambda: parameters_of_round_0(recipe)) for one in descent.groups]
-            update = publish_update(recipe.run.directory, round, descent, groups)
+            learn = partial(_expected, recipe) if descent.learned else None
+            update = publish_update(recipe.run.directory, round, descent, groups, learn)
             figures["probed"] = int(columns["probed"].sum())
         figures |= {"raised": update.raised if update else 0, "lowered": update.lowered if update else 0}
         figures |= {"target_n": recipe.target_sizes().target, "heldout_n": recipe.target_sizes().heldout}
         publish(home, run, "rounds", round, pa.Table.from_pylist([figures]))
         rows = [{"phase": phase, "seconds": value} for phase, value in seconds.items()]
         publish(home, run, "timings", round, pa.Table.from_pylist(rows))
+
+
+def look_at_pool(directory: Path) -> None:
+    """Show the pool to the model that round 0 trained, for a learned step; found done by what is kept of it."""
+    with open_recipe(directory) as recipe:
+        known_of(recipe)
 
 
 def shard_names(directory: Path) -> list[str]:
@@ -144,6 +154,11 @@ def load_parameters(record: Path) -> torch.Tensor:
 def parameters_of_round_0(recipe: PoolRecipe) -> torch.Tensor:
     """What round 0 ended with (P,), on the catalog's device."""
     return load_parameters(recipe.run.work("round-000", "replayed.json")).to(recipe.catalog.runtime.device)
+
+
+def _expected(recipe: PoolRecipe, g: npt.NDArray[np.float64], weight: npt.NDArray[np.float64]) -> Scores:
+    """What a model fitted to other samples expects of each one's g (n,)."""
+    return fit(known_of(recipe), recipe.uids, g, weight).expected
 
 
 def _replay(

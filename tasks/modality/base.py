@@ -10,10 +10,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
+from mgd_core.errors import UserError
 from tasks.files.artefacts import digest, file_digest
 from tasks.files.option_types import Section
 from tasks.files.remote_files import Reader
@@ -21,6 +24,36 @@ from tasks.files.remotes import is_local
 from tasks.files.sources import fingerprint
 from tasks.modality.prepared import Prepared
 from tasks.modality.recipe import Ids, Recipe, Scores
+from tasks.pool.record import PoolRecord
+
+Vectors = npt.NDArray[np.float32]
+States = Mapping[str, Tensor]
+"""Parameters (P,) of models that one training went through, by what they are called; the first is its last."""
+
+
+class Seen(NamedTuple):
+    """What trained models see of m samples: unit ``vectors`` (m, d) by the first of them, where there are two those of
+    a pair's sides, and ``numbers`` (m,) by each, such as losses."""
+
+    vectors: tuple[Vectors, ...] = ()
+    numbers: Mapping[str, Scores] = {}
+
+
+class Sight(Protocol):
+    """Models apart from the run that trained them, with all it takes to show them samples of any pool."""
+
+    def prepared(self, pool: PoolRecord) -> list[Prepared]:
+        """What is made of a pool before it is looked at."""
+
+    def of(self, pool: PoolRecord, ids: Ids) -> Seen:
+        """What they see of a pool's samples, by positions; each sample is seen as if alone."""
+
+    def packed(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors, and what else it takes (JSON), of which `Modality.unpacked` makes the same again."""
+
+
+class Unusable(UserError, ValueError):
+    """Models that cannot be taken out of their run; says why, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +107,25 @@ class Modality(ABC):
         reader = Reader(catalog.pool.remote)
         urls = catalog.pool.form.find(task.source, catalog.pool.remote).urls
         return digest([file_digest(Path(url)) if is_local(url) else fingerprint(url, reader) for url in urls])
+
+    def seen(self, recipe: Any, states: States) -> Seen:
+        """What models of a run see of its pool, kept in the run; nothing, where a kind does not say."""
+        return Seen()
+
+    def sight(self, recipe: Any, states: States) -> Sight:
+        """The same models, to be shown other pools.
+
+        Raises:
+            Unusable: a kind does not say how.
+        """
+        raise Unusable(
+            f"run {recipe.run.id}: its models cannot be taken to other pools, only those of image-text pairs can; "
+            "distil a scorer of the pool's own columns (--features cheap)"
+        )
+
+    def unpacked(self, tensors: Mapping[str, Tensor], described: Mapping[str, Any]) -> Sight:
+        """What `Sight.packed` gave, opened; for kinds that have a sight."""
+        raise NotImplementedError
 
     def measured_by(self, targets: Any) -> dict[str, Any]:
         """What the catalog says of all tests, and their results depend on."""

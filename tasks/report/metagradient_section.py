@@ -40,6 +40,11 @@ def _rule(descent: dict[str, Any]) -> str:
             f"The rank decides: of {moved}, the {share} with the lowest g are raised and the {share} with the highest "
             f"lowered.{summed}"
         )
+    if descent.get("rule") == "confident":
+        return (
+            f"Of {moved}, copies pass from those that are surely higher to those that are surely lower: whose "
+            f"intervals of +-{descent.get('z', 1):g} standard deviations do not meet.{summed}"
+        )
     return "The line at 0 parts what the sign rule raises from what it lowers."
 
 

@@ -24,6 +24,7 @@ from tasks.subset.files import MOST_COPIES, Counts, SubsetError
 from tasks.subset.filters import FILTERS, FilterError, columns_of, query_text
 from tasks.subset.languages import add_language
 from tasks.subset.record_streams import RecordWriter, subset_batches
+from tasks.subset.scores import ScoreSource, Unscored, choose
 from tasks.subset.sources import FileSource, FilterSource, Source, resolved
 from tasks.tables.sql_locks import Forbidden, check_one_question
 from tasks.tables.sql_names import quoted
@@ -66,7 +67,7 @@ class Choice:
     distinct: int
     most_copies: int
     operands: list[dict[str, Any]]
-    missing: list[Missing] = field(default_factory=list)
+    missing: list[Missing | Unscored] = field(default_factory=list)
 
 
 @dataclass
@@ -76,7 +77,7 @@ class Asked:
     expression: str
     query: str
     operands: list[dict[str, Any]]
-    missing: list[Missing]
+    missing: list[Missing | Unscored]
 
 
 def write_choice(candidates: Candidates, text: str, out: Path) -> Choice:
@@ -136,12 +137,15 @@ def ask(candidates: Candidates, text: str, base: Path | None = None) -> Asked:
 
 def _asked(candidates: Candidates, text: str, base: Path | None) -> Asked:
     tree, sources = resolved(text, candidates.home, base)
-    told, missing = [], []
+    told, missing = list[dict[str, Any]](), list[Missing | Unscored]()
     if any(isinstance(source, FilterSource) and source.needs_language for source in sources):
         add_language(candidates.connection)
     for number, source in enumerate(sources):
         if isinstance(source, FilterSource):
             missing += _ask_filter(candidates, source, f"operand_{number}")
+        elif isinstance(source, ScoreSource):
+            told_of = choose(candidates.connection, source, f"operand_{number}")
+            missing += [told_of] if told_of else []
         else:
             _load_file(candidates.connection, source, f"operand_{number}")
         told.append({**source.told, **_sizes(candidates.connection, source, f"operand_{number}")})
@@ -207,7 +211,10 @@ def _load_file(connection: duckdb.DuckDBPyConnection, source: FileSource, table:
 
 
 def _trusted(source: Source) -> bool:
-    """Whether it comes with mgd, and so gives the pool's own uids, each once: to see that takes a table of all uids."""
+    """Whether it comes with mgd, or is asked by it, and so gives the pool's own uids, each once: to see that takes a
+    table of all uids."""
+    if isinstance(source, ScoreSource):
+        return True
     return isinstance(source, FilterSource) and source.filter.path.parent == FILTERS
 
 

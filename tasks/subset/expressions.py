@@ -94,6 +94,9 @@ def rebased(tree: Expression, base: Path) -> Expression:
     """The same tree with relative paths (what has a `/`, or ends like a subset's or filter's file) below `base`."""
     if isinstance(tree, Combination):
         return Combination(tree.sign, rebased(tree.left, base), rebased(tree.right, base))
+    if tree.name == "score":  # its table is a path, too
+        given = tuple((key, absolute(value, base) if key == "path" else value) for key, value in tree.arguments)
+        return replace(tree, arguments=given)
     path = expanded(tree.name)
     is_path = "/" in tree.name or path.suffix in FILES
     # Not resolved: what a link points to may have another ending, and the ending tells a filter from a subset.

@@ -11,6 +11,19 @@ from tasks.subset.algebra import Choice, provenance_path
 from tasks.subset.filters import Filter, FilterError, load_filters
 from tasks.subset.sources import saved_subset, saved_subsets
 
+SCORE = """score
+  The samples of the best scores in a table by uid (Parquet): what `mgd score` wrote under a name, or anybody's. Samples
+  without a score are left out; how many is told.
+    name (text) = none: What `mgd score` called it.
+    path (text) = none: A file; relative ones are below where the expression stands.
+    column (text) = score: Its column of scores; not needed where it has one column of numbers only.
+    uid (text) = uid: Its column of uids: 32 hex digits, UUID or 16 bytes.
+    fraction (number 0..1, share) = none: Share of the scored samples that stays.
+    size (whole 1.., samples) = none: Samples that stay.
+    threshold (number) = none: Least score that stays, or with lowest the greatest.
+    lowest (boolean) = false: The lowest scores are the best.
+    exactly one of: name, path
+    exactly one of: fraction, size, threshold"""
 NAME = re.compile(r"[A-Za-z_]\w*")
 
 
@@ -19,14 +32,14 @@ def place_for(home: Path, name: str) -> Path:
     filter has."""
     if not NAME.fullmatch(name):
         raise FilterError(f"--save {name}: a name is letters, digits and _, and begins with no digit")
-    if name in {*load_filters(), "run"}:
+    if name in {*load_filters(), "run", "score"}:
         raise FilterError(f"--save {name}: that is the name of a filter; take another")
     return saved_subset(home, name)
 
 
 def format_filters(home: Path) -> str:
     """Every filter with its parameters, then the subsets saved in the home."""
-    parts = [_told(one) for one in load_filters().values()]
+    parts = [_told(one) for one in load_filters().values()] + [SCORE]
     saved = [f"  {name:<20} {_size(saved_subset(home, name))}" for name in saved_subsets(home)]
     return "\n\n".join(parts) + "\n\nsaved subsets" + ("\n" + "\n".join(saved) if saved else ": none yet (--save NAME)")
 

@@ -1,7 +1,8 @@
 """What the names in a subset expression stand for: filters, subset files, and the subsets of runs.
 
-A name is, in this order: `run` (with the id and, if not the chosen one, the round of a run), a filter of
-`catalogs/filters`, a subset that was saved under that name in the home, or a path, of a filter (`.sql`) or a subset.
+A name is, in this order: `run` (with the id and, if not the chosen one, the round of a run), `score` (with a table of
+scores, and how many stay), a filter of `catalogs/filters`, a subset that was saved under that name in the home, or a
+path, of a filter (`.sql`) or a subset.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from tasks.homes.working_copies import at_hand
 from tasks.subset.expressions import Combination, Expression, ExpressionError, Operand, expanded, operands, parse
 from tasks.subset.filters import Filter, FilterError, Value, load_filter, load_filters
 from tasks.subset.languages import CALL, model_name
+from tasks.subset.scores import ScoreSource, score_source
 from tasks.tables.published import counts_file
 from tasks.tables.run_folders import NoRun, chosen_round, run_directory
 
@@ -62,7 +64,7 @@ class FileSource:
         return {"file": self.of, "digest": file_digest(self.path)}
 
 
-Source = FilterSource | FileSource
+Source = FilterSource | FileSource | ScoreSource
 
 
 def saved_subset(home: Path, name: str) -> Path:
@@ -109,6 +111,8 @@ def _source(operand: Operand, home: Path, base: Path, filters: dict[str, Filter]
         at_hand(saved_subset(home, name))
     if name == "run":
         return _run_source(home, given)
+    if name == "score":
+        return score_source(given, home, base)
     if name in filters:
         return FilterSource(filters[name], filters[name].bind(given))
     if path.suffix == ".sql" and path.is_file():
@@ -118,7 +122,7 @@ def _source(operand: Operand, home: Path, base: Path, filters: dict[str, Filter]
     if name and place.is_dir():
         raise FilterError(f"{place} is a directory; a subset is a file: .npy, or Parquet with uid and count")
     if not place.is_file():
-        known = [*filters, "run", *saved_subsets(home)]
+        known = [*filters, "run", "score", *saved_subsets(home)]
         near = get_close_matches(name, known, 1)
         hint = f"did you mean {near[0]}?" if near else f"filters and saved subsets: {', '.join(known)}"
         raise FilterError(f"no filter, saved subset or file {name!r}; {hint}")

@@ -72,6 +72,22 @@ METAGRADIENTS = _schema(
     nullable=("g_error",),
 )
 
+BELIEFS = _schema(
+    _UID,
+    (
+        "g_mean",
+        pa.float64(),
+        "What the sample's g is taken for after the round, its noise off, nats (with descent.scale = 'count', median "
+        "sizes of g): the mean over rounds, shrunk towards what groups and other samples say.",
+    ),
+    ("g_sd", pa.float64(), "Standard deviation that is left of it, in the same unit."),
+    (
+        "p_helps",
+        pa.float64(),
+        "Probability, 0 to 1, that g is below 0: that more of the sample lowers the target loss.",
+    ),
+)
+
 COUNTS = _schema(
     _UID,
     (
@@ -295,6 +311,7 @@ TIMINGS = _schema(
 TABLES: dict[str, pa.Schema] = {
     "samples": SAMPLES,
     "metagradients": METAGRADIENTS,
+    "beliefs": BELIEFS,
     "counts": COUNTS,
     "rounds": ROUNDS,
     "evaluations": EVALUATIONS,
@@ -317,6 +334,7 @@ TABLES: dict[str, pa.Schema] = {
 SHOWS = {
     "samples": "One row a sample of the pool: where its bytes are, its caption, and what the pool knew.",
     "metagradients": "One row a sample and round: how the target loss answers to more of the sample.",
+    "beliefs": "One row a sample and round: what its g is taken for after the round, and how surely.",
     "counts": "One row a sample and round: how often the round trained on it.",
     "rounds": "One row a round: losses, accuracies, costs and sizes.",
     "evaluations": "One row a subset, seed, task and metric: the trainings afresh on test data, and `mgd evaluate`.",
@@ -344,7 +362,7 @@ FORMER = {"rounds": {"distinct_samples": "distinct"}}
 # Versions of tables whose columns have changed their meaning since the first; one more column makes no new version.
 VERSIONS: dict[str, int] = {}
 # Tables with one row a sample: sorted by uid, no uid twice.
-BY_UID = {"samples", "metagradients", "counts"}
+BY_UID = {"samples", "metagradients", "beliefs", "counts"}
 
 
 def version_of(table: str) -> int:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mgd_core.autodiff.objective import Objective, Rows
 from mgd_core.models.clip import ClipObjective
@@ -25,7 +25,7 @@ from tasks.evaluation.eval_sets import is_eval_set, open_eval_set
 from tasks.files.artefacts import read_json
 from tasks.files.remote_files import Reader
 from tasks.files.sources import reader_of
-from tasks.modality.base import Baseline, Grouping, Modality
+from tasks.modality.base import Baseline, Grouping, Modality, Seen, States
 from tasks.modality.pairs.augmentation import crops_of, probe_draws, training_draws
 from tasks.modality.pairs.baselines import BASELINES
 from tasks.modality.pairs.caption_tokens import TokenColumns
@@ -36,6 +36,7 @@ from tasks.modality.pairs.held_shards import HeldShards
 from tasks.modality.pairs.knobs import turned_config
 from tasks.modality.pairs.model_configs import Config, built_clip, check_model, load_model_config
 from tasks.modality.pairs.pairs import Pairs, Streamed, load_pairs, load_tokens, prepared
+from tasks.modality.pairs.sight import PairSight, seen_of_run, sight_of
 from tasks.modality.pairs.target_check import check_targets
 from tasks.modality.pairs.vocabulary import Vocabulary, full_vocabulary, used_vocabulary
 from tasks.modality.pairs.zero_shot import TaskData, load_targets
@@ -204,6 +205,18 @@ class PairModality(Modality):
         """See that the model can be built and the targets read; returns what is read of them, and what is left."""
         check_model(Path(catalog.model.config))
         return check_targets(catalog, home)
+
+    def seen(self, recipe: PairRecipe, states: States) -> Seen:
+        """Embeddings by the first state, loss and cosine by each."""
+        return seen_of_run(recipe, states, lambda: self.sight(recipe, states))
+
+    def sight(self, recipe: PairRecipe, states: States) -> PairSight:
+        """The models, with the run's config and vocabulary."""
+        return sight_of(recipe, recipe.model_config, recipe.vocabulary, states)
+
+    def unpacked(self, tensors: Mapping[str, Tensor], described: Mapping[str, Any]) -> PairSight:
+        """CLIPs from a file."""
+        return PairSight.unpacked(tensors, described)
 
     def model_identity(self, catalog: Catalog) -> dict[str, Any]:
         """Of the config what it says, however it is written; without the kind, which came later."""

@@ -64,7 +64,10 @@ class Vocabulary:
 
     def known_tokens(self, texts: Sequence[str]) -> tuple[Tensor, int]:
         """As ``tokens``, but tokens outside the vocabulary are left out; and the number of texts that had any."""
-        raw = _tokenize(texts, self.context_length)
+        return self.known(_tokenize(texts, self.context_length))
+
+    def known(self, raw: npt.NDArray[np.int64]) -> tuple[Tensor, int]:
+        """The same of rows of open_clip's ids (n, context_length)."""
         compact = self._places[raw]
         strange = compact < 0
         for row in np.flatnonzero(strange.any(1)):

@@ -27,10 +27,11 @@ from mgd_core.training.optimizers import State
 from mgd_core.training.order import generator
 from mgd_core.training.streams import WARM_UP
 from tasks.files.progress import announce
-from tasks.modality.base import Baseline
+from tasks.modality.base import Baseline, Seen
 from tasks.modality.recipe import Scores, objective_of
 from tasks.modality.texts.recipe import TextRecipe
 from tasks.modality.texts.sequences import Sequences
+from tasks.pool.columns import mapped, publish_array
 
 AT_ONCE = 32
 WARM_UP_SHARE, EPOCHS = 0.05, 4  # Xia et al. 2024, section 4
@@ -70,6 +71,19 @@ def by_gradient(recipe: TextRecipe, theta: Tensor | None) -> Scores:
             found[i] -= rate * float(direction @ wanted)
             announce(f"gradients at checkpoint {number + 1} of {EPOCHS}", i + 1, len(recipe))
     return found
+
+
+def seen(recipe: TextRecipe, theta: Tensor) -> Seen:
+    """Embeddings of the pool by the model as it begins, mapped, and losses by parameters ``theta`` (P,); computed once
+    a run, 8 d bytes a text meanwhile."""
+    vectors, losses = (recipe.run.work("observed", f"{name}.npy") for name in ("embeddings", "losses"))
+    if not vectors.exists():
+        learner, _ = recipe.learner()
+        found = _embeddings(recipe, learner, recipe.sequences, len(recipe), "pool")
+        publish_array(vectors, found.float().numpy())
+    if not losses.exists():
+        publish_array(losses, by_loss(recipe, theta))
+    return Seen((mapped(vectors),), {"loss": mapped(losses)})
 
 
 BASELINES: Mapping[str, Baseline] = {

@@ -13,8 +13,8 @@ from tasks.catalog.text_options import TextTargetOptions
 from tasks.files.artefacts import reading
 from tasks.files.progress import announce, say
 from tasks.files.sources import reader_of
-from tasks.modality.base import Baseline, Modality
-from tasks.modality.texts.baselines import BASELINES
+from tasks.modality.base import Baseline, Modality, Seen, States
+from tasks.modality.texts.baselines import BASELINES, seen
 from tasks.modality.texts.hidden_states import with_states
 from tasks.modality.texts.question_rows import QuestionRows, asked_sequences
 from tasks.modality.texts.questions import Question, check_apart, check_options, load_questions
@@ -65,6 +65,10 @@ class TextModality(Modality):
 
         own = ready("pool", joined(list(_tokenised(tokenizer, pool))))
         return TextRecipe(run, catalog, pool, columns_of(pool).uids, questions.map(rows), own)
+
+    def seen(self, recipe: TextRecipe, states: States) -> Seen:
+        """Embeddings of the texts, and their losses at the end."""
+        return seen(recipe, next(iter(states.values())))
 
     def check(self, catalog: TextCatalog, home: Path) -> list[str]:
         """See that the folder's tokenizer can be used."""

@@ -1,12 +1,14 @@
 """Count updates: signs, totals, ceilings, and a mask that any machine can compute again."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mgd_core.descent import steps as descent
-from mgd_core.descent.steps import OUTLIER, Counts, exchange_step, mask, mean_in_blocks, sign_step
+from mgd_core.descent.steps import OUTLIER, Counts, confident_step, exchange_step, mask, mean_in_blocks, sign_step
 from testing.count_scales import scaled_by_count, summed
 
 
@@ -134,3 +136,38 @@ def test_scaled_by_count_by_hand() -> None:
     g, counts = np.array([1.0, -2.0, 30.0, 5.0, 7.0]), np.array([1, 1, 1, 0, 0])
     scaled = scaled_by_count(g, counts, np.array([True, True, True, True, False]))
     np.testing.assert_allclose(scaled, [0.5, -1.0, 4.0, 1.0, 0.0])
+
+
+@pytest.mark.parametrize("z", [0.0, 0.5, 2.0])
+@pytest.mark.parametrize("seed", range(12))
+def test_the_confident_exchange_is_the_largest_of_intervals_apart(seed: int, z: float):
+    """Against all exchanges there are: of those whose pairs can be laid out with intervals apart, none is larger."""
+    draw = np.random.default_rng(seed)
+    n, share, ceiling = 7, 0.5, 2
+    c, g, errors = draw.integers(0, 3, n), draw.normal(size=n), draw.uniform(0, 0.6, n)
+    masked = draw.random(n) < 0.8
+    found = confident_step(c, g, errors, masked, share, z, ceiling)
+    may_rise = [i for i in range(n) if masked[i] and c[i] < ceiling]
+    may_fall = [i for i in range(n) if masked[i] and c[i] > 0]
+
+    def apart(up: tuple[int, ...], down: tuple[int, ...]) -> bool:
+        ends, begins = sorted(g[i] + z * errors[i] for i in up), sorted(g[i] - z * errors[i] for i in down)[::-1]
+        return all(end < begin for end, begin in zip(ends, begins, strict=True))
+
+    sizes = [
+        k
+        for k in range(int(share * masked.sum()) + 1)
+        if any(apart(up, down) for up in combinations(may_rise, k) for down in combinations(may_fall, k))
+    ]
+    up, down = (tuple(np.flatnonzero(found.counts - c == by)) for by in (1, -1))
+    assert len(up) == len(down) == max(sizes) == found.raised == found.lowered
+    assert apart(up, down) and not set(up) & set(down)
+    assert found.counts.sum() == c.sum()
+
+
+def test_without_errors_the_confident_exchange_is_the_exchange():
+    draw = np.random.default_rng(1)
+    c, g, masked = np.ones(200, np.int64), draw.normal(size=200), draw.random(200) < 0.5
+    plain = exchange_step(c, g, masked, 0.3)
+    np.testing.assert_array_equal(confident_step(c, g, np.zeros(200), masked, 0.3, 1.0).counts, plain.counts)
+    assert confident_step(c, g, np.full(200, 10.0), masked, 0.3, 1.0).raised == 0

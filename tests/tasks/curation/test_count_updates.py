@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mgd_core.descent import steps as descent
+from mgd_core.descent.shrinkage import denoised
 from mgd_core.descent.steps import exchange_step, mask, sign_step
 from tasks.catalog.recipe_options import DescentOptions
 from tasks.curation import count_updates
@@ -75,6 +76,41 @@ def test_groups_move_together(rounds: int, errors: bool, scale: str, group: int,
     assert (after - 1).sum() == 0 and np.abs(after - 1).sum() == 2 * (N // 5)
     moved = [effects[groups][after == count].mean() for count in (2, 0)]
     assert moved[0] < -1 and moved[1] > 1, "own g alone would tell hardly anything: noise is ten times the effect"
+
+
+def test_what_is_believed_is_published_and_acted_on(group: int, tmp_path: Path) -> None:
+    """Three rounds of known noise: what is published is the shrinkage of their mean, whatever the step acts on; a rule
+    that asks how sure it is moves less than one that does not."""
+    groups, effects = fill_groups(tmp_path, 3, errors=True)
+    run_dir, moved = tmp_path / "runs" / RUN, {}
+    g = np.stack([tables.read(tmp_path, RUN, "metagradients", r)["g"].to_numpy() for r in range(3)])
+    noise = max(float(g.var(0, ddof=1).mean()), 100.0) / 3
+    for name, codes, learn in (
+        ("plain", [], None),
+        ("groups", [groups], None),
+        ("learned", [], lambda *_: effects[groups]),
+    ):
+        plain = {"rounds": 3, "p": 1.0, "share": 0.2, "momentum": 1.0, "groups": ("source",) if codes else ()}
+        for rule in ("exchange", "confident"):
+            options = DescentOptions(rule=rule, learned=learn is not None, **plain)
+            moved[name, rule] = publish_update(run_dir, 2, options, codes, learn).raised
+        expected = denoised(g.mean(0), np.full(N, noise), codes, learn and learn())
+        found = tables.read(tmp_path, RUN, "beliefs", 2)
+        np.testing.assert_allclose(found["g_mean"].to_numpy(), expected.values, atol=1e-9)
+        np.testing.assert_allclose(found["g_sd"].to_numpy(), expected.errors, atol=1e-9)
+        np.testing.assert_allclose(found["p_helps"].to_numpy(), expected.helps, atol=1e-12)
+    assert all(moved[name, "exchange"] == N // 5 for name in ("plain", "groups", "learned"))
+    assert moved["plain", "confident"] < N // 20 < moved["groups", "confident"] <= moved["learned", "confident"]
+
+
+def test_without_a_measure_of_noise_nothing_is_sure(tmp_path: Path) -> None:
+    fill_groups(tmp_path, 1, errors=False)
+    options = DescentOptions(rounds=3, rule="confident", p=1.0, momentum=1.0)
+    assert publish_update(tmp_path / "runs" / RUN, 0, options).raised == 0
+    found = tables.read(tmp_path, RUN, "beliefs", 0)
+    np.testing.assert_allclose(
+        found["g_sd"].to_numpy(), tables.read(tmp_path, RUN, "metagradients", 0)["g"].to_numpy().std()
+    )
 
 
 OPTIONS = [

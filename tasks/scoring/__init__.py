@@ -1,0 +1,1 @@
+"""Learned scores: what is known of a sample, models of g fitted to it, and score tables."""
