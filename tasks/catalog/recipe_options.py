@@ -193,6 +193,8 @@ class DescentOptions(Section):
     """What tells groups of samples: columns of the pool (its source, domain, text, shard), clusters of embeddings
     (`image_cluster`, `text_cluster`), or several of them crossed (`image_cluster*text_cluster`). The step then acts on
     the mean of g over rounds, shrunk towards those of the sample's groups by what is measured of the noise."""
+    whole_groups: bool = False
+    """Take nothing of a sample's own g beside what its groups (and the model, if `learned`) say: whole groups move."""
     target_share: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of the target's pictures or questions that a round lowers, drawn anew each round: what few hundred pictures
     want of the pool by chance is then another thing each round."""
@@ -200,12 +202,23 @@ class DescentOptions(Section):
     """Shrink g, as by `groups`, towards what a model expects of each sample that was fitted to others: ridge regression
     on embeddings, losses and cosines by round 0's model and on the pool's numbers. Costs two passes over the pool, once
     a run."""
+    diversity: NotNegative = 0.0
+    """What the step takes the r-th best sample of a group for is its g divided by r to this power, where it helps: 0.5,
+    say, so that the tenth near-copy is worth a third of the first; 0: samples are taken one by one."""
+    diverse_by: str = "image_cluster"
+    """The grouping that this goes by, as in `groups`."""
     max_count: Whole | None = None
     """Ceiling of a sample's count; None: no ceiling."""
     select: Selection = "heldout_loss"
     """What chooses the round; `heldout_accuracy_1se`: the last round within one standard error of the best."""
     seed: Seed = 0
     """Seed of the rounds: initial weights, order of the data, and who is masked in."""
+
+    @model_validator(mode="after")
+    def _whole_groups_are_some(self) -> DescentOptions:
+        if self.whole_groups and not self.groups and not self.learned:
+            raise ValueError("whole_groups needs groups, or learned = true: nothing else would tell samples apart")
+        return self
 
     @field_validator("groups")
     @classmethod

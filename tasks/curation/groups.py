@@ -36,7 +36,7 @@ def check_groups(samples: Path, catalog: BaseCatalog, groupings: Sequence[str]) 
         if column not in usable and column not in made:
             beside = f"; or {' or '.join(made)}, which mgd makes" if made else ""
             raise GroupError(
-                f"descent.groups: '{column}' is no column of the pool that tells groups; there are "
+                f"descent.groups, diverse_by: '{column}' is no column of the pool that tells groups; there are "
                 f"{', '.join(usable)}{beside}"
             )
 

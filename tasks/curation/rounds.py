@@ -113,9 +113,11 @@ def finish_round(directory: Path, round: int, probes: list[Path]) -> None:
             with publishing_rows(home, run, "metagradients", round) as table:
                 table.add(pa.table({"uid": uid_array(recipe.uids), **columns}))
             descent = recipe.catalog.descent
-            groups = [group_codes(recipe, one, lambda: parameters_of_round_0(recipe)) for one in descent.groups]
+            of_round_0 = partial(parameters_of_round_0, recipe)
+            groups = [group_codes(recipe, one, of_round_0) for one in descent.groups]
             learn = partial(_expected, recipe) if descent.learned else None
-            update = publish_update(recipe.run.directory, round, descent, groups, learn)
+            alike = group_codes(recipe, descent.diverse_by, of_round_0) if descent.diversity else None
+            update = publish_update(recipe.run.directory, round, descent, groups, learn, alike)
             figures["probed"] = int(columns["probed"].sum())
         figures |= {"raised": update.raised if update else 0, "lowered": update.lowered if update else 0}
         figures |= {"target_n": recipe.target_sizes().target, "heldout_n": recipe.target_sizes().heldout}
