@@ -26,6 +26,8 @@ CROPS, PROBE_CROPS = 1 << 28, 3 << 27
 """Crops of the pictures of a batch, by round and step; of candidates, by round, probe step and uid."""
 DROPS = 1 << 29
 """Random subsets that are dropped, of s samples from DROPS + s; and the bootstrap of their scores."""
+CLUSTERS, TARGETS = 5 << 27, 6 << 27
+"""Embeddings that centres of clusters are found on; the part of the target that a round lowers."""
 DIRECTIONS = 1 << 31
 """Directions of metaparameters, along which smoothness is measured."""
 

@@ -10,7 +10,7 @@ from pydantic import ByteSize, Field, field_serializer, field_validator, model_v
 
 from mgd_core.training.streams import MOST_ROUNDS
 from tasks.catalog.device_options import DeviceSection
-from tasks.catalog.subset_names import RENAMED, TAKEN, check_subset, filter_and_column
+from tasks.catalog.subset_names import RENAMED, TAKEN, check_subset, filter_and_column, spelt
 from tasks.files.local_files import absolute
 from tasks.files.option_types import (
     Bytes,
@@ -187,14 +187,23 @@ class DescentOptions(Section):
     """`sample`: divide a sample's summed g by the root of its sum of squares, so that steady ones move first. `count`:
     before summing, divide g by the median size among samples of the same count, without outliers."""
     groups: Annotated[tuple[str, ...], Distinct] = ()
-    """Columns of the pool (its source, domain, caption, shard) whose groups tell what one sample's g cannot: the step
-    acts on the mean of g over rounds, shrunk towards those of the sample's groups by what is measured of the noise."""
+    """What tells groups of samples: columns of the pool (its source, domain, text, shard), clusters of embeddings
+    (`image_cluster`, `text_cluster`), or several of them crossed (`image_cluster*text_cluster`). The step then acts on
+    the mean of g over rounds, shrunk towards those of the sample's groups by what is measured of the noise."""
+    target_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the target's pictures or questions that a round lowers, drawn anew each round: what few hundred pictures
+    want of the pool by chance is then another thing each round."""
     max_count: Whole | None = None
     """Ceiling of a sample's count; None: no ceiling."""
     select: Selection = "heldout_loss"
     """What chooses the round; `heldout_accuracy_1se`: the last round within one standard error of the best."""
     seed: Seed = 0
     """Seed of the rounds: initial weights, order of the data, and who is masked in."""
+
+    @field_validator("groups")
+    @classmethod
+    def _one_spelling(cls, groups: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple("*".join(part.strip() for part in grouping.split("*")) for grouping in groups)
 
     @field_validator("start")
     @classmethod
@@ -223,8 +232,8 @@ class TrialOptions(Section):
     subsets: tuple[str, ...]
     """Built-in subsets: `everything`, as many samples at random, filters' choices, what descent chose (`mgd`), and the
     right samples where the pool has a column `truth_clean` (`oracle`). Those but `everything`, `mgd` and `oracle` have
-    as many distinct samples as the chosen one. `FILTER@COLUMN`: by the means of a filter's scores over the groups that
-    a column of the pool tells."""
+    as many distinct samples as the chosen one. `FILTER@GROUPING`: by the means of a filter's scores over groups, as
+    `descent.groups` names them."""
     rivals: dict[str, str] = Field(default_factory=dict)
     """Further rivals, by names of your own, as `mgd subset` takes them (`clip_score(fraction=0.3)`, or the path of a
     subset, relative to the catalog). Each keeps its own samples and copies, and sees as many in training as all do."""
@@ -259,7 +268,7 @@ class TrialOptions(Section):
     def _subsets_are_there(cls, named: tuple[str, ...]) -> tuple[str, ...]:
         for name in named if cls.built_in else ():
             check_subset(name, cls.built_in)
-        return named
+        return tuple(spelt(name) for name in named)
 
     @field_validator("rivals")
     @classmethod

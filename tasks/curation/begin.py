@@ -37,6 +37,8 @@ IDLE: Any = {
     "runtime": {"devices", "runner", "workers", "readers", "decoded_disk", "batch_cache"},
 }
 """What changes no round: descriptions, comparison and tests, where files lie, and how work is spread."""
+ADDED = ("groups", "target_share")
+"""Keys of `descent` that came later: where one says what earlier versions did, runs are known as they were."""
 
 
 def begin_run(home: Path, catalog_path: Path, pool: PoolRecord, overrides: Overrides | None = None) -> Run:
@@ -73,8 +75,9 @@ def identity(catalog: BaseCatalog, home: Path) -> dict[str, Any]:
         del content["descent"]["start"]
     else:
         content["descent"]["start"] = identity_of_subset(catalog.descent.start, home)
-    if not catalog.descent.groups:
-        del content["descent"]["groups"]
+    for key in ADDED:
+        if getattr(catalog.descent, key) == type(catalog.descent).model_fields[key].default:
+            del content["descent"][key]
     content["descent"]["memory"] = content["descent"].pop("momentum")  # its first name, which runs are known by
     content["runtime"]["device"] = kind_of_device(catalog.runtime.device)
     content["model"] = modality.model_identity(catalog)

@@ -110,7 +110,8 @@ def finish_round(directory: Path, round: int, probes: list[Path]) -> None:
             with publishing_rows(home, run, "metagradients", round) as table:
                 table.add(pa.table({"uid": uid_array(recipe.uids), **columns}))
             descent = recipe.catalog.descent
-            groups = [group_codes(recipe.pool.samples_path, column) for column in descent.groups]
+            seen = load_parameters(recipe.run.work("round-000", "replayed.json")) if descent.groups else torch.empty(0)
+            groups = [group_codes(recipe, column, seen) for column in descent.groups]
             update = publish_update(recipe.run.directory, round, descent, groups)
             figures["probed"] = int(columns["probed"].sum())
         figures |= {"raised": update.raised if update else 0, "lowered": update.lowered if update else 0}
@@ -148,7 +149,7 @@ def _replay(
     reverse sweep began."""
     catalog = recipe.catalog
     learner, state = recipe.learner(counts, catalog.descent.seed, round)
-    target = recipe.targets(learner).target
+    target = recipe.lowered(learner, round)
     steps, plan = learner.steps, plan_of(recipe)
     began = time.monotonic()
     turned = [began]

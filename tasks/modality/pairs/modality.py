@@ -25,10 +25,11 @@ from tasks.evaluation.eval_sets import is_eval_set, open_eval_set
 from tasks.files.artefacts import read_json
 from tasks.files.remote_files import Reader
 from tasks.files.sources import reader_of
-from tasks.modality.base import Baseline, Modality
+from tasks.modality.base import Baseline, Grouping, Modality
 from tasks.modality.pairs.augmentation import crops_of, probe_draws, training_draws
 from tasks.modality.pairs.baselines import BASELINES
 from tasks.modality.pairs.caption_tokens import TokenColumns
+from tasks.modality.pairs.clusters import image_clusters, text_clusters
 from tasks.modality.pairs.decoded import Images, rows_of
 from tasks.modality.pairs.encoder import RunEncoder
 from tasks.modality.pairs.held_shards import HeldShards
@@ -177,6 +178,7 @@ class PairModality(Modality):
     kinds = ("clip",)
     catalog = Catalog
     baselines: ClassVar[Mapping[str, Baseline]] = BASELINES
+    groupings: ClassVar[Mapping[str, Grouping]] = {"image_cluster": image_clusters, "text_cluster": text_clusters}
 
     def open(self, run: Run) -> PairRecipe:
         """With the pool at the model's size, kept decoded or not, and the tokens in use."""
