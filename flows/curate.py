@@ -20,7 +20,7 @@ from flows.runtime.operating import stage, tagged, unit
 from flows.runtime.runners import run_flow
 from flows.smoothness import gate
 from tasks.catalog.catalogs import BaseCatalog, find_catalog, load_catalog
-from tasks.curation import comparison, estimate, selection, subsets
+from tasks.curation import comparison, estimate, ranking, selection, subsets
 from tasks.curation import rounds as descent
 from tasks.curation.begin import begin_run
 from tasks.curation.finished import mark_finished
@@ -144,7 +144,7 @@ def _descend(directory: Path, options: BaseCatalog) -> None:
     """Rounds 0 .. R-1 differentiate and step the counts; round R only trains, to evaluate the last counts. With R = 0
     there is no round, unless the comparison ranks by its model."""
     last = options.descent.rounds
-    if not last and not comparison.needs_round_0(options):
+    if not last and not ranking.needs_round_0(options):
         return  # comparison only
     shards = descent.shard_names(directory) if descent.probe_steps_of(options.descent) else []
     for number in range(last + 1):

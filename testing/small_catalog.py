@@ -12,7 +12,7 @@ from PIL import Image
 
 from catalogs.pools.cutting import lay_out, write_sheet
 from tasks.catalog.catalogs import load_catalog
-from tasks.curation import comparison, estimate, rounds, selection, subsets
+from tasks.curation import comparison, estimate, ranking, rounds, selection, subsets
 from tasks.curation.begin import begin_run
 from tasks.files.artefacts import read_json
 from tasks.files.package_data import CATALOGS
@@ -100,7 +100,7 @@ def curate_plainly(catalog: Path, home: Path) -> Path:
     own(home, directory.name)
     estimate.prepare(directory)
     last = options.descent.rounds
-    for number in range(last + 1) if last or comparison.needs_round_0(options) else ():
+    for number in range(last + 1) if last or ranking.needs_round_0(options) else ():
         rounds.train_round(directory, number, number < last)
         shards = rounds.shard_names(directory) if number < last and options.descent.surrogate == "probe" else []
         rounds.finish_round(directory, number, [rounds.probe_shard(directory, number, shard) for shard in shards])

@@ -98,8 +98,8 @@ class ComparisonOptions(TrialOptions):
     both, `domain_match_filter`: nearest to the target's mean picture and class text, `color_filter`: made easier by
     tuning on the target (CoLoR), `influence_filter`: influence on the target's loss (Gauss-Newton, which EK-FAC and
     TRAK approximate).
-    `FILTER@COLUMN`, say `loss_filter@source`: whole groups, by the mean of the filter's scores over each group that a
-    column of the pool tells (as `descent.groups`)."""
+    `FILTER@GROUPING`, say `loss_filter@source`: whole groups, as `descent.groups` names them, by the mean of the
+    filter's scores over each."""
 
 
 class Catalog(BaseCatalog):

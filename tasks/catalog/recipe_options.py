@@ -10,7 +10,7 @@ from pydantic import ByteSize, Field, field_serializer, field_validator, model_v
 
 from mgd_core.training.streams import MOST_ROUNDS
 from tasks.catalog.device_options import DeviceSection
-from tasks.catalog.subset_names import RENAMED, TAKEN, check_subset, filter_and_column
+from tasks.catalog.subset_names import RENAMED, TAKEN, check_subset, filter_and_column, spelt
 from tasks.files.local_files import absolute
 from tasks.files.option_types import (
     Bytes,
@@ -262,8 +262,8 @@ class TrialOptions(Section):
     subsets: tuple[str, ...]
     """Built-in subsets: `everything`, as many samples at random, filters' choices, what descent chose (`mgd`), and the
     right samples where the pool has a column `truth_clean` (`oracle`). Those but `everything`, `mgd` and `oracle` have
-    as many distinct samples as the chosen one. `FILTER@COLUMN`: by the means of a filter's scores over the groups that
-    a column of the pool tells."""
+    as many distinct samples as the chosen one. `FILTER@GROUPING`: by the means of a filter's scores over groups, as
+    `descent.groups` names them."""
     rivals: dict[str, str] = Field(default_factory=dict)
     """Further rivals, by names of your own, as `mgd subset` takes them (`clip_score(fraction=0.3)`, or the path of a
     subset, relative to the catalog). Each keeps its own samples and copies, and sees as many in training as all do."""
@@ -298,7 +298,7 @@ class TrialOptions(Section):
     def _subsets_are_there(cls, named: tuple[str, ...]) -> tuple[str, ...]:
         for name in named if cls.built_in else ():
             check_subset(name, cls.built_in)
-        return named
+        return tuple(spelt(name) for name in named)
 
     @field_validator("rivals")
     @classmethod

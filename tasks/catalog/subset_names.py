@@ -1,7 +1,7 @@
 """What subsets of a comparison are called: a built-in name, a rival's, or `FILTER@COLUMN`.
 
-`loss_filter@source` is the loss filter with its scores averaged over the samples of one source: whole groups, by a
-column of the pool that tells them (as in `descent.groups`).
+`loss_filter@source` is the loss filter with its scores averaged over the samples of one source: whole groups, by
+whatever tells them in `descent.groups`.
 """
 
 from __future__ import annotations
@@ -28,6 +28,12 @@ def filter_and_column(subset: str) -> tuple[str, str | None]:
     """The name without its column, and the column; None: it has none."""
     name, pooled, column = subset.partition(POOLED)
     return name, column if pooled else None
+
+
+def spelt(subset: str) -> str:
+    """The name with its grouping as `descent.groups` spells it."""
+    name, column = filter_and_column(subset)
+    return name if column is None else name + POOLED + "*".join(part.strip() for part in column.split("*"))
 
 
 def check_subset(subset: str, known: tuple[str, ...]) -> None:

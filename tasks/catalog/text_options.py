@@ -95,6 +95,5 @@ class TextTrialOptions(TrialOptions):
     subsets: tuple[str, ...] = ("everything", "random", "loss_filter", "gradient_filter", "embedding_filter", "mgd")
     """`everything`; `mgd`: what descent chose; `oracle`: what the truth calls right; `random`; `loss_filter`: lowest
     loss by round 0's own model; `gradient_filter`: LESS, the gradients most like the target's at points of a short
-    training (Xia et al. 2024); `embedding_filter`: hidden states most like the target's. `FILTER@COLUMN`, say
-    `loss_filter@task`: whole groups, by the mean of the filter's scores over each group that a column of the pool tells
-    (as `descent.groups`)."""
+    training (Xia et al. 2024); `embedding_filter`: hidden states most like the target's. `FILTER@GROUPING`, say
+    `loss_filter@task`: whole groups, as `descent.groups` names them, by the mean of the filter's scores over each."""

@@ -25,7 +25,7 @@ from mgd_core.errors import UserError
 from mgd_core.training.order import generator
 from mgd_core.training.streams import RANDOM_SUBSETS
 from tasks.catalog.catalogs import BaseCatalog
-from tasks.catalog.subset_names import RENAMED, check_subset, file_name, filter_and_column
+from tasks.catalog.subset_names import RENAMED, check_subset, file_name
 from tasks.curation.counts_digest import counts_digest
 from tasks.curation.expression_baselines import baseline_counts
 from tasks.curation.ranking import ranked
@@ -36,7 +36,7 @@ from tasks.evaluation.measures import accuracy_of, metric
 from tasks.evaluation.paired_differences import publish_answers, spelt
 from tasks.files.artefacts import is_done, publish_json, read_json
 from tasks.modality.recipe import Counts, PoolRecipe
-from tasks.modality.registry import modality_of, open_recipe
+from tasks.modality.registry import open_recipe
 from tasks.runs.run import Run
 from tasks.tables.published import read_parquet
 from tasks.tables.schemas import knows_truth
@@ -60,13 +60,6 @@ def known_subset(catalog: BaseCatalog, subset: str) -> None:
     except ValueError as error:
         rivals = f"; its rivals are {', '.join(trials.rivals)}" if trials.rivals else ""
         raise ComparisonError(f"catalog '{catalog.name}': {error}{rivals}") from None
-
-
-def needs_round_0(catalog: BaseCatalog) -> bool:
-    """Whether a subset of the comparison is picked by the model that round 0 trains."""
-    baselines = modality_of(catalog).baselines
-    named = [filter_and_column(subset)[0] for subset in catalog.comparison.subsets]
-    return any(name in baselines and baselines[name].of_round_0 for name in named)
 
 
 def train_subset(directory: Path, subset: str, seed: int, chosen: int) -> Path:
@@ -118,7 +111,7 @@ def subset_counts(recipe: PoolRecipe, subset: str, seed: int, chosen: int) -> Co
 
     Raises:
         ComparisonError: the oracle was asked for and the pool does not know its truth.
-        PooledError: scores are to be averaged by a column that the pool has not, or that tells no groups.
+        GroupError: scores are to be averaged by a grouping that cannot be had.
     """
     if subset in recipe.catalog.comparison.rivals:
         return baseline_counts(recipe, subset)

@@ -11,8 +11,8 @@ from mgd_core.plans.actions import Plan
 from mgd_core.plans.planning import Forecast
 from tasks.catalog.subset_names import file_name
 from tasks.curation.checkpoint_plan import alternatives, forecast_of, plan_of
-from tasks.curation.comparison import needs_round_0
 from tasks.curation.expression_baselines import prepare_baselines
+from tasks.curation.ranking import needs_round_0
 from tasks.curation.rounds import first_counts, probe_steps_of
 from tasks.curation.step_costs import measure, reading_note
 from tasks.files.plurals import counted

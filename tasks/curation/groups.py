@@ -26,8 +26,8 @@ class GroupError(UserError, ValueError):
     """A grouping that is neither a column of the pool nor made of its samples."""
 
 
-def check_groups(samples: Path, catalog: BaseCatalog, groupings: Sequence[str]) -> None:
-    """See that each of some groupings can be had of a catalog's samples; raises GroupError."""
+def check_groups(samples: Path, catalog: BaseCatalog, groupings: Sequence[str], said: str = "descent.groups") -> None:
+    """See that each of some groupings can be had; raises GroupError, which tells where they are ``said``."""
     schema = pq.read_schema(samples)
     kinds = (types.is_string, types.is_large_string, types.is_boolean, types.is_integer)
     usable = [field.name for field in schema if any(kind(field.type) for kind in kinds) and _allowed(field.name)]
@@ -36,8 +36,7 @@ def check_groups(samples: Path, catalog: BaseCatalog, groupings: Sequence[str]) 
         if column not in usable and column not in made:
             beside = f"; or {' or '.join(made)}, which mgd makes" if made else ""
             raise GroupError(
-                f"descent.groups, diverse_by: '{column}' is no column of the pool that tells groups; there are "
-                f"{', '.join(usable)}{beside}"
+                f"{said}: '{column}' is no column of the pool that tells groups; there are {', '.join(usable)}{beside}"
             )
 
 

@@ -13,19 +13,20 @@ import numpy as np
 from mgd_core.descent.shrinkage import Codes
 from tasks.catalog.base import BaseCatalog
 from tasks.catalog.subset_names import filter_and_column
-from tasks.curation.groups import GroupError, check_groups, group_codes
+from tasks.curation.groups import CROSS, check_groups, group_codes
 from tasks.curation.rounds import parameters_of_round_0
 from tasks.files.artefacts import publishing
 from tasks.modality.recipe import Ids, PoolRecipe, Scores
 from tasks.modality.registry import modality_of
 
 
-class PooledError(GroupError):
-    """A column of the pool by which a filter's scores cannot be averaged."""
+def needs_round_0(catalog: BaseCatalog) -> bool:
+    """Whether a subset of the comparison is picked by the model that round 0 trains."""
+    return any(_needs_round_0(catalog, subset) for subset in catalog.comparison.subsets)
 
 
-def check_columns(catalog: BaseCatalog, samples: Path) -> None:
-    """See that the pool has the columns by which the comparison averages scores; raises PooledError."""
+def check_groupings(catalog: BaseCatalog, samples: Path) -> None:
+    """See that the groups can be had by which the comparison averages scores; raises GroupError."""
     for subset in catalog.comparison.subsets:
         _check(catalog, subset, samples)
 
@@ -33,11 +34,12 @@ def check_columns(catalog: BaseCatalog, samples: Path) -> None:
 def ranked(recipe: PoolRecipe, subset: str) -> Ids:
     """Positions (n,) in the order of a filter, the best first; ``subset``: its name, with a column or without.
 
-    With a column whole groups follow each other, the lowest mean first, and in each the lowest score; samples of which
-    the column says nothing are one group. Equal scores stay in the order of the pool.
+    With a column (or clusters, as in `descent.groups`) whole groups follow each other, the lowest mean first, and in
+    each the lowest score; samples of which the column says nothing are one group. Equal scores stay in the order of the
+    pool.
 
     Raises:
-        PooledError: the pool has no such column, or it tells no groups.
+        GroupError: there is no such grouping.
     """
     name, column = filter_and_column(subset)
     _check(recipe.catalog, subset, recipe.pool.samples_path)
@@ -68,9 +70,16 @@ def group_means(scores: Scores, codes: Codes) -> Scores:
 
 def _check(catalog: BaseCatalog, subset: str, samples: Path) -> None:
     column = filter_and_column(subset)[1]
-    if column is None:
-        return
-    try:
-        check_groups(samples, catalog, (column,))
-    except GroupError as error:
-        raise PooledError(f"comparison.subsets, {subset!r}: {str(error).partition(': ')[2]}") from None
+    if column is not None:
+        check_groups(samples, catalog, (column,), f"comparison.subsets, {subset!r}")
+
+
+def _needs_round_0(catalog: BaseCatalog, subset: str) -> bool:
+    name, column = filter_and_column(subset)
+    baselines = modality_of(catalog).baselines
+    return (name in baselines and baselines[name].of_round_0) or (column is not None and _is_made(catalog, column))
+
+
+def _is_made(catalog: BaseCatalog, grouping: str) -> bool:
+    """Whether a grouping is made of samples, by round 0's model."""
+    return not modality_of(catalog).groupings.keys().isdisjoint(grouping.split(CROSS))

@@ -11,10 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from tasks.catalog.catalogs import CatalogError, load_catalog
-from tasks.catalog.subset_names import file_name
+from tasks.catalog.subset_names import file_name, filter_and_column, spelt
 from tasks.curation.beforehand import check_pool
 from tasks.curation.comparison import ComparisonError, known_subset, subset_counts
-from tasks.curation.ranking import PooledError, filter_scores, group_means, ranked
+from tasks.curation.groups import GroupError
+from tasks.curation.ranking import filter_scores, group_means, ranked
 from tasks.modality.recipe import PoolRecipe
 from tasks.modality.registry import open_recipe
 from tasks.report.reports import write_report
@@ -53,6 +54,8 @@ def test_whole_groups_follow_each_other_by_their_means(recipe: PoolRecipe) -> No
     order = sorted(groups.values(), key=lambda own: sum(scores[own]) / len(own))
     wanted = [i for own in order for i in sorted(own, key=lambda i: (scores[i], i))]
     assert ranked(recipe, "loss_filter@text").tolist() == wanted
+    by_cluster = ranked(recipe, "domain_match_filter@image_cluster*text_cluster")
+    assert sorted(by_cluster) == list(range(len(scores))) and filter_and_column("a@b*c") == ("a", "b*c")
     assert ranked(recipe, "loss_filter").tolist() == sorted(range(len(scores)), key=lambda i: (scores[i], i))
 
 
@@ -129,13 +132,14 @@ def test_a_column_that_tells_no_groups_is_told_before_training(
     tmp_path: Path, directory: Path, recipe: PoolRecipe
 ) -> None:
     catalog = load_catalog(small_catalog(tmp_path, (SUBSETS, 'subsets = ["mgd", "loss_filter@truth_clean"]')))
-    with pytest.raises(PooledError, match=r"comparison\.subsets, 'loss_filter@truth_clean': .* there are .*text"):
+    with pytest.raises(GroupError, match=r"comparison\.subsets, 'loss_filter@truth_clean': .* there are .*text"):
         check_pool(catalog, recipe.pool)
     known_subset(recipe.catalog, "loss_filter@shard")
-    with pytest.raises(PooledError, match="'nothing' is no column"):
+    with pytest.raises(GroupError, match="'nothing' is no column"):
         subset_counts(recipe, "loss_filter@nothing", 1, 0)
 
 
 def test_columns_of_any_name_make_file_names() -> None:
+    assert spelt("loss_filter@a * b") == "loss_filter@a*b" and spelt("mgd") == "mgd"
     assert file_name("loss_filter@source") == "loss_filter@source"
     assert "/" not in file_name("loss_filter@a/b") and file_name("x@a/b") != file_name("x@a-b")
