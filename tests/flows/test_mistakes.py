@@ -149,6 +149,11 @@ WHERE: dict[str, tuple[str, Callable[[Path, Path], list[object]]]] = {
     "subset catalog": (".toml", lambda bad, to: ["subset", "no_filter", "--catalog", bad, "--out", to]),
     "subset pool": (".tar", lambda bad, to: ["subset", "no_filter", "--pool", bad, "--out", to]),
     "subset metadata": (".parquet", lambda bad, to: ["subset", "no_filter", "--metadata", bad, "--out", to]),
+    "subset scores": (
+        ".parquet",
+        lambda bad, to: ["subset", f"score(path='{bad}', size=1)", "--run", "RUN", "--out", to],
+    ),
+    "score": (".safetensors", lambda bad, to: ["score", bad, "POOL", "--out", to]),
     "evaluate": ("", lambda bad, _: ["evaluate", bad]),
     "submit results": (".jsonl", lambda bad, to: ["submit-folder", "--out", to, "--results", bad]),
     "submit method": (".toml", lambda bad, to: ["submit-folder", "--out", to, "--method", bad]),
