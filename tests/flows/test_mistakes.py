@@ -39,6 +39,7 @@ CAUGHT = {
     ("tasks/modality/pairs/model_configs.py", "_show"): "check_model names the config",
     ("tasks/files/remotes.py", "_raise_worst"): "again what the store raised",
     ("tasks/sharding/rows.py", "_group"): "read_rows makes it failures of its rows",
+    ("tasks/subset/scores.py", "choose"): "again what the file's reader raised, which DuckDB wraps",
     ("tasks/subset/algebra.py", "_load_file"): "again what the file's reader raised, which DuckDB wraps",
 }
 """Functions that raise a plain error to the one function that puts it into a user's words."""
