@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 import types
+from collections.abc import Callable
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
@@ -82,15 +83,22 @@ def main() -> None:
     """Measure everything and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer pictures, kills and defects, under 45 s")
-    quick = parser.parse_args().quick
+    parser.add_argument("--only", choices=("forms", "speed", "memory", "kills", "runners", "hostile"), help="one part")
+    asked = parser.parse_args()
+    quick: bool = asked.quick
+    parts: dict[str, Callable[[Path], dict[str, Any]]] = {
+        "forms": round_trip,
+        "speed": lambda place: speed(place, 300 if quick else 2000, 1 if quick else 5),
+        "memory": lambda place: memory(place, (1000, 3000) if quick else (5_000, 50_000)),
+        "kills": lambda place: kills(place, 3 if quick else 20),
+        "runners": lambda place: runners(place, quick),
+        "hostile": lambda place: hostile(place, quick),
+    }
+    figures: dict[str, Any] = {"quick": quick}
     with tempfile.TemporaryDirectory(prefix="mgd-shard-") as name:
-        scratch = Path(name)
-        figures: dict[str, Any] = {"quick": quick, **round_trip(scratch / "forms")}
-        figures |= speed(scratch / "speed", 300 if quick else 2000, 1 if quick else 3)
-        figures |= memory(scratch / "memory", (1000, 3000) if quick else (5_000, 50_000))
-        figures |= kills(scratch / "kills", 3 if quick else 20)
-        figures |= runners(scratch / "runners", quick)
-        figures |= hostile(scratch / "hostile", quick)
+        for part, measured in parts.items():
+            if asked.only in (None, part):
+                figures |= measured(Path(name) / part)
     emit("shard", figures)
 
 

@@ -112,14 +112,15 @@ def _run(options: argparse.Namespace, noted: list[str]) -> int:
 
 @contextmanager
 def _opened(options: argparse.Namespace) -> Iterator[None]:
-    """A home at a URL is brought up to date for a command, and what the command did is sent there."""
-    if copy_of(options.home) is None:
+    """A home at a URL is brought up to date for a command, and what the command did is sent there; its server is this
+    machine's, and is stopped whatever the store says."""
+    if copy_of(options.home) is None or options.run is _server:
         yield
         return
     from flows.console import shown_progress
     from tasks.homes.opening import opened
 
-    home = opened(options.home, writes=options.run not in (_sql, _runs, _server))
+    home = opened(options.home, writes=options.run not in (_sql, _runs))
     with shown_progress():
         home.__enter__()
     try:

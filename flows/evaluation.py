@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from flows.runtime.device import free_device
+from tasks.catalog.subset_names import file_name
 from tasks.curation.comparison import known_subset, subset_counts
 from tasks.curation.trained import published_counts, run_encoder, trained_identity
 from tasks.evaluation.encoders import open_clip_encoder
@@ -60,7 +61,13 @@ def trial(
     known_subset(found.catalog, subset)
     seed = found.catalog.comparison.seeds[0] if seed is None else seed
     return Trial(
-        home, found.id, subset, seed, batch, out or found.directory / "evaluation" / f"{subset}-{seed}", any_size
+        home,
+        found.id,
+        subset,
+        seed,
+        batch,
+        out or found.directory / "evaluation" / f"{file_name(subset)}-{seed}",
+        any_size,
     )
 
 

@@ -111,6 +111,7 @@ def curate_plainly(catalog: Path, home: Path) -> Path:
         comparison.train_subset(directory, one, seed, chosen) for seed in trials.seeds for one in trials.compared
     ]
     comparison.publish_evaluations(directory, records, chosen)
+    comparison.publish_differences(directory, records, chosen)
     return directory
 
 

@@ -58,9 +58,12 @@ class Denoised(NamedTuple):
         return torch.special.ndtr(torch.from_numpy(scores)).numpy()
 
 
-def denoised(y: Vector, noise: Vector, groupings: Sequence[Codes], expected: Vector | None = None) -> Denoised:
+def denoised(
+    y: Vector, noise: Vector, groupings: Sequence[Codes], expected: Vector | None = None, whole: bool = False
+) -> Denoised:
     """``y`` (n,) with ``noise`` (n,), the variance of each one's error (inf: not measured, y is not looked at), by
-    groupings (n,) of codes from 0, and by what is ``expected`` (n,) of each, in any unit."""
+    groupings (n,) of codes from 0, and by what is ``expected`` (n,) of each, in any unit. ``whole``: by these alone,
+    as if no sample had a measurement of its own."""
     known = np.isfinite(noise)
     measured, error = y[known], noise[known]
     total = float(measured.var()) if len(measured) else 0.0
@@ -99,7 +102,8 @@ def denoised(y: Vector, noise: Vector, groupings: Sequence[Codes], expected: Vec
         values += effect[codes]
         unsure += spread[codes]
     trust = np.zeros(len(y))
-    trust[known] = own / np.maximum(own + error, STEADY * total)
+    if not whole:
+        trust[known] = own / np.maximum(own + error, STEADY * total)
     values[known] += trust[known] * (measured - values[known])
     # As far as a sample's own g is not trusted, what is not known of its groups and of itself is left.
     errors = np.sqrt((1 - trust) ** 2 * unsure + (1 - trust) * own)

@@ -83,6 +83,15 @@ class AnswerTask:
         found = self.score(theta)
         return {"accuracy": found.accuracy, "exact_match": found.exact_match, "loss": found.loss}
 
+    @torch.no_grad()
+    def correct(self, theta: Tensor) -> Tensor:
+        """Whether each question is answered rightly (size,), bool."""
+        with plain_rules():
+            params = self.layout.unflatten(theta)
+            if len(self.asked):
+                return torch.cat([self._choice(params, asked)[1] for asked in self.asked])
+            return torch.cat([self._completion(params, rows)[1] for rows in self.right])
+
     def _share(self, part: Rows | Asked, params: Params) -> Tensor:
         """What a part of the questions adds to phi."""
         if not isinstance(part, Asked):

@@ -69,6 +69,11 @@ class ZeroShotTask:
         found = self.score(theta)
         return {"acc1": found.accuracy, "loss": found.loss}
 
+    @torch.no_grad()
+    def correct(self, theta: Tensor) -> Tensor:
+        """Whether the nearest class of each image is its own (n,), bool."""
+        return self.cosines(self.layout.unflatten(theta)).argmax(1) == self.labels
+
     @property
     def size(self) -> int:
         """Number of images."""

@@ -16,12 +16,18 @@ WARM_UP = 9
 """Samples of the warm-up before gradients are compared (LESS)."""
 MOST_ROUNDS = 10_000
 """Rounds of a descent; each is a stream of its own."""
+BOOTSTRAP = 1 << 24
+"""Seeds and test samples that intervals are resampled over."""
+NEGATIVES, CURVATURE = 1 << 25, 1 << 26
+"""Batches of the whole pool in which pairs meet each other, by turn; directions along which curvature is estimated."""
 POISONS = 1 << 27
 """Samples that are changed, and with what."""
 CROPS, PROBE_CROPS = 1 << 28, 3 << 27
 """Crops of the pictures of a batch, by round and step; of candidates, by round, probe step and uid."""
 DROPS = 1 << 29
 """Random subsets that are dropped, of s samples from DROPS + s; and the bootstrap of their scores."""
+CLUSTERS, TARGETS = 5 << 27, 6 << 27
+"""Embeddings that centres of clusters are found on; the part of the target that a round lowers."""
 DIRECTIONS = 1 << 31
 """Directions of metaparameters, along which smoothness is measured."""
 

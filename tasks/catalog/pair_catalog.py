@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from tasks.catalog.base import BaseCatalog
 from tasks.catalog.recipe_options import SourceOptions, TrialOptions
+from tasks.catalog.subset_names import BUILT_IN
 from tasks.catalog.target_options import TargetOptions
 from tasks.files.local_files import absolute
 from tasks.files.option_types import Place, Positive, Section, Whole
@@ -87,16 +88,18 @@ class AugmentationOptions(Section):
 class ComparisonOptions(TrialOptions):
     """Rivals of a subset of pairs."""
 
-    subsets: tuple[Literal["everything", "mgd", "random", "loss_filter", "own_clip_filter", "oracle"], ...] = (
-        "everything",
-        "random",
-        "loss_filter",
-        "own_clip_filter",
-        "mgd",
-    )
-    """`loss_filter`: lowest loss, `own_clip_filter`: highest cosine of picture and caption, both by the model that
-    round 0 trained, not by scores that the pool brought along (for these see `rivals`); `oracle`: what the truth calls
-    right."""
+    built_in: ClassVar[tuple[str, ...]] = tuple(name for name in BUILT_IN if name != "embedding_filter")
+    subsets: tuple[str, ...] = ("everything", "random", "loss_filter", "own_clip_filter", "mgd")
+    """`everything`; `mgd`: what descent chose; `oracle`: what the truth calls right; and as many samples as `mgd` has:
+    `random`; `gradient_filter`: what single steps of a training do to the target's loss (LESS); and by the model that
+    round 0 trained, not by scores that the pool brought along (for these see `rivals`), `loss_filter`: lowest loss,
+    `own_clip_filter`: highest cosine of picture and caption, `negclip_filter`: lowest loss among all pairs or 32,768
+    (negCLIPLoss), `norm_sim_filter`: nearest to a picture of the target (NormSim), `negclip_norm_sim_filter`: best by
+    both, `domain_match_filter`: nearest to the target's mean picture and class text, `color_filter`: made easier by
+    tuning on the target (CoLoR), `influence_filter`: influence on the target's loss (Gauss-Newton, which EK-FAC and
+    TRAK approximate).
+    `FILTER@COLUMN`, say `loss_filter@source`: whole groups, by the mean of the filter's scores over each group that a
+    column of the pool tells (as `descent.groups`)."""
 
 
 class Catalog(BaseCatalog):

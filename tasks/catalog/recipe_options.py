@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import ByteSize, Field, field_serializer, field_validator, model_validator
 
 from mgd_core.training.streams import MOST_ROUNDS
 from tasks.catalog.device_options import DeviceSection
+from tasks.catalog.subset_names import RENAMED, TAKEN, check_subset, filter_and_column
 from tasks.files.local_files import absolute
 from tasks.files.option_types import (
     Bytes,
@@ -189,18 +190,40 @@ class DescentOptions(Section):
     """`sample`: divide a sample's summed g by the root of its sum of squares, so that steady ones move first. `count`:
     before summing, divide g by the median size among samples of the same count, without outliers."""
     groups: Annotated[tuple[str, ...], Distinct] = ()
-    """Columns of the pool (its source, domain, caption, shard) whose groups tell what one sample's g cannot: the step
-    acts on the mean of g over rounds, shrunk towards those of the sample's groups by what is measured of the noise."""
+    """What tells groups of samples: columns of the pool (its source, domain, text, shard), clusters of embeddings
+    (`image_cluster`, `text_cluster`), or several of them crossed (`image_cluster*text_cluster`). The step then acts on
+    the mean of g over rounds, shrunk towards those of the sample's groups by what is measured of the noise."""
+    whole_groups: bool = False
+    """Take nothing of a sample's own g beside what its groups (and the model, if `learned`) say: whole groups move."""
+    target_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the target's pictures or questions that a round lowers, drawn anew each round: what few hundred pictures
+    want of the pool by chance is then another thing each round."""
     learned: bool = False
     """Shrink g, as by `groups`, towards what a model expects of each sample that was fitted to others: ridge regression
     on embeddings, losses and cosines by round 0's model and on the pool's numbers. Costs two passes over the pool, once
     a run."""
+    diversity: NotNegative = 0.0
+    """What the step takes the r-th best sample of a group for is its g divided by r to this power, where it helps: 0.5,
+    say, so that the tenth near-copy is worth a third of the first; 0: samples are taken one by one."""
+    diverse_by: str = "image_cluster"
+    """The grouping that this goes by, as in `groups`."""
     max_count: Whole | None = None
     """Ceiling of a sample's count; None: no ceiling."""
     select: Selection = "heldout_loss"
     """What chooses the round; `heldout_accuracy_1se`: the last round within one standard error of the best."""
     seed: Seed = 0
     """Seed of the rounds: initial weights, order of the data, and who is masked in."""
+
+    @model_validator(mode="after")
+    def _whole_groups_are_some(self) -> DescentOptions:
+        if self.whole_groups and not self.groups and not self.learned:
+            raise ValueError("whole_groups needs groups, or learned = true: nothing else would tell samples apart")
+        return self
+
+    @field_validator("groups")
+    @classmethod
+    def _one_spelling(cls, groups: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple("*".join(part.strip() for part in grouping.split("*")) for grouping in groups)
 
     @property
     def acts_on_beliefs(self) -> bool:
@@ -228,23 +251,19 @@ class DescentOptions(Section):
         return self
 
 
-RENAMED = {"clip_filter": "own_clip_filter"}
-"""Built-in rivals under the names of earlier versions."""
-BUILT_IN = (
-    *("everything", "mgd", "random", "loss_filter", "own_clip_filter", "gradient_filter", "embedding_filter"),
-    *("oracle", "checkpoint", "target", "heldout", *RENAMED),
-)
-"""Names that a rival of the catalog cannot have."""
 BASELINE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
 class TrialOptions(Section):
     """The trainings that put the chosen subset beside its rivals, at equal samples seen."""
 
+    built_in: ClassVar[tuple[str, ...]] = ()
+    """Names that `subsets` takes; none are told of a kind that says none."""
     subsets: tuple[str, ...]
     """Built-in subsets: `everything`, as many samples at random, filters' choices, what descent chose (`mgd`), and the
     right samples where the pool has a column `truth_clean` (`oracle`). Those but `everything`, `mgd` and `oracle` have
-    as many distinct samples as the chosen one."""
+    as many distinct samples as the chosen one. `FILTER@COLUMN`: by the means of a filter's scores over the groups that
+    a column of the pool tells."""
     rivals: dict[str, str] = Field(default_factory=dict)
     """Further rivals, by names of your own, as `mgd subset` takes them (`clip_score(fraction=0.3)`, or the path of a
     subset, relative to the catalog). Each keeps its own samples and copies, and sees as many in training as all do."""
@@ -267,18 +286,25 @@ class TrialOptions(Section):
     @classmethod
     def _no_old_names(cls, named: Any) -> Any:
         for name in named if isinstance(named, list | tuple) else ():
-            if isinstance(name, str) and name in RENAMED:
+            if isinstance(name, str) and (old := filter_and_column(name)[0]) in RENAMED:
                 raise ValueError(
-                    f"'{name}' is now '{RENAMED[name]}', since it ranks by the cosine of round 0's own model; for the "
+                    f"'{old}' is now '{RENAMED[old]}', since it ranks by the cosine of round 0's own model; for the "
                     'scores that the pool brought along, add rivals = { clip = "clip_score(fraction=0.3)" }'
                 )
+        return named
+
+    @field_validator("subsets")
+    @classmethod
+    def _subsets_are_there(cls, named: tuple[str, ...]) -> tuple[str, ...]:
+        for name in named if cls.built_in else ():
+            check_subset(name, cls.built_in)
         return named
 
     @field_validator("rivals")
     @classmethod
     def _baselines_can_be_read(cls, rivals: dict[str, str]) -> dict[str, str]:
         for name in rivals:
-            if name in BUILT_IN:
+            if name in TAKEN:
                 raise ValueError(f"a rival cannot be called '{name}', which has a meaning here; give it another name")
             if not BASELINE_NAME.fullmatch(name):
                 raise ValueError(f"a rival's name is up to 64 letters, digits, and _ . - after the first; got {name!r}")

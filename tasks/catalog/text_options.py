@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -89,8 +89,12 @@ class TextModelOptions(Section):
 class TextTrialOptions(TrialOptions):
     """Rivals of a subset of texts, each of as many samples."""
 
-    subsets: tuple[
-        Literal["everything", "mgd", "random", "loss_filter", "gradient_filter", "embedding_filter", "oracle"], ...
-    ] = ("everything", "random", "loss_filter", "gradient_filter", "embedding_filter", "mgd")
-    """`loss_filter`: lowest loss by round 0's own model; `gradient_filter`: LESS, the gradients most like the target's
-    at points of a short training (Xia et al. 2024); `embedding_filter`: hidden states most like the target's."""
+    built_in: ClassVar[tuple[str, ...]] = (
+        *("everything", "mgd", "random", "loss_filter", "gradient_filter", "embedding_filter", "oracle"),
+    )
+    subsets: tuple[str, ...] = ("everything", "random", "loss_filter", "gradient_filter", "embedding_filter", "mgd")
+    """`everything`; `mgd`: what descent chose; `oracle`: what the truth calls right; `random`; `loss_filter`: lowest
+    loss by round 0's own model; `gradient_filter`: LESS, the gradients most like the target's at points of a short
+    training (Xia et al. 2024); `embedding_filter`: hidden states most like the target's. `FILTER@COLUMN`, say
+    `loss_filter@task`: whole groups, by the mean of the filter's scores over each group that a column of the pool tells
+    (as `descent.groups`)."""

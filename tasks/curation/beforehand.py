@@ -22,6 +22,7 @@ from tasks.curation.comparison import TRUTH_COLUMN
 from tasks.curation.expression_baselines import check_baselines
 from tasks.curation.glance import named_files
 from tasks.curation.groups import check_groups
+from tasks.curation.ranking import check_columns
 from tasks.files.artefacts import digest
 from tasks.files.progress import say
 from tasks.modality.machine import check_devices, check_home
@@ -80,7 +81,9 @@ def check_pool(catalog: BaseCatalog, pool: PoolRecord) -> None:
             f"{where}: with descent.max_count = 1 no sample can be raised above the one copy it begins with, and "
             f"'{descent.rule}' lowers as many as it raises: no round moves anything. Take 2 or more, or rule 'sign'"
         )
-    check_groups(pool.samples_path, descent.groups)
+    alike = (descent.diverse_by,) if descent.diversity else ()
+    check_groups(pool.samples_path, catalog, (*descent.groups, *alike))
+    check_columns(catalog, pool.samples_path)
     if "oracle" in catalog.comparison.subsets:
         _check_truth(where, pool.samples_path, batch)
 

@@ -37,6 +37,8 @@ IDLE: Any = {
     "runtime": {"devices", "runner", "workers", "readers", "decoded_disk", "batch_cache"},
 }
 """What changes no round: descriptions, comparison and tests, where files lie, and how work is spread."""
+ADDED = ("groups", "whole_groups", "target_share", "learned", "diversity", "diverse_by")
+"""Keys of `descent` that came later: where one says what earlier versions did, runs are known as they were."""
 
 
 def begin_run(home: Path, catalog_path: Path, pool: PoolRecord, overrides: Overrides | None = None) -> Run:
@@ -73,10 +75,11 @@ def identity(catalog: BaseCatalog, home: Path) -> dict[str, Any]:
         del content["descent"]["start"]
     else:
         content["descent"]["start"] = identity_of_subset(catalog.descent.start, home)
-    idle = {"groups": not catalog.descent.groups, "learned": not catalog.descent.learned}
-    idle["z"] = catalog.descent.rule != "confident"
-    for key in (key for key, is_idle in idle.items() if is_idle):  # these came later, and say nothing then
-        del content["descent"][key]
+    for key in ADDED:
+        if getattr(catalog.descent, key) == type(catalog.descent).model_fields[key].default:
+            del content["descent"][key]
+    if catalog.descent.rule != "confident":
+        del content["descent"]["z"]
     content["descent"]["memory"] = content["descent"].pop("momentum")  # its first name, which runs are known by
     content["runtime"]["device"] = kind_of_device(catalog.runtime.device)
     content["model"] = modality.model_identity(catalog)

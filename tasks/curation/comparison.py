@@ -1,8 +1,9 @@
 """The chosen subset beside its rivals: each is trained afresh with the plain recipe, at equal samples seen.
 
 Rivals of the subset that metagradient descent chose (n distinct samples): everything; n random samples; the n samples
-that a filter ranks first (the baselines of the kind of data); where the pool knows it, the samples that are right; and
-what the catalog names by an expression (`expression_baselines`), of whatever size that is.
+that a filter ranks first (the baselines of the kind of data), by itself or by groups (`ranking`); where the pool knows
+it, the samples that are right; and what the catalog names by an expression (`expression_baselines`), of whatever size
+that is.
 
 Trainings crop their pictures where the rounds do (`[augmentation]`), filters and tests never. A training is a function
 of recipe, pool, counts and seed: subsets of equal counts share one, and it is found done whatever else the comparison
@@ -13,25 +14,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from torch import Tensor
 
 from mgd_core.errors import UserError
 from mgd_core.training.order import generator
 from mgd_core.training.streams import RANDOM_SUBSETS
 from tasks.catalog.catalogs import BaseCatalog
-from tasks.catalog.recipe_options import RENAMED
+from tasks.catalog.subset_names import RENAMED, check_subset, file_name, filter_and_column
 from tasks.curation.counts_digest import counts_digest
 from tasks.curation.expression_baselines import baseline_counts
-from tasks.curation.rounds import counts_of, load_parameters
+from tasks.curation.ranking import ranked
+from tasks.curation.rounds import counts_of
 from tasks.curation.trained import trained_parameters
 from tasks.evaluation.evaluation_records import replace_rows
-from tasks.evaluation.measures import metric
+from tasks.evaluation.measures import accuracy_of, metric
+from tasks.evaluation.paired_differences import publish_answers, spelt
 from tasks.files.artefacts import is_done, publish_json, read_json
 from tasks.modality.recipe import Counts, PoolRecipe
 from tasks.modality.registry import modality_of, open_recipe
@@ -48,17 +50,23 @@ class ComparisonError(UserError, ValueError):
 
 def known_subset(catalog: BaseCatalog, subset: str) -> None:
     """Raises ComparisonError where ``subset`` is none that this catalog's run can make."""
-    kinds = get_args(get_args(type(catalog.comparison).model_fields["subsets"].annotation)[0])
-    known = (*kinds, *catalog.comparison.rivals)
-    if subset not in known:
-        hint = f"it is now '{RENAMED[subset]}'" if subset in RENAMED else f"there are {', '.join(known)}"
-        raise ComparisonError(f"catalog '{catalog.name}' has no subset '{subset}'; {hint}")
+    trials = catalog.comparison
+    if subset in trials.rivals or not trials.built_in:
+        return
+    if subset in RENAMED:
+        raise ComparisonError(f"catalog '{catalog.name}' has no subset '{subset}'; it is now '{RENAMED[subset]}'")
+    try:
+        check_subset(subset, trials.built_in)
+    except ValueError as error:
+        rivals = f"; its rivals are {', '.join(trials.rivals)}" if trials.rivals else ""
+        raise ComparisonError(f"catalog '{catalog.name}': {error}{rivals}") from None
 
 
 def needs_round_0(catalog: BaseCatalog) -> bool:
     """Whether a subset of the comparison is picked by the model that round 0 trains."""
     baselines = modality_of(catalog).baselines
-    return any(name in baselines and baselines[name].of_round_0 for name in catalog.comparison.subsets)
+    named = [filter_and_column(subset)[0] for subset in catalog.comparison.subsets]
+    return any(name in baselines and baselines[name].of_round_0 for name in named)
 
 
 def train_subset(directory: Path, subset: str, seed: int, chosen: int) -> Path:
@@ -70,9 +78,10 @@ def train_subset(directory: Path, subset: str, seed: int, chosen: int) -> Path:
         key = recipe.run.key("comparison", seed, content, recipe.run.record["tests"])
         if not is_done(done, key):
             publish_json(done, {"key": key, "tests": _train_and_test(recipe, counts, subset, seed)})
-        record = recipe.run.work("comparison", f"{subset}-{seed}.json")
-        rows = _rows(recipe, read_json(done)["tests"], subset, seed, counts)
-        publish_json(record, {"subset": subset, "seed": seed, "counts": content, "rows": rows})
+        record = recipe.run.work("comparison", f"{file_name(subset)}-{seed}.json")
+        tests = read_json(done)["tests"]
+        rows, answers = _rows(recipe, tests, subset, seed, counts), _answers(recipe, tests, subset, seed)
+        publish_json(record, {"subset": subset, "seed": seed, "counts": content, "rows": rows, "answers": answers})
         return record
 
 
@@ -95,11 +104,21 @@ def publish_evaluations(directory: Path, records: Sequence[Path], chosen: int) -
     replace_rows(run.home, run.id, chosen, rows, stale)
 
 
+def publish_differences(directory: Path, records: Sequence[Path], chosen: int) -> None:
+    """Publish which test samples every training of the comparison had right, and how far the chosen subset is ahead,
+    once all have ended."""
+    run = Run.load(directory)
+    # Records of earlier versions have no answers.
+    rows = [row for record in dict.fromkeys(records) for row in read_json(record).get("answers", [])]
+    publish_answers(run.home, run.id, chosen, rows)
+
+
 def subset_counts(recipe: PoolRecipe, subset: str, seed: int, chosen: int) -> Counts:
     """Counts (n,) of a subset in the comparison.
 
     Raises:
-        ComparisonError: the oracle was asked for and the pool does not know its truth; or there is no such subset.
+        ComparisonError: the oracle was asked for and the pool does not know its truth.
+        PooledError: scores are to be averaged by a column that the pool has not, or that tells no groups.
     """
     if subset in recipe.catalog.comparison.rivals:
         return baseline_counts(recipe, subset)
@@ -114,16 +133,10 @@ def subset_counts(recipe: PoolRecipe, subset: str, seed: int, chosen: int) -> Co
     if subset == "random":
         best = generator(seed, RANDOM_SUBSETS).permutation(n)[:size]
     else:
-        baseline = modality_of(recipe.catalog).baselines[subset]
-        best = np.argsort(baseline.scores(recipe, _of_round_0(recipe) if baseline.of_round_0 else None), kind="stable")
-        best = best[:size]
+        best = ranked(recipe, subset)[:size]
     counts = np.zeros(n, np.int64)
     counts[best] = 1
     return counts
-
-
-def _of_round_0(recipe: PoolRecipe) -> Tensor:
-    return load_parameters(recipe.run.work("round-000", "replayed.json")).to(recipe.catalog.runtime.device)
 
 
 def _truth(recipe: PoolRecipe) -> npt.NDArray[np.bool_]:
@@ -137,12 +150,15 @@ def _truth(recipe: PoolRecipe) -> npt.NDArray[np.bool_]:
 
 
 def _train_and_test(recipe: PoolRecipe, counts: Counts, subset: str, seed: int) -> dict[str, dict[str, Any]]:
-    """By test: its samples ``n``, and what was measured by metric."""
+    """By test: its samples ``n``, what was measured by metric, and the answers one by one."""
     theta = trained_parameters(recipe, counts, subset, seed, keep=subset == "mgd")
     learner, _ = recipe.learner(counts, seed)
     tasks = recipe.targets(learner)
     tested = {"heldout": tasks.heldout, **tasks.tests}
-    return {name: {"n": task.size, "metrics": task.metrics(theta)} for name, task in tested.items()}
+    return {
+        name: {"n": task.size, "metrics": task.metrics(theta), "correct": spelt(task.correct(theta).tolist())}
+        for name, task in tested.items()
+    }
 
 
 def _rows(
@@ -157,4 +173,14 @@ def _rows(
         | {"standard_error": metric(name).standard_error(value, found["n"])}
         for task, found in tests.items()
         for name, value in found["metrics"].items()
+    ]
+
+
+def _answers(recipe: PoolRecipe, tests: dict[str, dict[str, Any]], subset: str, seed: int) -> list[dict[str, Any]]:
+    """Rows of the answers table: of the catalog's tests, as the held-out target chose the round."""
+    return [
+        {"subset": subset, "seed": seed, "task": task, "metric": accuracy_of(tests[task]["metrics"])}
+        | {"n": tests[task]["n"], "correct": tests[task]["correct"]}
+        for task in recipe.catalog.tests
+        if "correct" in tests[task]
     ]

@@ -23,10 +23,11 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mgd_core.descent.diversity import diminishing
 from mgd_core.descent.shrinkage import Codes, Denoised, Vector
 from mgd_core.descent.steps import Counts, CountUpdate, Mask, confident_step, exchange_step, mask, sign_step
 from tasks.catalog.recipe_options import DescentOptions
-from tasks.curation.acted_on import acted_on, believed, column, measured
+from tasks.scoring.acted_on import acted_on, believed, column, measured
 from tasks.tables.published import ROW_GROUP, TableError, files
 from tasks.tables.streams import publishing_rows
 from tasks.tables.uids import Bytes16, uid_array, uid_bytes
@@ -70,21 +71,28 @@ class Published:
 
 
 def publish_update(
-    run_dir: Path, round: int, options: DescentOptions, groups: Sequence[Codes] = (), learn: Learn | None = None
+    run_dir: Path,
+    round: int,
+    options: DescentOptions,
+    groups: Sequence[Codes] = (),
+    learn: Learn | None = None,
+    alike: Codes | None = None,
 ) -> CountUpdate:
     """Step the counts of `round` by its metagradients, publish what is believed of g and the next round's counts, and
     return them.
 
     `run_dir` is `<home>/runs/<run>`; `groups`: of each sample, for every grouping of `options`; `learn`: a model of g,
-    if there is one. Equal tables give equal bytes. Raises TableError where a table is not there, or nothing is left.
+    if there is one; `alike`: the groups in which the next sample is worth less, where `options` have `diversity`. Equal
+    tables give equal bytes. Raises TableError where a table is not there, or nothing is left.
     """
     rounds = [r for r in range(round + 1) if r == round or options.momentum]
     published = Published.of(run_dir.parents[1], run_dir.name, rounds)
     samples = published.side_by_side()
     found = measured(samples, rounds, options)
-    beliefs = believed(found, groups, options.groups, learn(found.mean, found.rounds) if learn else None)
+    expected = learn(found.mean, found.rounds) if learn else None
+    beliefs = believed(found, groups, options.groups, expected, options.whole_groups)
     _publish_beliefs(run_dir, round, _uids(published.counts[round]), beliefs)
-    update = _stepped(published, samples, round, options, beliefs)
+    update = _stepped(published, samples, round, options, beliefs, alike)
     publish_counts(run_dir, round + 1, _uids(published.counts[round]), update.counts)
     return update
 
@@ -111,7 +119,12 @@ def _publish_beliefs(run_dir: Path, round: int, uids: Iterable[Bytes16], beliefs
 
 
 def _stepped(
-    published: Published, samples: pl.LazyFrame, round: int, options: DescentOptions, beliefs: Denoised
+    published: Published,
+    samples: pl.LazyFrame,
+    round: int,
+    options: DescentOptions,
+    beliefs: Denoised,
+    alike: Codes | None,
 ) -> CountUpdate:
     """The next round's counts (n,): the rule of the catalog among the samples that move."""
     moving = _moving(samples, published.counts[round], round, options)
@@ -120,6 +133,8 @@ def _stepped(
     else:
         sums = samples.select(acted_on(samples, list(published.counts), options))
         g = column(pl.concat([sums, pl.LazyFrame({"moving": moving})], how="horizontal").filter("moving"))
+    if alike is not None:
+        g = diminishing(g, alike[moving], options.diversity)
     counts = column(samples.select(f"count{round}")).astype(np.int64)
     old, all_of_them = counts[moving], np.ones(len(g), bool)
     if options.rule == "sign":

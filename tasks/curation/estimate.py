@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from mgd_core.plans.actions import Plan
 from mgd_core.plans.planning import Forecast
+from tasks.catalog.subset_names import file_name
 from tasks.curation.checkpoint_plan import alternatives, forecast_of, plan_of
 from tasks.curation.comparison import needs_round_0
 from tasks.curation.expression_baselines import prepare_baselines
@@ -124,5 +125,5 @@ def _left(recipe: PoolRecipe) -> tuple[int, int]:
     run, catalog = recipe.run, recipe.catalog
     rounds = catalog.descent.rounds + 1 - len(files(run.home, run.id, "rounds"))
     trials = catalog.comparison
-    wanted = [f"{subset}-{seed}.json" for subset in trials.compared for seed in dict.fromkeys(trials.seeds)]
+    wanted = [f"{file_name(subset)}-{seed}.json" for subset in trials.compared for seed in dict.fromkeys(trials.seeds)]
     return max(0, rounds), sum(not run.work("comparison", name).exists() for name in wanted)

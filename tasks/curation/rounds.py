@@ -113,9 +113,11 @@ def finish_round(directory: Path, round: int, probes: list[Path]) -> None:
             with publishing_rows(home, run, "metagradients", round) as table:
                 table.add(pa.table({"uid": uid_array(recipe.uids), **columns}))
             descent = recipe.catalog.descent
-            groups = [group_codes(recipe.pool.samples_path, column) for column in descent.groups]
+            of_round_0 = partial(parameters_of_round_0, recipe)
+            groups = [group_codes(recipe, one, of_round_0) for one in descent.groups]
             learn = partial(_expected, recipe) if descent.learned else None
-            update = publish_update(recipe.run.directory, round, descent, groups, learn)
+            alike = group_codes(recipe, descent.diverse_by, of_round_0) if descent.diversity else None
+            update = publish_update(recipe.run.directory, round, descent, groups, learn, alike)
             figures["probed"] = int(columns["probed"].sum())
         figures |= {"raised": update.raised if update else 0, "lowered": update.lowered if update else 0}
         figures |= {"target_n": recipe.target_sizes().target, "heldout_n": recipe.target_sizes().heldout}
@@ -151,6 +153,11 @@ def load_parameters(record: Path) -> torch.Tensor:
         return file.get_tensor("theta")
 
 
+def parameters_of_round_0(recipe: PoolRecipe) -> torch.Tensor:
+    """What round 0 ended with (P,), on the catalog's device."""
+    return load_parameters(recipe.run.work("round-000", "replayed.json")).to(recipe.catalog.runtime.device)
+
+
 def _expected(recipe: PoolRecipe, g: npt.NDArray[np.float64], weight: npt.NDArray[np.float64]) -> Scores:
     """What a model fitted to other samples expects of each one's g (n,)."""
     return fit(known_of(recipe), recipe.uids, g, weight).expected
@@ -163,7 +170,7 @@ def _replay(
     reverse sweep began."""
     catalog = recipe.catalog
     learner, state = recipe.learner(counts, catalog.descent.seed, round)
-    target = recipe.targets(learner).target
+    target = recipe.lowered(learner, round)
     steps, plan = learner.steps, plan_of(recipe)
     began = time.monotonic()
     turned = [began]

@@ -66,6 +66,11 @@ def metric(name: str) -> Metric:
     return METRICS.get(name) or Metric(name)
 
 
+def accuracy_of(names: Iterable[str]) -> str:
+    """The metric among ``names`` that is the share of right answers."""
+    return next(name for name in names if metric(name).words == "accuracy")
+
+
 def diverged(names: Iterable[str]) -> dict[str, float]:
     """What stands for scores called `<split>_<metric>` where the training left the range of numbers."""
     return {name: metric(name.rpartition("_")[2]).of_diverged for name in names}

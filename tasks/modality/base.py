@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -67,6 +67,10 @@ class Baseline:
     of_round_0: bool = False
 
 
+Grouping: TypeAlias = Callable[[Any, Tensor], Ids]
+"""Numbers of groups (n,) of a recipe's samples, from 0, by the parameters that round 0 ended with."""
+
+
 class Modality(ABC):
     """One kind of training data."""
 
@@ -78,6 +82,8 @@ class Modality(ABC):
     """Packages that the bits of a run depend on, beside those of every run."""
     baselines: ClassVar[Mapping[str, Baseline]] = {}
     """By the names that they have in `comparison.subsets`."""
+    groupings: ClassVar[Mapping[str, Grouping]] = {}
+    """Groups of samples beside the pool's columns, by the names that they have in `descent.groups`."""
 
     @abstractmethod
     def open(self, run: Any) -> Recipe:

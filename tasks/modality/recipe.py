@@ -25,9 +25,9 @@ from mgd_core.models.clip import initial_parameters
 from mgd_core.training.learner import Batch, Learner
 from mgd_core.training.loader import Loader
 from mgd_core.training.optimizers import Adam, Optimizer, Sgd, State
-from mgd_core.training.order import DataOrder
+from mgd_core.training.order import DataOrder, generator
 from mgd_core.training.schedules import constant, one_cycle, warmup_cosine
-from mgd_core.training.streams import ROUND_STREAM
+from mgd_core.training.streams import ROUND_STREAM, TARGETS
 from mgd_core.training.windows import WindowedOrder
 from tasks.catalog.base import BaseCatalog
 from tasks.catalog.files import CatalogError
@@ -74,6 +74,9 @@ class TargetTask(Protocol):
 
     def metrics(self, theta: torch.Tensor) -> dict[str, float]:
         """All that is measured, by metric."""
+
+    def correct(self, theta: torch.Tensor) -> torch.Tensor:
+        """Which samples are answered rightly (size,), bool: their share is the accuracy."""
 
 
 class TooFewSamples(UserError, ValueError):
@@ -206,6 +209,14 @@ class PoolRecipe(Recipe):
     def targets(self, learner: Learner) -> Roles[TargetTask]:
         """Target, held-out target and tests for a learner's model."""
         return self.task_data.map(lambda _, data: self.bind(data, learner))
+
+    def lowered(self, learner: Learner, round: int) -> TargetTask:
+        """What a round lowers: the target, or the part of it that is drawn for this round."""
+        data, options = self.task_data.target, self.catalog.descent
+        if options.target_share < 1:
+            drawn = generator(options.seed, TARGETS, round).permutation(len(data))
+            data = data.only(np.sort(drawn[: max(1, int(options.target_share * len(data)))]).tolist())
+        return self.bind(data, learner)
 
     @property
     def views(self) -> int:

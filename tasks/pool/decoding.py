@@ -71,7 +71,11 @@ def decode(data: bytes) -> Picture:
 
 
 def in_rgb(image: Image.Image) -> Image.Image:
-    """A picture of any mode as RGB; raises PictureError where its numbers are not of 8 or 16 bits."""
+    """A picture of any mode as RGB, itself where it is that; raises PictureError where its numbers are not of 8 or 16
+    bits."""
+    if image.mode == "RGB":
+        image.load()  # what was only opened is read to its last pixel; `convert` would copy them all once more
+        return image
     if image.mode in WIDE_GREY:
         image = Image.fromarray(_high_bytes(image))
     elif image.mode == "F":

@@ -13,11 +13,29 @@ from tasks.files.plurals import counted
 from tasks.html.charts import ticks
 from tasks.report.overfitting import parting
 from tasks.report.result_words import baselines_told, precision
-from tasks.report.results import ERROR, GAP, NAMES, SIZE, STARTED, STD, effort, first_measure, spoken, spread
+from tasks.report.results import (
+    ERROR,
+    GAP,
+    NAMES,
+    NO_RIVALS,
+    SIZE,
+    STARTED,
+    STD,
+    ahead,
+    effort,
+    first_measure,
+    spoken,
+    spread,
+)
 from tasks.report.run_data import RunData
 
 LOSS = "loss"
 """The metric that stands in a column beside a test's other metrics."""
+AHEAD = "mgd ahead by"
+DIFFERENCE = (
+    f"{AHEAD}: accuracy of the chosen subset less that of the row, on the same samples and seeds, in points, with "
+    "95 % intervals over both (table paired_differences)."
+)
 COMPARISON_SQL = """SELECT task, metric, subset, mean, std, seeds, n, standard_error, lowest, highest, samples,
     samples_seen FROM comparison
     ORDER BY task, metric, mean DESC"""
@@ -45,7 +63,7 @@ def comparison(data: RunData) -> dict[str, Any]:
     tables = [_table(data, task, metric, task in losses) for task, metric in measures if metric != LOSS]
     return {
         "effort": effort(rows),
-        "told": (precision(rows), baselines_told(data.home, data.run)),
+        "told": (precision(rows), [DIFFERENCE] if data.differences else [], baselines_told(data.home, data.run)),
         "has_oracle": any(row["subset"] == "oracle" for row in rows),
         "tables": tables or [_table(data, task, metric, False) for task, metric in measures],
         "sql": COMPARISON_SQL,
@@ -114,7 +132,7 @@ def _versus(data: RunData) -> str:
     if not _is_told(data):
         return ""
     measure = _measure(data)
-    others = [r for r in rows.values() if r["subset"] not in ("mgd", "oracle", "everything") and r[measure] is not None]
+    others = [r for r in rows.values() if r["subset"] not in NO_RIVALS and r[measure] is not None]
     if not others:
         return ""
     kind = metric(measure.rpartition(" ")[2])
@@ -123,9 +141,11 @@ def _versus(data: RunData) -> str:
     if best["name"] == best["subset"]:
         name = f"“{best['name']}”"  # the catalog's own name
     figure = spread(best[measure], best[measure + STD])
+    row = data.differences.get((best["subset"], *first_measure(data.measures)))
+    sure = f"; the chosen subset less that: {ahead(row)} points" if row else ""
     if kind.better(best[measure], rows["mgd"][measure]):
-        return f"It is not the best: {name} reaches {figure}."
-    return f"The best rival, {name}, reaches {figure}."
+        return f"It is not the best: {name} reaches {figure}{sure}."
+    return f"The best rival, {name}, reaches {figure}{sure}."
 
 
 def _truth(data: RunData) -> str:
@@ -184,6 +204,7 @@ def _table(data: RunData, task: str, name: str, has_losses: bool) -> dict[str, A
     marks = ticks(min(values), max(values), 4)
     low, high = min(marks[0], *values), max(marks[-1], *values)
     gaps = any(row.get(measure + GAP) is not None for row in rows)
+    ahead_by = [AHEAD] if any(key[1:] == (task, name) for key in data.differences) else []
 
     def at(value: float) -> str:
         return f"{100 * (value - low) / ((high - low) or 1):.2f}%"
@@ -192,7 +213,7 @@ def _table(data: RunData, task: str, name: str, has_losses: bool) -> dict[str, A
         seeds = [(r["seed"], r["value"]) for r in own if r["subset"] == row["subset"]]
         return {
             "style": row["subset"] if row["subset"] in NAMES else "",
-            "cells": _figures(row, measure, gaps),
+            "cells": [*_figures(row, measure, gaps), *(_ahead_by(data, row, task, name) for _ in ahead_by)],
             "seeds": [(at(value), f"seed {seed}: {_show(value, kind, 1)}") for seed, value in seeds],
             "mean": at(row[measure]),
             "loss": _loss(row.get(f"{task} {LOSS}")),
@@ -200,7 +221,7 @@ def _table(data: RunData, task: str, name: str, has_losses: bool) -> dict[str, A
 
     return {
         "task": task,
-        "header": ["subset", "samples", "distinct", kind.words, *(["gap closed"] if gaps else [])],
+        "header": ["subset", "samples", "distinct", kind.words, *(["gap closed"] if gaps else []), *ahead_by],
         "rows": [told(row) for row in rows],
         "axis": [(at(mark), _show(mark, kind)) for mark in marks],
         "has_losses": has_losses,
@@ -211,6 +232,11 @@ def _figures(row: dict[str, Any], measure: str, gaps: bool) -> list[str]:
     shown = spread(row[measure], row[measure + STD]) if measure + GAP in row else _loss(row[measure])
     cells = [row["name"], _whole(row["samples"]), _whole(row["distinct"]), shown]
     return [*cells, percent(row.get(measure + GAP), 0)] if gaps else cells
+
+
+def _ahead_by(data: RunData, row: dict[str, Any], task: str, name: str) -> str:
+    found = data.differences.get((row["subset"], task, name))
+    return ahead(found) if found else ""
 
 
 def _loss(value: float | None) -> str:

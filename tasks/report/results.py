@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 
 from tasks.catalog.files import read_toml
 from tasks.catalog.recipe_options import NO_ROUNDS
+from tasks.catalog.subset_names import filter_and_column
 from tasks.evaluation.measures import metric, percent
 from tasks.files.plurals import counted
 from tasks.homes.working_copies import at_hand
@@ -44,12 +45,20 @@ NAMES = {
     "loss_filter": "loss filter",
     "own_clip_filter": "own-model CLIP filter",
     "clip_filter": "own-model CLIP filter",
+    "negclip_filter": "negCLIPLoss filter",
+    "norm_sim_filter": "NormSim filter",
+    "negclip_norm_sim_filter": "negCLIPLoss and NormSim filter",
+    "domain_match_filter": "domain-match filter",
+    "color_filter": "CoLoR filter",
     "gradient_filter": "gradient filter (LESS)",
+    "influence_filter": "influence filter",
     "embedding_filter": "embedding filter",
     "mgd": "metagradient descent",
     "oracle": "oracle (knows the truth)",
 }
 """What a person calls each subset; `clip_filter` in tables of earlier versions."""
+NO_RIVALS = {"mgd", "oracle", "everything"}
+"""Subsets that are no choice that anyone could have made without metagradients."""
 STARTED = "starting counts (no round)"
 """What a person calls `mgd` where nothing descended."""
 
@@ -70,11 +79,17 @@ def result_table(home: str | Path, run: str) -> list[dict[str, Any]]:
     subsets = sorted({row["subset"] for row in evaluations})
     values = {subset: _values(evaluations, subset) for subset in subsets}
     sizes = _sizes(Path(home), run)
-    names = NAMES | ({"mgd": STARTED} if is_comparison_only(home, run) else {})
-    rows = [_row(subset, names.get(subset, subset), values, measures, sizes) for subset in subsets]
+    names = {subset: called(subset) for subset in subsets} | ({"mgd": STARTED} if is_comparison_only(home, run) else {})
+    rows = [_row(subset, names[subset], values, measures, sizes) for subset in subsets]
     first = first_measure(measures)
     name, order = " ".join(first), metric(first[1]).ascending
     return sorted(rows, key=lambda row: (np.inf if row[name] is None else order(row[name]), row["subset"]))
+
+
+def called(subset: str) -> str:
+    """What a person calls a subset: a rival what its catalog does."""
+    name, column = filter_and_column(subset)
+    return NAMES.get(name, name) + (f", by {column}" if column else "")
 
 
 def first_measure(measures: Sequence[tuple[str, str]]) -> tuple[str, str]:
@@ -132,6 +147,22 @@ def chosen_evaluations(home: str | Path, run: str) -> list[dict[str, Any]]:
     tests = [row for row in rows if (row["task"] in own if own else row["task"] not in NOT_TESTS)]
     tests += means_over_tests(tests, own)
     return sorted(tests, key=lambda row: (row["task"], row["metric"], row["subset"], row["seed"]))
+
+
+def paired_differences(home: str | Path, run: str) -> dict[tuple[str, str, str], dict[str, Any]]:
+    """By how much the chosen subset is ahead of each rival, by (subset, task, metric): rows of `paired_differences` of
+    the round that is compared; empty in homes of earlier versions, and before the comparison has ended."""
+    found, chosen = files(home, run, "paired_differences"), chosen_round(home, run)
+    if chosen not in found:
+        return {}
+    rows = read(home, run, "paired_differences", chosen).to_pylist()
+    return {(row["subset"], row["task"], row["metric"]): row for row in rows}
+
+
+def ahead(row: dict[str, Any]) -> str:
+    """A paired difference and its interval, in points."""
+    shown = [f"{round(100 * row[key], 1) + 0.0:.1f}".replace("-", "−") for key in ("difference", "low", "high")]
+    return f"{'+' if row['difference'] > 0 else ''}{shown[0]} [{shown[1]}, {shown[2]}]"
 
 
 def measured(evaluations: Sequence[dict[str, Any]], home: str | Path, run: str) -> list[tuple[str, str]]:

@@ -16,7 +16,7 @@ import duckdb
 from tasks.files.artefacts import read_json
 from tasks.homes.working_copies import at_hand
 from tasks.pool.record import load_pool
-from tasks.report.results import chosen_evaluations, measured, result_table
+from tasks.report.results import chosen_evaluations, measured, paired_differences, result_table
 from tasks.tables.run_folders import chosen_round
 
 SEEN_BY_TILES = ("shard", "image_offset", "image_size", "image_format", "width", "height")
@@ -123,6 +123,11 @@ class RunData:
     def evaluations(self) -> list[dict[str, Any]]:
         """The test evaluations, a row a subset, seed, task and metric."""
         return chosen_evaluations(self.home, self.run)
+
+    @cached_property
+    def differences(self) -> dict[tuple[str, str, str], dict[str, Any]]:
+        """How far the chosen subset is ahead, by (subset, task, metric)."""
+        return paired_differences(self.home, self.run)
 
     @cached_property
     def measures(self) -> list[tuple[str, str]]:

@@ -138,7 +138,7 @@ def trained_on(study: ClassificationRecipe, found: Poison, recipe: str) -> dict[
         theta = train(poisoned(study, learner, found), state)[0].theta
     except NonFiniteError:
         return {"scores": diverged(SCORES), "right": [0] * len(study.test)}
-    right = study.task(learner, study.test).right(theta).int().tolist()
+    right = study.task(learner, study.test).correct(theta).int().tolist()
     return {"scores": study.scores(learner, theta), "right": right}
 
 

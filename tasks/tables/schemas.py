@@ -130,7 +130,8 @@ EVALUATIONS = _schema(
     (
         "subset",
         pa.string(),
-        "What was trained on: everything, mgd, random, oracle, what a filter chose, or a rival by the catalog's name; "
+        "What was trained on: everything, mgd, random, oracle, what a filter chose (by groups, behind its @ their "
+        "column), or a rival by the catalog's name; "
         "checkpoint: a model from elsewhere (`mgd evaluate`).",
     ),
     ("seed", pa.int32(), "Seed of the training."),
@@ -147,6 +148,34 @@ EVALUATIONS = _schema(
     ("samples", pa.int64(), "Size of the training multiset, copies counted; null where nobody knows."),
     ("distinct_samples", pa.int64(), "Different samples of the training multiset; null where nobody knows."),
     nullable=("n", "standard_error", "samples_seen", "samples", "distinct_samples"),
+)
+
+ANSWERS = _schema(
+    ("subset", pa.string(), "What was trained on, as in evaluations."),
+    ("seed", pa.int32(), "Seed of the training."),
+    ("task", pa.string(), "What was tested."),
+    ("metric", pa.string(), "The accuracy that is the share of right answers, as in evaluations."),
+    ("n", pa.int64(), "Pictures or questions of the test."),
+    (
+        "correct",
+        pa.string(),
+        "A letter each, in the order of the test: 1 where the model was right, else 0.",
+    ),
+)
+
+PAIRED_DIFFERENCES = _schema(
+    ("subset", pa.string(), "The rival, as in evaluations."),
+    ("task", pa.string(), "What was tested."),
+    ("metric", pa.string(), "The accuracy that is compared, as in evaluations."),
+    (
+        "difference",
+        pa.float64(),
+        "Accuracy of mgd less that of the rival, -1 to 1, mean over the seeds; positive: mgd is better.",
+    ),
+    ("low", pa.float64(), "2.5th percentile of the difference over resampled seeds and pictures, the same for both."),
+    ("high", pa.float64(), "97.5th percentile of the difference."),
+    ("seeds", pa.int32(), "Seeds that all subsets were trained with."),
+    ("n", pa.int64(), "Pictures or questions of the test."),
 )
 
 CHOICES = _schema(
@@ -286,6 +315,8 @@ TABLES: dict[str, pa.Schema] = {
     "counts": COUNTS,
     "rounds": ROUNDS,
     "evaluations": EVALUATIONS,
+    "answers": ANSWERS,
+    "paired_differences": PAIRED_DIFFERENCES,
     "choices": CHOICES,
     "smoothness": SMOOTHNESS,
     "influences": INFLUENCES,
@@ -307,6 +338,8 @@ SHOWS = {
     "counts": "One row a sample and round: how often the round trained on it.",
     "rounds": "One row a round: losses, accuracies, costs and sizes.",
     "evaluations": "One row a subset, seed, task and metric: the trainings afresh on test data, and `mgd evaluate`.",
+    "answers": "One row a subset, seed and test of the comparison: which pictures or questions it had right.",
+    "paired_differences": "One row a rival and test: how far mgd is ahead on the same samples and seeds, and how sure.",
     "choices": "One row: the round that was chosen, and by what rule.",
     "smoothness": "One row a recipe and direction: how smoothly the trained model answers to example weights.",
     "influences": "One row a training sample and output (`mgd attribute`): what the output owes to the sample.",

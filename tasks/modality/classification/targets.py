@@ -56,7 +56,7 @@ class LabelledTask:
         right = (logits.argmax(1) == self.labels).double().mean()
         return {"loss": float(MEASURES["loss"](logits, self.labels).mean()), "accuracy": float(right)}
 
-    def right(self, theta: Tensor) -> Tensor:
+    def correct(self, theta: Tensor) -> Tensor:
         """Whether the class of each row is the most probable one (n,), bool."""
         return self.logits(theta).argmax(1) == self.labels
 

@@ -1,29 +1,48 @@
-"""Filters that anyone could have used on pairs, without the truth: lowest loss, highest cosine of picture and caption.
+"""Filters that anyone could have used on pairs, without the truth: lowest loss, highest cosine of picture and caption,
+and those of `filters`.
 
-Both are by the model that round 0 trained, on the whole pool unless the catalog has a start. A CLIP score that the pool
-brought along, by a better model, is another rival: the catalog names it (`expression_baselines`).
+All but `gradient_filter` are by the model that round 0 trained, on the whole pool unless the catalog has a start. A
+CLIP score that the pool brought along, by a better model, is another rival: the catalog names it
+(`expression_baselines`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
-from tasks.modality.pairs.observed import Observed, observed
+from tasks.modality.base import Baseline
+from tasks.modality.pairs.filters.influence import influences
+from tasks.modality.pairs.filters.intersection import worse_places
+from tasks.modality.pairs.filters.loss_difference import loss_differences
+from tasks.modality.pairs.filters.negclip import negclip_losses
+from tasks.modality.pairs.filters.one_step import one_step_effects
+from tasks.modality.pairs.filters.target_match import domain_matches, norm_sims
+from tasks.modality.pairs.observed import observed_by_round_0
 from tasks.modality.recipe import PoolRecipe, Scores
-
-ROUND_0 = "round-000"
 
 
 def losses(recipe: PoolRecipe, theta: Tensor | None) -> Scores:
     """Contrastive loss of every pair, nats."""
-    return _of_round_0(recipe, theta).losses
+    assert theta is not None
+    return observed_by_round_0(recipe, theta).losses
 
 
 def cosines(recipe: PoolRecipe, theta: Tensor | None) -> Scores:
     """Cosine of every picture and its caption, the sign turned."""
-    return -_of_round_0(recipe, theta).cosines
-
-
-def _of_round_0(recipe: PoolRecipe, theta: Tensor | None) -> Observed:
     assert theta is not None
-    return observed(recipe, theta, ROUND_0)
+    return -observed_by_round_0(recipe, theta).cosines
+
+
+BASELINES: Mapping[str, Baseline] = {
+    "loss_filter": Baseline(losses, of_round_0=True),
+    "own_clip_filter": Baseline(cosines, of_round_0=True),
+    "negclip_filter": Baseline(negclip_losses, of_round_0=True),
+    "norm_sim_filter": Baseline(norm_sims, of_round_0=True),
+    "negclip_norm_sim_filter": Baseline(worse_places, of_round_0=True),
+    "domain_match_filter": Baseline(domain_matches, of_round_0=True),
+    "color_filter": Baseline(loss_differences, of_round_0=True),
+    "gradient_filter": Baseline(one_step_effects),
+    "influence_filter": Baseline(influences, of_round_0=True),
+}

@@ -25,10 +25,11 @@ from tasks.evaluation.eval_sets import is_eval_set, open_eval_set
 from tasks.files.artefacts import read_json
 from tasks.files.remote_files import Reader
 from tasks.files.sources import reader_of
-from tasks.modality.base import Baseline, Modality, Seen, States
+from tasks.modality.base import Baseline, Grouping, Modality, Seen, States
 from tasks.modality.pairs.augmentation import crops_of, probe_draws, training_draws
-from tasks.modality.pairs.baselines import cosines, losses
+from tasks.modality.pairs.baselines import BASELINES
 from tasks.modality.pairs.caption_tokens import TokenColumns
+from tasks.modality.pairs.clusters import image_clusters, text_clusters
 from tasks.modality.pairs.decoded import Images, rows_of
 from tasks.modality.pairs.encoder import RunEncoder
 from tasks.modality.pairs.held_shards import HeldShards
@@ -177,10 +178,8 @@ class PairModality(Modality):
 
     kinds = ("clip",)
     catalog = Catalog
-    baselines: ClassVar[Mapping[str, Baseline]] = {
-        "loss_filter": Baseline(losses, of_round_0=True),
-        "own_clip_filter": Baseline(cosines, of_round_0=True),
-    }
+    baselines: ClassVar[Mapping[str, Baseline]] = BASELINES
+    groupings: ClassVar[Mapping[str, Grouping]] = {"image_cluster": image_clusters, "text_cluster": text_clusters}
 
     def open(self, run: Run) -> PairRecipe:
         """With the pool at the model's size, kept decoded or not, and the tokens in use."""

@@ -24,6 +24,7 @@ from tasks.modality.pairs.decoded import Column
 from tasks.modality.recipe import PROBE_BATCH, PoolRecipe, Scores, objective_of
 from tasks.pool.columns import mapped
 
+ROUND_0 = "round-000"
 Vectors = npt.NDArray[np.float32]
 
 
@@ -66,6 +67,11 @@ def observed(recipe: PoolRecipe, theta: Tensor, name: str) -> Observed:
                 array.flush()  # type: ignore[attr-defined]
         publish_json(record, {"key": key})
     return Observed(*(mapped(place / f"{of}.npy") for of in Observed._fields))
+
+
+def observed_by_round_0(recipe: PoolRecipe, theta: Tensor) -> Observed:
+    """The whole pool as round 0's model sees it, whose parameters are ``theta`` (P,)."""
+    return observed(recipe, theta, ROUND_0)
 
 
 def _laid_out(stack: ExitStack, place: Path, of: str, one: Tensor, n: int) -> npt.NDArray[np.generic]:

@@ -9,9 +9,8 @@ learning rate. Its random projection is left out: gradients are compared whole, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -27,9 +26,8 @@ from mgd_core.training.learner import Learner
 from mgd_core.training.optimizers import State
 from mgd_core.training.order import generator
 from mgd_core.training.streams import WARM_UP
-from tasks.files.artefacts import publishing
 from tasks.files.progress import announce
-from tasks.modality.base import Seen
+from tasks.modality.base import Baseline, Seen
 from tasks.modality.recipe import Scores, objective_of
 from tasks.modality.texts.recipe import TextRecipe
 from tasks.modality.texts.sequences import Sequences
@@ -37,17 +35,6 @@ from tasks.pool.columns import mapped, publish_array
 
 AT_ONCE = 32
 WARM_UP_SHARE, EPOCHS = 0.05, 4  # Xia et al. 2024, section 4
-
-
-def kept(recipe: TextRecipe, theta: Tensor | None, subset: str) -> Scores:
-    """Scores (n,) of a filter, the best lowest; computed once a run."""
-    path: Path = recipe.run.work("comparison", f"{subset}-scores.npy")
-    if not path.exists():
-        found = FILTERS[subset](recipe, theta)
-        with publishing(path) as file:
-            np.save(file, found)
-    loaded: Scores = np.load(path)
-    return loaded
 
 
 def by_loss(recipe: TextRecipe, theta: Tensor | None) -> Scores:
@@ -89,18 +76,20 @@ def by_gradient(recipe: TextRecipe, theta: Tensor | None) -> Scores:
 def seen(recipe: TextRecipe, theta: Tensor) -> Seen:
     """Embeddings of the pool by the model as it begins, mapped, and losses by parameters ``theta`` (P,); computed once
     a run, 8 d bytes a text meanwhile."""
-    path = recipe.run.work("observed", "embeddings.npy")
-    if not path.exists():
+    vectors, losses = (recipe.run.work("observed", f"{name}.npy") for name in ("embeddings", "losses"))
+    if not vectors.exists():
         learner, _ = recipe.learner()
         found = _embeddings(recipe, learner, recipe.sequences, len(recipe), "pool")
-        publish_array(path, found.float().numpy())
-    return Seen((mapped(path),), {"loss": kept(recipe, theta, "loss_filter")})
+        publish_array(vectors, found.float().numpy())
+    if not losses.exists():
+        publish_array(losses, by_loss(recipe, theta))
+    return Seen((mapped(vectors),), {"loss": mapped(losses)})
 
 
-FILTERS: dict[str, Callable[[TextRecipe, Tensor | None], Scores]] = {
-    "loss_filter": by_loss,
-    "embedding_filter": by_embedding,
-    "gradient_filter": by_gradient,
+BASELINES: Mapping[str, Baseline] = {
+    "loss_filter": Baseline(by_loss, of_round_0=True),
+    "embedding_filter": Baseline(by_embedding),
+    "gradient_filter": Baseline(by_gradient),
 }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,7 +14,7 @@ from tasks.files.artefacts import reading
 from tasks.files.progress import announce, say
 from tasks.files.sources import reader_of
 from tasks.modality.base import Baseline, Modality, Seen, States
-from tasks.modality.texts.baselines import FILTERS, kept, seen
+from tasks.modality.texts.baselines import BASELINES, seen
 from tasks.modality.texts.hidden_states import with_states
 from tasks.modality.texts.question_rows import QuestionRows, asked_sequences
 from tasks.modality.texts.questions import Question, check_apart, check_options, load_questions
@@ -35,9 +34,7 @@ class TextModality(Modality):
     kinds = ("causal_lm",)
     catalog = TextCatalog
     packages = ("transformers", "tokenizers", "peft")
-    baselines: ClassVar[Mapping[str, Baseline]] = {
-        name: Baseline(partial(kept, subset=name), of_round_0=name == "loss_filter") for name in FILTERS
-    }
+    baselines: ClassVar[Mapping[str, Baseline]] = BASELINES
 
     def open(self, run: Run) -> TextRecipe:
         """With pool and questions as tokens, and their hidden states where the last layers alone are trained.

@@ -42,6 +42,13 @@ class QuestionRows:
     sequences: Sequences
     questions: list[Question]
 
+    def only(self, kept: Sequence[int]) -> QuestionRows:
+        """These of the questions, in this order."""
+        n, firsts = len(self), np.cumsum([0, *(len(question.options) for question in self.questions)])
+        options = [np.arange(*firsts[i : i + 2]) + n for i in kept] if self._has_options else []
+        sequences = self.sequences.only(np.concatenate([np.array(kept, np.int64), *options]))
+        return QuestionRows(sequences, [self.questions[i] for i in kept])
+
     def bind(self, learner: Learner, catalog: TextCatalog) -> AnswerTask:
         """The task for a learner's model, on its device."""
         n, targets = len(self.questions), catalog.targets

@@ -49,6 +49,13 @@ class Sequences:
         """The same samples with the hidden states of their tokens."""
         return replace(self, states=states)
 
+    def only(self, ids: Ids) -> Sequences:
+        """These of the samples, in this order."""
+        places = np.concatenate([np.arange(*self.starts[i : i + 2]) for i in ids])
+        starts = np.cumsum([0, *self.lengths[ids]])
+        states = None if self.states is None else self.states[places]
+        return replace(self, tokens=self.tokens[places], starts=starts, prompts=self.prompts[ids], states=states)
+
     def rows(self, ids: Ids) -> tuple[Tensor, Tensor]:
         """Inputs (len(ids), L) of tokens or (len(ids), L, d) of states, and labels (len(ids), L), at these positions.
 

@@ -18,6 +18,7 @@ LARGEST_POOL = 1 << 30
 def test_no_two_streams_draw_the_same() -> None:
     assert NAMED == {
         **{"RANDOM_SUBSETS": 7, "CAPTION_BATCHES": 8, "WARM_UP": 9},
+        **{"BOOTSTRAP": 1 << 24, "NEGATIVES": 1 << 25, "CURVATURE": 1 << 26},
         **{"POISONS": 1 << 27, "CROPS": 1 << 28, "PROBE_CROPS": 3 << 27, "DROPS": 1 << 29, "DIRECTIONS": 1 << 31},
     }
     assert streams.ROUND_STREAM == 1_000

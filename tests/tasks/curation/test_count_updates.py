@@ -210,3 +210,25 @@ def test_scratch_of_the_dead_is_removed_and_of_the_living_kept(tmp_path: Path) -
         with scratch(tmp_path, "b") as two:
             assert (one / "x").exists() and two != one
     assert os.listdir(tmp_path / ".staging") == []
+
+
+def test_near_copies_are_not_all_raised(tmp_path: Path) -> None:
+    fill_groups(tmp_path, 1, False)
+    g, raised = tables.read(tmp_path, RUN, "metagradients", 0)["g"].to_numpy(), []
+    best = g < np.quantile(g, 0.05)
+    for strength in (0.0, 3.0):
+        options = DescentOptions(rounds=1, rule="exchange", p=1.0, share=0.02, diversity=strength)
+        alike = np.where(best, 0, 1 + np.arange(N))  # the best are copies of one another
+        publish_update(tmp_path / "runs" / RUN, 0, options, alike=alike if strength else None)
+        after = tables.read(tmp_path, RUN, "counts", 1)["count"].to_numpy()
+        raised.append(int((after[best] == 2).sum()))
+    assert raised[0] == int(0.02 * N) and raised[1] < 0.5 * raised[0]
+
+
+def test_whole_groups_move_as_one(tmp_path: Path) -> None:
+    groups, _ = fill_groups(tmp_path, 2, True)
+    options = DescentOptions(rounds=2, rule="sign", p=1.0, momentum=1.0, groups=("source",), whole_groups=True)
+    publish_update(tmp_path / "runs" / RUN, 1, options, [groups])
+    after = tables.read(tmp_path, RUN, "counts", 2)["count"].to_numpy()
+    assert all(len(set(after[groups == one])) == 1 for one in range(5))
+    assert set(after[groups == 0]) == {2} and set(after[groups == 4]) == {0}

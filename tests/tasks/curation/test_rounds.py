@@ -303,3 +303,21 @@ def test_summed_gradients_by_hand() -> None:
     assert (np.argsort(summed([one], [1.0], True)) == np.argsort(one)).all()
     steady, erratic = summed([np.array([1.0, 9.0]), np.array([1.0, -7.0])], [1.0, 1.0], True)
     assert steady > erratic
+
+
+def test_a_round_may_lower_a_part_of_the_target_another_each_time(tmp_path: Path) -> None:
+    made = []
+    for name, said in (("plain", ()), ("drawn", (('rule = "exchange"', 'rule = "exchange"\ntarget_share = 0.5'),))):
+        (tmp_path / name).mkdir()
+        made.append(begun(small_catalog(tmp_path / name, *said), tmp_path / name / "home"))
+    plain, drawn = made
+    assert plain.name != drawn.name
+    with open_recipe(drawn) as recipe:
+        learner, state = recipe.learner()
+        whole = recipe.targets(learner).target
+        parts = [recipe.lowered(learner, round) for round in (0, 0, 1)]
+        losses = [part.score(state.theta).loss for part in parts]
+        assert [part.size for part in parts] == [20, 20, 20] and whole.size == 40
+        assert losses[0] == losses[1] != losses[2]
+    with open_recipe(plain) as recipe:
+        assert recipe.lowered(recipe.learner()[0], 0).size == 40

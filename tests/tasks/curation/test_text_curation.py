@@ -17,14 +17,12 @@ from mgd_core.models.causal_lm import NOT_PREDICTED
 from mgd_core.models.model_folders import CausalLmOptions, LanguageModelError, load_causal_lm
 from tasks.catalog.catalogs import CatalogError, check_sources, load_catalog, load_pair_catalog
 from tasks.catalog.smoothness_options import MenuOptions
-from tasks.curation.begin import begin_run
 from tasks.curation.rounds import load_parameters
 from tasks.export.reshard import ReshardOptions
 from tasks.files.export_directories import ExportError
 from tasks.modality.registry import open_recipe
 from tasks.modality.texts.recipe import TextRecipe
 from tasks.modality.texts.sequences import TextTokenizer
-from tasks.pool.pools import build_pool
 from tasks.report.reports import write_report
 from tasks.report.results import result_table
 from tasks.runs.listing import export_run
@@ -32,7 +30,7 @@ from tasks.smoothness.menu import variants
 from tasks.tables.published import read
 from tasks.tables.run_folders import chosen_round
 from tasks.tables.uids import content_uid
-from testing.small_catalog import curate_plainly, published
+from testing.small_catalog import begun, curate_plainly, published
 from testing.small_texts import small_texts, write_model
 
 LAST_LAYER = ('folder = "model"', 'folder = "model"\ntrained_layers = 1\nlora = {rank = 2, alpha = 4}')
@@ -43,12 +41,6 @@ def curated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of the tiny catalog."""
     place = tmp_path_factory.mktemp("texts")
     return curate_plainly(small_texts(place), place / "home")
-
-
-def begun(catalog: Path, home: Path) -> Path:
-    """The run of a catalog with its pool, nothing trained."""
-    options = load_catalog(catalog)
-    return begin_run(home, catalog, build_pool(options.pool.sources, home, options.pool.build_options())).directory
 
 
 def test_a_knob_that_a_language_model_has_not_is_refused(tmp_path: Path) -> None:
@@ -68,6 +60,12 @@ def test_the_tables_tell_what_was_done(curated: Path) -> None:
     assert set(rows) == {"everything", "random", "loss_filter", "gradient_filter", "embedding_filter", "mgd", "oracle"}
     assert all(0 <= row["sums accuracy"] <= 1 and row["distinct"] for row in rows.values())
     assert rows["oracle"]["distinct"] == 30
+    accuracies = [row for row in read(home, run, "evaluations").to_pylist() if row["metric"] == "accuracy"]
+    shares = {(row["subset"], row["task"]): row["value"] for row in accuracies if row["seed"] == accuracies[0]["seed"]}
+    for row in read(home, run, "answers").to_pylist():
+        assert row["metric"] == "accuracy" and len(row["correct"]) == row["n"]
+        if row["seed"] == accuracies[0]["seed"]:
+            assert row["correct"].count("1") / row["n"] == pytest.approx(shares[row["subset"], row["task"]])
     page = write_report(home, run).read_text()
     assert "By task" in page and "plus" in page and "Those dropped with the largest g" in page
 
@@ -149,6 +147,21 @@ def test_accuracy_is_that_of_the_likeliest_option_and_exact_match_that_of_greedy
                 prompt = torch.cat([prompt, whole(input_ids=prompt[None]).logits[0, -1].argmax()[None]])
             exact.append(torch.equal(prompt[-len(wanted) :], wanted))
         assert (score.accuracy, score.exact_match) == (np.mean(likely), np.mean(exact))  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("change", [(), (LAST_LAYER,)], ids=["tokens", "states"])
+def test_a_part_of_a_target_is_asked_as_it_is_in_the_whole(change: tuple[tuple[str, str], ...], tmp_path: Path) -> None:
+    with open_recipe(begun(small_texts(tmp_path, *change), tmp_path / "home")) as recipe:
+        learner, state = recipe.learner()
+        data = recipe.task_data.target
+        kept = [5, 2, 7]
+        part, singles = recipe.bind(data.only(kept), learner), [recipe.bind(data.only([i]), learner) for i in kept]
+        alone = [one.score(state.theta) for one in singles]
+        both = part.score(state.theta)
+        assert both.loss == pytest.approx(np.mean([one.loss for one in alone]), rel=1e-5)
+        assert both.accuracy == pytest.approx(np.mean([one.accuracy for one in alone]))
+        whole = recipe.bind(data.only(range(len(data))), learner).score(state.theta)
+        assert whole == recipe.targets(learner).target.score(state.theta)
 
 
 def test_long_samples_are_cut_and_counted(tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def test_a_target_in_pieces_is_the_target(studied: Path, monkeypatch: pytest.Mon
         monkeypatch.setattr(targets, "PIECE", 7)
         pieces = study.task(learner, study.target).target(state.theta)
         assert all(torch.allclose(a, b, rtol=1e-5, atol=1e-7) for a, b in zip(whole, pieces, strict=True))
-        right = study.task(learner, study.test).right(state.theta)
+        right = study.task(learner, study.test).correct(state.theta)
         scores = study.scores(learner, state.theta)
     assert len(right) == 40 and float(right.double().mean()) == scores["test_accuracy"]
 

@@ -87,12 +87,15 @@ def measured(samples: pl.LazyFrame, rounds: list[int], options: DescentOptions) 
     return Measured(mean, noise, rounds_worth, size > 0)
 
 
-def believed(found: Measured, groups: Sequence[Codes], names: Sequence[str], expected: Vector | None) -> Denoised:
-    """What g is taken for, by what is measured of it, its ``groups`` of these ``names``, and what is ``expected``.
+def believed(
+    found: Measured, groups: Sequence[Codes], names: Sequence[str], expected: Vector | None, whole: bool = False
+) -> Denoised:
+    """What g is taken for, by what is measured of it, its ``groups`` of these ``names``, and what is ``expected``;
+    ``whole``: by the last two alone.
 
     Where no error of g was measured, a sample's g is known no better than it varies.
     """
-    made = denoised(found.mean, found.noise, groups, expected)
+    made = denoised(found.mean, found.noise, groups, expected, whole)
     shares = [f"{name} {share:.3f}" for name, share in zip(names, made.of_groups, strict=True)]
     shares += [f"expected {made.of_expected:.3f} (x {made.slope:.2f})"] if expected is not None else []
     say(f"variance of g: {', '.join([*shares, f'of its own {made.own:.3f}', f'noise {made.noise:.3f}'])}")

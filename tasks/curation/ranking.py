@@ -1,0 +1,76 @@
+"""Samples in the order in which a filter takes them: by its own scores, or by their means over groups of samples.
+
+A filter's error on one sample is its own, what it is right about is often shared by all of a source: the mean over the
+source (`loss_filter@source`) lifts a filter as it lifts g (`descent.groups`), so the two are compared alike.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from mgd_core.descent.shrinkage import Codes
+from tasks.catalog.base import BaseCatalog
+from tasks.catalog.subset_names import filter_and_column
+from tasks.curation.groups import GroupError, check_groups, group_codes
+from tasks.curation.rounds import parameters_of_round_0
+from tasks.files.artefacts import publishing
+from tasks.modality.recipe import Ids, PoolRecipe, Scores
+from tasks.modality.registry import modality_of
+
+
+class PooledError(GroupError):
+    """A column of the pool by which a filter's scores cannot be averaged."""
+
+
+def check_columns(catalog: BaseCatalog, samples: Path) -> None:
+    """See that the pool has the columns by which the comparison averages scores; raises PooledError."""
+    for subset in catalog.comparison.subsets:
+        _check(catalog, subset, samples)
+
+
+def ranked(recipe: PoolRecipe, subset: str) -> Ids:
+    """Positions (n,) in the order of a filter, the best first; ``subset``: its name, with a column or without.
+
+    With a column whole groups follow each other, the lowest mean first, and in each the lowest score; samples of which
+    the column says nothing are one group. Equal scores stay in the order of the pool.
+
+    Raises:
+        PooledError: the pool has no such column, or it tells no groups.
+    """
+    name, column = filter_and_column(subset)
+    _check(recipe.catalog, subset, recipe.pool.samples_path)
+    scores = filter_scores(recipe, name)
+    if column is None:
+        return np.argsort(scores, kind="stable")
+    codes = group_codes(recipe, column, lambda: parameters_of_round_0(recipe))
+    return np.lexsort((scores, codes, group_means(scores, codes)))
+
+
+def filter_scores(recipe: PoolRecipe, name: str) -> Scores:
+    """Scores (n,) of a filter, the best lowest; computed once a run, 8 bytes a sample."""
+    path: Path = recipe.run.work("comparison", f"{name}-scores.npy")
+    if not path.exists():
+        baseline = modality_of(recipe.catalog).baselines[name]
+        found = baseline.scores(recipe, parameters_of_round_0(recipe) if baseline.of_round_0 else None)
+        with publishing(path) as file:
+            np.save(file, found)
+    loaded: Scores = np.load(path)
+    return loaded
+
+
+def group_means(scores: Scores, codes: Codes) -> Scores:
+    """The mean score of every sample's group (n,); ``codes`` (n,): the groups, from 0."""
+    means: Scores = np.bincount(codes, scores) / np.maximum(np.bincount(codes), 1)
+    return means[codes]
+
+
+def _check(catalog: BaseCatalog, subset: str, samples: Path) -> None:
+    column = filter_and_column(subset)[1]
+    if column is None:
+        return
+    try:
+        check_groups(samples, catalog, (column,))
+    except GroupError as error:
+        raise PooledError(f"comparison.subsets, {subset!r}: {str(error).partition(': ')[2]}") from None
