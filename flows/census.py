@@ -10,11 +10,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from flows.parameters import CatalogName
 from flows.pool_building import shard_pool
 from flows.runtime.artifacts import show
 from flows.runtime.in_flight import in_flight
 from flows.runtime.operating import stage, unit
+from flows.runtime.parameters import CatalogName
 from flows.runtime.runners import run_flow
 from tasks.catalog.catalogs import find_catalog, load_pair_catalog
 from tasks.census import files as census_files

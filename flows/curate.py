@@ -13,10 +13,10 @@ from typing import Any
 
 from prefect import tags
 
-from flows.parameters import CatalogName, laid_over
 from flows.pool_building import build_pool, only_flow, prepare_pool, run_device
 from flows.runtime.artifacts import round_rows, show, show_table
 from flows.runtime.operating import stage, tagged, unit
+from flows.runtime.parameters import CatalogName, laid_over
 from flows.runtime.runners import run_flow
 from flows.smoothness import gate
 from tasks.catalog.catalogs import BaseCatalog, find_catalog, load_catalog

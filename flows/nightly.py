@@ -14,9 +14,9 @@ from flows.census import census
 from flows.curate import curate
 from flows.evaluate import evaluate
 from flows.export import export
-from flows.parameters import CatalogName, laid_over
 from flows.pool_building import build_pool
 from flows.runtime.operating import stage, tagged
+from flows.runtime.parameters import CatalogName, laid_over
 from tasks.catalog.catalogs import BaseCatalog, find_catalog, load_catalog
 from tasks.curation.begin import identity
 from tasks.curation.continued import continued_counts

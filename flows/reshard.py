@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
-from flows.parameters import CatalogName
 from flows.pool_building import index_units
 from flows.runtime.in_flight import in_flight
 from flows.runtime.operating import stage, unit
+from flows.runtime.parameters import CatalogName
 from tasks.export.reshard import ReshardOptions
 from tasks.export.reshard import reshard as write_shards
 from tasks.export.shard_copies import Copied

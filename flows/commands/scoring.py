@@ -58,9 +58,11 @@ def _score(options: argparse.Namespace) -> int:
     from flows.console import shown_progress
     from tasks.pool.naming import indexed
     from tasks.scoring.scored_pools import finish_scores, pending_shards, plan_scores
+    from tasks.scoring.scorers import read_scorer
 
     home, named_catalog = options.home.resolve(), options.pool in shipped().split(", ")
     with shown_progress():  # mistakes are told before a server is started, and what is done is found without one
+        read_scorer(options.scorer)
         is_catalog = named_catalog or options.pool.endswith(".toml")
         pool = pool_of_catalog(options.pool, home) if is_catalog else indexed(options.pool, home)
         plan = plan_scores(options.scorer, home, pool, options.save, options.out, options.device)

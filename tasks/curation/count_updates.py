@@ -27,7 +27,7 @@ from mgd_core.descent.diversity import diminishing
 from mgd_core.descent.shrinkage import Codes, Denoised, Vector
 from mgd_core.descent.steps import Counts, CountUpdate, Mask, confident_step, exchange_step, mask, sign_step
 from tasks.catalog.recipe_options import DescentOptions
-from tasks.curation.acted_on import acted_on, believed, column, measured
+from tasks.scoring.acted_on import acted_on, believed, column, measured
 from tasks.tables.published import ROW_GROUP, TableError, files
 from tasks.tables.streams import publishing_rows
 from tasks.tables.uids import Bytes16, uid_array, uid_bytes

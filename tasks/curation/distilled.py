@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tasks.curation.acted_on import Measured, measured
 from tasks.curation.count_updates import Published
 from tasks.files.plurals import counted
 from tasks.modality.recipe import PoolRecipe
 from tasks.modality.registry import modality_of, open_recipe
+from tasks.scoring.acted_on import Measured, measured
 from tasks.scoring.fitting import fit
 from tasks.scoring.known import known_of, states_of
 from tasks.scoring.scorers import Scorer, ScorerError

@@ -15,6 +15,7 @@ from tasks.html.pages import Figure
 from tasks.report.run_data import RunData
 
 BINS = 24  # on each side of 0
+SURE_SQL = "SELECT share_helps, share_harms FROM beliefs_summary ORDER BY round DESC LIMIT 1"
 AGREEMENT_SQL = "SELECT round, precision, weighted_precision, recall, auc, auc_sum FROM truth_agreement"
 
 
@@ -24,7 +25,7 @@ def metagradients(data: RunData) -> dict[str, Any]:
     wanted = {*numbers[-1:], *([data.chosen - 1] if data.chosen else [])}
     shown = [_histogram(data, number) for number in sorted(wanted & set(numbers))]
     shown = shown or ["No round has metagradients yet."]
-    return {"rule": _rule(data.descent), "figures": [*shown, *_truth_figures(data)]}
+    return {"rule": _rule(data.descent) + _sure(data), "figures": [*shown, *_truth_figures(data)]}
 
 
 def _rule(descent: dict[str, Any]) -> str:
@@ -46,6 +47,18 @@ def _rule(descent: dict[str, Any]) -> str:
             f"intervals of +-{descent.get('z', 1):g} standard deviations do not meet.{summed}"
         )
     return "The line at 0 parts what the sign rule raises from what it lowers."
+
+
+def _sure(data: RunData) -> str:
+    """Of how many samples the last round is sure; nothing where an earlier version left no beliefs."""
+    rows = data.ask(SURE_SQL)
+    if not rows:
+        return ""
+    helps, harms = (percent(rows[0][name], 1) for name in ("share_helps", "share_harms"))
+    return (
+        " After the last round, with what rounds, groups and other samples say of each taken together (table "
+        f"beliefs), {helps} of the samples help with a probability above 97.5 %, and {harms} do not."
+    )
 
 
 def _histogram(data: RunData, number: int) -> Figure | str:

@@ -39,6 +39,7 @@ CAUGHT = {
     ("tasks/modality/pairs/model_configs.py", "_show"): "check_model names the config",
     ("tasks/files/remotes.py", "_raise_worst"): "again what the store raised",
     ("tasks/sharding/rows.py", "_group"): "read_rows makes it failures of its rows",
+    ("tasks/subset/scores.py", "choose"): "again what the file's reader raised, which DuckDB wraps",
     ("tasks/subset/algebra.py", "_load_file"): "again what the file's reader raised, which DuckDB wraps",
 }
 """Functions that raise a plain error to the one function that puts it into a user's words."""
@@ -150,6 +151,11 @@ WHERE: dict[str, tuple[str, Callable[[Path, Path], list[object]]]] = {
     "subset catalog": (".toml", lambda bad, to: ["subset", "no_filter", "--catalog", bad, "--out", to]),
     "subset pool": (".tar", lambda bad, to: ["subset", "no_filter", "--pool", bad, "--out", to]),
     "subset metadata": (".parquet", lambda bad, to: ["subset", "no_filter", "--metadata", bad, "--out", to]),
+    "subset scores": (
+        ".parquet",
+        lambda bad, to: ["subset", f"score(path='{bad}', size=1)", "--run", "RUN", "--out", to],
+    ),
+    "score": (".safetensors", lambda bad, to: ["score", bad, "POOL", "--out", to]),
     "evaluate": ("", lambda bad, _: ["evaluate", bad]),
     "submit results": (".jsonl", lambda bad, to: ["submit-folder", "--out", to, "--results", bad]),
     "submit method": (".toml", lambda bad, to: ["submit-folder", "--out", to, "--method", bad]),

@@ -186,7 +186,7 @@ def test_every_stage_is_deployed_with_parameters_that_say_what_they_are() -> Non
 
     described = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
     names = {one["name"] for one in described}
-    assert names == {"nightly", "shard", "curate", "census", "evaluate", "reshard", "export", "submit-folder"}
+    assert names == {"nightly", "shard", "curate", "census", "evaluate", "reshard", "export", "submit-folder", "score"}
     for one in described:
         flow = load_flow_from_entrypoint(str(ROOT / one["entrypoint"]))
         assert flow.name == one["name"]

@@ -172,7 +172,8 @@ def _encoded(recipe: PoolRecipe, model: Model) -> Iterator[tuple[Ids, Tensor, Te
     parts = list(_parts(len(recipe)))
     for done, (ids, batch) in enumerate(zip(parts, recipe.batches(parts), strict=True), start=1):
         with torch.no_grad():
-            yield ids, *model.objective.encode(model.params, batch.rows)
+            image, text = model.objective.encode(model.params, batch.rows)
+        yield ids, image, text
         announce("look at the pool by an earlier state", done, len(parts))
 
 
