@@ -97,7 +97,8 @@ def read_scorer(path: Path, device: str = "cpu") -> Scorer:
         if told is not None:
             parts = {name[6:]: one.to(device) for name, one in tensors.items() if name.startswith("sight/")}
             sight = MODALITIES[record["kind"]].unpacked(parts, told)
-        model = Ridge(*(tensors[f"ridge/{name}"] for name in RIDGE), level, penalty)
+        mean, scale, weights = (tensors[f"ridge/{name}"] for name in RIDGE)
+        model = Ridge(mean, scale, weights, level, penalty)
         return Scorer(record["kind"], Layout.read(record["features"]), model, sight, record["told"])
     except FileNotFoundError:
         raise ScorerError(f"{path}: no such file; `mgd distil` writes one") from None
