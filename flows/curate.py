@@ -20,7 +20,7 @@ from flows.runtime.parameters import CatalogName, laid_over
 from flows.runtime.runners import run_flow
 from flows.smoothness import gate
 from tasks.catalog.catalogs import BaseCatalog, find_catalog, load_catalog
-from tasks.curation import comparison, estimate, ranking, selection, subsets
+from tasks.curation import blends, comparison, estimate, ranking, selection, subsets
 from tasks.curation import rounds as descent
 from tasks.curation.begin import begin_run
 from tasks.curation.finished import mark_finished
@@ -56,6 +56,13 @@ def finish_round(directory: Path, round: int, probes: list[Path]) -> None:
     descent.finish_round(directory, round, probes)
     run = Run.load(directory)
     show_table("rounds", f"rounds of {run.id}", round_rows(run.home, run.id))
+
+
+@unit("blend", "round {round}: g and {filter}")
+def publish_blend(directory: Path, filter: str, round: int) -> None:
+    """Choose what the run's g and a filter choose together."""
+    with run_device(directory):
+        blends.publish_blend(directory, filter, round)
 
 
 @unit("train-subset", "compare {subset}, seed {seed}")
@@ -160,3 +167,9 @@ def _descend(directory: Path, options: BaseCatalog) -> None:
                     probes.append(future.result())
                     announce(f"round {number}: probe", done, len(shards))
             finish_round.submit(directory, number, probes).result()
+    for number, filter in enumerate(options.descent.blends if last else (), start=last + 1):
+        with tags(f"round {number}"):
+            begin(f"round {number}: train on what g and {filter} choose together")
+            publish_blend.submit(directory, filter, number).result()
+            train_round.submit(directory, number, differentiate=False).result()
+            finish_round.submit(directory, number, []).result()

@@ -12,7 +12,7 @@ from PIL import Image
 
 from catalogs.pools.cutting import lay_out, write_sheet
 from tasks.catalog.catalogs import load_catalog
-from tasks.curation import comparison, estimate, ranking, rounds, selection, subsets
+from tasks.curation import blends, comparison, estimate, ranking, rounds, selection, subsets
 from tasks.curation.begin import begin_run
 from tasks.files.artefacts import read_json
 from tasks.files.package_data import CATALOGS
@@ -104,6 +104,10 @@ def curate_plainly(catalog: Path, home: Path) -> Path:
         rounds.train_round(directory, number, number < last)
         shards = rounds.shard_names(directory) if number < last and options.descent.surrogate == "probe" else []
         rounds.finish_round(directory, number, [rounds.probe_shard(directory, number, shard) for shard in shards])
+    for number, filter in enumerate(options.descent.blends, start=last + 1):
+        blends.publish_blend(directory, filter, number)
+        rounds.train_round(directory, number, False)
+        rounds.finish_round(directory, number, [])
     chosen = selection.choose_round(directory)
     subsets.write_subset(directory, chosen)
     trials = options.comparison

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from tasks.catalog.recipe_options import DescentOptions, LearnerOptions, RuntimeOptions, SourceOptions, TrialOptions
 from tasks.catalog.smoothness_options import SmoothnessOptions
+from tasks.catalog.subset_names import check_blend
 from tasks.catalog.target_sections import TargetsSection
 from tasks.files.local_files import absolute
 from tasks.files.option_types import Section
@@ -68,6 +69,12 @@ class BaseCatalog(Section):
         largest, window = max(menu.batch, default=0), self.learner.window
         if window is not None and largest > window:
             raise ValueError(f"smoothness.menu.batch: {largest} is more than learner.window ({window}) holds")
+        return self
+
+    @model_validator(mode="after")
+    def _blends_are_filters(self) -> Self:
+        for name in self.descent.blends if self.comparison.built_in else ():
+            check_blend(name, self.comparison.built_in)
         return self
 
     @property

@@ -209,10 +209,20 @@ class DescentOptions(Section):
     """The grouping that this goes by, as in `groups`."""
     max_count: Whole | None = None
     """Ceiling of a sample's count; None: no ceiling."""
+    blends: Annotated[tuple[str, ...], Distinct] = ()
+    """Filters of the comparison, such as `loss_filter`. For each one training more is done after the rounds, on as many
+    samples as the last round kept, those ranked first by g and the filter together; chosen where the held-out part
+    prefers it to every round."""
     select: Selection = "heldout_loss"
     """What chooses the round; `heldout_accuracy_1se`: the last round within one standard error of the best."""
     seed: Seed = 0
     """Seed of the rounds: initial weights, order of the data, and who is masked in."""
+
+    @model_validator(mode="after")
+    def _blends_have_rounds(self) -> DescentOptions:
+        if self.blends and not self.rounds:
+            raise ValueError("blends need the g of a round: without rounds, name the filters in comparison.subsets")
+        return self
 
     @model_validator(mode="after")
     def _whole_groups_are_some(self) -> DescentOptions:
@@ -224,6 +234,11 @@ class DescentOptions(Section):
     @classmethod
     def _one_spelling(cls, groups: tuple[str, ...]) -> tuple[str, ...]:
         return tuple("*".join(part.strip() for part in grouping.split("*")) for grouping in groups)
+
+    @property
+    def trained_rounds(self) -> int:
+        """Rounds that are trained: those that differentiate, one for the last counts, and one a blend; 0: none."""
+        return self.rounds + 1 + len(self.blends) if self.rounds else 0
 
     @property
     def acts_on_beliefs(self) -> bool:

@@ -53,6 +53,14 @@ def check_subset(subset: str, known: tuple[str, ...]) -> None:
         )
 
 
+def check_blend(subset: str, known: tuple[str, ...]) -> None:
+    """See that what g is blended with is a filter; raises ValueError as `check_subset`."""
+    check_subset(subset, known)
+    if not filter_and_column(subset)[0].endswith("_filter"):
+        filters = [one for one in known if one.endswith("_filter")]
+        raise ValueError(f"descent.blends: {subset!r} is no filter; there are {', '.join(filters)}")
+
+
 def file_name(subset: str) -> str:
     """What a subset is called in names of files: as it is, unless its column has letters that these cannot have."""
     return subset if _PLAIN.fullmatch(subset) else unit_name(subset)

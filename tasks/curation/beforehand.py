@@ -21,13 +21,13 @@ from tasks.catalog.recipe_options import DescentOptions
 from tasks.curation.comparison import TRUTH_COLUMN
 from tasks.curation.expression_baselines import check_baselines
 from tasks.curation.glance import named_files
-from tasks.curation.groups import check_groups
 from tasks.curation.ranking import check_groupings
 from tasks.files.artefacts import digest
 from tasks.files.progress import say
 from tasks.modality.machine import check_devices, check_home
 from tasks.modality.registry import modality_of
 from tasks.pool.pools import PoolRecord
+from tasks.scoring.groups import check_groups
 
 _TOLD: dict[str, list[str]] = {}
 """What a process found out of model and targets as they are: to build a model takes seconds, and a command and the

@@ -103,7 +103,7 @@ def _forecast(recipe: PoolRecipe, plan: Plan) -> str:
     catalog, costs = recipe.catalog, measure(recipe)
     descent, learner, step, reverse = catalog.descent, catalog.learner, costs.step, costs.reverse
     rounds, baselines = _left(recipe)
-    differentiated = max(0, rounds - 1)  # the last round only trains
+    differentiated = max(0, rounds - 1 - len(descent.blends))  # the last round only trains, and so do blends
     candidates = descent.p * len(recipe) * len(probe_steps_of(descent)) * recipe.views * differentiated
     again, reversed_steps = differentiated * (plan.advances - plan.steps + 1), differentiated * plan.steps
     # A probe is a forward-mode pass: about the matrix products of a training step for the same rows.
@@ -111,7 +111,7 @@ def _forecast(recipe: PoolRecipe, plan: Plan) -> str:
     seconds = steps * step + reversed_steps * reverse + candidates / learner.batch * step
     if not rounds + baselines:
         return f"{counted(len(recipe), 'sample')}; every round and training of the comparison is done"
-    done = descent.rounds + 1 - rounds
+    done = descent.trained_rounds - rounds
     return (
         f"{counted(len(recipe), 'sample')}; {counted(descent.rounds, 'round')}{f', {done} done' if done else ''}: "
         f"{counted(rounds + baselines, 'training')} of {counted(learner.steps, 'step')} ({step:.3f} s each), {again:,} "
@@ -123,7 +123,7 @@ def _forecast(recipe: PoolRecipe, plan: Plan) -> str:
 def _left(recipe: PoolRecipe) -> tuple[int, int]:
     """Rounds, the last evaluation among them, and trainings of the comparison, that have no record yet."""
     run, catalog = recipe.run, recipe.catalog
-    rounds = catalog.descent.rounds + 1 - len(files(run.home, run.id, "rounds"))
+    rounds = catalog.descent.trained_rounds - len(files(run.home, run.id, "rounds"))
     trials = catalog.comparison
     wanted = [f"{file_name(subset)}-{seed}.json" for subset in trials.compared for seed in dict.fromkeys(trials.seeds)]
     return max(0, rounds), sum(not run.work("comparison", name).exists() for name in wanted)

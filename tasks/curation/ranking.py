@@ -13,11 +13,11 @@ import numpy as np
 from mgd_core.descent.shrinkage import Codes
 from tasks.catalog.base import BaseCatalog
 from tasks.catalog.subset_names import filter_and_column
-from tasks.curation.groups import CROSS, check_groups, group_codes
 from tasks.curation.rounds import parameters_of_round_0
 from tasks.files.artefacts import publishing
 from tasks.modality.recipe import Ids, PoolRecipe, Scores
 from tasks.modality.registry import modality_of
+from tasks.scoring.groups import CROSS, check_groups, group_codes
 
 
 def needs_round_0(catalog: BaseCatalog) -> bool:

@@ -29,7 +29,6 @@ from tasks.catalog.recipe_options import DescentOptions
 from tasks.curation.checkpoint_plan import plan_of
 from tasks.curation.count_updates import publish_counts, publish_update
 from tasks.curation.counts_digest import counts_digest
-from tasks.curation.groups import group_codes
 from tasks.curation.starting_counts import starting_counts
 from tasks.curation.trained import published_counts
 from tasks.files.artefacts import digest, is_done, publish_json, read_json, unit_name
@@ -40,6 +39,7 @@ from tasks.modality.tensor_files import publish_tensors
 from tasks.pool.columns import columns_of
 from tasks.runs.run import Run
 from tasks.scoring.fitting import fit
+from tasks.scoring.groups import group_codes
 from tasks.scoring.known import known_of
 from tasks.tables.published import publish
 from tasks.tables.streams import publishing_rows
@@ -120,6 +120,8 @@ def finish_round(directory: Path, round: int, probes: list[Path]) -> None:
             update = publish_update(recipe.run.directory, round, descent, groups, learn, alike)
             figures["probed"] = int(columns["probed"].sum())
         figures |= {"raised": update.raised if update else 0, "lowered": update.lowered if update else 0}
+        after = round - recipe.catalog.descent.rounds - 1
+        figures["blend"] = recipe.catalog.descent.blends[after] if after >= 0 else None
         figures |= {"target_n": recipe.target_sizes().target, "heldout_n": recipe.target_sizes().heldout}
         publish(home, run, "rounds", round, pa.Table.from_pylist([figures]))
         rows = [{"phase": phase, "seconds": value} for phase, value in seconds.items()]

@@ -60,7 +60,7 @@ def _listed(directory: Path) -> str:
     except UserError as error:
         newer = isinstance(error, NewerRecord | NewerTable)
         return _line(directory.name, begun, size, "", "", "", f"({'newer' if newer else 'damaged'}: {error})")
-    planned = run.catalog.descent.rounds + 1 if run.catalog.descent.rounds else done  # none: comparison only
+    planned = run.catalog.descent.trained_rounds or done  # none: comparison only
     page, rounds = directory / "report.html", f"{done}/{planned}"
     report = (
         str(page) if page.exists() else "(not finished)" if published else "(only begun: nothing to report or ask yet)"

@@ -123,7 +123,12 @@ ROUNDS = _schema(
     ("probed", pa.int64(), "Samples whose g was computed."),
     ("raised", pa.int64(), "Samples whose count this round's update raised."),
     ("lowered", pa.int64(), "Samples whose count this round's update lowered."),
-    nullable=("temperature", "target_n", "heldout_n"),
+    (
+        "blend",
+        pa.string(),
+        "Filter that chose the round's samples together with g; null: counts that were descended to.",
+    ),
+    nullable=("temperature", "target_n", "heldout_n", "blend"),
 )
 
 EVALUATIONS = _schema(

@@ -55,7 +55,7 @@ def test_an_unknown_key_without_a_neighbour_lists_the_valid_ones(tmp_path: Path)
         ("steps = 64", "steps = 0", "learner.steps"),
         ("warmup = 10", "warmup = 100", "longer than the training"),
         ("window_start = 8", "window_start = 64", "descent.window_start = 64 lies behind the training"),
-        ('rule = "exchange"', 'rule = "exchnge"', "'sign' or 'exchange'"),
+        ('rule = "exchange"', 'rule = "exchnge"', "'sign', 'exchange' or 'confident'"),
         ("steps = 64", "steps = ", "not valid TOML"),
         ("rounds = ", 'plan = "binomial"\nrounds = ', "needs 'slots'"),
         ("rounds = ", 'plan = "segments"\nslots = 2\nrounds = ', "needs 'disk_states'"),

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from mgd_core.descent.shrinkage import denoised
-from tasks.curation.groups import group_codes
 from tasks.curation.rounds import finish_round, look_at_pool, probe_shard, shard_names
 from tasks.modality.registry import open_recipe
 from tasks.scoring.fitting import fit
+from tasks.scoring.groups import group_codes
 from tasks.scoring.known import EARLY, LAST, known_of
 from tasks.tables.published import read
 from testing.small_catalog import begun, curate_plainly, published, small_catalog

@@ -14,13 +14,13 @@ from tasks.catalog.catalogs import CatalogError, load_catalog
 from tasks.catalog.subset_names import file_name, filter_and_column, spelt
 from tasks.curation.beforehand import check_pool
 from tasks.curation.comparison import ComparisonError, known_subset, subset_counts
-from tasks.curation.groups import GroupError
 from tasks.curation.ranking import filter_scores, group_means, ranked
 from tasks.modality.recipe import PoolRecipe
 from tasks.modality.registry import open_recipe
 from tasks.report.reports import write_report
 from tasks.report.result_words import summary
 from tasks.report.results import result_table
+from tasks.scoring.groups import GroupError
 from tasks.tables.published import read
 from tasks.tables.run_folders import chosen_round
 from testing.small_catalog import curate_plainly, small_catalog

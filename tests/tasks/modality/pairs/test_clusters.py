@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks.curation.groups import group_codes
 from tasks.modality.pairs import clusters as clustering
 from tasks.modality.pairs.clusters import clusters
 from tasks.modality.registry import open_recipe
+from tasks.scoring.groups import group_codes
 from testing.small_catalog import begun, small_catalog
 
 
