@@ -8,6 +8,9 @@ microseconds a sample, large pool over small. `bytes_per_sample`: resident bytes
 small one, at the highest phase, by the samples that it has more. `probe_unit_ms`: opening the recipe in a new
 process and one probe unit, without imports and the model's products, in either pool: its shard, not the pool.
 
+What is held at once is a stretch or a row group of up to 2^20 rows, which a pool of a million fills for the first time;
+with `--buffers ROWS` these are smaller, so that smaller pools tell what grows with the pool and what does not.
+
 Projections are for 16 cores: index, decode, tokens and probes are spread over tasks, join, columns, publish and update
 are one thread's. `--quick`: 3,000 and 30,000 pairs.
 """
@@ -41,11 +44,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="3,000 and 30,000 pairs")
     parser.add_argument("--sizes", type=int, nargs=2, help="other numbers of pairs, the small one first")
+    parser.add_argument("--buffers", type=int, default=0, help="rows that are held at once (default: as it is)")
     parser.add_argument("--place", type=Path, help="where the pools are written (4.5 GB), and removed again")
     options = parser.parse_args()
     sizes, shard = (QUICK_SIZES, QUICK_SHARD) if options.quick else (SIZES, SHARD)
     sizes = tuple(options.sizes or sizes)
-    small, large = (measured(n, shard, options.place) for n in sizes)
+    small, large = (measured(n, shard, options.place, options.buffers) for n in sizes)
     ratios = {name: large["us"][name] / small["us"][name] for name in (*SPREAD, *ALONE)}
     more = {name: (large["peaks"][name] - small["peaks"][name]) / (sizes[1] - sizes[0]) for name in ratios}
     print(f"{'CPU us a sample':<16}{sizes[0]:>12,}{sizes[1]:>12,}{'ratio':>8}{'bytes a sample more':>21}")
@@ -63,17 +67,17 @@ def main() -> None:
         figures
         | {"us_probe_overhead": large["us"]["probe"], "probe_unit_ms": [small["open_ms"], large["open_ms"]]}
         | {"peak_gib": max(large["peaks"].values()) / 2**30, "bytes_per_sample": max(more.values())}
-        | {"growth": max(ratios.values()), "bars": [GROWTH_BAR, BYTES_BAR], "sizes": sizes}
+        | {"growth": max(ratios.values()), "bars": [GROWTH_BAR, BYTES_BAR], "sizes": sizes, "buffers": options.buffers}
         | {"ratios": ratios, "us_small": small["us"], "tokenizer": speed},
     )
 
 
-def measured(n: int, shard: int, place: Path | None) -> dict[str, Any]:
+def measured(n: int, shard: int, place: Path | None, buffers: int) -> dict[str, Any]:
     """CPU microseconds a sample and highest resident bytes of each phase, on a pool of ``n`` pairs."""
     home = Path(tempfile.mkdtemp(prefix="mgd-scale-", dir=place))
     try:
         write_pool(home / "tars", n, shard)
-        found = _run(str(home), str(shard))
+        found = _run(str(home), str(shard), str(buffers))
         (directory,) = (home / "runs").iterdir()
         opened = _run("--open", str(directory))
     finally:

@@ -2,7 +2,7 @@
 
 What the model computes (`Probe.scores`, and the training itself) is timed apart and left out. Memory is what the
 process holds for itself (`RssAnon`): pages of mapped files belong to the page cache, which gives them back. Run as a
-process of its own, `python -m benchmarks.scale.path HOME SHARD`; the last line is JSON.
+process of its own, `python -m benchmarks.scale.path HOME SHARD BUFFERS`; the last line is JSON.
 """
 
 from __future__ import annotations
@@ -21,18 +21,21 @@ from typing import Any
 from benchmarks.scale.synthetic import SIDE
 from mgd_core.engine.probe import Probe
 from tasks.catalog.catalogs import load_catalog
-from tasks.curation import estimate, rounds
+from tasks.curation import count_updates, counts_digest, estimate, rounds
 from tasks.curation.begin import begin_run
 from tasks.modality.registry import open_recipe, prepared
-from tasks.pool import pools
+from tasks.pool import columns, joins, pools
 from tasks.pool.columns import columns_of
 from tasks.pool.index_jobs import write_or_index_unit
+from tasks.tables import published, streams
 from testing.small_catalog import MODEL, small_catalog
 
 P = 0.25
 """Share of the pool that the round scores."""
 LOOK = 0.02
 """Seconds between two looks at the memory."""
+BUFFERED = (published, streams, count_updates, joins, columns, counts_digest, estimate)
+"""Modules that hold up to a row group, or a stretch of some hundred thousand rows, at once."""
 PREPARED = {"tokens of the captions": "tokens", "decode the pool's pictures": "decode"}
 
 
@@ -79,8 +82,11 @@ class TimedScores:
         setattr(Probe, "scores", scores)  # noqa: B010  # of a method, to mypy an assignment
 
 
-def main(home: Path, shard: int) -> None:
-    """Measure the pool whose tars are in ``home/tars``."""
+def main(home: Path, shard: int, buffers: int) -> None:
+    """Measure the pool whose tars are in ``home/tars``; ``buffers``: rows that are held at once, 0: as it is."""
+    for module in BUFFERED if buffers else ():
+        for name in {"ROW_GROUP", "STRETCH"} & vars(module).keys():
+            setattr(module, name, buffers)
     meter, start = Meter(), resident()
     catalog = written_catalog(home, shard)
     options = load_catalog(catalog)
@@ -159,4 +165,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "--open":
         opening(Path(sys.argv[2]))
     else:
-        main(Path(sys.argv[1]), int(sys.argv[2]))
+        main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

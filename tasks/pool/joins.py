@@ -27,7 +27,7 @@ from tasks.tables.sql_names import SETTINGS, literal, parquet
 from tasks.tables.streams import RowWriter
 from tasks.tables.uids import uid_bytes
 
-STRETCH = 1 << 18
+STRETCH = 1 << 16
 """Samples that are put together at once, about 3 kB of memory each while their json texts are parsed."""
 WAITING = 1 << 20
 """Rows of metadata that are put into one file."""
