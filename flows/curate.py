@@ -30,10 +30,10 @@ from tasks.runs.run import Run
 
 
 @unit("replay", "round {round}: train and replay")
-def train_round(directory: Path, round: int, differentiate: bool) -> Path:
+def train_round(directory: Path, round: int, differentiate: bool, replicate: int = 0) -> Path:
     """Train on the round's counts and traverse the window in reverse."""
     with run_device(directory):
-        return descent.train_round(directory, round, differentiate)
+        return descent.train_round(directory, round, differentiate, replicate)
 
 
 @unit("probe-shard", "round {round}: probe {shard}")
@@ -157,7 +157,10 @@ def _descend(directory: Path, options: BaseCatalog) -> None:
     for number in range(last + 1):
         with tags(f"round {number}"):
             begin(f"round {number}: train")  # in another process, perhaps, whose steps are told in Prefect's log only
-            train_round.submit(directory, number, differentiate=number < last).result()
+            many = options.descent.replicates if number < last else 1
+            trained = [train_round.submit(directory, number, number < last, one) for one in range(many)]
+            for future in trained:
+                future.result()
             probes = []
             if not number and last and options.descent.learned:
                 look_at_pool.submit(directory).result()

@@ -101,7 +101,8 @@ def curate_plainly(catalog: Path, home: Path) -> Path:
     estimate.prepare(directory)
     last = options.descent.rounds
     for number in range(last + 1) if last or ranking.needs_round_0(options) else ():
-        rounds.train_round(directory, number, number < last)
+        for replicate in range(options.descent.replicates if number < last else 1):
+            rounds.train_round(directory, number, number < last, replicate)
         shards = rounds.shard_names(directory) if number < last and options.descent.surrogate == "probe" else []
         rounds.finish_round(directory, number, [rounds.probe_shard(directory, number, shard) for shard in shards])
     for number, filter in enumerate(options.descent.blends, start=last + 1):

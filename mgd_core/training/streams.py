@@ -16,6 +16,8 @@ WARM_UP = 9
 """Samples of the warm-up before gradients are compared (LESS)."""
 MOST_ROUNDS = 10_000
 """Rounds of a descent; each is a stream of its own."""
+CLUSTERS, TARGETS = 1 << 22, 1 << 23
+"""Embeddings that centres of clusters are found on; the part of the target that a round lowers, by round."""
 BOOTSTRAP = 1 << 24
 """Seeds and test samples that intervals are resampled over."""
 NEGATIVES, CURVATURE = 1 << 25, 1 << 26
@@ -26,10 +28,10 @@ CROPS, PROBE_CROPS = 1 << 28, 3 << 27
 """Crops of the pictures of a batch, by round and step; of candidates, by round, probe step and uid."""
 DROPS = 1 << 29
 """Random subsets that are dropped, of s samples from DROPS + s; and the bootstrap of their scores."""
-CLUSTERS, TARGETS = 5 << 27, 6 << 27
-"""Embeddings that centres of clusters are found on; the part of the target that a round lowers."""
 DIRECTIONS = 1 << 31
 """Directions of metaparameters, along which smoothness is measured."""
 
 ROUND_STREAM = 1_000
 """Initial weights of round r are drawn from seed * ROUND_STREAM + r."""
+REPLICATES = 1_000_000
+"""Replicate s of a round has the seed of the rounds plus s * REPLICATES."""

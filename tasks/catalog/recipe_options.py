@@ -153,6 +153,9 @@ class DescentOptions(Section):
     """First differentiated step k."""
     probe_steps: tuple[int, ...] = ()
     """Steps at which candidates enter (surrogate `probe`); empty: the window's first step."""
+    replicates: Annotated[int, Field(ge=1, le=100)] = 1
+    """Trainings of every round, on the same counts from other initial weights in other orders; g is the mean over them,
+    and what they differ by its error. A round costs as many times as much."""
     plan: Literal["keep_all", "binomial", "kary", "segments", "auto"] = "keep_all"
     """Which training states the reverse sweep keeps: all of them; at most `slots` in memory with least recomputation
     (`binomial`); the paper's tree (`kary`); `disk_states` on disk, and between them at most `slots` in memory

@@ -5,10 +5,11 @@ polars query for what the update acts on: g, or the sum over rounds that the cat
 uids never go through it: the mask is a keyed hash of their bytes, and the next round's counts are written in the order
 that the round has. `mgd_core.descent.steps` decides who moves.
 
-What g is taken for, and how surely, is published beside (`beliefs`), whatever the step acts on.
+What g is taken for, and how surely, is published beside (`beliefs`) where the step acts on it, and of pools of up to
+BELIEVED samples in any case.
 
 Cost: memory for the counts and, of the samples that move, about 60 bytes each; 8 bytes a sample more with scale =
-"sample", 40 with scale = "count", 120 for the beliefs, 30 with groups; and a keyed hash a sample where p < 1, about a
+"sample", 40 with scale = "count", 500 for beliefs with groups; and a keyed hash a sample where p < 1, about a
 microsecond.
 """
 
@@ -32,6 +33,8 @@ from tasks.tables.published import ROW_GROUP, TableError, files
 from tasks.tables.streams import publishing_rows
 from tasks.tables.uids import Bytes16, uid_array, uid_bytes
 
+BELIEVED = 1 << 21
+"""Samples of a pool up to which beliefs are published where no step acts on them: they take about 500 bytes each."""
 Learn = Callable[[Vector, Vector], Vector]
 """Of a measured g (n,) and how many rounds' worth it is (n,), what is to be expected of each sample (n,)."""
 
@@ -88,10 +91,12 @@ def publish_update(
     rounds = [r for r in range(round + 1) if r == round or options.momentum]
     published = Published.of(run_dir.parents[1], run_dir.name, rounds)
     samples = published.side_by_side()
-    found = measured(samples, rounds, options)
-    expected = learn(found.mean, found.rounds) if learn else None
-    beliefs = believed(found, groups, options.groups, expected, options.whole_groups)
-    _publish_beliefs(run_dir, round, _uids(published.counts[round]), beliefs)
+    beliefs = None
+    if options.acts_on_beliefs or pq.read_metadata(published.counts[round]).num_rows <= BELIEVED:
+        found = measured(samples, rounds, options)
+        expected = learn(found.mean, found.rounds) if learn else None
+        beliefs = believed(found, groups, options.groups, expected, options.whole_groups)
+        _publish_beliefs(run_dir, round, _uids(published.counts[round]), beliefs)
     update = _stepped(published, samples, round, options, beliefs, alike)
     publish_counts(run_dir, round + 1, _uids(published.counts[round]), update.counts)
     return update
@@ -123,12 +128,13 @@ def _stepped(
     samples: pl.LazyFrame,
     round: int,
     options: DescentOptions,
-    beliefs: Denoised,
+    beliefs: Denoised | None,
     alike: Codes | None,
 ) -> CountUpdate:
     """The next round's counts (n,): the rule of the catalog among the samples that move."""
     moving = _moving(samples, published.counts[round], round, options)
     if options.acts_on_beliefs:
+        assert beliefs is not None
         g = beliefs.values[moving]
     else:
         sums = samples.select(acted_on(samples, list(published.counts), options))
@@ -142,6 +148,7 @@ def _stepped(
     elif options.rule == "exchange":
         update = exchange_step(old, g, all_of_them, options.share, options.max_count)
     else:
+        assert beliefs is not None
         errors = beliefs.errors[moving]
         update = confident_step(old, g, errors, all_of_them, options.share, options.z, options.max_count)
     counts[moving] = update.counts

@@ -104,17 +104,19 @@ def _forecast(recipe: PoolRecipe, plan: Plan) -> str:
     descent, learner, step, reverse = catalog.descent, catalog.learner, costs.step, costs.reverse
     rounds, baselines = _left(recipe)
     differentiated = max(0, rounds - 1 - len(descent.blends))  # the last round only trains, and so do blends
+    trainings = rounds + baselines + differentiated * (descent.replicates - 1)
+    differentiated *= descent.replicates
     candidates = descent.p * len(recipe) * len(probe_steps_of(descent)) * recipe.views * differentiated
     again, reversed_steps = differentiated * (plan.advances - plan.steps + 1), differentiated * plan.steps
     # A probe is a forward-mode pass: about the matrix products of a training step for the same rows.
-    steps = (rounds + baselines) * learner.steps + again
+    steps = trainings * learner.steps + again
     seconds = steps * step + reversed_steps * reverse + candidates / learner.batch * step
-    if not rounds + baselines:
+    if not trainings:
         return f"{counted(len(recipe), 'sample')}; every round and training of the comparison is done"
     done = descent.trained_rounds - rounds
     return (
         f"{counted(len(recipe), 'sample')}; {counted(descent.rounds, 'round')}{f', {done} done' if done else ''}: "
-        f"{counted(rounds + baselines, 'training')} of {counted(learner.steps, 'step')} ({step:.3f} s each), {again:,} "
+        f"{counted(trainings, 'training')} of {counted(learner.steps, 'step')} ({step:.3f} s each), {again:,} "
         f"replayed, {counted(reversed_steps, 'reverse step')} ({reverse:.3f} s each), {candidates:,.0f} probes. "
         f"About {seconds / 60:.1f} minutes {'are left' if done else 'from nothing'}; finished parts are not run again."
     )

@@ -25,6 +25,7 @@ from mgd_core.engine.probe import Probe
 from mgd_core.engine.replay import Metagradient, ProbePoint, replay, train
 from mgd_core.plans.actions import Tier
 from mgd_core.training.learner import Learner
+from mgd_core.training.streams import REPLICATES
 from tasks.catalog.recipe_options import DescentOptions
 from tasks.curation.checkpoint_plan import plan_of
 from tasks.curation.count_updates import publish_counts, publish_update
@@ -63,32 +64,35 @@ def counts_of(recipe: PoolRecipe, round: int) -> Counts:
     return counts
 
 
-def train_round(directory: Path, round: int, differentiate: bool) -> Path:
-    """Train on the round's counts, evaluate, and, if ``differentiate``, traverse the window in reverse.
+def train_round(directory: Path, round: int, differentiate: bool, replicate: int = 0) -> Path:
+    """Train on the round's counts, evaluate, and, if ``differentiate``, traverse the window in reverse; ``replicate``:
+    number of the training among those of the round.
 
     Writes ``replayed.safetensors`` (final parameters, probe points, path gradients) and then the record, whose path is
     returned. Until then its states lie beside it, in ``states``, from which a killed round goes on.
     """
     with open_recipe(directory) as recipe:
         counts = counts_of(recipe, round)
-        record = recipe.run.work(f"round-{round:03d}", "replayed.json")
-        key = recipe.run.key("round", round, differentiate, counts_digest(counts))
+        record = replayed(recipe.run, round, replicate)
+        key = recipe.run.key("round", round, differentiate, counts_digest(counts), *([replicate] if replicate else []))
         if not is_done(record, key):
             began = time.monotonic()
-            result, batches, train_seconds = _replay(recipe, counts, round, differentiate, key)
+            result, batches, train_seconds = _replay(recipe, counts, round, differentiate, key, replicate)
             publish_tensors(record.with_suffix(".safetensors"), _tensors(result, batches))
             seconds = {"train": train_seconds, "reverse": time.monotonic() - began - train_seconds}
-            publish_json(record, {"key": key, "figures": _figures(recipe, result, counts, round), "seconds": seconds})
+            figures = _figures(recipe, result, counts, round, replicate)
+            publish_json(record, {"key": key, "figures": figures, "seconds": seconds})
         shutil.rmtree(record.with_name(STATES), ignore_errors=True)
         return record
 
 
 def probe_shard(directory: Path, round: int, shard: str) -> Path:
-    """Metagradients of the round's masked samples that lie in ``shard``, one column for each probe step."""
+    """Metagradients of the round's masked samples that lie in ``shard``, a column for each probe step of each
+    replicate."""
     with open_recipe(directory) as recipe:
-        replayed = recipe.run.work(f"round-{round:03d}", "replayed.json")
         record = recipe.run.work(f"round-{round:03d}", f"probe-{unit_name(shard)}.json")
-        replay_key = read_json(replayed)["key"]
+        keys = [read_json(one)["key"] for one in _replicates(recipe, round)]
+        replay_key = keys[0] if len(keys) == 1 else digest(keys)
         key = recipe.run.key("probe", replay_key, shard)
         if not is_done(record, key):
             began = time.monotonic()
@@ -103,8 +107,10 @@ def finish_round(directory: Path, round: int, probes: list[Path]) -> None:
     """Publish the round's metagradients and row, step the counts and publish the next round's."""
     with open_recipe(directory) as recipe:
         home, run = recipe.run.home, recipe.run.id
-        record = read_json(recipe.run.work(f"round-{round:03d}", "replayed.json"))
+        record = read_json(replayed(recipe.run, round))
         figures, seconds = record["figures"], dict(record["seconds"])
+        for more in _replicates(recipe, round)[1:] if figures["reverse_steps"] else ():
+            seconds = {phase: value + read_json(more)["seconds"][phase] for phase, value in seconds.items()}
         for probe in probes:
             seconds["probe"] = seconds.get("probe", 0.0) + read_json(probe)["seconds"]["probe"]
         update = None
@@ -134,6 +140,12 @@ def look_at_pool(directory: Path) -> None:
         known_of(recipe)
 
 
+def replayed(run: Run, round: int, replicate: int = 0) -> Path:
+    """The record of a round's training."""
+    inside = [f"replicate-{replicate}"] if replicate else []
+    return run.work(f"round-{round:03d}", *inside, "replayed.json")
+
+
 def shard_names(directory: Path) -> list[str]:
     """The pool's shards, in order."""
     names = columns_of(Run.load(directory).pool).names
@@ -157,7 +169,7 @@ def load_parameters(record: Path) -> torch.Tensor:
 
 def parameters_of_round_0(recipe: PoolRecipe) -> torch.Tensor:
     """What round 0 ended with (P,), on the catalog's device."""
-    return load_parameters(recipe.run.work("round-000", "replayed.json")).to(recipe.catalog.runtime.device)
+    return load_parameters(replayed(recipe.run, 0)).to(recipe.catalog.runtime.device)
 
 
 def _expected(recipe: PoolRecipe, g: npt.NDArray[np.float64], weight: npt.NDArray[np.float64]) -> Scores:
@@ -165,18 +177,29 @@ def _expected(recipe: PoolRecipe, g: npt.NDArray[np.float64], weight: npt.NDArra
     return fit(known_of(recipe), recipe.uids, g, weight).expected
 
 
+def _replicates(recipe: PoolRecipe, round: int) -> list[Path]:
+    """Records of all trainings of a round that differentiates."""
+    return [replayed(recipe.run, round, one) for one in range(recipe.catalog.descent.replicates)]
+
+
+def _seed(recipe: PoolRecipe, replicate: int) -> int:
+    seed: int = recipe.catalog.descent.seed + replicate * REPLICATES
+    return seed
+
+
 def _replay(
-    recipe: PoolRecipe, counts: Counts, round: int, differentiate: bool, key: str
+    recipe: PoolRecipe, counts: Counts, round: int, differentiate: bool, key: str, replicate: int
 ) -> tuple[Metagradient, Batches, float]:
     """Train and, if asked, differentiate; returns the result, the batches at its probe steps, and the seconds until the
     reverse sweep began."""
     catalog = recipe.catalog
-    learner, state = recipe.learner(counts, catalog.descent.seed, round)
+    learner, state = recipe.learner(counts, _seed(recipe, replicate), round)
     target = recipe.lowered(learner, round)
     steps, plan = learner.steps, plan_of(recipe)
     began = time.monotonic()
     turned = [began]
-    told = announcing(f"round {round}: train", steps, f"round {round}: reverse", plan.steps)
+    name = f"round {round}{f', replicate {replicate}' if replicate else ''}"
+    told = announcing(f"{name}: train", steps, f"{name}: reverse", plan.steps)
 
     def on(what: str, t: int) -> None:
         if what == "reverse" and t + 1 >= steps:
@@ -184,7 +207,7 @@ def _replay(
         told(what, t)
 
     owner = digest([key, recipe.run.record["environment"], recipe.run.record["versions"]])
-    states = recipe.run.work(f"round-{round:03d}", STATES)
+    states = replayed(recipe.run, round, replicate).with_name(STATES)
     interval = Interval(catalog.descent.checkpoint_steps, catalog.descent.checkpoint_seconds)
     with durable(states, owner, interval) as (store, journal):
         if not differentiate:
@@ -200,8 +223,8 @@ def _replay(
         return result, batches, turned[0] - began
 
 
-def _figures(recipe: PoolRecipe, result: Metagradient, counts: Counts, round: int) -> dict[str, Any]:
-    learner, _ = recipe.learner(counts, recipe.catalog.descent.seed, round)
+def _figures(recipe: PoolRecipe, result: Metagradient, counts: Counts, round: int, replicate: int) -> dict[str, Any]:
+    learner, _ = recipe.learner(counts, _seed(recipe, replicate), round)
     tasks = recipe.targets(learner)
     target, heldout = (task.score(result.final.theta) for task in (tasks.target, tasks.heldout))
     # As planned, which a traversal asserts: one that was cut off and went on did more, and must give the same table.
@@ -239,7 +262,7 @@ def _masked(recipe: PoolRecipe, round: int, shard: str) -> Ids:
 
 
 def _probe(recipe: PoolRecipe, round: int, ids: Ids, key: str) -> torch.Tensor:
-    """g of samples ``ids``, (n, probe steps)."""
+    """g of samples ``ids``, (n, replicates x probe steps)."""
     columns = []
     for probe in _probes(recipe.run.directory, round, key, recipe.catalog.runtime.device):
         parts = [torch.zeros(0, dtype=torch.float64)]
@@ -252,21 +275,21 @@ def _probe(recipe: PoolRecipe, round: int, ids: Ids, key: str) -> torch.Tensor:
 
 @lru_cache(maxsize=1)
 def _probes(directory: Path, round: int, key: str, device: str) -> list[Probe]:
-    """The round's probes with their encoded reference batches, which all shards share; ``key`` is the replay's."""
+    """The round's probes with their encoded reference batches, which all shards share; ``key`` is the replays'."""
     with open_recipe(directory) as recipe:
         probes, steps = [], probe_steps_of(recipe.catalog.descent)
-        replayed = recipe.run.work(f"round-{round:03d}", "replayed.safetensors")
-        with safe_open(replayed, "pt", device=device) as file:
-            learner = _learner(recipe, round, file)
-            for step in steps:
-                point = ProbePoint(step, file.get_tensor(f"theta.{step}"), file.get_tensor(f"gamma.{step}"))
-                probes.append(Probe(learner, point))
+        for replicate, record in enumerate(_replicates(recipe, round)):
+            with safe_open(record.with_suffix(".safetensors"), "pt", device=device) as file:
+                learner = _learner(recipe, round, replicate, file)
+                for step in steps:
+                    point = ProbePoint(step, file.get_tensor(f"theta.{step}"), file.get_tensor(f"gamma.{step}"))
+                    probes.append(Probe(learner, point))
         return probes
 
 
-def _learner(recipe: PoolRecipe, round: int, replayed: Any) -> Learner:
+def _learner(recipe: PoolRecipe, round: int, replicate: int, replayed: Any) -> Learner:
     """The learner of a round, that knows the batches at its probe steps and need not order the pool for them."""
-    steps, seed = probe_steps_of(recipe.catalog.descent), recipe.catalog.descent.seed
+    steps, seed = probe_steps_of(recipe.catalog.descent), _seed(recipe, replicate)
     if not {f"batch.{step}" for step in steps} <= set(replayed.keys()):  # an earlier version replayed it
         return recipe.learner(counts_of(recipe, round), seed, round)[0]
     known = {step: replayed.get_tensor(f"batch.{step}").cpu().numpy() for step in steps}
@@ -274,14 +297,17 @@ def _learner(recipe: PoolRecipe, round: int, replayed: Any) -> Learner:
 
 
 def _metagradient(recipe: PoolRecipe, round: int, probes: list[Path]) -> dict[str, Any]:
-    """The columns of the table, each (n,). Several probe steps: the weight enters at each of them, and their spread
-    tells the error of the sum."""
-    n = len(recipe)
-    with safe_open(recipe.run.work(f"round-{round:03d}", "replayed.safetensors"), "np") as file:
-        example, visits = file.get_tensor("example").astype(np.float64), file.get_tensor("visits").astype(np.int32)
-    unknown = pa.nulls(n, pa.float64())
+    """The columns of the table, each (n,): the mean over replicates of the sum over probe steps, at each of which the
+    weight enters. Replicates, or else probe steps, tell its error by what they differ."""
+    n, many = len(recipe), recipe.catalog.descent.replicates
+    paths, visits = [], np.zeros(n, np.int32)
+    for record in _replicates(recipe, round):
+        with safe_open(record.with_suffix(".safetensors"), "np") as file:
+            paths.append(file.get_tensor("example").astype(np.float64))
+            visits += file.get_tensor("visits").astype(np.int32)
     if recipe.catalog.descent.surrogate == "path":
-        return {"g": example, "probed": visits > 0, "visits": visits, "g_error": unknown}
+        g, error = _mean(np.stack(paths, 1)) if many > 1 else (paths[0], pa.nulls(n, pa.float64()))
+        return {"g": g, "probed": visits > 0, "visits": visits, "g_error": error}
     ids, columns = [], []
     for record in probes:
         with safe_open(record.with_suffix(".safetensors"), "np") as file:
@@ -293,7 +319,16 @@ def _metagradient(recipe: PoolRecipe, round: int, probes: list[Path]) -> dict[st
     g, probed, error = np.zeros(n), np.zeros(n, bool), np.full(n, np.nan)
     for members, matrix in zip(ids, columns, strict=True):
         probed[members] = True
+        steps = matrix.shape[1] // many
+        if many > 1:
+            g[members], error[members] = _mean(matrix.reshape(len(matrix), many, steps).sum(2))
+            continue
         g[members] = matrix.sum(1)
-        if matrix.shape[1] > 1:
-            error[members] = matrix.std(1, ddof=1) * np.sqrt(matrix.shape[1])
+        if steps > 1:
+            error[members] = matrix.std(1, ddof=1) * np.sqrt(steps)
     return {"g": g, "probed": probed, "visits": visits, "g_error": pa.array(error, mask=np.isnan(error))}
+
+
+def _mean(replicates: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Mean over replicates (n, replicates) and its standard error, each (n,)."""
+    return replicates.mean(1), replicates.std(1, ddof=1) / np.sqrt(replicates.shape[1])

@@ -10,7 +10,7 @@ from mgd_core.training.order import generator
 NAMED = {
     name: value
     for name, value in vars(streams).items()
-    if isinstance(value, int) and name not in {"MOST_ROUNDS", "ROUND_STREAM"}
+    if isinstance(value, int) and name not in {"MOST_ROUNDS", "ROUND_STREAM", "REPLICATES"}
 }
 LARGEST_POOL = 1 << 30
 
@@ -18,7 +18,7 @@ LARGEST_POOL = 1 << 30
 def test_no_two_streams_draw_the_same() -> None:
     assert NAMED == {
         **{"RANDOM_SUBSETS": 7, "CAPTION_BATCHES": 8, "WARM_UP": 9},
-        **{"BOOTSTRAP": 1 << 24, "NEGATIVES": 1 << 25, "CURVATURE": 1 << 26},
+        **{"CLUSTERS": 1 << 22, "TARGETS": 1 << 23, "BOOTSTRAP": 1 << 24, "NEGATIVES": 1 << 25, "CURVATURE": 1 << 26},
         **{"POISONS": 1 << 27, "CROPS": 1 << 28, "PROBE_CROPS": 3 << 27, "DROPS": 1 << 29, "DIRECTIONS": 1 << 31},
     }
     assert streams.ROUND_STREAM == 1_000

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from mgd_core.descent.steps import mask
 from mgd_core.engine.reverse import NonFiniteError
 from mgd_core.training.order import DataOrder
+from mgd_core.training.streams import REPLICATES
 from tasks.catalog.catalogs import CatalogError, load_catalog
 from tasks.catalog.device_options import on_device
 from tasks.catalog.recipe_options import RuntimeOptions
@@ -321,3 +322,27 @@ def test_a_round_may_lower_a_part_of_the_target_another_each_time(tmp_path: Path
         assert losses[0] == losses[1] != losses[2]
     with open_recipe(plain) as recipe:
         assert recipe.lowered(recipe.learner()[0], 0).size == 40
+
+
+@pytest.mark.parametrize("surrogate", ["probe", "path"])
+def test_g_of_replicates_is_the_mean_of_single_trainings_from_their_seeds(surrogate: str, tmp_path: Path) -> None:
+    """The second of two replicates is a run of its own with that seed, where every sample is probed."""
+    found: dict[str, np.ndarray] = {}
+    for name, said in (("both", "replicates = 2"), ("first", "seed = 0"), ("second", f"seed = {REPLICATES}")):
+        (tmp_path / name).mkdir()
+        changes = [("rounds = 2", f"rounds = 1\n{said}"), ("p = 0.5", "p = 1.0")]
+        if surrogate == "path":
+            changes.append(("probe_steps = [4, 6]", 'surrogate = "path"'))
+        catalog, home = small_catalog(tmp_path / name, *changes), tmp_path / name / "home"
+        directory = begun(catalog, home)
+        with open_recipe(directory) as recipe:
+            estimate.publish_pool(recipe)
+        for replicate in range(2 if name == "both" else 1):
+            rounds.train_round(directory, 0, True, replicate)
+        shards = rounds.shard_names(directory) if surrogate == "probe" else []
+        rounds.finish_round(directory, 0, [rounds.probe_shard(directory, 0, shard) for shard in shards])
+        table = read(home, directory.name, "metagradients", 0)
+        found[name], found[f"{name} error"] = (table[one].to_numpy() for one in ("g", "g_error"))
+    pair = np.stack([found["first"], found["second"]])
+    np.testing.assert_allclose(found["both"], pair.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(found["both error"], np.abs(pair[0] - pair[1]) / 2, rtol=1e-9, atol=1e-15)
