@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from mgd_core.descent.shrinkage import denoised
 from tasks.curation.rounds import finish_round, look_at_pool, probe_shard, shard_names
@@ -27,7 +28,7 @@ def test_a_learned_step(tmp_path: Path) -> None:
     home, run = tmp_path / "home", directory.name
     with open_recipe(directory) as recipe:
         known, uids = known_of(recipe), recipe.uids
-        codes = group_codes(recipe.pool.samples_path, "label")
+        codes = group_codes(recipe, "label", lambda: torch.empty(0))
         assert list(known.seen.numbers) == [f"{what} {name}" for name in (LAST, EARLY) for what in ("loss", "cosine")]
         rounds = [read(home, run, "metagradients", r) for r in range(2)]
         g = np.stack([one["g"].to_numpy() for one in rounds])
