@@ -56,7 +56,7 @@ def format_figures(told: dict[str, Any]) -> str:
     most = (
         "not known: with one round and one probe step nothing tells the noise of g"
         if ceiling is None
-        else (f"at most {ceiling:.2f}, since g is noisy")
+        else f"by what halves of the rounds agree on, g itself would allow {ceiling:.2f}"
     )
     return (
         f"distilled from {counted(told['samples'], 'sample')} of {told['run']}, {counted(told['rounds'], 'round')}. "
@@ -79,7 +79,7 @@ def _ranks(values: Vector) -> Vector:
 
 
 def _ceiling(recipe: PoolRecipe, rounds: list[int], whole: Measured) -> float | None:
-    """The highest rank correlation with the measured g that what is true of g could have: the root of its reliability,
+    """The rank correlation with the measured g that what is lasting of g would have: the root of its reliability,
     from two halves of the rounds (Spearman-Brown), or in a single round from its measured noise."""
     if len(rounds) > 1:
         halves = [_measured(recipe, rounds[first::2]) for first in range(2)]
