@@ -31,6 +31,10 @@ def metagradients(data: RunData) -> dict[str, Any]:
 def _rule(descent: dict[str, Any]) -> str:
     """What the update makes of g, from the catalog."""
     summed = " Here it acts on the sum over the rounds." if descent.get("momentum") or descent.get("memory") else ""
+    by = [", ".join(descent.get("groups") or ()), "a model of other samples" if descent.get("learned") else ""]
+    if any(by):
+        alone = " alone" if descent.get("whole_groups") else ""
+        summed = f" Here it acts on what g is taken for by {' and '.join(filter(None, by))}{alone}."
     p = descent.get("p", 1)
     moved = f"the {percent(p, 0)} of the pool that a round moves" if p < 1 else "all samples"
     if descent.get("rule") == "sign":

@@ -159,6 +159,12 @@ def _choice(data: RunData) -> str:
     if data.chosen is None:
         return " No round is chosen yet."
     rule = data.ask("SELECT rule FROM choices LIMIT 1")[0]["rule"]
+    blend = next((row.get("blend") for row in data.rounds if row["round"] == data.chosen), None)
+    if blend:
+        return (
+            f" Round {data.chosen} was chosen, which trained on what g and {blend} choose together: the held-out "
+            "target prefers it to every other."
+        )
     return f" Round {data.chosen} was chosen: {CHOICES.get(rule, rule)}."
 
 
