@@ -52,7 +52,7 @@ demo: $(STAMP)  ## curate the embedded fashion pool (about 8 minutes on 2 cores)
 	@echo "runs    $(BIN)/mgd server status    Prefect's page of this and later runs ('stop' ends the server)"
 
 # A worker takes a file at a time: what its tests share is made once. mypy fills what cores the tests leave idle.
-test: $(STAMP)  ## lint, and beside it the fast test suite in random order (about 5 minutes on 2 cores)
+test: $(STAMP)  ## lint, and beside it the fast test suite in random order (about 7 minutes on 2 cores)
 	@$(BIN)/ruff check --quiet .
 	@said=$$(mktemp); $(BIN)/mypy --no-error-summary > $$said 2>&1 & types=$$!; \
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder; tests=$$?; \
