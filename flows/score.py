@@ -52,5 +52,6 @@ def score(
     pending = scored_pools.pending_shards(plan)
     for done, _ in enumerate(in_flight(score_shard, pending, plan), start=1):
         announce("score the pool", done, len(pending))
-    say(scored_pools.finish_scores(plan))
+    scored_pools.finish_scores(plan)
+    say(scored_pools.format_scores(plan))
     return str(plan.out)

@@ -57,7 +57,7 @@ def _score(options: argparse.Namespace) -> int:
     from flows.commands.pools import pool_of_catalog
     from flows.console import shown_progress
     from tasks.pool.naming import indexed
-    from tasks.scoring.scored_pools import finish_scores, pending_shards, plan_scores
+    from tasks.scoring.scored_pools import finish_scores, format_scores, pending_shards, plan_scores
     from tasks.scoring.scorers import read_scorer
 
     home, named_catalog = options.home.resolve(), options.pool in shipped().split(", ")
@@ -75,5 +75,7 @@ def _score(options: argparse.Namespace) -> int:
             how = {name: getattr(options, name) for name in ("device", "runner", "workers")}
             out = None if options.out is None else str(options.out)
             run_flow(score, str(options.scorer), str(pool), str(home), name=options.save, out=out, **how)
-    print(finish_scores(plan))
+    else:
+        finish_scores(plan)
+    print(format_scores(plan))
     return 0

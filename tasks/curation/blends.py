@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.curation.count_updates import Published, publish_counts
+from tasks.curation.count_updates import Published, publish_counts, rounds_acted_on
 from tasks.curation.ranking import ranked
 from tasks.curation.rounds import counts_of
-from tasks.modality.recipe import Counts, Ids, PoolRecipe, Scores
+from tasks.modality.recipe import Counts, PoolRecipe, Scores
 from tasks.modality.registry import open_recipe
 from tasks.scoring.acted_on import acted_on, column
 from tasks.tables.published import read
@@ -33,7 +33,8 @@ def blended(recipe: PoolRecipe, filter: str) -> Counts:
     """Counts (n,): once each, as many as the last round has, those first by the sum of their places in two orders, by
     the g that the last step acted on and by the filter's scores. On a tie, in the order of the pool."""
     size = int((counts_of(recipe, recipe.catalog.descent.rounds) > 0).sum())
-    total = _places(np.argsort(_g(recipe), kind="stable")) + _places(ranked(recipe, filter))
+    orders = np.argsort(_g(recipe), kind="stable"), ranked(recipe, filter)
+    total = sum(map(np.argsort, orders), np.zeros(len(recipe), np.int64))  # of an order, argsort gives the places
     counts: Counts = np.zeros(len(total), np.int64)
     counts[np.argsort(total, kind="stable")[:size]] = 1
     return counts
@@ -46,13 +47,6 @@ def _g(recipe: PoolRecipe) -> Scores:
     if options.acts_on_beliefs:
         found: Scores = read(run.home, run.id, "beliefs", last, ["g_mean"])["g_mean"].to_numpy()
         return found
-    rounds = [r for r in range(last + 1) if r == last or options.momentum]
+    rounds = rounds_acted_on(options, last)
     samples = Published.of(run.home, run.id, rounds).side_by_side()
     return column(samples.select(acted_on(samples, rounds, options))).astype(np.float64)
-
-
-def _places(order: Ids) -> Scores:
-    """The place of each sample (n,) in an order of positions (n,)."""
-    places: Scores = np.empty(len(order))
-    places[order] = np.arange(len(order))
-    return places

@@ -88,7 +88,7 @@ def publish_update(
     if there is one; `alike`: the groups in which the next sample is worth less, where `options` have `diversity`. Equal
     tables give equal bytes. Raises TableError where a table is not there, or nothing is left.
     """
-    rounds = [r for r in range(round + 1) if r == round or options.momentum]
+    rounds = rounds_acted_on(options, round)
     published = Published.of(run_dir.parents[1], run_dir.name, rounds)
     samples = published.side_by_side()
     beliefs = None
@@ -100,6 +100,11 @@ def publish_update(
     update = _stepped(published, samples, round, options, beliefs, alike)
     publish_counts(run_dir, round + 1, _uids(published.counts[round]), update.counts)
     return update
+
+
+def rounds_acted_on(options: DescentOptions, round: int) -> list[int]:
+    """Rounds whose g the step of a round acts on: its own, and with `momentum` all before it."""
+    return list(range(round + 1)) if options.momentum else [round]
 
 
 def publish_counts(run_dir: Path, round: int, uids: Iterable[Bytes16], counts: Counts) -> None:

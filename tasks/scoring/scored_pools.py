@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ from tasks.pool.columns import columns_of, mapped, publish_array
 from tasks.pool.record import PoolRecord, load_pool
 from tasks.scoring.scorers import Scorer, ScorerError, read_scorer
 from tasks.tables.published import ROW_GROUP
+from tasks.tables.run_folders import score_table
 from tasks.tables.streams import RowWriter
 from tasks.tables.uids import UID, uid_array
 
@@ -43,9 +44,9 @@ class ScorePlan:
     out: Path
     device: str = "cpu"
 
-    @property
+    @cached_property
     def record(self) -> PoolRecord:
-        """The pool's record."""
+        """The pool's record, read once in each process: every shard asks for it."""
         pool = load_pool(self.pool)
         if pool is None:
             raise ScorerError(f"{self.pool}: no pool, or one that is gone")
@@ -81,11 +82,6 @@ def plan_scores(scorer: Path, home: Path, pool: Path, name: str | None, out: Pat
     return plan
 
 
-def score_table(home: Path, name: str) -> Path:
-    """Where a home keeps the scores of a name."""
-    return Path(home) / "scores" / f"{name}.parquet"
-
-
 def pending_shards(plan: ScorePlan) -> list[str]:
     """Shards that are not scored yet."""
     return [shard for shard in plan.shards if not is_done(*plan.unit(shard))]
@@ -102,8 +98,8 @@ def score_shard(plan: ScorePlan, shard: str) -> None:
         publish_json(record, {"key": key})
 
 
-def finish_scores(plan: ScorePlan) -> str:
-    """Put the shards' scores together as a table; returns a sentence on it."""
+def finish_scores(plan: ScorePlan) -> None:
+    """Put the shards' scores together as a table."""
     columns = columns_of(plan.record)
     scores = np.full(len(columns), np.nan)
     for shard in columns.names:
@@ -119,7 +115,12 @@ def finish_scores(plan: ScorePlan) -> str:
             uids = uid_array(np.ascontiguousarray(columns.uids[part]))
             writer.add(pa.table([uids, pa.array(scores[part])], schema=schema))
         writer.close()
-    return f"{plan.out}: scores of {counted(len(scores), 'sample')}, the highest the best, by {plan.scorer}"
+
+
+def format_scores(plan: ScorePlan) -> str:
+    """A sentence on the table."""
+    samples = counted(plan.record.samples, "sample")
+    return f"{plan.out}: scores of {samples}, the highest the best, by {plan.scorer}"
 
 
 @lru_cache(maxsize=1)

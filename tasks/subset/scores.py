@@ -26,6 +26,7 @@ from tasks.homes.working_copies import at_hand
 from tasks.pool.metadata import check_uid_type, metadata_uids
 from tasks.subset.expressions import expanded
 from tasks.subset.filters import FilterError
+from tasks.tables.run_folders import score_table
 from tasks.tables.sql_names import quoted
 from tasks.tables.uids import UID, uid_array
 
@@ -92,13 +93,14 @@ def score_source(given: Mapping[str, str], home: Path, base: Path) -> ScoreSourc
     if given.get("lowest", "false") not in ("true", "false"):
         raise FilterError(f"score: lowest = {given['lowest']}: true or false")
     if "name" in given:
-        path = Path(home) / "scores" / f"{given['name']}.parquet"
+        path = score_table(home, given["name"])
         at_hand(path)
     else:
         path = base / expanded(given["path"])
     if not path.is_file():
         there = (
-            ", ".join(sorted(one.stem for one in (Path(home) / "scores").glob("*.parquet"))) or "none yet (mgd score)"
+            ", ".join(sorted(one.stem for one in score_table(home, "").parent.glob("*.parquet")))
+            or "none yet (mgd score)"
         )
         raise FilterError(f"score: no file {path}; scores of this home: {there}")
     value = _value(how[0], given[how[0]])

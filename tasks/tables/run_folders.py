@@ -50,3 +50,8 @@ def chosen_round(home: str | Path, run: str) -> int | None:
     """The chosen round, or None while the rounds are under way."""
     chosen = files(Path(home), run, "choices")
     return max(chosen) if chosen else None
+
+
+def score_table(home: str | Path, name: str) -> Path:
+    """Where a home keeps the scores of a name."""
+    return Path(home) / "scores" / f"{name}.parquet"

@@ -3,6 +3,7 @@
 Spherical k-means (Dhillon and Modha 2001): unit vectors, nearest by cosine, centres renormalised means. Centres are
 found on a part of the pool of at most `FOR_A_CENTRE` vectors a centre, drawn from a seed; every pair is then given to
 the nearest, stretch by stretch, so memory does not grow with the pool. As many centres as the root of the pool's size.
+They are found once a run, for every round and filter that asks.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from mgd_core.training.order import generator
 from mgd_core.training.streams import CLUSTERS
 from tasks.modality.pairs.observed import Vectors, observed_by_round_0
 from tasks.modality.recipe import PoolRecipe
+from tasks.pool.columns import mapped, publish_array
 
 FOR_A_CENTRE, SWEEPS, STRETCH = 64, 20, 1 << 14
 Codes = npt.NDArray[np.int64]
@@ -53,5 +55,9 @@ def clusters(vectors: Vectors, k: int, seed: int) -> Codes:
 
 
 def _kept(recipe: PoolRecipe, theta: Tensor, of: str) -> Codes:
-    vectors: Vectors = getattr(observed_by_round_0(recipe, theta), of)
-    return clusters(vectors, max(1, round(len(vectors) ** 0.5)), recipe.catalog.descent.seed)
+    path = recipe.run.work("observed", f"clusters-of-{of}.npy")
+    if not path.exists():
+        vectors: Vectors = getattr(observed_by_round_0(recipe, theta), of)
+        publish_array(path, clusters(vectors, max(1, round(len(vectors) ** 0.5)), recipe.catalog.descent.seed))
+    found: Codes = mapped(path)
+    return found

@@ -47,7 +47,10 @@ def observed(recipe: PoolRecipe, theta: Tensor, name: str) -> Observed:
     place, n = recipe.run.work("observed", name), len(recipe)
     record, key = place / "record.json", recipe.run.key("observed", name)
     learner, _ = recipe.learner(seed=0)
-    objective, params = objective_of(learner, ClipObjective), learner.layout.unflatten(theta.to(_device(recipe)))
+    objective, params = (
+        objective_of(learner, ClipObjective),
+        learner.layout.unflatten(theta.to(recipe.catalog.runtime.device)),
+    )
     if not is_done(record, key):
         order = generator(0, CAPTION_BATCHES).permutation(n)
         parts = np.array_split(order, max(1, n // PROBE_BATCH))
@@ -82,8 +85,3 @@ def _laid_out(stack: ExitStack, place: Path, of: str, one: Tensor, n: int) -> np
     file.truncate(column.place(n))
     file.flush()
     return np.memmap(file.name, column.kind, "r+", len(column.header), column.shape)
-
-
-def _device(recipe: PoolRecipe) -> str:
-    device: str = recipe.catalog.runtime.device
-    return device

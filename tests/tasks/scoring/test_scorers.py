@@ -16,7 +16,7 @@ from tasks.pool.record import load_pool
 from tasks.scoring.features import FeatureError
 from tasks.scoring.fitting import fit
 from tasks.scoring.known import known_of
-from tasks.scoring.scored_pools import finish_scores, pending_shards, plan_scores, score_shard
+from tasks.scoring.scored_pools import finish_scores, format_scores, pending_shards, plan_scores, score_shard
 from tasks.scoring.scorers import Scorer, ScorerError, read_scorer
 from tasks.tables.uids import uid_bytes
 
@@ -49,7 +49,8 @@ def test_on_its_own_pool_it_is_its_own_fit(run: Path, tmp_path: Path, cheap: boo
     for shard in reversed(plan.shards):
         score_shard(plan, shard)
     assert pending_shards(plan) == []
-    assert "240 samples" in finish_scores(plan)
+    finish_scores(plan)
+    assert "240 samples" in format_scores(plan)
     table = pq.read_table(home / "scores" / "a.parquet")
     with open_recipe(run) as recipe:
         assert (uid_bytes(table["uid"]) == recipe.uids).all()

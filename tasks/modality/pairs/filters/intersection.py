@@ -16,10 +16,5 @@ from tasks.modality.recipe import PoolRecipe, Scores
 
 def worse_places(recipe: PoolRecipe, theta: Tensor | None) -> Scores:
     """The worse place of every pair in the two orders, from 0."""
-    return np.maximum(_places(negclip_losses(recipe, theta)), _places(norm_sims(recipe, theta)))
-
-
-def _places(scores: Scores) -> Scores:
-    places = np.empty(len(scores))
-    places[np.argsort(scores, kind="stable")] = np.arange(len(scores))
-    return places
+    orders = (np.argsort(scores(recipe, theta), kind="stable") for scores in (negclip_losses, norm_sims))
+    return np.maximum(*map(np.argsort, orders)).astype(np.float64)  # of an order, argsort gives the places
