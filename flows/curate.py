@@ -65,6 +65,13 @@ def publish_blend(directory: Path, filter: str, round: int) -> None:
         blends.publish_blend(directory, filter, round)
 
 
+@unit("train-finalist", "choose: round {round}, training {number}")
+def train_finalist(directory: Path, round: int, number: int) -> Path:
+    """Train a round that could be the result once more, for the held-out part to judge."""
+    with run_device(directory):
+        return selection.train_finalist(directory, round, number)
+
+
 @unit("train-subset", "compare {subset}, seed {seed}")
 def train_subset(directory: Path, subset: str, seed: int, chosen: int) -> Path:
     """Train one subset afresh and test it."""
@@ -124,7 +131,7 @@ def _curate(directory: Path, options: BaseCatalog) -> None:
     if options.descent.rounds:
         gate(directory, options)
     _descend(directory, options)
-    chosen = selection.choose_round(directory)
+    chosen = _chosen(directory, options)
     subsets.write_subset(directory, chosen)
     compared = [
         train_subset.submit(directory, subset, seed, chosen)
@@ -140,6 +147,19 @@ def _curate(directory: Path, options: BaseCatalog) -> None:
     comparison.publish_differences(directory, done, chosen)
     report.submit(directory).result()
     mark_finished(directory, options)
+
+
+def _chosen(directory: Path, options: BaseCatalog) -> int:
+    """The round whose subset is the result; where blends stand against rounds, after a few trainings of each."""
+    finalists, numbers = selection.finalists(directory), range(1, options.descent.final_trainings + 1)
+    if finalists:
+        begin("choose between the rounds and the blends")
+    futures = [train_finalist.submit(directory, round, number) for number in numbers for round in finalists]
+    done: list[Path] = []
+    for future in futures:
+        done.append(future.result())
+        announce("choose", len(done), len(futures))
+    return selection.choose_round(directory, done)
 
 
 def run_curate(catalog: str, home: Path, overrides: dict[str, Any] | None = None) -> Path:

@@ -109,7 +109,9 @@ def curate_plainly(catalog: Path, home: Path) -> Path:
         blends.publish_blend(directory, filter, number)
         rounds.train_round(directory, number, False)
         rounds.finish_round(directory, number, [])
-    chosen = selection.choose_round(directory)
+    again = range(1, options.descent.final_trainings + 1)
+    finals = [selection.train_finalist(directory, round, k) for round in selection.finalists(directory) for k in again]
+    chosen = selection.choose_round(directory, finals)
     subsets.write_subset(directory, chosen)
     trials = options.comparison
     records = [

@@ -212,10 +212,13 @@ class DescentOptions(Section):
     """The grouping that this goes by, as in `groups`."""
     max_count: Whole | None = None
     """Ceiling of a sample's count; None: no ceiling."""
-    blends: Annotated[tuple[str, ...], Distinct] = ()
+    blends: tuple[str, ...] = ()
     """Filters of the comparison, such as `loss_filter`. For each one training more is done after the rounds, on as many
-    samples as the last round kept, those ranked first by g and the filter together; chosen where the held-out part
-    prefers it to every round."""
+    samples as the last round kept, those ranked first by g and the filter together, which goes by the model of the
+    training before: the same filter again goes one step further."""
+    final_trainings: Annotated[int, Field(ge=1, le=100)] = 3
+    """With `blends`: trainings afresh of each blend and of the round that `select` chooses among the others; the mean
+    of what the held-out part says of them chooses between these."""
     select: Selection = "heldout_loss"
     """What chooses the round; `heldout_accuracy_1se`: the last round within one standard error of the best."""
     seed: Seed = 0

@@ -37,7 +37,10 @@ IDLE: Any = {
     "runtime": {"devices", "runner", "workers", "readers", "decoded_disk", "batch_cache"},
 }
 """What changes no round: descriptions, comparison and tests, where files lie, and how work is spread."""
-ADDED = ("groups", "whole_groups", "target_share", "learned", "diversity", "diverse_by", "blends", "replicates")
+ADDED = (
+    *("groups", "whole_groups", "target_share", "learned", "diversity", "diverse_by", "blends", "replicates"),
+    "final_trainings",
+)
 """Keys of `descent` that came later: where one says what earlier versions did, runs are known as they were."""
 
 

@@ -1,9 +1,11 @@
 """Subsets that metagradients and a filter choose together, held against the rounds by the held-out part of the target.
 
-A filter is right about other things than g: what has a high loss is seldom of use, whatever the target wants. How far
-to trust it cannot be learnt from g, and not be known beforehand; so, after the rounds, samples are ranked by both, as
-many as the last round has kept are taken, one training is done on them, and the held-out part says whether they are
-better than every round (`tasks.curation.selection`).
+A filter is right about other things than g: what has a high loss is seldom of use, whatever the target wants. And the
+model of the last round judges far better than that of round 0, which every filter of the comparison goes by: it was
+trained on what g chose. How far to trust it cannot be learnt from g, and not be known beforehand; so, after the rounds,
+samples are ranked by both, as many as the last round has kept are taken, and one training is done on them, whose model
+judges for the blend after it: the same filter again goes one step further. The held-out part says whether a blend is
+better than the rounds (`tasks.curation.selection`).
 
 Both are turned into places in an order before they are added, so that neither's unit, nor a few great values, counts.
 """
@@ -26,14 +28,15 @@ from tasks.tables.published import read
 def publish_blend(directory: Path, filter: str, round: int) -> None:
     """Publish the counts of what the run's g and a filter choose together, as those of a round after the last."""
     with open_recipe(directory) as recipe:
-        publish_counts(recipe.run.directory, round, [recipe.uids], blended(recipe, filter))
+        publish_counts(recipe.run.directory, round, [recipe.uids], blended(recipe, filter, round))
 
 
-def blended(recipe: PoolRecipe, filter: str) -> Counts:
-    """Counts (n,): once each, as many as the last round has, those first by the sum of their places in two orders, by
-    the g that the last step acted on and by the filter's scores. On a tie, in the order of the pool."""
+def blended(recipe: PoolRecipe, filter: str, round: int) -> Counts:
+    """Counts (n,) of the blend that is trained as ``round``: once each, as many as the last round has, those first by
+    the sum of their places in two orders, by the g that the last step acted on and by the filter's scores by the model
+    of the round before. On a tie, in the order of the pool."""
     size = int((counts_of(recipe, recipe.catalog.descent.rounds) > 0).sum())
-    orders = np.argsort(_g(recipe), kind="stable"), ranked(recipe, filter)
+    orders = np.argsort(_g(recipe), kind="stable"), ranked(recipe, filter, round - 1)
     total = sum(map(np.argsort, orders), np.zeros(len(recipe), np.int64))  # of an order, argsort gives the places
     counts: Counts = np.zeros(len(total), np.int64)
     counts[np.argsort(total, kind="stable")[:size]] = 1

@@ -102,9 +102,9 @@ def _forecast(recipe: PoolRecipe, plan: Plan) -> str:
     """One sentence on what is left of the run, in steps and minutes."""
     catalog, costs = recipe.catalog, measure(recipe)
     descent, learner, step, reverse = catalog.descent, catalog.learner, costs.step, costs.reverse
-    rounds, baselines = _left(recipe)
+    rounds, afresh = _left(recipe)
     differentiated = max(0, rounds - 1 - len(descent.blends))  # the last round only trains, and so do blends
-    trainings = rounds + baselines + differentiated * (descent.replicates - 1)
+    trainings = rounds + afresh + differentiated * (descent.replicates - 1)
     differentiated *= descent.replicates
     candidates = descent.p * len(recipe) * len(probe_steps_of(descent)) * recipe.views * differentiated
     again, reversed_steps = differentiated * (plan.advances - plan.steps + 1), differentiated * plan.steps
@@ -123,9 +123,12 @@ def _forecast(recipe: PoolRecipe, plan: Plan) -> str:
 
 
 def _left(recipe: PoolRecipe) -> tuple[int, int]:
-    """Rounds, the last evaluation among them, and trainings of the comparison, that have no record yet."""
+    """Rounds, the last evaluation among them, and trainings afresh, for the choice and the comparison, that have no
+    record yet."""
     run, catalog = recipe.run, recipe.catalog
     rounds = catalog.descent.trained_rounds - len(files(run.home, run.id, "rounds"))
     trials = catalog.comparison
     wanted = [f"{file_name(subset)}-{seed}.json" for subset in trials.compared for seed in dict.fromkeys(trials.seeds)]
-    return max(0, rounds), sum(not run.work("comparison", name).exists() for name in wanted)
+    finals = (1 + len(catalog.descent.blends)) * catalog.descent.final_trainings if catalog.descent.blends else 0
+    finals = max(0, finals - len(list(run.work("finals").glob("*.json"))))
+    return max(0, rounds), finals + sum(not run.work("comparison", name).exists() for name in wanted)

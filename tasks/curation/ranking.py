@@ -13,7 +13,7 @@ import numpy as np
 from mgd_core.descent.shrinkage import Codes
 from tasks.catalog.base import BaseCatalog
 from tasks.catalog.subset_names import filter_and_column
-from tasks.curation.rounds import parameters_of_round_0
+from tasks.curation.rounds import parameters_of
 from tasks.files.artefacts import publishing
 from tasks.modality.recipe import Ids, PoolRecipe, Scores
 from tasks.modality.registry import modality_of
@@ -31,8 +31,9 @@ def check_groupings(catalog: BaseCatalog, samples: Path) -> None:
         _check(catalog, subset, samples)
 
 
-def ranked(recipe: PoolRecipe, subset: str) -> Ids:
-    """Positions (n,) in the order of a filter, the best first; ``subset``: its name, with a column or without.
+def ranked(recipe: PoolRecipe, subset: str, round: int = 0) -> Ids:
+    """Positions (n,) in the order of a filter, the best first; ``subset``: its name, with a column or without;
+    ``round``: whose model judges, where one does.
 
     With a column (or clusters, as in `descent.groups`) whole groups follow each other, the lowest mean first, and in
     each the lowest score; samples of which the column says nothing are one group. Equal scores stay in the order of the
@@ -43,19 +44,21 @@ def ranked(recipe: PoolRecipe, subset: str) -> Ids:
     """
     name, column = filter_and_column(subset)
     _check(recipe.catalog, subset, recipe.pool.samples_path)
-    scores = filter_scores(recipe, name)
+    scores = filter_scores(recipe, name, round)
     if column is None:
         return np.argsort(scores, kind="stable")
-    codes = group_codes(recipe, column, lambda: parameters_of_round_0(recipe))
+    codes = group_codes(recipe, column, lambda: parameters_of(recipe, 0))
     return np.lexsort((scores, codes, group_means(scores, codes)))
 
 
-def filter_scores(recipe: PoolRecipe, name: str) -> Scores:
-    """Scores (n,) of a filter, the best lowest; computed once a run, 8 bytes a sample."""
-    path: Path = recipe.run.work("comparison", f"{name}-scores.npy")
+def filter_scores(recipe: PoolRecipe, name: str, round: int = 0) -> Scores:
+    """Scores (n,) of a filter, the best lowest, by the model of a round if it goes by one; computed once a run and
+    round, 8 bytes a sample."""
+    baseline = modality_of(recipe.catalog).baselines[name]
+    by = f"-by-round-{round}" if baseline.by_model and round else ""
+    path: Path = recipe.run.work("comparison", f"{name}{by}-scores.npy")
     if not path.exists():
-        baseline = modality_of(recipe.catalog).baselines[name]
-        found = baseline.scores(recipe, parameters_of_round_0(recipe) if baseline.of_round_0 else None)
+        found = baseline.scores(recipe, parameters_of(recipe, round) if baseline.by_model else None)
         with publishing(path) as file:
             np.save(file, found)
     loaded: Scores = np.load(path)
@@ -77,7 +80,7 @@ def _check(catalog: BaseCatalog, subset: str, samples: Path) -> None:
 def _needs_round_0(catalog: BaseCatalog, subset: str) -> bool:
     name, column = filter_and_column(subset)
     baselines = modality_of(catalog).baselines
-    return (name in baselines and baselines[name].of_round_0) or (column is not None and _is_made(catalog, column))
+    return (name in baselines and baselines[name].by_model) or (column is not None and _is_made(catalog, column))
 
 
 def _is_made(catalog: BaseCatalog, grouping: str) -> bool:

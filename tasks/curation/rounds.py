@@ -119,7 +119,7 @@ def finish_round(directory: Path, round: int, probes: list[Path]) -> None:
             with publishing_rows(home, run, "metagradients", round) as table:
                 table.add(pa.table({"uid": uid_array(recipe.uids), **columns}))
             descent = recipe.catalog.descent
-            of_round_0 = partial(parameters_of_round_0, recipe)
+            of_round_0 = partial(parameters_of, recipe, 0)
             groups = [group_codes(recipe, one, of_round_0) for one in descent.groups]
             learn = partial(_expected, recipe) if descent.learned else None
             alike = group_codes(recipe, descent.diverse_by, of_round_0) if descent.diversity else None
@@ -167,9 +167,9 @@ def load_parameters(record: Path) -> torch.Tensor:
         return file.get_tensor("theta")
 
 
-def parameters_of_round_0(recipe: PoolRecipe) -> torch.Tensor:
-    """What round 0 ended with (P,), on the catalog's device."""
-    return load_parameters(replayed(recipe.run, 0)).to(recipe.catalog.runtime.device)
+def parameters_of(recipe: PoolRecipe, round: int) -> torch.Tensor:
+    """What a round ended with (P,), on the catalog's device."""
+    return load_parameters(replayed(recipe.run, round)).to(recipe.catalog.runtime.device)
 
 
 def _expected(recipe: PoolRecipe, g: npt.NDArray[np.float64], weight: npt.NDArray[np.float64]) -> Scores:

@@ -60,11 +60,11 @@ class Unusable(UserError, ValueError):
 class Baseline:
     """A filter that anyone could have used: scores (n,) of a recipe's samples, of which those of the lowest are taken.
 
-    ``of_round_0``: it is told the parameters that round 0 ended with, else None.
+    ``by_model``: it is told the parameters of the model that judges, round 0's in the comparison; else None.
     """
 
     scores: Callable[[Any, Tensor | None], Scores]
-    of_round_0: bool = False
+    by_model: bool = False
 
 
 Grouping: TypeAlias = Callable[[Any, Tensor], Ids]

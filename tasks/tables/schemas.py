@@ -183,6 +183,12 @@ PAIRED_DIFFERENCES = _schema(
     ("n", pa.int64(), "Pictures or questions of the test."),
 )
 
+FINALS = _schema(
+    ("seed", pa.int64(), "Of the training: initial weights and orders, the same for all that are held against it."),
+    ("heldout_loss", pa.float64(), "Loss on the held-out target, nats."),
+    ("heldout_accuracy", pa.float64(), "Accuracy on the held-out target, 0 to 1."),
+)
+
 CHOICES = _schema(
     ("rule", pa.string(), "How the round was chosen."),
     ("value", pa.float64(), "What the rule measured at the chosen round (its `round`), in its unit; null: no rounds."),
@@ -322,6 +328,7 @@ TABLES: dict[str, pa.Schema] = {
     "evaluations": EVALUATIONS,
     "answers": ANSWERS,
     "paired_differences": PAIRED_DIFFERENCES,
+    "finals": FINALS,
     "choices": CHOICES,
     "smoothness": SMOOTHNESS,
     "influences": INFLUENCES,
@@ -345,6 +352,7 @@ SHOWS = {
     "evaluations": "One row a subset, seed, task and metric: the trainings afresh on test data, and `mgd evaluate`.",
     "answers": "One row a subset, seed and test of the comparison: which pictures or questions it had right.",
     "paired_differences": "One row a rival and test: how far mgd is ahead on the same samples and seeds, and how sure.",
+    "finals": "One row a round that could be the result and training afresh, where blends stand against rounds.",
     "choices": "One row: the round that was chosen, and by what rule.",
     "smoothness": "One row a recipe and direction: how smoothly the trained model answers to example weights.",
     "influences": "One row a training sample and output (`mgd attribute`): what the output owes to the sample.",

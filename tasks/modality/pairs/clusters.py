@@ -16,7 +16,7 @@ from torch import Tensor
 from mgd_core.autodiff.objective import unit_rows
 from mgd_core.training.order import generator
 from mgd_core.training.streams import CLUSTERS
-from tasks.modality.pairs.observed import Vectors, observed_by_round_0
+from tasks.modality.pairs.observed import Vectors, observed
 from tasks.modality.recipe import PoolRecipe
 from tasks.pool.columns import mapped, publish_array
 
@@ -57,7 +57,7 @@ def clusters(vectors: Vectors, k: int, seed: int) -> Codes:
 def _kept(recipe: PoolRecipe, theta: Tensor, of: str) -> Codes:
     path = recipe.run.work("observed", f"clusters-of-{of}.npy")
     if not path.exists():
-        vectors: Vectors = getattr(observed_by_round_0(recipe, theta), of)
+        vectors: Vectors = getattr(observed(recipe, theta), of)
         publish_array(path, clusters(vectors, max(1, round(len(vectors) ** 0.5)), recipe.catalog.descent.seed))
     found: Codes = mapped(path)
     return found

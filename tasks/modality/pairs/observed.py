@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from mgd_core.engine.fingerprints import tensor_digest
 from mgd_core.models.clip import ClipObjective
 from mgd_core.training.order import generator
 from mgd_core.training.streams import CAPTION_BATCHES
@@ -24,7 +25,6 @@ from tasks.modality.pairs.decoded import Column
 from tasks.modality.recipe import PROBE_BATCH, PoolRecipe, Scores, objective_of
 from tasks.pool.columns import mapped
 
-ROUND_0 = "round-000"
 Vectors = npt.NDArray[np.float32]
 
 
@@ -38,12 +38,12 @@ class Observed(NamedTuple):
     cosines: Scores
 
 
-def observed(recipe: PoolRecipe, theta: Tensor, name: str) -> Observed:
-    """The whole pool as the model with parameters ``theta`` (P,) sees it, kept in the run under ``name``, which tells
-    those parameters from others of the run.
+def observed(recipe: PoolRecipe, theta: Tensor) -> Observed:
+    """The whole pool as the model with parameters ``theta`` (P,) sees it, kept in the run under their digest.
 
     Losses are taken in batches of a fixed permutation of the pool, as each pair needs negatives.
     """
+    name = tensor_digest(theta).hex()[:16]
     place, n = recipe.run.work("observed", name), len(recipe)
     record, key = place / "record.json", recipe.run.key("observed", name)
     learner, _ = recipe.learner(seed=0)
@@ -70,11 +70,6 @@ def observed(recipe: PoolRecipe, theta: Tensor, name: str) -> Observed:
                 array.flush()  # type: ignore[attr-defined]
         publish_json(record, {"key": key})
     return Observed(*(mapped(place / f"{of}.npy") for of in Observed._fields))
-
-
-def observed_by_round_0(recipe: PoolRecipe, theta: Tensor) -> Observed:
-    """The whole pool as round 0's model sees it, whose parameters are ``theta`` (P,)."""
-    return observed(recipe, theta, ROUND_0)
 
 
 def _laid_out(stack: ExitStack, place: Path, of: str, one: Tensor, n: int) -> npt.NDArray[np.generic]:

@@ -148,7 +148,7 @@ def sight_of(recipe: PoolRecipe, config: Config, vocabulary: Vocabulary, states:
 def seen_of_run(recipe: PoolRecipe, states: States, sight: Callable[[], PairSight]) -> Seen:
     """What the models see of the run's own pool, mapped; computed once, by ``sight``."""
     first, n = next(iter(states)), len(recipe)
-    embedded, found, key = observed(recipe, states[first], first), dict[str, Scores](), recipe.run.key("seen", FORMAT)
+    embedded, found, key = observed(recipe, states[first]), dict[str, Scores](), recipe.run.key("seen", FORMAT)
     for name in states:
         record = recipe.run.work("observed", f"{name}-numbers.json")
         if not is_done(record, key):

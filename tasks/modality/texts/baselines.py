@@ -87,7 +87,7 @@ def seen(recipe: TextRecipe, theta: Tensor) -> Seen:
 
 
 BASELINES: Mapping[str, Baseline] = {
-    "loss_filter": Baseline(by_loss, of_round_0=True),
+    "loss_filter": Baseline(by_loss, by_model=True),
     "embedding_filter": Baseline(by_embedding),
     "gradient_filter": Baseline(by_gradient),
 }

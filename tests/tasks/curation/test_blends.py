@@ -1,4 +1,4 @@
-"""What g and a filter choose together: their places added, held against every round by the held-out part."""
+"""What g and a filter choose together: their places added, held against the rounds by trainings afresh."""
 
 from __future__ import annotations
 
@@ -7,16 +7,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mgd_core.engine.replay import train
 from tasks.catalog.catalogs import CatalogError, load_catalog
-from tasks.curation.rounds import counts_of
-from tasks.curation.selection import best_round
-from tasks.modality.pairs.observed import ROUND_0, observed
+from tasks.catalog.recipe_options import Selection
+from tasks.curation.rounds import counts_of, parameters_of
+from tasks.curation.selection import best_finalist
+from tasks.modality.pairs.observed import observed
 from tasks.modality.registry import open_recipe
 from tasks.tables.published import read
 from tasks.tables.run_folders import chosen_round
 from testing.small_catalog import curate_plainly, small_catalog
 
-BLENDS = ("momentum = 1.0", 'momentum = 1.0\nblends = ["loss_filter", "own_clip_filter@text"]')
+BLENDS = (
+    "momentum = 1.0",
+    'momentum = 1.0\nblends = ["loss_filter", "loss_filter", "own_clip_filter@text"]\nfinal_trainings = 2',
+)
 
 
 @pytest.fixture(scope="module")
@@ -29,33 +34,51 @@ def test_a_blend_has_the_first_by_both_orders_as_many_as_the_last_round(curated:
     with open_recipe(curated) as recipe:
         home, run, n = recipe.run.home, recipe.run.id, len(recipe)
         g = sum(read(home, run, "metagradients", r)["g"].to_numpy() for r in (0, 1))
-        theta = recipe.learner()[1].theta  # what was seen is kept, and not computed again
-        loss = observed(recipe, theta, ROUND_0).losses
         size = int((counts_of(recipe, 2) > 0).sum())
-        places = [{int(i): k for k, i in enumerate(np.argsort(x, kind="stable"))} for x in (g, loss)]
-        first = sorted(range(n), key=lambda i: (places[0][i] + places[1][i], i))[:size]
-        wanted = np.zeros(n, np.int64)
-        wanted[first] = 1
-        np.testing.assert_array_equal(counts_of(recipe, 3), wanted)
-        assert (counts_of(recipe, 4) > 0).sum() == size and not (counts_of(recipe, 4) == wanted).all()
+        for blend in (3, 4):
+            loss = observed(recipe, parameters_of(recipe, blend - 1)).losses
+            places = [{int(i): k for k, i in enumerate(np.argsort(x, kind="stable"))} for x in (g, loss)]
+            first = sorted(range(n), key=lambda i: (places[0][i] + places[1][i], i))[:size]
+            wanted = np.zeros(n, np.int64)
+            wanted[first] = 1
+            np.testing.assert_array_equal(counts_of(recipe, blend), wanted)
+        assert (counts_of(recipe, 5) > 0).sum() == size and not (counts_of(recipe, 5) == wanted).all()
     rounds = read(home, run, "rounds").sort_by("round")
-    assert rounds["blend"].to_pylist() == [None, None, None, "loss_filter", "own_clip_filter@text"]
-    assert rounds["raised"].to_pylist()[2:] == [0, 0, 0]
-    assert chosen_round(home, run) == best_round("heldout_loss", rounds["heldout_loss"].to_numpy(), 40, 2)
+    assert rounds["blend"].to_pylist() == [None, None, None, "loss_filter", "loss_filter", "own_clip_filter@text"]
+    assert rounds["raised"].to_pylist()[2:] == [0, 0, 0, 0]
+
+
+def test_trainings_afresh_choose_between_the_best_round_and_the_blends(curated: Path) -> None:
+    with open_recipe(curated) as recipe:
+        home, run = recipe.run.home, recipe.run.id
+        losses = read(home, run, "rounds").sort_by("round")["heldout_loss"].to_numpy()[:3]
+        finalists, means = [int(losses.argmin()), 3, 4, 5], {}
+        finals = read(home, run, "finals").to_pylist()
+        for number in finalists:
+            rows = [row for row in finals if row["round"] == number]
+            assert len({row["seed"] for row in rows}) == len(rows) == 2
+            for row in rows:
+                learner, state = recipe.learner(counts_of(recipe, number), row["seed"])
+                theta = train(learner, state)[0].theta
+                assert recipe.targets(learner).heldout.score(theta).loss == row["heldout_loss"]
+            means[number] = np.mean([row["heldout_loss"] for row in rows])
+        assert len(finals) == 2 * len(finalists)
+    chosen = min(means, key=means.__getitem__)
+    assert chosen_round(home, run) == chosen
+    assert read(home, run, "choices", chosen)["value"].to_pylist() == [means[chosen]]
 
 
 @pytest.mark.parametrize(
-    ("rule", "values", "blends", "chosen"),
+    ("rule", "values", "chosen"),
     [
-        ("heldout_loss", [3, 2, 2.5, 1.9], 1, 3),
-        ("heldout_loss", [3, 2, 2.5, 2.0], 1, 1),
-        ("heldout_accuracy", [0.1, 0.3, 0.2, 0.31, 0.35], 2, 4),
-        ("heldout_accuracy_1se", [0.1, 0.30, 0.29, 0.30], 1, 2),
-        ("heldout_accuracy_1se", [0.1, 0.30, 0.29, 0.31], 1, 3),
+        ("heldout_loss", {2: [1.0, 3.0], 5: [2.0, 1.9], 6: [2.5, 2.5]}, (5, 1.95)),
+        ("heldout_loss", {2: [1.0, 3.0], 5: [3.0, 1.0]}, (2, 2.0)),
+        ("heldout_accuracy", {5: [0.2, 0.5], 2: [0.3, 0.3]}, (5, 0.35)),
+        ("heldout_accuracy_1se", {2: [0.25, 0.25], 5: [0.0, 0.5]}, (2, 0.25)),
     ],
 )
-def test_a_blend_is_chosen_where_it_beats_every_round(rule: str, values: list, blends: int, chosen: int) -> None:
-    assert best_round(rule, np.array(values), 1000, blends) == chosen
+def test_the_best_mean_is_chosen_and_the_earliest_of_equals(rule: Selection, values: dict, chosen: tuple) -> None:
+    assert best_finalist(rule, values) == pytest.approx(chosen)
 
 
 @pytest.mark.parametrize(

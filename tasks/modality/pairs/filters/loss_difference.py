@@ -12,7 +12,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from tasks.files.progress import announce
-from tasks.modality.pairs.observed import observed, observed_by_round_0
+from tasks.modality.pairs.observed import observed
 from tasks.modality.recipe import PoolRecipe, Scores
 
 SHARE = 4
@@ -23,8 +23,8 @@ def loss_differences(recipe: PoolRecipe, theta: Tensor | None) -> Scores:
     """Loss of every pair by the conditional model less that by the prior, nats, in the same batches: the lowest are
     those that the target made easier. Costs the tuning, and a pass over the pool."""
     assert theta is not None
-    prior = observed_by_round_0(recipe, theta).losses
-    return observed(recipe, tuned(recipe, theta), "conditional").losses - prior
+    prior = observed(recipe, theta).losses
+    return observed(recipe, tuned(recipe, theta)).losses - prior
 
 
 def tuned(recipe: PoolRecipe, theta: Tensor) -> Tensor:

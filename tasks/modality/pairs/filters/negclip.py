@@ -17,7 +17,7 @@ from mgd_core.models.clip import ClipObjective
 from mgd_core.training.order import generator
 from mgd_core.training.streams import NEGATIVES
 from tasks.files.progress import announce
-from tasks.modality.pairs.observed import Vectors, observed_by_round_0
+from tasks.modality.pairs.observed import Vectors, observed
 from tasks.modality.recipe import Ids, PoolRecipe, Scores, objective_of
 
 BATCH, BATCHES = 32_768, 10  # Wang et al. 2024, section 5
@@ -31,7 +31,7 @@ def negclip_losses(recipe: PoolRecipe, theta: Tensor | None) -> Scores:
     2 n d operations for each of 327,680 others in a large pool; one of less than two batches is one batch, taken once.
     """
     assert theta is not None
-    seen, n = observed_by_round_0(recipe, theta), len(recipe)
+    seen, n = observed(recipe, theta), len(recipe)
     learner, _ = recipe.learner(seed=0)
     scale = float(objective_of(learner, ClipObjective).scale(learner.layout.unflatten(theta)))
     many = max(1, n // BATCH)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mgd_core.autodiff.objective import unit_rows
 from mgd_core.models.zeroshot import ZeroShotTask
-from tasks.modality.pairs.observed import Vectors, observed_by_round_0
+from tasks.modality.pairs.observed import Vectors, observed
 from tasks.modality.recipe import PROBE_BATCH, PoolRecipe, Scores
 
 AT_ONCE = 1 << 25
@@ -26,13 +26,13 @@ def norm_sims(recipe: PoolRecipe, theta: Tensor | None) -> Scores:
     """NormSim_inf of every picture to the target's, its sign turned; 2 m n d operations for m target pictures."""
     assert theta is not None
     wanted, _ = target_features(recipe, theta)
-    return -norm_sim(observed_by_round_0(recipe, theta).images, wanted)
+    return -norm_sim(observed(recipe, theta).images, wanted)
 
 
 def domain_matches(recipe: PoolRecipe, theta: Tensor | None) -> Scores:
     """Cosine of every pair with the target's mean, its sign turned."""
     assert theta is not None
-    seen, wanted = observed_by_round_0(recipe, theta), target_features(recipe, theta)
+    seen, wanted = observed(recipe, theta), target_features(recipe, theta)
     # Of two unit vectors as one, the length is the root of 2, whatever they are.
     mean = unit_rows(torch.cat(wanted, 1).double().mean(0)[None])[0].cpu().numpy() / np.sqrt(2)
     of_image, of_text = np.split(mean, 2)

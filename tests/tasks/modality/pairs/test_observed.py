@@ -20,7 +20,9 @@ def test_it_is_the_model_asked_plainly(tmp_path: Path) -> None:
     with open_recipe(begun(small_catalog(tmp_path), tmp_path / "home")) as recipe:
         assert isinstance(recipe, PairRecipe)
         learner, state = recipe.learner(seed=3)
-        found, n = observed(recipe, state.theta, "x"), len(recipe)
+        found, n = observed(recipe, state.theta), len(recipe)
+        (kept,) = recipe.run.work("observed").glob("*/losses.npy")
+        written = kept.stat().st_mtime_ns
         objective, params = objective_of(learner, ClipObjective), learner.layout.unflatten(state.theta)
         rows = recipe.rows(np.arange(n))
         with torch.no_grad():
@@ -30,7 +32,7 @@ def test_it_is_the_model_asked_plainly(tmp_path: Path) -> None:
         np.testing.assert_allclose(found.texts, text.numpy(), atol=2e-6)
         np.testing.assert_allclose(found.cosines, (image * text).sum(1).numpy(), atol=2e-6)
         np.testing.assert_allclose(found.losses, nats.numpy(), atol=1e-5)  # a small pool is one batch
-        again = observed(recipe, torch.zeros_like(state.theta), "x")
-        assert (again.losses == found.losses).all(), "what is kept is not computed again"
-        np.testing.assert_array_equal(losses(recipe, state.theta), observed(recipe, state.theta, "round-000").losses)
+        assert not (observed(recipe, state.theta / 2).losses == found.losses).all(), "another model sees otherwise"
+        np.testing.assert_array_equal(losses(recipe, state.theta), found.losses)
+        assert kept.stat().st_mtime_ns == written, "what is kept is not computed again"
         assert (cosines(recipe, state.theta) <= 1).all()

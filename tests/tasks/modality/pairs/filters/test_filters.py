@@ -250,5 +250,5 @@ def test_scores_do_not_depend_on_how_the_pool_is_cut_into_shards(asked: Asked, t
 
 def test_every_filter_gives_finite_scores_that_differ(asked: Asked) -> None:
     for name, one in BASELINES.items():
-        scores = one.scores(asked.recipe, asked.theta if one.of_round_0 else None)
+        scores = one.scores(asked.recipe, asked.theta if one.by_model else None)
         assert scores.shape == (len(asked.recipe),) and np.isfinite(scores).all() and np.ptp(scores) > 0, name
