@@ -58,11 +58,11 @@ def finish_round(directory: Path, round: int, probes: list[Path]) -> None:
     show_table("rounds", f"rounds of {run.id}", round_rows(run.home, run.id))
 
 
-@unit("blend", "round {round}: g and {filter}")
-def publish_blend(directory: Path, filter: str, round: int) -> None:
-    """Choose what the run's g and a filter choose together."""
+@unit("blend", "round {round}: blend")
+def publish_blend(directory: Path, round: int) -> None:
+    """Choose what the run's g and filters choose together."""
     with run_device(directory):
-        blends.publish_blend(directory, filter, round)
+        blends.publish_blend(directory, round)
 
 
 @unit("train-finalist", "choose: round {round}, training {number}")
@@ -190,9 +190,9 @@ def _descend(directory: Path, options: BaseCatalog) -> None:
                     probes.append(future.result())
                     announce(f"round {number}: probe", done, len(shards))
             finish_round.submit(directory, number, probes).result()
-    for number, filter in enumerate(options.descent.blends if last else (), start=last + 1):
+    for number in range(last + 1, options.descent.trained_rounds):
         with tags(f"round {number}"):
-            begin(f"round {number}: train on what g and {filter} choose together")
-            publish_blend.submit(directory, filter, number).result()
+            begin(f"round {number}: train on what g and {' and '.join(options.descent.blends[: number - last])} choose")
+            publish_blend.submit(directory, number).result()
             train_round.submit(directory, number, differentiate=False).result()
             finish_round.submit(directory, number, []).result()

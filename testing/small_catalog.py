@@ -105,8 +105,8 @@ def curate_plainly(catalog: Path, home: Path) -> Path:
             rounds.train_round(directory, number, number < last, replicate)
         shards = rounds.shard_names(directory) if number < last and options.descent.surrogate == "probe" else []
         rounds.finish_round(directory, number, [rounds.probe_shard(directory, number, shard) for shard in shards])
-    for number, filter in enumerate(options.descent.blends, start=last + 1):
-        blends.publish_blend(directory, filter, number)
+    for number in range(last + 1, last + 1 + len(options.descent.blends)):
+        blends.publish_blend(directory, number)
         rounds.train_round(directory, number, False)
         rounds.finish_round(directory, number, [])
     again = range(1, options.descent.final_trainings + 1)

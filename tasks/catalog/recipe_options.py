@@ -214,8 +214,8 @@ class DescentOptions(Section):
     """Ceiling of a sample's count; None: no ceiling."""
     blends: tuple[str, ...] = ()
     """Filters of the comparison, such as `loss_filter`. For each one training more is done after the rounds, on as many
-    samples as the last round kept, those ranked first by g and the filter together, which goes by the model of the
-    training before: the same filter again goes one step further."""
+    samples as the last round kept, those ranked first by g and the filter together, which goes by the models of all
+    rounds. Each adds its filter to those before it: the same one again has twice the weight."""
     final_trainings: Annotated[int, Field(ge=1, le=100)] = 3
     """With `blends`: trainings afresh of each blend and of the round that `select` chooses among the others; the mean
     of what the held-out part says of them chooses between these."""

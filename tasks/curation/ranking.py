@@ -51,6 +51,11 @@ def ranked(recipe: PoolRecipe, subset: str, round: int = 0) -> Ids:
     return np.lexsort((scores, codes, group_means(scores, codes)))
 
 
+def by_model(catalog: BaseCatalog, subset: str) -> bool:
+    """Whether a filter, with a column or without, goes by a model."""
+    return modality_of(catalog).baselines[filter_and_column(subset)[0]].by_model
+
+
 def filter_scores(recipe: PoolRecipe, name: str, round: int = 0) -> Scores:
     """Scores (n,) of a filter, the best lowest, by the model of a round if it goes by one; computed once a run and
     round, 8 bytes a sample."""
@@ -58,9 +63,12 @@ def filter_scores(recipe: PoolRecipe, name: str, round: int = 0) -> Scores:
     by = f"-by-round-{round}" if baseline.by_model and round else ""
     path: Path = recipe.run.work("comparison", f"{name}{by}-scores.npy")
     if not path.exists():
-        found = baseline.scores(recipe, parameters_of(recipe, round) if baseline.by_model else None)
+        theta = parameters_of(recipe, round) if baseline.by_model else None
+        found = baseline.scores(recipe, theta)
         with publishing(path) as file:
             np.save(file, found)
+        if theta is not None and round:  # round 0's model is asked by many, later ones only for their scores
+            modality_of(recipe.catalog).forget(recipe, theta)
     loaded: Scores = np.load(path)
     return loaded
 

@@ -123,6 +123,11 @@ class Modality(ABC):
             "distil a scorer of the pool's own columns (--features cheap)"
         )
 
+    def forget(self, recipe: Any, theta: Tensor) -> None:
+        """Remove what a run keeps of its pool as the model with parameters ``theta`` (P,) sees it, where that is much;
+        it is computed again for who asks. Nothing, where a kind does not say."""
+        del recipe, theta
+
     def unpacked(self, tensors: Mapping[str, Tensor], described: Mapping[str, Any]) -> Sight:
         """What `Sight.packed` gave, opened; for kinds that have a sight."""
         raise NotImplementedError

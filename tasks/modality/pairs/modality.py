@@ -35,6 +35,7 @@ from tasks.modality.pairs.encoder import RunEncoder
 from tasks.modality.pairs.held_shards import HeldShards
 from tasks.modality.pairs.knobs import turned_config
 from tasks.modality.pairs.model_configs import Config, built_clip, check_model, load_model_config
+from tasks.modality.pairs.observed import forget
 from tasks.modality.pairs.pairs import Pairs, Streamed, load_pairs, load_tokens, prepared
 from tasks.modality.pairs.sight import PairSight, seen_of_run, sight_of
 from tasks.modality.pairs.target_check import check_targets
@@ -213,6 +214,10 @@ class PairModality(Modality):
     def sight(self, recipe: PairRecipe, states: States) -> PairSight:
         """The models, with the run's config and vocabulary."""
         return sight_of(recipe, recipe.model_config, recipe.vocabulary, states)
+
+    def forget(self, recipe: PairRecipe, theta: Tensor) -> None:
+        """Embeddings, losses and cosines by one model."""
+        forget(recipe, theta)
 
     def unpacked(self, tensors: Mapping[str, Tensor], described: Mapping[str, Any]) -> PairSight:
         """CLIPs from a file."""

@@ -6,6 +6,7 @@ embeddings of d numbers, 16 more for losses and cosines; no more than a batch of
 
 from __future__ import annotations
 
+import shutil
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
@@ -43,9 +44,8 @@ def observed(recipe: PoolRecipe, theta: Tensor) -> Observed:
 
     Losses are taken in batches of a fixed permutation of the pool, as each pair needs negatives.
     """
-    name = tensor_digest(theta).hex()[:16]
-    place, n = recipe.run.work("observed", name), len(recipe)
-    record, key = place / "record.json", recipe.run.key("observed", name)
+    place, n = _place(recipe, theta), len(recipe)
+    record, key = place / "record.json", recipe.run.key("observed", place.name)
     learner, _ = recipe.learner(seed=0)
     objective, params = (
         objective_of(learner, ClipObjective),
@@ -70,6 +70,16 @@ def observed(recipe: PoolRecipe, theta: Tensor) -> Observed:
                 array.flush()  # type: ignore[attr-defined]
         publish_json(record, {"key": key})
     return Observed(*(mapped(place / f"{of}.npy") for of in Observed._fields))
+
+
+def forget(recipe: PoolRecipe, theta: Tensor) -> None:
+    """Remove what is kept of the pool as this model sees it."""
+    shutil.rmtree(_place(recipe, theta), ignore_errors=True)
+
+
+def _place(recipe: PoolRecipe, theta: Tensor) -> Path:
+    path: Path = recipe.run.work("observed", tensor_digest(theta).hex()[:16])
+    return path
 
 
 def _laid_out(stack: ExitStack, place: Path, of: str, one: Tensor, n: int) -> npt.NDArray[np.generic]:

@@ -35,13 +35,13 @@ def test_a_blend_has_the_first_by_both_orders_as_many_as_the_last_round(curated:
         home, run, n = recipe.run.home, recipe.run.id, len(recipe)
         g = sum(read(home, run, "metagradients", r)["g"].to_numpy() for r in (0, 1))
         size = int((counts_of(recipe, 2) > 0).sum())
-        for blend in (3, 4):
-            loss = observed(recipe, parameters_of(recipe, blend - 1)).losses
-            places = [{int(i): k for k, i in enumerate(np.argsort(x, kind="stable"))} for x in (g, loss)]
-            first = sorted(range(n), key=lambda i: (places[0][i] + places[1][i], i))[:size]
+        losses = [observed(recipe, parameters_of(recipe, round)).losses for round in range(3)]
+        places = [{int(i): k for k, i in enumerate(np.argsort(x, kind="stable"))} for x in (g, *losses)]
+        for blend in (1, 2):
+            first = sorted(range(n), key=lambda i: (places[0][i] + blend * sum(p[i] for p in places[1:]) / 3, i))[:size]
             wanted = np.zeros(n, np.int64)
             wanted[first] = 1
-            np.testing.assert_array_equal(counts_of(recipe, blend), wanted)
+            np.testing.assert_array_equal(counts_of(recipe, 2 + blend), wanted)
         assert (counts_of(recipe, 5) > 0).sum() == size and not (counts_of(recipe, 5) == wanted).all()
     rounds = read(home, run, "rounds").sort_by("round")
     assert rounds["blend"].to_pylist() == [None, None, None, "loss_filter", "loss_filter", "own_clip_filter@text"]
