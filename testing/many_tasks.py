@@ -17,10 +17,13 @@ from mgd_core.models.clip import CLIP_MEAN, CLIP_STD, ClipObjective
 from mgd_core.models.multitask import MultiTask
 from mgd_core.models.picture_tasks import ClassTask, LabelsTask, PictureTask, RetrievalTask
 from mgd_core.models.zeroshot import Temperature
+from mgd_core.training.optimizers import Optimizer
+from testing import problems
 from testing.oracles import Problem
 
 WEIGHTS = {"digits": 1.0, "classes": 0.7, "captions": 2.0, "labels": 0.3}
 UNITS = {"digits": 1.3, "classes": 1.1, "captions": 2.2, "labels": 1.7}
+DIGITS = torch.arange(6) % 3
 OWNERS = torch.tensor([0, 0, 1, 2, 2, 2, 3, 4, 5])
 LABELS = torch.tensor([0, 1, 2, 2, 2, 1, 0])
 TRUTH = torch.tensor([[1, 0, 1, 0], [0, 1, 1, 0], [1, 1, 0, 0], [0, 0, 1, 0], [1, 0, 1, 0]]).bool()
@@ -33,10 +36,10 @@ def many(problem: Problem, temperature: Temperature = "best", rows: int = 4) -> 
     objective = problem.learner.objective
     assert isinstance(objective, ClipObjective)
     tasks: dict[str, PictureTask] = {
-        "digits": ClassTask(images[:6], tokens[:6], labels=torch.arange(6) % 3, per_class=2),
-        "classes": ClassTask(images[6:13], tokens[6:10], "mean_per_class_recall", labels=LABELS),
-        "captions": RetrievalTask(images[13:19], tokens[10:19], owners=OWNERS),
-        "labels": LabelsTask(images[19:24], tokens[16:24], truth=TRUTH, per_class=2),
+        "digits": ClassTask.of(images[:6], tokens[:6], DIGITS, 2),
+        "classes": ClassTask.of(images[6:13], tokens[6:10], LABELS, metric="mean_per_class_recall"),
+        "captions": RetrievalTask.of(images[13:19], tokens[10:19], OWNERS),
+        "labels": LabelsTask.of(images[19:24], tokens[16:24], TRUTH, 2),
     }
     return MultiTask(objective, problem.learner.layout, tasks, WEIGHTS, temperature, UNITS, rows)
 
@@ -70,6 +73,25 @@ def naive_phi(problem: Problem, tasks: MultiTask, name: str | None = None) -> Ca
     return phi
 
 
+@dataclasses.dataclass(frozen=True)
+class ManyTasks(Problem):
+    """A problem whose target is a sum of tasks: the engine is given `MultiTask`, the oracle its naive form."""
+
+    tasks: MultiTask
+
+    def phi_and_gradient(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """Of `MultiTask`."""
+        return self.tasks.target(theta)
+
+
+def many_tasks(optimizer: Optimizer, steps: int = 40, peak: float = 0.003) -> ManyTasks:
+    """Four tasks on the small CLIP."""
+    problem = problems.clip(optimizer, steps=steps, peak=peak)
+    tasks = many(problem)
+    plain = with_target(problem, naive_phi(problem, tasks))
+    return ManyTasks(**{**vars(plain), "name": "many tasks, CLIP ViT", "tasks": tasks})
+
+
 def with_target(problem: Problem, phi: Callable[[Params], Tensor]) -> Problem:
     """The problem with another target."""
 
@@ -95,7 +117,7 @@ Loss = Callable[[Tensor], Tensor]
 
 
 def _heads(task: ClassTask | LabelsTask, text: Tensor) -> Tensor:
-    return torch.stack([F.normalize(own.mean(0), dim=0) for own in text.split(task.per_class)])
+    return torch.stack([F.normalize(own.mean(0), dim=0) for own in text.split(task.per_column)])
 
 
 def _classes(task: ClassTask, image: Tensor, text: Tensor) -> Loss:
@@ -104,9 +126,8 @@ def _classes(task: ClassTask, image: Tensor, text: Tensor) -> Loss:
     def loss(scale: Tensor) -> Tensor:
         logits = scale * image @ heads.T
         if task.metric == "acc1":
-            return F.cross_entropy(logits, task.labels)
-        classes = task.labels.unique()
-        own = [F.cross_entropy(logits[task.labels == c], task.labels[task.labels == c]) for c in classes]
+            return F.cross_entropy(logits, DIGITS)
+        own = [F.cross_entropy(logits[c == LABELS], LABELS[c == LABELS]) for c in LABELS.unique()]
         return torch.stack(own).mean()
 
     return loss
@@ -117,7 +138,7 @@ def _captions(task: RetrievalTask, image: Tensor, text: Tensor) -> Loss:
         logits = scale * image @ text.T
         terms = []
         for i in range(len(image)):
-            own, others = torch.where(task.owners == i)[0], torch.where(task.owners != i)[0]
+            own, others = torch.where(i == OWNERS)[0], torch.where(i != OWNERS)[0]
             each = [F.cross_entropy(torch.cat([logits[i, j : j + 1], logits[i, others]])[None], ZERO) for j in own]
             each_back = [F.cross_entropy(logits[:, j][None], torch.tensor([i])) for j in own]
             terms.append(0.5 * torch.stack(each).mean() + 0.5 * torch.stack(each_back).mean())
@@ -133,7 +154,7 @@ def _labels(task: LabelsTask, image: Tensor, text: Tensor) -> Loss:
         logits = scale * heads @ image.T
         terms = []
         for c in range(len(heads)):
-            own, others = (torch.where(mask)[0] for mask in (task.truth[:, c], ~task.truth[:, c]))
+            own, others = (torch.where(mask)[0] for mask in (TRUTH[:, c], ~TRUTH[:, c]))
             if len(own) and len(others):
                 each = [F.cross_entropy(torch.cat([logits[c, j : j + 1], logits[c, others]])[None], ZERO) for j in own]
                 terms.append(torch.stack(each).mean())

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from mgd_core.autodiff.layout import ParameterLayout, Params
+from mgd_core.autodiff.objective import unit_rows
 from mgd_core.models.clip import ClipObjective
 from mgd_core.models.picture_tasks import PictureTask
 from mgd_core.models.zeroshot import Temperature
@@ -153,6 +154,15 @@ class MultiTask:
         found = self._losses(self.layout.unflatten(theta), self._features(theta))
         return torch.cat([task.correct(found[name][1]) for name, task in self.tasks.items()])
 
+    @torch.no_grad()
+    def described(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """Unit features of all pictures, and of what each is, both (n, d); of a picture that is nothing, zeros."""
+        images, texts = self._features(theta)
+        tasks = list(self.tasks.values())
+        heads = [task.heads(own) for task, own in zip(tasks, self._parted(texts, 1), strict=True)]
+        found = [unit_rows(task.right.to(own) @ own) for task, own in zip(tasks, heads, strict=True)]
+        return images, torch.cat(found)
+
     @property
     def size(self) -> int:
         """Pictures of all tasks."""
@@ -179,12 +189,16 @@ class MultiTask:
             for encode, column in zip(self._encoders, self._columns, strict=True)
         ]
 
+    def _parted(self, features: Tensor, column: int) -> tuple[Tensor, ...]:
+        """Features of a column's rows, task by task."""
+        return features.split([len(part) for part in self._columns[column].parts])
+
     def _losses(self, params: Params, features: Sequence[Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
         """Loss and cosines of each task."""
         found = {}
-        images, texts = (f.split([len(p) for p in c.parts]) for f, c in zip(features, self._columns, strict=True))
-        for (name, task), own_images, own_texts in zip(self.tasks.items(), images, texts, strict=True):
-            cosines = task.cosines(own_images, own_texts)
+        own = zip(self.tasks.items(), self._parted(features[0], 0), self._parted(features[1], 1), strict=True)
+        for (name, task), own_images, own_texts in own:
+            cosines = own_images @ task.heads(own_texts).T
             if self.temperature == "best":
                 scale: Tensor | float = task.best_scale(cosines)
             else:

@@ -16,7 +16,7 @@ bisection on the derivative, in float64: deterministic, without a step size.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -52,32 +52,35 @@ class Questions(NamedTuple):
 
 @dataclass(frozen=True)
 class PictureTask(ABC):
-    """Pictures (n, 3, H, W) uint8 and texts as tokens (m, L)."""
+    """Pictures (n, 3, H, W) uint8 and texts as tokens (m, L); ``right`` (n, c) bool: what each picture is, of the c
+    things that it may be, each the mean of its ``per_column`` texts, renormalised."""
 
     images: Tensor
     tokens: Tensor
+    right: Tensor
     metric: str = "acc1"
-
-    @abstractmethod
-    def cosines(self, images: Tensor, texts: Tensor) -> Tensor:
-        """Of pictures (n, d) with what they may be, (n, c), from unit features of pictures and of texts (m, d)."""
+    per_column: int = 1
 
     @abstractmethod
     def questions(self, cosines: Tensor) -> list[Questions]:
-        """What is asked; the loss is the mean over what is returned."""
+        """What is asked, by the cosines (n, c) of pictures with what they may be; the loss is the mean over what is
+        returned."""
 
     @abstractmethod
-    def correct(self, cosines: Tensor) -> Tensor:
-        """Whether the nearest of each picture (n,) is right."""
-
     def measures(self, cosines: Tensor) -> dict[str, float]:
-        """All that is measured beside the loss, by metric, ``metric`` among them."""
-        return {"acc1": float(self.correct(cosines).double().mean())}
+        """All that is measured beside the loss, by metric, ``metric`` and ``acc1`` among them."""
+
+    def heads(self, texts: Tensor) -> Tensor:
+        """Unit features (c, d) of what a picture may be, from those of the texts (m, d)."""
+        return unit_rows(texts.view(self.right.shape[1], self.per_column, -1).mean(1))
+
+    def correct(self, cosines: Tensor) -> Tensor:
+        """Whether the nearest of each picture (n,) is right, bool."""
+        return self.right.to(cosines.device).gather(1, cosines.argmax(1, keepdim=True)).squeeze(1)
 
     def loss(self, cosines: Tensor, scale: Tensor | float) -> Tensor:
         """At an inverse temperature, nats."""
-        found = [each.loss(scale) for each in self.questions(cosines)]
-        return torch.stack(found).mean()
+        return torch.stack([each.loss(scale) for each in self.questions(cosines)]).mean()
 
     def best_scale(self, cosines: Tensor, iterations: int = 60) -> float:
         """The inverse temperature in [1e-3, 1e3] that minimises the loss."""
@@ -89,126 +92,82 @@ class PictureTask(ABC):
         return (low * high) ** 0.5
 
     @property
-    @abstractmethod
-    def columns(self) -> int:
-        """What a picture may be."""
-
-    @property
     def chance(self) -> float:
         """The loss where nothing is known, nats."""
-        questions = self.questions(torch.zeros(()).expand(len(self.images), self.columns))
+        questions = self.questions(torch.zeros(()).expand(self.right.shape))
         wrong = [(each.weights * (~each.right).sum(1).double().log1p()).sum() for each in questions]
         return torch.stack(wrong).mean().item()
 
 
-@dataclass(frozen=True)
 class ClassTask(PictureTask):
-    """Each picture is of one class; ``labels`` (n,); a class is the mean of its ``per_class`` texts, renormalised.
-    With the metric ``mean_per_class_recall`` classes weigh the same, else pictures."""
+    """Each picture is of one class. With the metric ``mean_per_class_recall`` classes weigh the same, else pictures."""
 
-    labels: Tensor = field(kw_only=True)
-    per_class: int = field(default=1, kw_only=True)
-
-    def cosines(self, images: Tensor, texts: Tensor) -> Tensor:
-        """Of pictures with classes."""
-        return images @ unit_rows(texts.view(self.columns, self.per_class, -1).mean(1)).T
+    @staticmethod
+    def of(images: Tensor, tokens: Tensor, labels: Tensor, per_class: int = 1, metric: str = "acc1") -> ClassTask:
+        """From ``labels`` (n,), and ``per_class`` texts of each class in a row."""
+        right = labels[:, None] == torch.arange(len(tokens) // per_class)
+        return ClassTask(images, tokens, right, metric, per_class)
 
     def questions(self, cosines: Tensor) -> list[Questions]:
         """Each picture for its class."""
-        labels = self.labels.to(cosines.device)
-        right = labels[:, None] == torch.arange(self.columns, device=cosines.device)
-        sizes = right.sum(0)
-        weights = torch.full((len(labels),), 1 / len(labels), dtype=torch.float64, device=cosines.device)
+        right = self.right.to(cosines.device)
+        weights = torch.full((len(right),), 1 / len(right), dtype=torch.float64, device=cosines.device)
         if self.metric == "mean_per_class_recall":
-            weights = 1 / (sizes[labels] * (sizes > 0).sum()).double()
+            sizes = right.sum(0)
+            weights = 1 / (right.double() @ sizes.double()) / (sizes > 0).sum()
         return [Questions(cosines, right, weights)]
-
-    def correct(self, cosines: Tensor) -> Tensor:
-        """Whether the nearest class is the own."""
-        return cosines.argmax(1) == self.labels.to(cosines.device)
 
     def measures(self, cosines: Tensor) -> dict[str, float]:
         """Accuracy over pictures and over classes."""
-        correct = self.correct(cosines).double().cpu()
-        sizes = torch.bincount(self.labels.cpu(), minlength=self.columns)
-        by_class = torch.bincount(self.labels.cpu(), correct, self.columns)[sizes > 0] / sizes[sizes > 0]
-        return {"acc1": float(correct.mean()), "mean_per_class_recall": float(by_class.mean())}
-
-    @property
-    def columns(self) -> int:
-        """Classes."""
-        return len(self.tokens) // self.per_class
+        correct, right = self.correct(cosines).double().cpu(), self.right.cpu().double()
+        of_classes = (correct @ right / right.sum(0))[right.any(0)]
+        return {"acc1": float(correct.mean()), "mean_per_class_recall": float(of_classes.mean())}
 
 
-@dataclass(frozen=True)
 class RetrievalTask(PictureTask):
-    """Each picture has captions: ``owners`` (m,), the picture of each text."""
+    """Each picture has captions, all of them columns."""
 
-    owners: Tensor = field(kw_only=True)
-    metric: str = "mean_recall@1"
-
-    def cosines(self, images: Tensor, texts: Tensor) -> Tensor:
-        """Of pictures with captions."""
-        return images @ texts.T
+    @staticmethod
+    def of(images: Tensor, tokens: Tensor, owners: Tensor) -> RetrievalTask:
+        """From ``owners`` (m,), the picture of each text."""
+        right = owners[None] == torch.arange(len(images))[:, None]
+        return RetrievalTask(images, tokens, right, "mean_recall@1")
 
     def questions(self, cosines: Tensor) -> list[Questions]:
         """Each picture for its captions, each caption for its picture."""
-        owners, n = self.owners.to(cosines.device), len(cosines)
-        right = owners[None] == torch.arange(n, device=cosines.device)[:, None]
-        share = torch.full((n,), 1 / n, dtype=torch.float64, device=cosines.device)
-        by_caption = (share / right.sum(1))[owners]
+        right = self.right.to(cosines.device)
+        share = torch.full((len(right),), 1 / len(right), dtype=torch.float64, device=cosines.device)
+        by_caption = (share / right.sum(1)) @ right.double()
         return [Questions(cosines, right, share), Questions(cosines.T, right.T, by_caption)]
-
-    def correct(self, cosines: Tensor) -> Tensor:
-        """Whether the nearest caption is one of the own."""
-        return self.owners.to(cosines.device)[cosines.argmax(1)] == torch.arange(len(cosines), device=cosines.device)
 
     def measures(self, cosines: Tensor) -> dict[str, float]:
         """Recall at 1, the mean of both directions, and that of pictures."""
-        of_pictures = super().measures(cosines)
-        of_captions = (cosines.argmax(0).cpu() == self.owners.cpu()).double().mean()
-        return {**of_pictures, self.metric: float(0.5 * (of_pictures["acc1"] + of_captions))}
-
-    @property
-    def columns(self) -> int:
-        """Captions."""
-        return len(self.tokens)
+        of_pictures = float(self.correct(cosines).double().mean())
+        nearest = cosines.argmax(0, keepdim=True)
+        of_captions = float(self.right.to(cosines.device).gather(0, nearest).double().mean())
+        return {"acc1": of_pictures, self.metric: 0.5 * (of_pictures + of_captions)}
 
 
-@dataclass(frozen=True)
 class LabelsTask(PictureTask):
-    """Each picture may be of several classes: ``truth`` (n, classes), bool; classes as in `ClassTask`. Classes of no
-    picture, or of all, ask nothing."""
+    """Each picture may be of several classes. Classes of no picture, or of all, ask nothing."""
 
-    truth: Tensor = field(kw_only=True)
-    per_class: int = field(default=1, kw_only=True)
-    metric: str = "mean_average_precision"
-
-    def cosines(self, images: Tensor, texts: Tensor) -> Tensor:
-        """Of pictures with classes."""
-        return images @ unit_rows(texts.view(self.columns, self.per_class, -1).mean(1)).T
+    @staticmethod
+    def of(images: Tensor, tokens: Tensor, truth: Tensor, per_class: int = 1) -> LabelsTask:
+        """From ``truth`` (n, classes), bool, and ``per_class`` texts of each class in a row."""
+        return LabelsTask(images, tokens, truth, "mean_average_precision", per_class)
 
     def questions(self, cosines: Tensor) -> list[Questions]:
         """Each class for its pictures."""
-        truth = self.truth.to(cosines.device)
+        truth = self.right.to(cosines.device)
         asked = truth.any(0) & ~truth.all(0)
         weights = torch.full((int(asked.sum()),), 1 / int(asked.sum()), dtype=torch.float64, device=cosines.device)
         return [Questions(cosines.T[asked], truth.T[asked], weights)]
 
-    def correct(self, cosines: Tensor) -> Tensor:
-        """Whether the nearest class is one of the own."""
-        return self.truth.to(cosines.device).gather(1, cosines.argmax(1, keepdim=True)).squeeze(1)
-
     def measures(self, cosines: Tensor) -> dict[str, float]:
         """Mean average precision over the classes that have pictures, and the share of right nearest classes."""
-        truth = self.truth.cpu().T
+        truth = self.right.cpu().T
         order = torch.sort(cosines.cpu().T, dim=1, descending=True, stable=True)[1]
         found = truth.gather(1, order).double()
         precision = found.cumsum(1) / torch.arange(1, found.shape[1] + 1)
         each = ((precision * found).sum(1) / found.sum(1).clamp(min=1))[truth.any(1)]
-        return {**super().measures(cosines), self.metric: float(each.mean())}
-
-    @property
-    def columns(self) -> int:
-        """Classes."""
-        return len(self.tokens) // self.per_class
+        return {"acc1": float(self.correct(cosines).double().mean()), self.metric: float(each.mean())}

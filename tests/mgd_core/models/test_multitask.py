@@ -12,7 +12,7 @@ from mgd_core.models.multitask import independent
 from mgd_core.models.zeroshot import Temperature, best_scale
 from mgd_core.plans.plan import binomial
 from testing import problems
-from testing.many_tasks import UNITS, WEIGHTS, many, naive_phi, with_target
+from testing.many_tasks import DIGITS, OWNERS, TRUTH, UNITS, WEIGHTS, many, naive_phi, with_target
 from testing.oracles import NaiveRun, Problem, central_difference, relative_error
 from testing.samples import small
 
@@ -80,7 +80,7 @@ def test_dependent_targets_are_swept_once() -> None:
 def test_a_class_tasks_best_scale_is_that_of_cross_entropy(problem: Problem) -> None:
     task = many(problem).tasks["digits"]
     cosines = torch.rand(6, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    assert task.best_scale(cosines) == pytest.approx(best_scale(cosines, task.labels), rel=1e-9)
+    assert task.best_scale(cosines) == pytest.approx(best_scale(cosines, DIGITS), rel=1e-9)
     assert task.chance == pytest.approx(torch.tensor(3.0).log().item())
 
 
@@ -90,11 +90,10 @@ def test_measures_are_those_of_an_evaluation(problem: Problem) -> None:
 
     tasks = many(problem).tasks
     cosines = torch.rand(6, 9, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    owners = tasks["captions"].owners
-    own = owners[None] == torch.arange(6)[:, None]
+    own = OWNERS[None] == torch.arange(6)[:, None]
     ways = [recalled(cosines, own, 1).double().mean(), recalled(cosines.T, own.T, 1).double().mean()]
     assert tasks["captions"].measures(cosines)["mean_recall@1"] == pytest.approx(float(sum(ways) / 2))
-    cosines, truth = cosines[:5, :4], tasks["labels"].truth
+    cosines, truth = cosines[:5, :4], TRUTH
     found = tasks["labels"].measures(cosines)["mean_average_precision"]
     assert found == pytest.approx(average_precision(cosines[:, :3], truth[:, :3]))
 

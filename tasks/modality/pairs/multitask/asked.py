@@ -74,7 +74,7 @@ class AskedClasses(Asked):
     def bound(self, vocabulary: Vocabulary) -> ClassTask:
         """Classification."""
         tokens = class_tokens(self.class_texts, vocabulary)
-        return ClassTask(self.images, tokens.flatten(0, 1), self.metric, labels=self.labels, per_class=tokens.shape[1])
+        return ClassTask.of(self.images, tokens.flatten(0, 1), self.labels, tokens.shape[1], self.metric)
 
     def only(self, kept: Sequence[int]) -> Self:
         """The same with these of its pictures; all classes stay."""
@@ -96,7 +96,7 @@ class AskedCaptions(Asked):
         """Retrieval, both ways."""
         sizes = torch.tensor([len(own) for own in self.captions])
         owners = torch.arange(len(self)).repeat_interleave(sizes)
-        return RetrievalTask(self.images, vocabulary.known_tokens(self.texts)[0], owners=owners)
+        return RetrievalTask.of(self.images, vocabulary.known_tokens(self.texts)[0], owners)
 
     def only(self, kept: Sequence[int]) -> Self:
         """The same with these of its pictures and their captions."""
@@ -122,7 +122,7 @@ class AskedLabels(Asked):
     def bound(self, vocabulary: Vocabulary) -> LabelsTask:
         """Labels."""
         tokens = class_tokens(self.class_texts, vocabulary)
-        return LabelsTask(self.images, tokens.flatten(0, 1), truth=self.truth, per_class=tokens.shape[1])
+        return LabelsTask.of(self.images, tokens.flatten(0, 1), self.truth, tokens.shape[1])
 
     def only(self, kept: Sequence[int]) -> Self:
         """The same with these of its pictures; all classes stay."""
