@@ -77,6 +77,7 @@ class TargetOptions(TargetsSection):
     target: TaskOptions | None = None
     heldout: TaskOptions | None = None
     tasks: dict[TestName, WeightedTaskOptions] = Field(default_factory=dict)
+    """Many tasks, by name."""
     tests: dict[TestName, TaskOptions] = Field(default_factory=dict)
     temperature: Literal["best", "model"] | Positive = "best"
     """Temperature of the target loss: the one that minimises it (of many tasks, of each its own), the model's own, or a
