@@ -130,10 +130,11 @@ class TargetOptions(TargetsSection):
 
     @property
     def told_by(self) -> dict[str, tuple[str, ...]]:
-        """What g is told by, task by task or group by group: a name, and the tasks of it."""
+        """What g is told by, task by task or group by group: a name, and the tasks of it; in the order of the names."""
         groups = self.groups or (_groups_of_datacomp(self.tasks) if len(self.tasks) > MOST_ALONE else {})
         grouped = {task for tasks in groups.values() for task in tasks}
-        return {**groups, **{name: (name,) for name in self.tasks if name not in grouped}}
+        alone = {name: (name,) for name in self.tasks if name not in grouped}
+        return dict(sorted({**groups, **alone}.items()))
 
     def resolved(self, base: Path) -> Self:
         """The same with sources made absolute, relative ones being below ``base``."""
