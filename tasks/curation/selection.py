@@ -23,7 +23,8 @@ import pyarrow as pa
 from mgd_core.training.streams import REPLICATES
 from tasks.catalog.recipe_options import NO_ROUNDS, Selection
 from tasks.curation.counts_digest import counts_digest
-from tasks.curation.rounds import counts_of
+from tasks.curation.multitask.units import in_units, units_of
+from tasks.curation.rounds import counts_of, replayed
 from tasks.curation.trained import trained_parameters
 from tasks.files.artefacts import is_done, publish_json, read_json
 from tasks.modality.recipe import PoolRecipe
@@ -50,7 +51,9 @@ def train_finalist(directory: Path, round: int, number: int) -> Path:
         if not is_done(record, key):
             seed = recipe.catalog.descent.seed + number * REPLICATES
             theta = trained_parameters(recipe, counts, f"the choice of round {round}", seed, keep=False)
-            found = recipe.targets(recipe.learner(counts, seed)[0]).heldout.score(theta)
+            learner, _ = recipe.learner(counts, seed)
+            units = units_of(recipe, replayed(recipe.run, 0), learner, theta)
+            found = in_units(recipe.targets(learner).heldout, units).score(theta)
             row = {"seed": seed, "heldout_loss": found.loss, "heldout_accuracy": found.accuracy}
             publish_json(record, {"key": key, "round": round, "row": row})
         return record
@@ -79,7 +82,7 @@ def choose_round(directory: Path, finals: Sequence[Path] = ()) -> int:
         return chosen
 
 
-def best_round(rule: Selection, values: npt.NDArray[np.float64], pictures: int) -> int:
+def best_round(rule: Selection, values: npt.NDArray[np.float64], pictures: float) -> int:
     """Index of the chosen round among held-out losses (nats) or accuracies (shares of ``pictures``), both (rounds,);
     the earliest on a tie."""
     if rule == "heldout_loss":
@@ -105,7 +108,8 @@ def _best(recipe: PoolRecipe) -> tuple[int, float]:
     descent = recipe.catalog.descent
     rounds = read(recipe.run.home, recipe.run.id, "rounds").sort_by("round").slice(0, descent.rounds + 1)
     values = rounds[_measured_by(descent.select)].to_numpy()
-    best = best_round(descent.select, values, recipe.target_sizes().heldout)
+    heldout = recipe.task_data.heldout
+    best = best_round(descent.select, values, getattr(heldout, "effective", len(heldout)))
     return int(rounds["round"][best].as_py()), float(values[best])
 
 
