@@ -2,7 +2,8 @@
 
 `python -m benchmarks.exactness` compares, for small trainings with weighted cross-entropy (an MLP, a ResNet-9, a ViT, a
 GPT, LoRA on a GPT-NeoX of transformers) and weighted InfoNCE (two MLPs and an open_clip CLIP; `testing.problems`)
-under Adam and SGD:
+under Adam and SGD; once more the CLIP towards many tasks (classes, classes that weigh the same, captions, labels), each
+with a weight, in a unit and at its best temperature (`testing.many_tasks`):
 
 * the gradient of phi by every kind of metaparameter (mgd_core.engine.metaparameters) with one reverse pass through the
 graph
@@ -39,6 +40,7 @@ from mgd_core.engine.replay import Metagradient, replay
 from mgd_core.plans.plan import Plan, binomial, keep_all
 from mgd_core.training.optimizers import Adam, Optimizer, Sgd
 from testing import exactness_zoo, problems, zoo_layers, zoo_models
+from testing.many_tasks import many_tasks
 from testing.oracles import (
     Joining,
     NaiveGradient,
@@ -64,6 +66,7 @@ PEAKS: dict[Callable[..., Problem], dict[type, float]] = {  # learning rates at 
     problems.classifier: {Adam: 0.02, Sgd: 0.1},
     problems.two_towers: {Adam: 0.02, Sgd: 0.05},
     problems.clip: {Adam: 0.001, Sgd: 0.02},
+    many_tasks: {Adam: 0.001, Sgd: 0.02},
     problems.resnet: {Adam: 0.01, Sgd: 0.1},
     problems.vit: {Adam: 0.003, Sgd: 0.05},
     problems.gpt: {Adam: 0.002, Sgd: 0.1},
@@ -130,14 +133,12 @@ def configurations(quick: bool) -> Iterator[tuple[Callable[..., Problem], str, i
     if quick:
         yield from ((problems.classifier, name, 0, False) for name in (first, sgd))
         yield from ((problems.two_towers, second, start, False) for start in (0, LATE))
-        yield from ((build, first, LATEST, False) for build in (problems.clip, *DEEP))
+        yield from ((build, first, LATEST, False) for build in (problems.clip, many_tasks, *DEEP))
         return
     for build, late in ((problems.classifier, first), (problems.two_towers, sgd)):
         yield from ((build, name, 0, build is problems.two_towers and name == second) for name in OPTIMIZERS)
         yield build, late, LATE, False
-    yield from ((problems.clip, name, 0, False) for name in (first, sgd))
-    yield problems.clip, second, LATE, False
-    for build in DEEP:
+    for build in (problems.clip, many_tasks, *DEEP):
         yield from ((build, name, 0, False) for name in (first, sgd))
         yield build, second, LATE, False
 

@@ -24,6 +24,7 @@ from tasks.curation import blends, comparison, estimate, ranking, selection, sub
 from tasks.curation import rounds as descent
 from tasks.curation.begin import begin_run
 from tasks.curation.finished import mark_finished
+from tasks.curation.multitask import wanted
 from tasks.files.progress import announce, begin
 from tasks.report import reports
 from tasks.runs.run import Run
@@ -63,6 +64,26 @@ def publish_blend(directory: Path, filter: str, round: int) -> None:
     """Choose what the run's g and a filter choose together."""
     with run_device(directory):
         blends.publish_blend(directory, filter, round)
+
+
+@unit("sweep-tasks", "round {round}: what each task wants")
+def sweep_tasks(directory: Path, round: int, replicate: int = 0) -> Path:
+    """Traverse a round's window in reverse for each of many tasks."""
+    with run_device(directory):
+        return wanted.sweep_tasks(directory, round, replicate)
+
+
+@unit("probe-tasks", "round {round}: probe {shard} by task")
+def probe_tasks(directory: Path, round: int, shard: str) -> Path:
+    """Score the masked samples of one shard for each of many tasks."""
+    with run_device(directory):
+        return wanted.probe_tasks(directory, round, shard)
+
+
+@unit("publish-tasks", "round {round}: publish what each task wants")
+def publish_tasks(directory: Path, round: int, probes: list[Path]) -> None:
+    """Publish g by task."""
+    wanted.publish_tasks(directory, round, probes)
 
 
 @unit("train-subset", "compare {subset}, seed {seed}")
@@ -126,6 +147,8 @@ def _curate(directory: Path, options: BaseCatalog) -> None:
     _descend(directory, options)
     chosen = selection.choose_round(directory)
     subsets.write_subset(directory, chosen)
+    for number in wanted.told_rounds(options, chosen):
+        _tell_tasks(directory, options, number)
     compared = [
         train_subset.submit(directory, subset, seed, chosen)
         for seed in dict.fromkeys(options.comparison.seeds)
@@ -140,6 +163,22 @@ def _curate(directory: Path, options: BaseCatalog) -> None:
     comparison.publish_differences(directory, done, chosen)
     report.submit(directory).result()
     mark_finished(directory, options)
+
+
+def _tell_tasks(directory: Path, options: BaseCatalog, number: int) -> None:
+    """What each task wants of a round's samples."""
+    with tags(f"round {number}"):
+        begin(f"round {number}: what each task wants")
+        many = wanted.replicates_of(options, number)
+        for future in [sweep_tasks.submit(directory, number, one) for one in range(many)]:
+            future.result()
+        shards = descent.shard_names(directory) if descent.probe_steps_of(options.descent) else []
+        futures = [probe_tasks.submit(directory, number, shard) for shard in shards]
+        probes = []
+        for done, future in enumerate(futures, start=1):
+            probes.append(future.result())
+            announce(f"round {number}: probe by task", done, len(shards))
+        publish_tasks.submit(directory, number, probes).result()
 
 
 def run_curate(catalog: str, home: Path, overrides: dict[str, Any] | None = None) -> Path:
@@ -158,7 +197,10 @@ def _descend(directory: Path, options: BaseCatalog) -> None:
         with tags(f"round {number}"):
             begin(f"round {number}: train")  # in another process, perhaps, whose steps are told in Prefect's log only
             many = options.descent.replicates if number < last else 1
-            trained = [train_round.submit(directory, number, number < last, one) for one in range(many)]
+            first = int(not number and options.targets.many)
+            if first:  # its losses are the units of all other trainings
+                train_round.submit(directory, number, number < last, 0).result()
+            trained = [train_round.submit(directory, number, number < last, one) for one in range(first, many)]
             for future in trained:
                 future.result()
             probes = []

@@ -14,6 +14,7 @@ from catalogs.pools.cutting import lay_out, write_sheet
 from tasks.catalog.catalogs import load_catalog
 from tasks.curation import blends, comparison, estimate, ranking, rounds, selection, subsets
 from tasks.curation.begin import begin_run
+from tasks.curation.multitask import wanted
 from tasks.files.artefacts import read_json
 from tasks.files.package_data import CATALOGS
 from tasks.homes.opening import opened, own
@@ -111,6 +112,11 @@ def curate_plainly(catalog: Path, home: Path) -> Path:
         rounds.finish_round(directory, number, [])
     chosen = selection.choose_round(directory)
     subsets.write_subset(directory, chosen)
+    for number in wanted.told_rounds(options, chosen):
+        for replicate in range(wanted.replicates_of(options, number)):
+            wanted.sweep_tasks(directory, number, replicate)
+        shards = rounds.shard_names(directory) if options.descent.surrogate == "probe" else []
+        wanted.publish_tasks(directory, number, [wanted.probe_tasks(directory, number, shard) for shard in shards])
     trials = options.comparison
     records = [
         comparison.train_subset(directory, one, seed, chosen) for seed in trials.seeds for one in trials.compared

@@ -85,12 +85,12 @@ class BaseCatalog(Section):
     @property
     def tests(self) -> tuple[str, ...]:
         """Names of the test tasks."""
-        return tuple(self.targets.tests)
+        return tuple(self.targets.roles.tests)
 
     def places(self) -> list[tuple[str, str]]:
         """(key, place) of everything that the catalog takes from elsewhere."""
         pool = [self.pool.source] if isinstance(self.pool.source, str) else self.pool.source
-        tasks = [(f"source of '{name}'", task.source) for _, name, task in self.targets.roles]
+        tasks = [(f"source of '{name}'", task.source) for _, name, task in self.targets.each]
         model = [(f"model.{key}", getattr(self.model, key)) for key in self.model_places]
         return [*(("pool.source", s) for s in pool), *tasks, *model]
 

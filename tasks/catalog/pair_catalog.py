@@ -8,9 +8,9 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from tasks.catalog.base import BaseCatalog
+from tasks.catalog.pair_targets import TargetOptions
 from tasks.catalog.recipe_options import SourceOptions, TrialOptions
 from tasks.catalog.subset_names import BUILT_IN
-from tasks.catalog.target_options import TargetOptions
 from tasks.files.local_files import absolute
 from tasks.files.option_types import Place, Positive, Section, Whole
 from tasks.pool.census_kinds import CensusOptions

@@ -58,4 +58,5 @@ def _fit_test(name: str) -> str:
     return fit_name(name)
 
 
+Name = Annotated[str, AfterValidator(fit_name)]
 TestName = Annotated[str, AfterValidator(_fit_test)]

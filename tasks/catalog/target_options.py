@@ -1,4 +1,4 @@
-"""The catalog's tasks: what the descent lowers, what chooses the round, and what only the report sees."""
+"""A zero-shot task of a catalog: a split of a sheet, or a part of an evaluation set."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import field_validator, model_validator
 
-from tasks.catalog.roles import TestName
-from tasks.catalog.target_sections import TargetsSection, TaskSection
-from tasks.files.option_types import Distinct, Filled, Place, Positive, Section, Seed, Share, Whole
+from tasks.catalog.target_sections import TaskSection
+from tasks.files.option_types import Distinct, Filled, Place, Section, Seed, Share, Whole
 
 Part = Literal["target", "heldout", "test"]
 ALL = "all"
@@ -38,15 +37,10 @@ class PartsOptions(Section):
         return self
 
 
-class TaskOptions(TaskSection):
-    """A zero-shot task: images of one split of a sheet, classes named by a column; or of one part of an evaluation set
-    in clip_benchmark's form, its classes and sentences in its own files."""
+class ZeroShotSection(TaskSection):
+    """What is asked of a sheet or of an evaluation set, whichever of its pictures are shown."""
 
     source: Place
-    """Directory of a sheet; or path or URL of a set (`NAME/test/0.tar`, ...), where each picture of a retrieval set is
-    a class of its own that its captions describe."""
-    split: str
-    """Split of a sheet; of a set the part: target, heldout or test, or `all` of it."""
     classes: str | None = None
     """Column that names the class of an image (sheets, which need it)."""
     texts: str | None = None
@@ -74,6 +68,21 @@ class TaskOptions(TaskSection):
                 raise ValueError(f"{template!r} has a brace too many: the class goes where {{}} stands")
         return templates
 
+    def idle(self, fields: tuple[str, ...]) -> list[str]:
+        """Those of some fields that are not what they are when nothing is said."""
+        return [name for name in fields if getattr(self, name) != ZeroShotSection.model_fields[name].default]
+
+
+class TaskOptions(ZeroShotSection):
+    """A zero-shot task: images of one split of a sheet, classes named by a column; or of one part of an evaluation set
+    in clip_benchmark's form, its classes and sentences in its own files."""
+
+    source: Place
+    """Directory of a sheet; or path or URL of a set (`NAME/test/0.tar`, ...), where each picture of a retrieval set is
+    a class of its own that its captions describe."""
+    split: str
+    """Split of a sheet; of a set the part: target, heldout or test, or `all` of it."""
+
     def clash(self, other: TaskOptions) -> str:
         """What both share: the same pictures, or one all of what the other has a part of."""
         if (self.source, self.folder) != (other.source, other.folder):
@@ -88,26 +97,7 @@ class TaskOptions(TaskSection):
             "can have a part. Name a split, or another source"
         )
 
-    def idle(self, fields: tuple[str, ...]) -> list[str]:
-        """Those of some fields that are not what they are when nothing is said."""
-        return [name for name in fields if getattr(self, name) != TaskOptions.model_fields[name].default]
-
 
 def in_template(template: str, text: str) -> str:
     """A template with a class text in its place."""
     return text.join(part for piece in template.split(PLACES[0]) for part in piece.split(PLACES[1]))
-
-
-class TargetOptions(TargetsSection):
-    """What the descent lowers, what chooses the round, and what only the report sees."""
-
-    target: TaskOptions
-    heldout: TaskOptions
-    tests: Annotated[dict[TestName, TaskOptions], Filled]
-    temperature: Literal["best", "model"] | Positive = "best"
-    """Temperature of the target loss: the one that minimises it, the model's own, or a number."""
-    parts: PartsOptions = PartsOptions()
-    """How evaluation sets are parted between target, held-out target and tests."""
-    on_leak: Literal["refuse", "leave out"] = "refuse"
-    """What happens to a picture of the held-out target or a test that is also in the target, or chooses the round: the
-    catalog is refused, or the picture left out there."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -31,11 +32,26 @@ class TargetsSection(Section):
         target: Any
         heldout: Any
         tests: dict[str, Any]
+        tasks: dict[str, Any]
 
     @property
     def roles(self) -> Roles[Any]:
         """The tasks by their roles."""
         return Roles(self.target, self.heldout, self.tests)
+
+    @property
+    def each(self) -> Iterator[tuple[str, str, TaskSection]]:
+        """Role, name and options of every task by itself."""
+        yield from self.roles
+
+    def tested(self, name: str) -> tuple[TaskSection, dict[str, Any]]:
+        """A test's options, and what they say of it but for where it lies."""
+        return self.tests[name], self.tests[name].model_dump(mode="json", exclude={"source"})
+
+    @property
+    def many(self) -> bool:
+        """Whether there are tasks of which the target is a sum."""
+        return False
 
     def resolved(self, base: Path) -> Self:
         """The same with sources made absolute, relative ones being below ``base``."""
@@ -45,7 +61,7 @@ class TargetsSection(Section):
     @model_validator(mode="after")
     def _roles_are_apart(self) -> Self:
         seen: list[tuple[str, str, Any]] = []
-        for role, name, task in self.roles:
+        for role, name, task in self.each:
             called = f"tests.{name}" if role == "tests" else name
             for other, first, before in seen:
                 shared = task.clash(before) if other != role else ""

@@ -6,7 +6,8 @@ A key that was given and does nothing is refused: whoever gave it expects someth
 from __future__ import annotations
 
 from tasks.catalog.files import CatalogError
-from tasks.catalog.target_options import ALL, PartsOptions, TargetOptions, TaskOptions
+from tasks.catalog.pair_targets import TargetOptions
+from tasks.catalog.target_options import ALL, PartsOptions, TaskOptions
 from tasks.evaluation.eval_sets import is_eval_set
 
 FOR_SHEETS = {
@@ -43,8 +44,9 @@ def check_use(options: TaskOptions) -> None:
 
 def check_keys(targets: TargetOptions) -> None:
     """See that every key that was given has a use, before anything is read."""
-    for _, _, task in targets.roles:
+    tasks = [task for _, _, task in targets.each if isinstance(task, TaskOptions)]
+    for task in tasks:
         check_use(task)
-    parted = any(is_eval_set(task.source) and task.split != ALL for _, _, task in targets.roles)
+    parted = any(is_eval_set(task.source) and task.split != ALL for task in tasks)
     if targets.parts != PartsOptions() and not parted:
         raise CatalogError("targets.parts is of no use: no task is a part of an evaluation set")

@@ -31,7 +31,8 @@ IDLE: Any = {
     "census": True,
     "smoothness": True,
     "comparison": True,
-    "targets": {"tests": True, "parts": {"test"}},  # a test's share lies behind those of target and held-out
+    # A test's share lies behind those of target and held-out.
+    "targets": {"tests": True, "parts": {"test"}, "per_task": True, "groups": True, "tasks": {"__all__": {"test"}}},
     "pool": {"source", "how_to_get", "metadata", "remote"},
     "descent": {"checkpoint_seconds", "checkpoint_steps"},
     "runtime": {"devices", "runner", "workers", "readers", "decoded_disk", "batch_cache"},
@@ -83,6 +84,10 @@ def identity(catalog: BaseCatalog, home: Path) -> dict[str, Any]:
     content["descent"]["memory"] = content["descent"].pop("momentum")  # its first name, which runs are known by
     content["runtime"]["device"] = kind_of_device(catalog.runtime.device)
     content["model"] = modality.model_identity(catalog)
+    if catalog.targets.many:
+        for name, task in catalog.targets.tasks.items():
+            content["targets"]["tasks"][name]["source"] = modality.task_identity(catalog, task)
+        return content
     for role, task in (("target", catalog.targets.target), ("heldout", catalog.targets.heldout)):
         content["targets"][role]["source"] = modality.task_identity(catalog, task)
     return content
@@ -91,6 +96,5 @@ def identity(catalog: BaseCatalog, home: Path) -> dict[str, Any]:
 def identity_of_test(catalog: BaseCatalog, name: str) -> str:
     """What a test's result is a function of, beside the model: its options and the contents of its files, and how it is
     measured; equal for equal ones, whatever the test is called."""
-    modality, task = modality_of(catalog), catalog.targets.tests[name]
-    said, measured = task.model_dump(mode="json", exclude={"source"}), modality.measured_by(catalog.targets)
-    return digest([said, modality.task_identity(catalog, task), measured])
+    modality, (task, said) = modality_of(catalog), catalog.targets.tested(name)
+    return digest([said, modality.task_identity(catalog, task), modality.measured_by(catalog.targets)])

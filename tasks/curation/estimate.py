@@ -12,6 +12,7 @@ from mgd_core.plans.planning import Forecast
 from tasks.catalog.subset_names import file_name
 from tasks.curation.checkpoint_plan import alternatives, forecast_of, plan_of
 from tasks.curation.expression_baselines import prepare_baselines
+from tasks.curation.multitask.wanted import cost_of, told_rounds
 from tasks.curation.ranking import needs_round_0
 from tasks.curation.rounds import first_counts, probe_steps_of
 from tasks.curation.step_costs import measure, reading_note
@@ -45,6 +46,8 @@ def prepare(directory: Path) -> None:
             say(note)
         say(_forecast(recipe, plan))
         say(f"each differentiated round: {forecast_of(recipe, plan)}")
+        if note := _by_task(recipe, plan):
+            say(note)
 
 
 def describe_plans(directory: Path) -> str:
@@ -54,6 +57,8 @@ def describe_plans(directory: Path) -> str:
         own, notes = forecast_of(recipe, plan_of(recipe)), [*recipe.notes(), *reading_note(recipe)]
         others = [one for one in alternatives(recipe) if one.plan != own.plan]
         rows = [(one.plan.advances - one.plan.steps + 1, _held(one), one) for one in (own, *others)]
+        note = _by_task(recipe, own.plan)
+        notes += [note] if note else []
     steps, size = own.plan.steps, max(len(held) for _, held, _ in rows)
     lines = [
         f"{recipe.catalog.name}: {steps} of {recipe.catalog.learner.steps} steps differentiated in each round",
@@ -82,6 +87,25 @@ def publish_pool(recipe: PoolRecipe) -> None:
                 table.add(pa.Table.from_batches([rows]))
         publish(run.home, run.id, "rejects", 0, read_parquet(recipe.pool.rejects_path))
         first_counts(recipe)
+
+
+def _by_task(recipe: PoolRecipe, plan: Plan) -> str:
+    """One sentence on what it costs to tell g by task; empty where that is not asked."""
+    catalog, costs = recipe.catalog, measure(recipe)
+    rounds = told_rounds(catalog, 0)
+    if not rounds:
+        return ""
+    many, descent = len(catalog.targets.told_by), catalog.descent
+    sweeps = len(rounds) * descent.replicates
+    steps = catalog.learner.steps + plan.advances - plan.steps + 1
+    probes = many * descent.p * len(recipe) * len(probe_steps_of(descent)) * recipe.views / catalog.learner.batch
+    seconds = sweeps * (plan.steps * costs.reverse * cost_of(many) + (steps + probes) * costs.step)
+    return (
+        f"What each of {counted(many, 'task')} (or groups of them) wants, targets.per_task = "
+        f"'{catalog.targets.per_task}': {counted(len(rounds), 'round')} told, each by a reverse sweep with {many} "
+        f"cotangents, {cost_of(many):.2f} times one ((6 Q + 2) / 8, where arithmetic is the cost), in "
+        f"{many * costs.state_bytes / 2**20:,.0f} MiB of adjoints; about {seconds / 60:.1f} minutes in all."
+    )
 
 
 def _trainings(recipe: PoolRecipe) -> int:

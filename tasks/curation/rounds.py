@@ -11,7 +11,7 @@ import time
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ from mgd_core.descent.steps import mask
 from mgd_core.engine.journal import Interval, durable
 from mgd_core.engine.probe import Probe
 from mgd_core.engine.replay import Metagradient, ProbePoint, replay, train
+from mgd_core.engine.traversal import Target
 from mgd_core.plans.actions import Tier
 from mgd_core.training.learner import Learner
 from mgd_core.training.streams import REPLICATES
@@ -30,11 +31,12 @@ from tasks.catalog.recipe_options import DescentOptions
 from tasks.curation.checkpoint_plan import plan_of
 from tasks.curation.count_updates import publish_counts, publish_update
 from tasks.curation.counts_digest import counts_digest
+from tasks.curation.multitask.units import lowered, scores, units_of
 from tasks.curation.starting_counts import starting_counts
 from tasks.curation.trained import published_counts
 from tasks.files.artefacts import digest, is_done, publish_json, read_json, unit_name
 from tasks.files.progress import announcing
-from tasks.modality.recipe import Counts, Ids, PoolRecipe, Scores
+from tasks.modality.recipe import Counts, Ids, PoolRecipe, Score, Scores
 from tasks.modality.registry import open_recipe
 from tasks.modality.tensor_files import publish_tensors
 from tasks.pool.columns import columns_of
@@ -80,8 +82,8 @@ def train_round(directory: Path, round: int, differentiate: bool, replicate: int
             result, batches, train_seconds = _replay(recipe, counts, round, differentiate, key, replicate)
             publish_tensors(record.with_suffix(".safetensors"), _tensors(result, batches))
             seconds = {"train": train_seconds, "reverse": time.monotonic() - began - train_seconds}
-            figures = _figures(recipe, result, counts, round, replicate)
-            publish_json(record, {"key": key, "figures": figures, "seconds": seconds})
+            told = _told(recipe, result, counts, round, replicate)
+            publish_json(record, {"key": key, **told, "seconds": seconds})
         shutil.rmtree(record.with_name(STATES), ignore_errors=True)
         return record
 
@@ -96,7 +98,7 @@ def probe_shard(directory: Path, round: int, shard: str) -> Path:
         key = recipe.run.key("probe", replay_key, shard)
         if not is_done(record, key):
             began = time.monotonic()
-            ids = _masked(recipe, round, shard)
+            ids = masked(recipe, round, shard)
             g = _probe(recipe, round, ids, replay_key)
             publish_tensors(record.with_suffix(".safetensors"), {"g": g, "ids": torch.from_numpy(ids)})
             publish_json(record, {"key": key, "seconds": {"probe": time.monotonic() - began}})
@@ -130,6 +132,8 @@ def finish_round(directory: Path, round: int, probes: list[Path]) -> None:
         figures["blend"] = recipe.catalog.descent.blends[after] if after >= 0 else None
         figures |= {"target_n": recipe.target_sizes().target, "heldout_n": recipe.target_sizes().heldout}
         publish(home, run, "rounds", round, pa.Table.from_pylist([figures]))
+        if record.get("tasks"):
+            publish(home, run, "task_scores", round, pa.Table.from_pylist(record["tasks"]))
         rows = [{"phase": phase, "seconds": value} for phase, value in seconds.items()]
         publish(home, run, "timings", round, pa.Table.from_pylist(rows))
 
@@ -182,7 +186,8 @@ def _replicates(recipe: PoolRecipe, round: int) -> list[Path]:
     return [replayed(recipe.run, round, one) for one in range(recipe.catalog.descent.replicates)]
 
 
-def _seed(recipe: PoolRecipe, replicate: int) -> int:
+def seed_of(recipe: PoolRecipe, replicate: int) -> int:
+    """Of a replicate's training."""
     seed: int = recipe.catalog.descent.seed + replicate * REPLICATES
     return seed
 
@@ -192,41 +197,75 @@ def _replay(
 ) -> tuple[Metagradient, Batches, float]:
     """Train and, if asked, differentiate; returns the result, the batches at its probe steps, and the seconds until the
     reverse sweep began."""
+    learner, _ = recipe.learner(counts, seed_of(recipe, replicate), round)
+    target = lowered(recipe, learner, round, _first(recipe, round, replicate))
+    name = f"round {round}{f', replicate {replicate}' if replicate else ''}"
+    states = replayed(recipe.run, round, replicate).with_name(STATES)
+    return traversed(recipe, counts, round, replicate, target, Unit(key, states, name), differentiate)
+
+
+class Unit(NamedTuple):
+    """A traversal as work that can be cut off: its key, the directory of its states, and what whoever watches is
+    told."""
+
+    key: str
+    states: Path
+    name: str
+
+
+def traversed(
+    recipe: PoolRecipe,
+    counts: Counts,
+    round: int,
+    replicate: int,
+    target: Target,
+    unit: Unit,
+    differentiate: bool = True,
+) -> tuple[Metagradient, Batches, float]:
+    """A round's training, and its window in reverse towards ``target``; as `_replay`."""
     catalog = recipe.catalog
-    learner, state = recipe.learner(counts, _seed(recipe, replicate), round)
-    target = recipe.lowered(learner, round)
+    learner, state = recipe.learner(counts, seed_of(recipe, replicate), round)
     steps, plan = learner.steps, plan_of(recipe)
     began = time.monotonic()
     turned = [began]
-    name = f"round {round}{f', replicate {replicate}' if replicate else ''}"
-    told = announcing(f"{name}: train", steps, f"{name}: reverse", plan.steps)
+    told = announcing(f"{unit.name}: train", steps, f"{unit.name}: reverse", plan.steps)
 
     def on(what: str, t: int) -> None:
         if what == "reverse" and t + 1 >= steps:
             turned[0] = time.monotonic()
         told(what, t)
 
-    owner = digest([key, recipe.run.record["environment"], recipe.run.record["versions"]])
-    states = replayed(recipe.run, round, replicate).with_name(STATES)
+    owner = digest([unit.key, recipe.run.record["environment"], recipe.run.record["versions"]])
     interval = Interval(catalog.descent.checkpoint_steps, catalog.descent.checkpoint_seconds)
-    with durable(states, owner, interval) as (store, journal):
+    with durable(unit.states, owner, interval) as (store, journal):
         if not differentiate:
             final, losses = train(learner, state, on=on, journal=journal)
-            phi, _ = target.target(final.theta)
+            phi, _ = target(final.theta)
             nothing = final.theta.new_zeros(0)
             sums = {"example": nothing, "learning_rate": nothing}
             result = Metagradient(phi, final, sums, nothing.long(), losses)
             return result, {}, time.monotonic() - began
         points, n = probe_steps_of(catalog.descent), len(recipe)
-        result = replay(learner, state, target.target, plan, n, points, on=on, store=store, journal=journal)
+        result = replay(learner, state, target, plan, n, points, on=on, store=store, journal=journal)
         batches = {point.step: learner.batches(point.step).ids for point in result.probes}
         return result, batches, turned[0] - began
 
 
-def _figures(recipe: PoolRecipe, result: Metagradient, counts: Counts, round: int, replicate: int) -> dict[str, Any]:
-    learner, _ = recipe.learner(counts, _seed(recipe, replicate), round)
-    tasks = recipe.targets(learner)
-    target, heldout = (task.score(result.final.theta) for task in (tasks.target, tasks.heldout))
+def _first(recipe: PoolRecipe, round: int, replicate: int) -> Path | None:
+    """The record of round 0; None for the training that writes it."""
+    return replayed(recipe.run, 0) if round or replicate else None
+
+
+def _told(recipe: PoolRecipe, result: Metagradient, counts: Counts, round: int, replicate: int) -> dict[str, Any]:
+    """What a training's record says: its row of the rounds, and of many tasks their scores and units."""
+    learner, _ = recipe.learner(counts, seed_of(recipe, replicate), round)
+    units = units_of(recipe, _first(recipe, round, replicate), learner, result.final.theta)
+    found = scores(recipe, learner, result.final.theta, units)
+    figures = _figures(recipe, result, counts, found["target"], found["heldout"])
+    return {"figures": figures} | ({"units": units, "tasks": found["tasks"]} if found["tasks"] else {})
+
+
+def _figures(recipe: PoolRecipe, result: Metagradient, counts: Counts, target: Score, heldout: Score) -> dict[str, Any]:
     # As planned, which a traversal asserts: one that was cut off and went on did more, and must give the same table.
     plan = plan_of(recipe) if result.reverse_steps else None
     in_memory = sum(n for tier, n in plan.peak_states.items() if tier is not Tier.DISK) if plan else 0
@@ -254,7 +293,7 @@ def _tensors(result: Metagradient, batches: Batches) -> dict[str, torch.Tensor]:
     return tensors | {f"batch.{step}": ids for step, ids in batches.items()}
 
 
-def _masked(recipe: PoolRecipe, round: int, shard: str) -> Ids:
+def masked(recipe: PoolRecipe, round: int, shard: str) -> Ids:
     """The samples of a shard that this round scores and moves, ascending."""
     columns, options = columns_of(recipe.pool), recipe.catalog.descent
     ids = columns.of_shard(shard)
@@ -280,16 +319,16 @@ def _probes(directory: Path, round: int, key: str, device: str) -> list[Probe]:
         probes, steps = [], probe_steps_of(recipe.catalog.descent)
         for replicate, record in enumerate(_replicates(recipe, round)):
             with safe_open(record.with_suffix(".safetensors"), "pt", device=device) as file:
-                learner = _learner(recipe, round, replicate, file)
+                learner = learner_of(recipe, round, replicate, file)
                 for step in steps:
                     point = ProbePoint(step, file.get_tensor(f"theta.{step}"), file.get_tensor(f"gamma.{step}"))
                     probes.append(Probe(learner, point))
         return probes
 
 
-def _learner(recipe: PoolRecipe, round: int, replicate: int, replayed: Any) -> Learner:
+def learner_of(recipe: PoolRecipe, round: int, replicate: int, replayed: Any) -> Learner:
     """The learner of a round, that knows the batches at its probe steps and need not order the pool for them."""
-    steps, seed = probe_steps_of(recipe.catalog.descent), _seed(recipe, replicate)
+    steps, seed = probe_steps_of(recipe.catalog.descent), seed_of(recipe, replicate)
     if not {f"batch.{step}" for step in steps} <= set(replayed.keys()):  # an earlier version replayed it
         return recipe.learner(counts_of(recipe, round), seed, round)[0]
     known = {step: replayed.get_tensor(f"batch.{step}").cpu().numpy() for step in steps}

@@ -30,14 +30,16 @@ def choose_round(directory: Path) -> int:
         rounds = read(recipe.run.home, recipe.run.id, "rounds").sort_by("round")
         column = "heldout_loss" if rule == "heldout_loss" else "heldout_accuracy"
         values = rounds[column].to_numpy()
-        best = best_round(rule, values, recipe.target_sizes().heldout, len(recipe.catalog.descent.blends))
+        heldout = recipe.task_data.heldout
+        pictures = getattr(heldout, "effective", len(heldout))
+        best = best_round(rule, values, pictures, len(recipe.catalog.descent.blends))
         chosen = int(rounds["round"][best].as_py())
         choice = pa.Table.from_pylist([{"rule": rule, "value": float(values[best])}])
         publish(recipe.run.home, recipe.run.id, "choices", chosen, choice)
         return chosen
 
 
-def best_round(rule: Selection, values: npt.NDArray[np.float64], pictures: int, blends: int = 0) -> int:
+def best_round(rule: Selection, values: npt.NDArray[np.float64], pictures: float, blends: int = 0) -> int:
     """Index of the chosen round among held-out losses (nats) or accuracies (shares of ``pictures``), both (rounds,);
     the earliest on a tie. The last ``blends`` are chosen only where they are better than every other."""
     descent, after = values[: len(values) - blends], values[len(values) - blends :]

@@ -214,8 +214,12 @@ class PoolRecipe(Recipe):
         """What a round lowers: the target, or the part of it that is drawn for this round."""
         data, options = self.task_data.target, self.catalog.descent
         if options.target_share < 1:
-            drawn = generator(options.seed, TARGETS, round).permutation(len(data))
-            data = data.only(np.sort(drawn[: max(1, int(options.target_share * len(data)))]).tolist())
+            draw, first, kept = generator(options.seed, TARGETS, round), 0, list[int]()
+            for size in getattr(data, "sizes", [len(data)]):  # of many tasks the same share of each
+                drawn = draw.permutation(size)[: max(1, int(options.target_share * size))]
+                kept += (first + np.sort(drawn)).tolist()
+                first += size
+            data = data.only(kept)
         return self.bind(data, learner)
 
     @property

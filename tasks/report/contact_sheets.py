@@ -39,6 +39,8 @@ class Gallery:
     words: str
     sql: str
     empty: str
+    told: str = ""
+    """What its g are; empty: sums over the rounds."""
 
 
 PICK = "SELECT uid, text, g_sum, g_sum_later, count, outcome FROM sample_outcomes"
@@ -82,7 +84,8 @@ def contact_sheet(
     is not known; `paths`: the counts of the rounds in turn, by uid, for samples where they are worth showing.
     """
     exponent = summed_exponent(rows)
-    told = f"{summed_words(rows, exponent)}{_right_ones(rows)}"
+    words = f"{gallery.told}{unit_name(exponent)}." if gallery.told else summed_words(rows, exponent)
+    told = f"{words}{_right_ones(rows)}"
     tiles = [_tile(row, root, exponent, paths.get(row["uid"])) for row in rows]
     return render("gallery", run=run, gallery=gallery, rows=rows, told=told, table=None, tiles=tiles)
 

@@ -22,12 +22,13 @@ from tasks.report.report_sections import counts, pictures, rounds, seconds
 from tasks.report.result_words import summary
 from tasks.report.results import format_result_table, result_table
 from tasks.report.run_data import RunData
+from tasks.report.task_section import by_task
 from tasks.report.text_sheets import groups
 from tasks.tables.queries import asking, connect
 
 __all__ = ["format_result_table", "result_table", "summary", "write_report"]
 
-PARTS = (headline, comparison, rounds, metagradients, counts, groups, seconds, pictures, rejects, record)
+PARTS = (headline, comparison, rounds, metagradients, by_task, counts, groups, seconds, pictures, rejects, record)
 
 
 @asking()

@@ -177,7 +177,8 @@ def measured(evaluations: Sequence[dict[str, Any]], home: str | Path, run: str) 
 
 def _catalog_tests(home: str | Path, run: str) -> dict[str, Any]:
     """Test tasks of the run's catalog, in its order; none where there is no catalog."""
-    return dict(catalog_of(home, run).get("targets", {}).get("tests", {}))
+    targets = catalog_of(home, run).get("targets", {})
+    return {**targets.get("tasks", {}), **targets.get("tests", {})}
 
 
 def catalog_of(home: str | Path, run: str) -> dict[str, Any]:

@@ -101,14 +101,19 @@ ROUNDS = _schema(
     (
         "target_loss",
         pa.float64(),
-        "phi: loss on the target tasks, nats; what the metagradient differentiates; lower is better.",
+        "phi: loss on the target task, nats; of many tasks the sum of weight x loss / loss after round 0; what the "
+        "metagradient differentiates; lower is better.",
     ),
-    ("target_accuracy", pa.float64(), "Accuracy on the target tasks, 0 to 1: zero-shot, or of answers."),
+    (
+        "target_accuracy",
+        pa.float64(),
+        "Accuracy on the target, 0 to 1: zero-shot, or of answers; of many tasks the weighted mean of their metrics.",
+    ),
     ("target_n", pa.int64(), "Pictures or questions of the target; null in tables of earlier versions."),
     (
         "heldout_loss",
         pa.float64(),
-        "Loss on the held-out target, nats; chooses the round; never differentiated.",
+        "The same of the held-out target; chooses the round; never differentiated.",
     ),
     ("heldout_accuracy", pa.float64(), "Accuracy on the held-out target, 0 to 1."),
     ("heldout_n", pa.int64(), "Pictures or questions of the held-out target; null in tables of earlier versions."),
@@ -129,6 +134,25 @@ ROUNDS = _schema(
         "Filter that chose the round's samples together with g; null: counts that were descended to.",
     ),
     nullable=("temperature", "target_n", "heldout_n", "blend"),
+)
+
+TASK_SCORES = _schema(
+    ("task", pa.string(), "One of the tasks that the target is a sum of."),
+    ("part", pa.string(), "target: what the descent lowers; heldout: what chooses the round."),
+    ("loss", pa.float64(), "The task's loss, nats, at its own temperature; lower is better."),
+    ("metric", pa.string(), "How the task is measured, as in evaluations."),
+    ("value", pa.float64(), "What was measured, in the metric's unit; higher is better."),
+)
+
+TASK_METAGRADIENTS = _schema(
+    _UID,
+    ("task", pa.string(), "A task, or a group of tasks by the catalog's name (targets.groups)."),
+    (
+        "g",
+        pa.float64(),
+        "d of its share of phi (weight x loss / loss after round 0) / d weight of the sample; negative: more of the "
+        "sample lowers the loss. The shares of all tasks add up to g.",
+    ),
 )
 
 EVALUATIONS = _schema(
@@ -319,6 +343,8 @@ TABLES: dict[str, pa.Schema] = {
     "beliefs": BELIEFS,
     "counts": COUNTS,
     "rounds": ROUNDS,
+    "task_scores": TASK_SCORES,
+    "task_metagradients": TASK_METAGRADIENTS,
     "evaluations": EVALUATIONS,
     "answers": ANSWERS,
     "paired_differences": PAIRED_DIFFERENCES,
@@ -342,6 +368,8 @@ SHOWS = {
     "beliefs": "One row a sample and round: what its g is taken for after the round, and how surely.",
     "counts": "One row a sample and round: how often the round trained on it.",
     "rounds": "One row a round: losses, accuracies, costs and sizes.",
+    "task_scores": "One row a round, task and part, of many tasks: what the round's model is worth to each.",
+    "task_metagradients": "One row a probed sample and task, of many: how each task's loss answers to the sample.",
     "evaluations": "One row a subset, seed, task and metric: the trainings afresh on test data, and `mgd evaluate`.",
     "answers": "One row a subset, seed and test of the comparison: which pictures or questions it had right.",
     "paired_differences": "One row a rival and test: how far mgd is ahead on the same samples and seeds, and how sure.",

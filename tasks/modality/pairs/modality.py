@@ -16,14 +16,16 @@ from torch import Tensor, nn
 from mgd_core.autodiff.layout import ParameterLayout
 from mgd_core.autodiff.objective import Objective, Rows
 from mgd_core.models.clip import MAX_SCALE, ClipObjective
+from mgd_core.models.multitask import MultiTask
 from mgd_core.models.zeroshot import ZeroShotTask
 from mgd_core.training.learner import Batch, Learner
 from mgd_core.training.optimizers import Bounds, Optimizer
 from mgd_core.training.windows import WindowedOrder
 from tasks.catalog.pair_catalog import Catalog
+from tasks.catalog.pair_targets import TargetOptions
 from tasks.catalog.roles import Roles
 from tasks.catalog.smoothness_options import MenuOptions
-from tasks.catalog.target_options import TargetOptions, TaskOptions
+from tasks.catalog.target_options import ZeroShotSection
 from tasks.evaluation.eval_sets import is_eval_set, open_eval_set
 from tasks.files.artefacts import read_json
 from tasks.files.remote_files import Reader
@@ -38,11 +40,11 @@ from tasks.modality.pairs.encoder import RunEncoder
 from tasks.modality.pairs.held_shards import HeldShards
 from tasks.modality.pairs.knobs import turned_config
 from tasks.modality.pairs.model_configs import Config, built_clip, check_model, load_model_config
+from tasks.modality.pairs.multitask.loading import Loaded, load_targets
 from tasks.modality.pairs.pairs import Pairs, Streamed, load_pairs, load_tokens, prepared
 from tasks.modality.pairs.sight import PairSight, seen_of_run, sight_of
 from tasks.modality.pairs.target_check import check_targets
 from tasks.modality.pairs.vocabulary import Vocabulary, full_vocabulary, used_vocabulary
-from tasks.modality.pairs.zero_shot import TaskData, load_targets
 from tasks.modality.prepared import Prepared
 from tasks.modality.recipe import PROBE_BATCH, Counts, Ids, PoolRecipe, objective_of
 from tasks.pool.index_jobs import sheet_fingerprint
@@ -56,7 +58,7 @@ class PairRecipe(PoolRecipe):
     """An open run on image-text pairs."""
 
     catalog: Catalog
-    task_data: Roles[TaskData]
+    task_data: Roles[Loaded]
     pairs: Pairs
     tokens: TokenColumns
     vocabulary: Vocabulary
@@ -122,8 +124,8 @@ class PairRecipe(PoolRecipe):
 
         return self.in_order(len(parts), read)
 
-    def bind(self, data: TaskData, learner: Learner) -> ZeroShotTask:
-        """A zero-shot task."""
+    def bind(self, data: Loaded, learner: Learner) -> ZeroShotTask | MultiTask:
+        """A zero-shot task, or many tasks."""
         temperature = self.catalog.targets.temperature
         return data.bind(objective_of(learner, ClipObjective), learner.layout, self.vocabulary, temperature)
 
@@ -234,7 +236,7 @@ class PairModality(Modality):
         later = {"kind"} if catalog.model.clamp_logit_scale else {"kind", "clamp_logit_scale"}
         return {**catalog.model.model_dump(exclude=later), "config": read_json(Path(catalog.model.config))}
 
-    def task_identity(self, catalog: Catalog, task: TaskOptions) -> str:
+    def task_identity(self, catalog: Catalog, task: ZeroShotSection) -> str:
         """Digest of the bytes of a task's sheet or evaluation set, wherever they lie."""
         if is_eval_set(task.source):
             reader = Reader(catalog.pool.remote)

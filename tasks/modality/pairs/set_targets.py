@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.catalog.target_options import ALL, Part, PartsOptions, TaskOptions, in_template
-from tasks.evaluation.eval_samples import EvalSample, EvalSetError
+from tasks.evaluation.eval_samples import EvalSample, EvalSetError, Kind
 from tasks.evaluation.eval_sets import EvalSet, open_eval_set
 from tasks.files.remote_files import Reader
 from tasks.pool.decoding import resized
@@ -58,10 +58,29 @@ def load_part(options: TaskOptions, parts: PartsOptions, size: int, reader: Read
 
     Raises EvalSetError: the set is damaged, of a kind that is no target, or its part is empty.
     """
+    found, samples, told = part_samples(options, parts, ("classification", "retrieval"), reader)
+    images, digests = pictures_of(samples, size)
+    known = [sample.identity for sample in samples], digests, [sample.place for sample in samples]
+    if found.kind == "retrieval":
+        texts = levelled([list(sample.captions) for sample in samples], options.max_texts)
+        return SetPart(images, list(range(len(samples))), *known, [sample.key for sample in samples], texts, told)
+    labels = [int(sample.label or 0) for sample in samples]
+    return SetPart(images, labels, *known, list(found.classes), class_sentences(found, options), told)
+
+
+def part_samples(
+    options: TaskOptions, parts: PartsOptions, kinds: Sequence[Kind], reader: Reader | None = None
+) -> tuple[EvalSet, list[EvalSample], str]:
+    """A set, the samples of its part ``options.split`` in the set's order, and a sentence on what was read.
+
+    Raises EvalSetError: the set is damaged, of none of the ``kinds``, or its part is empty.
+    """
     found = open_eval_set(options.source, options.folder, reader, own_sentences=options.templates is not None)
     where = f"{options.source}, part '{options.split}'"
-    if found.kind not in ("classification", "retrieval"):
-        raise EvalSetError(f"{where}: a {found.kind} set is no target; classification and retrieval sets are")
+    if found.kind not in kinds:
+        raise EvalSetError(
+            f"{where}: a {found.kind} set is no target; {', '.join(kinds[:-1])} and {kinds[-1]} sets are"
+        )
     if options.split not in ("target", "heldout", "test", ALL):
         raise EvalSetError(f"{where}: there is no such part; an evaluation set has target, heldout, test and {ALL}")
     if found.kind == "retrieval" and options.templates is not None:
@@ -76,19 +95,19 @@ def load_part(options: TaskOptions, parts: PartsOptions, size: int, reader: Read
     samples = [sample for _, _, sample in _lowest(kept, options.max_images)]
     if not samples:
         raise EvalSetError(f"{where}: no sample falls into it; give it a larger share in targets.parts")
+    unread = f"; not read: {', '.join(found.unread)}" if found.unread else ""
+    told = f"{len(samples):,} of the {number + 1:,} pictures in {options.source}/{options.folder}{unread}"
+    return found, samples, told
+
+
+def pictures_of(samples: Sequence[EvalSample], size: int) -> tuple[npt.NDArray[np.uint8], list[str]]:
+    """Decoded images (n, 3, S, S), and what each is known by: a digest of its pixels."""
     images, digests = np.empty((len(samples), 3, size, size), np.uint8), list[str]()
     for at, sample in enumerate(samples):
         (picture,) = sample.pictures()
         images[at] = resized(picture.image, size)
         digests.append(picture.digest.hex())
-    known = [sample.identity for sample in samples], digests, [sample.place for sample in samples]
-    unread = f"; not read: {', '.join(found.unread)}" if found.unread else ""
-    told = f"{len(samples):,} of the {number + 1:,} pictures in {options.source}/{options.folder}{unread}"
-    if found.kind == "retrieval":
-        texts = levelled([list(sample.captions) for sample in samples], options.max_texts)
-        return SetPart(images, list(range(len(samples))), *known, [sample.key for sample in samples], texts, told)
-    labels = [int(sample.label or 0) for sample in samples]
-    return SetPart(images, labels, *known, list(found.classes), _sentences(found, options), told)
+    return images, digests
 
 
 def _lowest(kept: list[tuple[float, int, EvalSample]], n: int | None) -> list[tuple[float, int, EvalSample]]:
@@ -96,7 +115,8 @@ def _lowest(kept: list[tuple[float, int, EvalSample]], n: int | None) -> list[tu
     return sorted(sorted(kept, key=lambda one: one[:2])[:n], key=lambda one: one[1])
 
 
-def _sentences(found: EvalSet, options: TaskOptions) -> list[list[str]]:
+def class_sentences(found: EvalSet, options: TaskOptions) -> list[list[str]]:
+    """Of each class of a set, the same number."""
     if options.templates is None:
         return levelled(found.class_texts(), options.max_texts)
     return [[in_template(template, name) for template in options.templates] for name in found.classes]

@@ -18,7 +18,7 @@ from tasks.catalog.task_kinds import check_keys
 from tasks.evaluation.eval_sets import is_eval_set, open_eval_set
 from tasks.files.artefacts import digest, publishing
 from tasks.files.remote_files import Reader
-from tasks.modality.pairs.zero_shot import load_told
+from tasks.modality.pairs.multitask.loading import load_told
 from tasks.pool.decoding import VERSION
 from tasks.pool.index_jobs import sheet_fingerprint
 from tasks.pool.sheets import open_sheet
@@ -45,7 +45,7 @@ def target_pictures(catalog: Catalog, home: Path) -> Path:
     """The table of all pictures of a catalog's target, held-out target and tests."""
     check_keys(catalog.targets)
     reader = Reader(catalog.pool.remote)
-    files = [_fingerprint(task, reader) for _, _, task in catalog.targets.roles]
+    files = [_fingerprint(task, reader) for _, _, task in catalog.targets.each if isinstance(task, TaskOptions)]
     path = home / "targets" / f"{digest([VERSION, catalog.targets.model_dump(mode='json'), files])}.parquet"
     if not path.exists():
         roles, left_out = load_told(catalog.targets, SIZE, reader)

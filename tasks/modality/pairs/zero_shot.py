@@ -16,13 +16,10 @@ from mgd_core.autodiff.layout import ParameterLayout
 from mgd_core.models.clip import ClipObjective
 from mgd_core.models.zeroshot import Temperature, ZeroShotTask
 from tasks.catalog.files import CatalogError
-from tasks.catalog.roles import Roles
-from tasks.catalog.target_options import PartsOptions, TargetOptions, TaskOptions, in_template
-from tasks.catalog.task_kinds import check_keys, check_use
+from tasks.catalog.target_options import PartsOptions, TaskOptions, in_template
+from tasks.catalog.task_kinds import check_use
 from tasks.evaluation.eval_sets import is_eval_set
-from tasks.files.progress import say
 from tasks.files.remote_files import Reader
-from tasks.modality.pairs.leaks import apart
 from tasks.modality.pairs.set_targets import levelled, load_part
 from tasks.modality.pairs.vocabulary import Vocabulary
 from tasks.pool.decoding import pixel_digest, resized
@@ -67,16 +64,23 @@ class TaskData:
     ) -> ZeroShotTask:
         """The task for a model, on the model's device."""
         device = next(objective.model.parameters()).device
-        # Tokens of a test that pool and target do not have, have no embedding: left out, as in evaluations.
-        tokens = vocabulary.known_tokens(self.texts)[0].view(len(self.classes), len(self.class_texts[0]), -1)
-        if len(self.classes) > 1 and (tokens == tokens[:1]).all():
-            raise CatalogError(
-                f"the model reads the same text for all {len(self.classes)} classes, such as {self.texts[0][:60]!r}: "
-                f"of a text it reads {vocabulary.context_length} tokens (text_cfg.context_length), two of them ends. "
-                "Take shorter templates, with the class nearer to their beginning, or a longer context_length"
-            )
+        tokens = class_tokens(self.class_texts, vocabulary)
         images, labels, tokens = (x.to(device) for x in (self.images, self.labels, tokens))
         return ZeroShotTask(objective, layout, images, labels, tokens, temperature)
+
+
+def class_tokens(class_texts: Sequence[Sequence[str]], vocabulary: Vocabulary) -> Tensor:
+    """Tokens (classes, texts, L) of the texts of classes; raises CatalogError where a model reads all as one."""
+    texts = [text for own in class_texts for text in own]
+    # Tokens of a test that pool and target do not have, have no embedding: left out, as in evaluations.
+    tokens = vocabulary.known_tokens(texts)[0].view(len(class_texts), len(class_texts[0]), -1)
+    if len(class_texts) > 1 and (tokens == tokens[:1]).all():
+        raise CatalogError(
+            f"the model reads the same text for all {len(class_texts)} classes, such as {texts[0][:60]!r}: "
+            f"of a text it reads {vocabulary.context_length} tokens (text_cfg.context_length), two of them ends. "
+            "Take shorter templates, with the class nearer to their beginning, or a longer context_length"
+        )
+    return tokens
 
 
 def load_task(
@@ -96,25 +100,6 @@ def load_task(
         known = part.digests, part.places, part.told
         return TaskData(images, torch.tensor(part.labels), part.classes, part.class_texts, *known)
     return _load_sheet_task(options, size)
-
-
-def load_targets(targets: TargetOptions, size: int, reader: Reader | None = None) -> Roles[TaskData]:
-    """The target, the held-out target and the tests; whoever watches is told what was left out of them.
-
-    Raises:
-        CatalogError: a picture stands in two of target, held-out target and tests, and `on_leak` does not leave it out.
-    """
-    loaded, told = load_told(targets, size, reader)
-    for sentence in told:
-        say(sentence)
-    return loaded
-
-
-def load_told(targets: TargetOptions, size: int, reader: Reader | None = None) -> tuple[Roles[TaskData], list[str]]:
-    """The same, and a sentence on each task that lost some pictures."""
-    check_keys(targets)
-    loaded = targets.roles.map(lambda _, task: load_task(task, size, targets.parts, reader))
-    return apart(loaded, targets.on_leak)
 
 
 def _load_sheet_task(options: TaskOptions, size: int) -> TaskData:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from mgd_core.autodiff.objective import unit_rows
+from mgd_core.models.multitask import MultiTask
 from mgd_core.models.zeroshot import ZeroShotTask
 from tasks.modality.pairs.observed import Vectors, observed_by_round_0
 from tasks.modality.recipe import PROBE_BATCH, PoolRecipe, Scores
@@ -56,8 +57,12 @@ def target_features(recipe: PoolRecipe, theta: Tensor) -> tuple[Tensor, Tensor]:
     """Unit features of the target's pictures, and of the class of each, both (m, d)."""
     learner, _ = recipe.learner(seed=0)
     task = recipe.targets(learner).target
-    assert isinstance(task, ZeroShotTask)
     params = learner.layout.unflatten(theta)
+    if isinstance(task, MultiTask):
+        with torch.no_grad():
+            images, texts = task.described(theta)
+            return images.float(), texts.float()
+    assert isinstance(task, ZeroShotTask)
     with torch.no_grad():
         images = [task.objective.encode_images(params, some) for some in task.images.split(PROBE_BATCH)]
         return torch.cat(images).float(), task.class_features(params).float()[task.labels]

@@ -15,8 +15,9 @@ from flows.cli import main
 from tasks.catalog.catalogs import Catalog, CatalogError, load_catalog
 from tasks.catalog.target_options import TaskOptions
 from tasks.curation.begin import begin_run
+from tasks.modality.pairs.multitask.loading import load_targets
 from tasks.modality.pairs.target_check import check_targets, target_pictures
-from tasks.modality.pairs.zero_shot import load_targets, load_task
+from tasks.modality.pairs.zero_shot import load_task
 from tasks.modality.registry import open_recipe
 from tasks.pool.pools import build_pool
 from tasks.pool.sheets import open_sheet

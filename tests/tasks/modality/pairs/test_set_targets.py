@@ -13,8 +13,9 @@ from tasks.catalog.target_options import PartsOptions, TaskOptions
 from tasks.evaluation.eval_samples import EvalSetError
 from tasks.evaluation.eval_sets import open_eval_set
 from tasks.modality.pairs.modality import PairModality
+from tasks.modality.pairs.multitask.loading import load_targets
 from tasks.modality.pairs.set_targets import load_part, part_of
-from tasks.modality.pairs.zero_shot import load_targets, load_task
+from tasks.modality.pairs.zero_shot import load_task
 from testing.eval_set_files import png, write_set
 from testing.small_catalog import small_catalog
 

@@ -1,0 +1,1 @@
+"""Many tasks of pictures and texts as one target: what each asks, read from sheets and evaluation sets."""
