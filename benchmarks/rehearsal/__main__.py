@@ -1,11 +1,12 @@
 """Does the whole way of a DataComp submission work, from the downloader's folder to the submission's?
 
-`python -m benchmarks.rehearsal [--datacomp CHECKOUT [--python INTERPRETER]]` makes a pool in the exact form of DataComp's
-downloader (12,800 links, dead ones and drifted ones among them, metadata with npz) and evaluation sets in clip_benchmark's,
-of the embedded pictures, and goes the way of docs/datacomp.md: census, filters, plan, two rounds of `mgd curate` on
-catalogs/datacomp-debug.toml, export, shards, DataComp's own resharder.py, baselines.py, train.py and aggregate_scores.py
-(from the checkout, by an interpreter that has their requirements), evaluation, submission. Everything is checked: counts,
-uids, bytes, and scores against each other. A row a step; `--quick` takes 400 links and fewer steps.
+`python -m benchmarks.rehearsal [--datacomp CHECKOUT [--python INTERPRETER]]` makes a pool in the exact form of
+DataComp's downloader (12,800 links, dead ones and drifted ones among them, metadata with npz) and evaluation sets in
+clip_benchmark's, of the embedded pictures, and goes the way of docs/datacomp.md: census, filters, plan, two rounds of
+`mgd curate` on catalogs/datacomp-debug.toml with eight tasks, export, shards, DataComp's own resharder.py, baselines.py,
+train.py and aggregate_scores.py (from the checkout, by an interpreter that has their requirements), evaluation,
+submission. Everything is checked: counts, uids, bytes, and scores against each other. A row a step; `--quick` takes 400
+links and fewer steps.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def begun(place: Path, quick: bool, overrides: list[str]) -> Rehearsal:
     pairs, shard, pictures = (400, 100, 40) if quick else (PAIRS, SHARD, PICTURES)
     pool = make_pool(place / "datacomp", pairs, shard)
     said = (*(QUICK if quick else ()), *overrides)
-    return Rehearsal(place, pool, write_sets(place / "evalsets", pictures), said, shard)
+    return Rehearsal(place, pool, write_sets(place / "evalsets", place / "evalsets-rest", pictures), said, shard)
 
 
 def taken(given: Rehearsal, official: Official) -> Steps:

@@ -57,8 +57,13 @@ class Rehearsal:
 
     @property
     def evalsets(self) -> Path:
-        """The folder of all sets."""
+        """The folder of the eight sets."""
         return self.sets[0].parent
+
+    @property
+    def rest(self) -> Path:
+        """That of the others."""
+        return self.place / "evalsets-rest"
 
     @property
     def subset(self) -> Path:
@@ -89,8 +94,9 @@ class Rehearsal:
 
     def catalog(self, command: str) -> list[str]:
         """A command on the debug catalog."""
-        said = [command, "datacomp-debug", "--pool", str(self.shards), "--targets", str(self.sets[0])]
-        return [*said, *(part for one in self.overrides for part in ("--set", one))]
+        said = [command, "datacomp-debug", "--pool", str(self.shards), "--targets", str(self.evalsets)]
+        labels = f'targets.tasks.garments.source="{self.sets[-1]}"'
+        return [*said, *(part for one in (labels, *self.overrides) for part in ("--set", one))]
 
     def ask(self, query: str, run: str | None = None) -> list[dict[str, Any]]:
         """Rows of a question in SQL to the tables of a run (None: of the curation's)."""
@@ -186,8 +192,12 @@ def plan(given: Rehearsal) -> str:
 
 
 def curate(given: Rehearsal) -> str:
-    """Two rounds; what the tables say of the chosen one is what its subset file holds."""
-    given.worked(*given.catalog("curate"))
+    """Two rounds on eight tasks; what the tables say of the chosen one is what its subset file holds."""
+    said = given.worked(*given.catalog("curate")).said
+    check("7 of DataComp's 38 tasks are targets" in said, f"the tasks that were found were not told: {said[:1500]}")
+    check("without a set there, and so no target: Stanford Cars, CIFAR-10" in said, "the missing tasks were not told")
+    scored = given.ask("select count(distinct task) n from task_scores")[0]["n"]
+    same("tasks in task_scores", scored, len(given.sets))
     rounds = given.ask("select * from rounds_summary order by round")
     (chosen,) = [row["round"] for row in rounds if row["chosen"]]
     counts = given.ask(
@@ -235,7 +245,7 @@ def reshard(given: Rehearsal) -> str:
 def evaluate(given: Rehearsal, checkpoint: Path | None, model: Path) -> str:
     """The model on all sets: a checkpoint of train.py's, or what the run trained; a line a task, once each."""
     which = ["--run", given.run] if checkpoint is None else ["--checkpoint", checkpoint, "--model", model]
-    given.worked("evaluate", given.evalsets, *which, "--any-size", "--out", given.results.parent)
+    given.worked("evaluate", given.evalsets, given.rest, *which, "--any-size", "--out", given.results.parent)
     lines = [json.loads(line) for line in given.results.read_text().splitlines()]
     same("tasks", sorted(line["key"] for line in lines), sorted(tasks()))
     name = given.run if checkpoint is None else "all"

@@ -1,8 +1,9 @@
 """Evaluation sets in clip_benchmark's form under DataComp's names, of the embedded pools' held-out pictures.
 
-Eight are of some size: five classifications (two of them by mean recall of the classes), two retrievals, and one of
-several labels a picture (which is none of DataComp's tasks). The other tasks of DataComp get a few pictures each, so
-that its averages over 38 can be had: their scores mean nothing.
+Eight are of some size, and targets: five classifications (two of them by mean recall of the classes, one with a folder
+`train`), two retrievals, and one of several labels a picture (which is none of DataComp's tasks). The other tasks of
+DataComp get a few pictures each in a folder of their own, so that its averages over 38 can be had: their scores mean
+nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from testing.eval_set_files import npy, write_set
 
 TEMPLATES = ("a photo of a {c}", "a picture of a {c}", "a drawing of a {c}")
 MULTILABEL = "wds_voc2007_multilabel_test"
-CLASSIFICATION = ("imagenet1k", "imagenetv2", "vtab/caltech101", "vtab/cifar100", "vtab/flowers")
+TRAINED = "vtab/caltech101"
+"""The one that has a folder `train`."""
 RETRIEVAL = ("retrieval/flickr_1k_test_image_text_retrieval", "retrieval/mscoco_2014_5k_test_image_text_retrieval")
 FEW = 12
 """Pictures of a set of the others."""
@@ -34,33 +36,41 @@ ANSWERS = {"race": 3, "gender": 2, "age": 3, "toxic": 20}
 """Classes of each question that is asked of faces."""
 
 
-def write_sets(directory: Path, size: int) -> list[Path]:
-    """Write all sets, the eight with ``size`` pictures each (fewer where there are not as many); returns the eight."""
+def write_sets(directory: Path, rest: Path, size: int) -> list[Path]:
+    """Write the eight with ``size`` pictures each (fewer where there are not as many) and, into ``rest``, the others;
+    returns the eight."""
     clothes, emoji = (open_sheet(CATALOGS / "pools" / name) for name in ("fashion", "emoji"))
-    folder = {key: directory / name for name, key in folder_names().items()}
+    folder = {key: name for name, key in folder_names().items()}
     made = []
     for key, sheet, split, column, at in (
         ("imagenet1k", clothes, "test", "label", 0),
         ("imagenetv2", clothes, "target", "label", 0),
-        ("vtab/caltech101", clothes, "heldout", "label", 0),
+        (TRAINED, clothes, "heldout", "label", 0),
         ("vtab/cifar100", emoji, "test", "subgroup", 0),
         ("vtab/flowers", emoji, "test", "group", size),
     ):
-        rows, tiles = _part(sheet, split, at, size)
-        labels = [str(row[column]) for row in rows]
-        made.append(_classification(folder[key], tiles, labels))
+        made.append(_classification(directory / folder[key], *_labelled(sheet, split, column, at, size)))
+    _classification(directory / folder[TRAINED], *_labelled(clothes, "target", "label", size, size), "train")
     for key, split, at in zip(RETRIEVAL, ("test", "target"), (2 * size, 0), strict=True):
         rows, tiles = _part(emoji, split, at, size)
         samples = [
             {"png": _png(tile), "txt": f"{row['text']}\na drawing of {row['text']}".encode()}
             for row, tile in zip(rows, tiles, strict=True)
         ]
-        made.append(write_set(folder[key], samples, kind="retrieval", per_shard=200))
+        made.append(write_set(directory / folder[key], samples, kind="retrieval", per_shard=200))
     made.append(_multilabel(directory / MULTILABEL, *_part(clothes, "test", size, 2 * size)))
-    for number, key in enumerate(key for key in tasks() if not folder[key].exists()):
+    there = {path.name for path in made}
+    for number, key in enumerate(key for key in tasks() if folder[key] not in there):
         rows, tiles = _part(clothes, "test", number * FEW % 1000, FEW)
-        _other(folder[key], key, [str(row["label"]) for row in rows], tiles)
+        _other(rest / folder[key], key, [str(row["label"]) for row in rows], tiles)
     return made
+
+
+def _labelled(
+    sheet: TileSheet, split: str, column: str, at: int, n: int
+) -> tuple[Sequence[npt.NDArray[np.uint8]], list[str]]:
+    rows, tiles = _part(sheet, split, at, n)
+    return tiles, [str(row[column]) for row in rows]
 
 
 def _part(
@@ -75,12 +85,14 @@ def _png(tile: npt.NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def _classification(directory: Path, tiles: Iterable[npt.NDArray[np.uint8]], labels: list[str]) -> Path:
+def _classification(
+    directory: Path, tiles: Iterable[npt.NDArray[np.uint8]], labels: list[str], folder: str = "test"
+) -> Path:
     names = sorted(set(labels))
     samples = [
         {"cls": str(names.index(label)).encode(), "png": _png(tile)} for label, tile in zip(labels, tiles, strict=True)
     ]
-    return write_set(directory, samples, names, TEMPLATES, per_shard=200)
+    return write_set(directory, samples, names, TEMPLATES, per_shard=200, folder=folder)
 
 
 def _multilabel(directory: Path, rows: list[dict[str, Any]], tiles: Sequence[npt.NDArray[np.uint8]]) -> Path:
