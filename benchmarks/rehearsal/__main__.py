@@ -3,10 +3,10 @@
 `python -m benchmarks.rehearsal [--datacomp CHECKOUT [--python INTERPRETER]]` makes a pool in the exact form of
 DataComp's downloader (12,800 links, dead ones and drifted ones among them, metadata with npz) and evaluation sets in
 clip_benchmark's, of the embedded pictures, and goes the way of docs/datacomp.md: census, filters, plan, two rounds of
-`mgd curate` on catalogs/datacomp-debug.toml with eight tasks, export, shards, DataComp's own resharder.py, baselines.py,
-train.py and aggregate_scores.py (from the checkout, by an interpreter that has their requirements), evaluation,
-submission. Everything is checked: counts, uids, bytes, and scores against each other. A row a step; `--quick` takes 400
-links and fewer steps.
+`mgd curate` on catalogs/datacomp-debug.toml with eight tasks, export, shards, DataComp's own resharder.py,
+baselines.py, train.py and aggregate_scores.py (from the checkout, by an interpreter that has their requirements),
+evaluation, submission. Everything is checked: counts, uids, bytes, and scores against each other. A row a step;
+`--quick` takes 400 links and fewer steps.
 """
 
 from __future__ import annotations
