@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from tasks.catalog.recipe_options import DescentOptions, LearnerOptions, RuntimeOptions, SourceOptions, TrialOptions
+from tasks.catalog.learner_options import LearnerOptions
+from tasks.catalog.recipe_options import DescentOptions, RuntimeOptions, SourceOptions, TrialOptions
 from tasks.catalog.smoothness_options import SmoothnessOptions
 from tasks.catalog.subset_names import check_blend
 from tasks.catalog.target_sections import TargetsSection

@@ -232,9 +232,8 @@ class PairModality(Modality):
         return PairSight.unpacked(tensors, described)
 
     def model_identity(self, catalog: Catalog) -> dict[str, Any]:
-        """Of the config what it says, however it is written; without what came later, where nothing is said of it."""
-        later = {"kind"} if catalog.model.clamp_logit_scale else {"kind", "clamp_logit_scale"}
-        return {**catalog.model.model_dump(exclude=later), "config": read_json(Path(catalog.model.config))}
+        """Of the config what it says, however it is written; without the kind, which came later."""
+        return {**catalog.model.model_dump(exclude={"kind"}), "config": read_json(Path(catalog.model.config))}
 
     def task_identity(self, catalog: Catalog, task: ZeroShotSection) -> str:
         """Digest of the bytes of a task's sheet or evaluation set, wherever they lie."""
