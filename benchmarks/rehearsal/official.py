@@ -57,8 +57,8 @@ class Official:
 def resharder(official: Official, given: Rehearsal) -> str:
     """resharder.py on the pool's tars takes the subset, and finds all of it."""
     out = given.place / "shards-of-datacomp"
-    out.mkdir(exist_ok=True)
-    said = official.run("resharder.py", "-i", given.shards, "-o", out, "-s", given.subset, "-j", 2, "--overwrite")
+    out.mkdir()
+    said = official.run("resharder.py", "-i", given.shards, "-o", out, "-s", given.subset, "-j", 2)
     check("not found" not in said, f"the official resharder misses samples: {said[-500:]}")
     found, wanted = read_shards(out), wanted_samples(given)
     same("samples of the official resharder and of the pool", found, wanted)
