@@ -39,7 +39,7 @@ def or_zero(tangent: Tensor | None, like: Tensor) -> Tensor:
 
 def _under_autocast(x: Tensor) -> bool:
     """Whether autocast holds for ``x``; it leaves float64 alone."""
-    return torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64
+    return not x.is_meta and torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64
 
 
 def _lowered(x: Tensor, *others: Tensor | None) -> tuple[Any, ...]:
