@@ -26,6 +26,8 @@ from mgd_core.models.clip import ClipObjective
 from mgd_core.models.picture_tasks import PictureTask
 from mgd_core.models.zeroshot import Temperature
 
+PIECE = 1 << 22
+"""Columns of gradients that are multiplied at once in float64."""
 Encode = Callable[[Params, Tensor], Tensor]
 ROWS = 256
 """Rows that are encoded at once; changes results by rounding only."""
@@ -72,9 +74,8 @@ class _Column(NamedTuple):
     def rows(self, start: int, stop: int, own: Sequence[int], device: torch.device) -> Tensor:
         """The rows from ``start`` to before ``stop``."""
         first = [max(0, start - self.edges[k]) for k in own]
-        return torch.cat([self.parts[k][at : stop - self.edges[k]] for k, at in zip(own, first, strict=True)]).to(
-            device
-        )
+        found = [self.parts[k][at : stop - self.edges[k]] for k, at in zip(own, first, strict=True)]
+        return torch.cat(found).to(device)
 
 
 @dataclass(frozen=True)
@@ -102,9 +103,8 @@ class MultiTask:
         columns, features = self._columns, [f.requires_grad_(True) for f in self._features(theta)]
         with torch.enable_grad():
             losses = self._losses(self.layout.unflatten(leaf), features)
-            phis = [
-                sum((self._share(name, losses[name][0]) for name in group), theta.new_zeros(())) for group in groups
-            ]
+            shares = {name: self._share(name, loss) for name, (loss, _) in losses.items()}
+            phis = [sum((shares[name] for name in group), theta.new_zeros(())) for group in groups]
             cotangents = torch.autograd.grad(torch.stack(phis).sum(), features, retain_graph=True)
             direct = [torch.autograd.grad(one, leaf, retain_graph=True, allow_unused=True)[0] for one in phis]
         gradients = torch.stack([torch.zeros_like(theta) if one is None else one for one in direct])
@@ -215,10 +215,11 @@ def independent(gradients: Tensor, tolerance: float | None = None) -> tuple[list
     products of rows, in float64.
     """
     tolerance = max(64 * torch.finfo(gradients.dtype).eps, 1e-7) if tolerance is None else tolerance
-    rows = gradients.double()
-    products = (rows @ rows.T).cpu()
+    products = torch.zeros(len(gradients), len(gradients), dtype=torch.float64)
+    for piece in gradients.split(PIECE, dim=1):
+        products += (piece.double() @ piece.double().T).cpu()
     own, rest, chosen = products.diagonal(), products.clone(), list[int]()
-    while len(chosen) < len(rows):
+    while len(chosen) < len(gradients):
         left = torch.where(own > 0, rest.diagonal() / own.clamp(min=torch.finfo(torch.float64).tiny), 0)
         best = int(left.argmax())
         if left[best] <= tolerance**2:
@@ -227,7 +228,8 @@ def independent(gradients: Tensor, tolerance: float | None = None) -> tuple[list
         rest = rest - rest[:, best : best + 1] @ rest[best : best + 1] / rest[best, best]
         rest[best] = rest[:, best] = 0
     chosen.sort()
-    coefficients = torch.linalg.solve(products[chosen][:, chosen], products[chosen]).T if chosen else rows.new_zeros(0)
-    coefficients = coefficients.reshape(len(rows), len(chosen)).clone()
-    coefficients[chosen] = torch.eye(len(chosen), dtype=torch.float64)
+    coefficients = torch.zeros(len(gradients), len(chosen), dtype=torch.float64)
+    if chosen:
+        coefficients = torch.linalg.solve(products[chosen][:, chosen], products[chosen]).T.clone()
+        coefficients[chosen] = torch.eye(len(chosen), dtype=torch.float64)
     return chosen, coefficients.to(gradients)

@@ -18,9 +18,8 @@ from tasks.catalog.files import CatalogError
 from tasks.catalog.roles import Name, Roles, TestName
 from tasks.catalog.target_options import Part, PartsOptions, TaskOptions, ZeroShotSection
 from tasks.catalog.target_sections import TargetsSection, TaskSection
-from tasks.evaluation.datacomp import GROUPS
+from tasks.evaluation.datacomp import GROUPS, Task, name_of, resolved, task_key
 from tasks.evaluation.datacomp import tasks as datacomp_tasks
-from tasks.evaluation.eval_sets import name_of, resolved, task_key
 from tasks.files.local_files import absolute
 from tasks.files.option_types import Distinct, Filled, Place, Positive, Whole
 
@@ -80,6 +79,7 @@ class TargetOptions(TargetsSection):
     target: TaskOptions | None = None
     heldout: TaskOptions | None = None
     tasks: dict[TestName, WeightedTaskOptions] = Field(default_factory=dict)
+    """Many tasks, by name."""
     tests: dict[TestName, TaskOptions] = Field(default_factory=dict)
     evaluation_sets: Place | None = None
     """Folder, or URL of one, of sets called `wds_<task>_test`, as DataComp's download_evalsets.py leaves them: all of
@@ -138,10 +138,11 @@ class TargetOptions(TargetsSection):
 
     @property
     def told_by(self) -> dict[str, tuple[str, ...]]:
-        """What g is told by, task by task or group by group: a name, and the tasks of it."""
+        """What g is told by, task by task or group by group: a name, and the tasks of it; in the order of the names."""
         groups = self.groups or (_groups_of_datacomp(self.tasks) if len(self.tasks) > MOST_ALONE else {})
         grouped = {task for tasks in groups.values() for task in tasks}
-        return {**groups, **{name: (name,) for name in self.tasks if name not in grouped}}
+        alone = {name: (name,) for name in self.tasks if name not in grouped}
+        return dict(sorted({**groups, **alone}.items()))
 
     def resolved(self, base: Path) -> Self:
         """The same with sources made absolute, relative ones being below ``base``."""
@@ -230,13 +231,18 @@ class TargetOptions(TargetsSection):
 
 def metric_of(options: TaskOptions, given: TaskMetric | None) -> TaskMetric:
     """What a classification is measured by: what the catalog says, or DataComp of the set; `acc1`."""
-    known = datacomp_tasks().get(task_key(name_of(resolved(options.source))))
+    known = _task_of_datacomp(options.source)
     by_class = known is not None and known.metric in ("mean_per_class_recall", "F1-macro_all")
     return given or ("mean_per_class_recall" if by_class else "acc1")
 
 
 def _groups_of_datacomp(tasks: dict[str, WeightedTaskOptions]) -> dict[str, tuple[str, ...]]:
     """DataComp's tasks among ``tasks`` by its groups."""
-    known = {name: datacomp_tasks().get(task_key(name_of(resolved(one.source)))) for name, one in tasks.items()}
+    known = {name: _task_of_datacomp(one.source) for name, one in tasks.items()}
     titles = {name: GROUPS.get(one.group, OTHERS) for name, one in known.items() if one is not None}
     return {title: tuple(name for name in titles if titles[name] == title) for title in dict.fromkeys(titles.values())}
+
+
+def _task_of_datacomp(source: str) -> Task | None:
+    """The task that a folder's name stands for, if it is one of DataComp's."""
+    return datacomp_tasks().get(task_key(name_of(resolved(source))))

@@ -16,6 +16,8 @@ from tasks.files.option_types import Strict
 from tasks.files.package_data import CATALOGS
 
 Scale = Literal["small", "medium", "large", "xlarge"]
+UNPREFIXED = ("fairness/", "retrieval/", "misc/")
+"""Parts of a task's key that folders leave out."""
 # As aggregate_scores.py calls the groups.
 GROUPS = {"ImageNet": "ImageNet", "shifts": "ImageNet dist. shifts", "vtab": "VTAB", "retrieval": "Retrieval"}
 
@@ -69,3 +71,28 @@ def aggregates(scores: Mapping[str, float]) -> dict[str, float]:
 
 def _mean(values: list[float]) -> float:
     return sum(values) / len(values)
+
+
+def task_key(folder: str) -> str:
+    """Key of the task that a folder's name stands for: DataComp's; else `wds/NAME`, as clip_benchmark has it."""
+    return folder_names().get(folder) or f"wds/{folder.removeprefix('wds_').removesuffix('_test')}"
+
+
+def folder_names() -> dict[str, str]:
+    """DataComp's task keys by the names that their folders go by."""
+    names: dict[str, str] = {}
+    for key in tasks():
+        short = next((key.removeprefix(part) for part in UNPREFIXED if key.startswith(part)), key)
+        names |= {f"wds_{form.replace('/', '-')}_test": key for form in (short, key)}
+    return names
+
+
+def resolved(url: str) -> str:
+    """The address of a set's files: of Hugging Face's page of a data set, where the files behind it are."""
+    url = url.rstrip("/")
+    return url.replace("/tree/", "/resolve/", 1) if url.startswith("https://huggingface.co/datasets/") else url
+
+
+def name_of(base: str) -> str:
+    """Name of a set's folder."""
+    return base.partition("/resolve/")[0].rsplit("/", 1)[-1] if base.startswith("https://") else base.rsplit("/", 1)[-1]

@@ -27,7 +27,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import cast, get_args
 
-from tasks.evaluation.datacomp import tasks
+from tasks.evaluation.datacomp import folder_names, name_of, resolved, task_key, tasks
 from tasks.evaluation.eval_files import check_count, folders_of, lines_of, tell_passed_over, text_of
 from tasks.evaluation.eval_samples import EvalSample, EvalSetError, Kind, keyed, made_sample
 from tasks.files.artefacts import CHUNK, digest
@@ -37,8 +37,6 @@ from tasks.files.sources import fingerprint
 from tasks.pool.sheets import TABLE, TILES
 
 FAIRNESS = ("fairness/fairface", "fairness/utkface")
-UNPREFIXED = ("fairness/", "retrieval/", "misc/")
-"""Parts of a task's key that folders leave out."""
 MOST_TARS = 1_000_000
 
 
@@ -151,28 +149,3 @@ def find_eval_sets(url: str, reader: Reader | None = None) -> list[str]:
             "are called wds_<task>_test"
         )
     return sets
-
-
-def task_key(folder: str) -> str:
-    """Key of the task that a folder's name stands for: DataComp's; else `wds/NAME`, as clip_benchmark has it."""
-    return folder_names().get(folder) or f"wds/{folder.removeprefix('wds_').removesuffix('_test')}"
-
-
-def folder_names() -> dict[str, str]:
-    """DataComp's task keys by the names that their folders go by."""
-    names: dict[str, str] = {}
-    for key in tasks():
-        short = next((key.removeprefix(part) for part in UNPREFIXED if key.startswith(part)), key)
-        names |= {f"wds_{form.replace('/', '-')}_test": key for form in (short, key)}
-    return names
-
-
-def resolved(url: str) -> str:
-    """The address of a set's files: of Hugging Face's page of a data set, where the files behind it are."""
-    url = url.rstrip("/")
-    return url.replace("/tree/", "/resolve/", 1) if url.startswith("https://huggingface.co/datasets/") else url
-
-
-def name_of(base: str) -> str:
-    """Name of a set's folder."""
-    return base.partition("/resolve/")[0].rsplit("/", 1)[-1] if base.startswith("https://") else base.rsplit("/", 1)[-1]

@@ -20,18 +20,10 @@ from flows.cli import main
 from tasks.curation.begin import begin_run
 from tasks.curation.estimate import publish_pool
 from tasks.curation.trained import published_counts, run_encoder, trained_identity, trained_parameters
-from tasks.evaluation.datacomp import tasks
+from tasks.evaluation.datacomp import folder_names, name_of, resolved, task_key, tasks
 from tasks.evaluation.encoders import CheckpointError, OpenClipEncoder, open_clip_encoder
 from tasks.evaluation.eval_samples import EvalSetError
-from tasks.evaluation.eval_sets import (
-    FAIRNESS,
-    find_eval_sets,
-    folder_names,
-    name_of,
-    open_eval_set,
-    resolved,
-    task_key,
-)
+from tasks.evaluation.eval_sets import FAIRNESS, find_eval_sets, open_eval_set
 from tasks.evaluation.evaluation_records import (
     Evaluated,
     are_evaluated,
