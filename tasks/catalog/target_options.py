@@ -48,7 +48,8 @@ class ZeroShotSection(TaskSection):
     texts_splits: Annotated[tuple[str, ...], Filled] | None = None
     """Splits whose rows define the classes and their texts; None: all but the pool."""
     max_texts: Whole = 8
-    """Texts taken of each class at most (of a set: sentences, evenly chosen; where captions are asked for, of each picture the first)."""
+    """Texts taken of each class at most (of a set: sentences, evenly chosen; of many tasks a retrieval set: the first
+    captions of each picture)."""
     templates: Annotated[tuple[str, ...], Filled, Distinct] | None = None
     """Sentences around a class text, `{}` (or `{c}`) where it stands; features are averaged over texts and templates.
     None: those in a set's own file; for sheets "a photo of a {}"."""
