@@ -186,7 +186,18 @@ class NaiveRun:
             else:
                 rows.append(_sgd(optimizer, lr, p, dp, decayed, *m))
         new, *after = zip(*rows, strict=True)
-        return new, tuple(after)
+        return self._bounded(new), tuple(after)
+
+    def _bounded(self, params: Values) -> Values:
+        bounds = self.problem.learner.optimizer.bounds  # type: ignore[attr-defined]
+        if bounds is None:
+            return params
+        layout, inside = self.problem.learner.layout, torch.zeros(self.problem.learner.layout.length, dtype=torch.bool)
+        inside[bounds.places] = True
+        chosen = layout.unflatten(inside).values()
+        return tuple(
+            torch.where(own, p.clamp(bounds.low, bounds.high), p) for p, own in zip(params, chosen, strict=True)
+        )
 
     def _decay_mask(self, params: Values) -> Values:
         mask = self.problem.learner.optimizer.decay_mask  # type: ignore[attr-defined]

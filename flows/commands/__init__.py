@@ -69,7 +69,10 @@ def add_catalog(made: argparse.ArgumentParser) -> None:
     made.add_argument("catalog", help=f"a TOML file, or the name of a catalog that comes with mgd: {shipped()}")
     text = "what the catalog's pool is made of instead: tars, or any source that mgd shard takes"
     made.add_argument("--pool", metavar="SOURCE", help=text)
-    text = "the evaluation set, or sheet, that target, held-out target and tests are parts of instead"
+    text = (
+        "the evaluation set, or sheet, that target, held-out target and tests are parts of instead; of a catalog that "
+    )
+    text += "names a folder of sets (targets.evaluation_sets), that folder"
     made.add_argument("--targets", metavar="SET", help=text)
     text = "say a key of the catalog otherwise, for instance descent.rounds=5; may be given again"
     made.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help=text)

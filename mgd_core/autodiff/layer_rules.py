@@ -15,6 +15,7 @@ alike: linear maps and convolutions to the lower precision, softmax and norms to
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -39,7 +40,12 @@ def or_zero(tangent: Tensor | None, like: Tensor) -> Tensor:
 
 def _under_autocast(x: Tensor) -> bool:
     """Whether autocast holds for ``x``; it leaves float64 alone."""
-    return torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64
+    return not x.is_meta and torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64
+
+
+def _without_autocast(x: Tensor) -> AbstractContextManager[object]:
+    """Autocast off for the kind of device that ``x`` is on; `meta`, which has shapes only, knows none."""
+    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
 
 
 def _lowered(x: Tensor, *others: Tensor | None) -> tuple[Any, ...]:
@@ -244,7 +250,7 @@ def _applied(
     b, db = (None, None) if bias is None else _dual(bias)
     x, *others = tensors
     cast = _lowered(x, *others, b, None if b is None else or_zero(db, b))
-    with torch.autocast(x.device.type, enabled=False):
+    with _without_autocast(x):
         return fwd.make_dual(*layer.apply(*cast, *settings))
 
 
@@ -271,7 +277,7 @@ def double_convolution(input: Tensor, weight: Tensor, bias: Tensor | None = None
     if settings is None or input.ndim != 4:
         return F.conv2d(input, weight, bias, *how, **named)
     tensors = _lowered(input, weight, bias)
-    with torch.autocast(input.device.type, enabled=False):
+    with _without_autocast(input):
         return Conv.apply(*tensors, settings)
 
 

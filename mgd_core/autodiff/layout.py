@@ -55,6 +55,10 @@ class ParameterLayout:
         pieces = theta.split(self.sizes)
         return {n: p.view(s) for n, p, s in zip(self.names, pieces, self.shapes, strict=True)}
 
+    def place_of(self, name: str) -> int:
+        """Position of a parameter's first element in the flat vector."""
+        return self.offsets[self.names.index(name)]
+
     def name_at(self, position: int) -> str:
         """Name of the parameter that owns element ``position``, for error messages."""
         for name, end in zip(self.names, self.offsets[1:], strict=True):

@@ -21,6 +21,8 @@ from mgd_core.training.learner import check_rowwise
 
 CLIP_MEAN, CLIP_STD = 0.45, 0.27  # one grey level for all channels: OpenAI's per-channel values to two digits
 
+MAX_SCALE = 100.0  # of CLIP's training (arXiv 2103.00020, section 2.5)
+
 
 class ClipError(UserError, ValueError):
     """A model config of which no CLIP can be built, or none that can be trained here; says why."""
@@ -57,7 +59,7 @@ def build_clip(
 class ClipObjective(Objective):
     """InfoNCE of (image, caption) pairs. Rows: images (n, 3, H, W) uint8 and tokens (n, L) int64."""
 
-    def __init__(self, model: nn.Module, max_scale: float = 100.0) -> None:
+    def __init__(self, model: nn.Module, max_scale: float = MAX_SCALE) -> None:
         self.model = model
         self.max_scale = max_scale
 

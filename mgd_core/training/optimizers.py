@@ -70,6 +70,19 @@ class UpdateCotangents(NamedTuple):
     weight_decay: Tensor | None = None  # scalar or (Q,); None: the optimizer does not say
 
 
+class Bounds(NamedTuple):
+    """Parameters that every step brings back between two values: their places (n,) int64 in theta, and the values.
+
+    The derivative is that of ``torch.clamp``: 1 for a parameter that the step left between the two or on one of them,
+    0 for one that was beyond. Moments go on as if nothing had been brought back, as where a model's parameter is
+    clamped in place after ``optimizer.step()`` (open_clip's logit scale).
+    """
+
+    places: Tensor
+    low: float
+    high: float
+
+
 def clip_by_norm(g: Tensor, max_norm: float | None) -> Tensor:
     """Scale ``g`` to at most ``max_norm`` (Euclidean); ``None`` leaves it."""
     if max_norm is None:
@@ -102,6 +115,7 @@ class Adam:
     decoupled: bool = True
     clip_norm: float | None = None
     decay_mask: Tensor | None = None  # (P,), 1 where weight decay applies; None: everywhere
+    bounds: Bounds | None = None  # None: no parameter has any
 
     def __post_init__(self) -> None:
         """Refuse settings that are no Adam."""
@@ -131,12 +145,12 @@ class Adam:
         move = (m / (root + self.eps)).mul_(lr / (1 - self.b1 ** (t + 1)))
         if _decays(self) and self.decoupled:
             move = move + lr * _decay(self, state.theta)
-        return State(state.theta - move, (m, v))
+        return State(_bounded(self, state.theta - move), (m, v))
 
     def vjp(self, state: State, g: Tensor, t: int, lr: Tensor, adjoint: State) -> UpdateCotangents:
         """See :class:`Optimizer`. With r the root and c the bias corrections: d move / dm = 1 / (c1 (r + eps)) and
         d move / dv = -move / (2 c2 r (r + eps))."""
-        lam, (lam_m, lam_v) = adjoint
+        lam, (lam_m, lam_v) = _within_bounds(self, state, g, t, lr, adjoint.theta), adjoint.moments
         decayed = self._decayed(state, g)
         m, v = self._moments(state, decayed)
         c1, c2 = 1 - self.b1 ** (t + 1), 1 - self.b2 ** (t + 1)
@@ -186,6 +200,7 @@ class Sgd:
     weight_decay: float = 0.0
     clip_norm: float | None = None
     decay_mask: Tensor | None = None
+    bounds: Bounds | None = None
 
     def init(self, theta: Tensor) -> State:
         """A zero momentum buffer (torch's first step sets it to g, which is the same)."""
@@ -193,10 +208,10 @@ class Sgd:
 
     def update(self, state: State, g: Tensor, t: int, lr: Tensor) -> State:
         move, m = self._move(state, g)
-        return State(torch.addcmul(state.theta, move, lr, value=-1), (m,))
+        return State(_bounded(self, torch.addcmul(state.theta, move, lr, value=-1)), (m,))
 
     def vjp(self, state: State, g: Tensor, t: int, lr: Tensor, adjoint: State) -> UpdateCotangents:
-        lam, (lam_m,) = adjoint
+        lam, (lam_m,) = _within_bounds(self, state, g, t, lr, adjoint.theta), adjoint.moments
         move, _ = self._move(state, g)
         to_move = lam * -lr
         to_m = torch.add(lam_m, to_move, alpha=self.momentum if self.nesterov else 1)
@@ -220,6 +235,27 @@ class Sgd:
             return None
         g = torch.sub(after.moments[0], state.moments[0], alpha=self.momentum)
         return g.sub_(_decay(self, state.theta)) if _decays(self) else g
+
+
+def _bounded(optimizer: Adam | Sgd, theta: Tensor) -> Tensor:
+    """Parameters (P,) that a step made, those that have bounds brought back between them."""
+    if optimizer.bounds is None:
+        return theta
+    places, low, high = optimizer.bounds
+    return theta.index_copy(0, places, theta[places].clamp(low, high))
+
+
+def _within_bounds(optimizer: Adam | Sgd, state: State, g: Tensor, t: int, lr: Tensor, lam: Tensor) -> Tensor:
+    """The cotangent (..., P) of parameters after a step, pulled back to what they were before they were brought back:
+    the step is taken again for those that have bounds."""
+    if optimizer.bounds is None:
+        return lam
+    places, low, high = optimizer.bounds
+    mask = None if optimizer.decay_mask is None else optimizer.decay_mask[places]
+    free = replace(optimizer, bounds=None, clip_norm=None, decay_mask=mask)
+    own = State(state.theta[places], tuple(moment[places] for moment in state.moments))
+    made = free.update(own, clip_by_norm(g, optimizer.clip_norm)[places], t, lr).theta
+    return lam.index_copy(-1, places, lam[..., places] * ((made >= low) & (made <= high)))
 
 
 def _decays(optimizer: Adam | Sgd) -> bool:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from tasks.catalog.recipe_options import DescentOptions, LearnerOptions, RuntimeOptions, SourceOptions, TrialOptions
+from tasks.catalog.learner_options import LearnerOptions
+from tasks.catalog.recipe_options import DescentOptions, RuntimeOptions, SourceOptions, TrialOptions
 from tasks.catalog.smoothness_options import SmoothnessOptions
 from tasks.catalog.subset_names import check_blend
 from tasks.catalog.target_sections import TargetsSection
@@ -90,9 +91,8 @@ class BaseCatalog(Section):
     def places(self) -> list[tuple[str, str]]:
         """(key, place) of everything that the catalog takes from elsewhere."""
         pool = [self.pool.source] if isinstance(self.pool.source, str) else self.pool.source
-        tasks = [(f"source of '{name}'", task.source) for _, name, task in self.targets.each]
         model = [(f"model.{key}", getattr(self.model, key)) for key in self.model_places]
-        return [*(("pool.source", s) for s in pool), *tasks, *model]
+        return [*(("pool.source", s) for s in pool), *self.targets.places(), *model]
 
     def resolved(self, base: Path) -> Self:
         """The same catalog with paths made absolute, relative ones being below ``base``."""

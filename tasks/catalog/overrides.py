@@ -35,11 +35,14 @@ def parsed_overrides(texts: Sequence[str]) -> dict[str, Any]:
 
 
 def sources(path: Path, pool: str | None, targets: str | None) -> dict[str, Any]:
-    """Overrides of where the pool of a catalog lies, and the set that all of its roles are parts of; relative paths are
-    those of whoever says it, not the catalog's."""
+    """Overrides of where the pool of a catalog lies, and the set that all of its roles are parts of, or the folder of
+    its sets; relative paths are those of whoever says it, not the catalog's."""
     found = {} if pool is None else {"pool.source": absolute(pool, Path.cwd())}
-    if targets is not None:
-        tests = (read_toml(path).get("targets") or {}).get("tests") or {}
+    said = (read_toml(path).get("targets") or {}) if targets is not None else {}
+    if targets is not None and "evaluation_sets" in said:
+        found["targets.evaluation_sets"] = absolute(targets, Path.cwd())
+    elif targets is not None:
+        tests = said.get("tests") or {}
         roles = ("target", "heldout", *(f"tests.{name}" for name in tests))
         found |= {f"targets.{role}.source": absolute(targets, Path.cwd()) for role in roles}
     return found

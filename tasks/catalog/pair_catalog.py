@@ -58,6 +58,16 @@ class ModelOptions(Section):
     """open_clip model config (JSON); relative to the catalog file. Its vocabulary may be larger than `vocabulary`."""
     vocabulary: Literal["used", "full"] = "used"
     """`used`: only the tokens that occur in pool and tasks get an embedding; `full`: open_clip's 49,408."""
+    clamp_logit_scale: bool = False
+    """What keeps the learned scale of the logits (its inverse temperature) at 100 at most. true: after every step its
+    logarithm is brought back between 0 and ln 100, as open_clip trains (where that happens, the step passes no
+    derivative on through it); false: the loss takes no larger one, and the parameter goes where it goes."""
+
+    @model_serializer(mode="wrap")
+    def _as_before_it_could_clamp(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Runs are known by what their catalog says: one that says nothing of it is known as it always was."""
+        said: dict[str, Any] = dump(self)
+        return {key: value for key, value in said.items() if key != "clamp_logit_scale" or value}
 
 
 def _ascending(range_: tuple[float, float]) -> tuple[float, float]:

@@ -13,20 +13,22 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from tasks.catalog.evaluation_folder import tasks_below
+from tasks.catalog.files import CatalogError
 from tasks.catalog.roles import Name, Roles, TestName
 from tasks.catalog.target_options import Part, PartsOptions, TaskOptions, ZeroShotSection
 from tasks.catalog.target_sections import TargetsSection, TaskSection
 from tasks.evaluation.datacomp import GROUPS, Task, name_of, resolved, task_key
 from tasks.evaluation.datacomp import tasks as datacomp_tasks
 from tasks.files.local_files import absolute
-from tasks.files.option_types import Distinct, Filled, Place, Positive
+from tasks.files.option_types import Distinct, Filled, Place, Positive, Whole
 
 TaskMetric = Literal["acc1", "mean_per_class_recall"]
 MOST_ALONE = 8
 """Tasks of which each is swept by itself where the catalog names no groups; of more, DataComp's go by its groups."""
 OTHERS = "other"
 """DataComp's tasks of no group."""
-FOR_MANY = ("normalise", "per_task", "groups")
+FOR_MANY = ("normalise", "per_task", "groups", "evaluation_images")
 """Keys that only many tasks have a use for."""
 
 
@@ -79,6 +81,12 @@ class TargetOptions(TargetsSection):
     tasks: dict[TestName, WeightedTaskOptions] = Field(default_factory=dict)
     """Many tasks, by name."""
     tests: dict[TestName, TaskOptions] = Field(default_factory=dict)
+    evaluation_sets: Place | None = None
+    """Folder, or URL of one, of sets called `wds_<task>_test`, as DataComp's download_evalsets.py leaves them: all of
+    DataComp's tasks that lie there are tasks, beside those that are named. A set with a folder `train` is lowered and
+    chosen by there and tested on its `test`; of the others `test` is parted. What is missing is told beforehand."""
+    evaluation_images: Whole | None = None
+    """Pictures taken of each part of such a set at most; None: all."""
     temperature: Literal["best", "model"] | Positive = "best"
     """Temperature of the target loss: the one that minimises it (of many tasks, of each its own), the model's own, or a
     number."""
@@ -100,7 +108,7 @@ class TargetOptions(TargetsSection):
     @property
     def many(self) -> bool:
         """Whether there are tasks of which the target is a sum."""
-        return bool(self.tasks)
+        return bool(self.tasks) or self.evaluation_sets is not None
 
     @property
     def roles(self) -> Roles[Any]:
@@ -145,7 +153,28 @@ class TargetOptions(TargetsSection):
             return task.model_copy(update={"source": absolute(task.source, base)})
 
         tasks, tests = ({name: moved(one) for name, one in given.items()} for given in (self.tasks, self.tests))
-        return self.model_copy(update={"tasks": tasks, "tests": tests})
+        made = self.model_copy(update={"tasks": tasks, "tests": tests})
+        return made if self.evaluation_sets is None else made._with_sets(absolute(self.evaluation_sets, base))
+
+    def _with_sets(self, folder: str) -> Self:
+        """The same with the tasks below a folder; without any where it is not there, which `check_sources` tells."""
+        made = self.model_copy(update={"evaluation_sets": folder})
+        if "://" not in folder and not Path(folder).exists():
+            return made
+        tasks, tests = tasks_below(folder).sections(self.evaluation_images)
+        own = {name: WeightedTaskOptions.model_validate(said) for name, said in tasks.items()}
+        others = {name: TaskOptions.model_validate(said) for name, said in tests.items() if name not in self.tasks}
+        made = made.model_copy(update={"tasks": {**own, **self.tasks}, "tests": {**others, **self.tests}})
+        try:
+            made._check_groups()
+        except ValueError as error:
+            raise CatalogError(f"targets.{error}") from None
+        return made
+
+    def places(self) -> list[tuple[str, str]]:
+        """The folder of all sets first, if there is one."""
+        folder = [] if self.evaluation_sets is None else [("targets.evaluation_sets", self.evaluation_sets)]
+        return [*folder, *super().places()]
 
     @model_validator(mode="after")
     def _one_task_or_many(self) -> Self:
@@ -160,16 +189,23 @@ class TargetOptions(TargetsSection):
             if idle:
                 raise ValueError(f"'{idle[0]}' is of use to many tasks only, [targets.tasks.NAME]; remove it")
             return self
+        if self.evaluation_images is not None and self.evaluation_sets is None:
+            raise ValueError("'evaluation_images' is of the sets below evaluation_sets; name that, or remove it")
         if self.target or self.heldout:
             raise ValueError(
                 "a target or held-out target beside tasks: every task has a part in both. Name it as one more task"
             )
-        if not self.roles.tests:
+        if not self.roles.tests and self.evaluation_sets is None:
             raise ValueError("no task has a test (`test` is empty), and there is no other in targets.tests; name one")
         return self
 
     @model_validator(mode="after")
     def _groups_are_of_tasks(self) -> Self:
+        if self.evaluation_sets is None:  # else not before its sets are known
+            self._check_groups()
+        return self
+
+    def _check_groups(self) -> None:
         seen: dict[str, str] = {}
         for group, tasks in self.groups.items():
             for task in tasks:
@@ -183,13 +219,13 @@ class TargetOptions(TargetsSection):
             raise ValueError(
                 f"groups.{alone[0]}: a task that is not in it has this name; call the group something else"
             )
-        return self
 
     @model_serializer(mode="wrap")
     def _as_before_there_were_many(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Runs are known by what their catalog says: one of a single task is known as it always was."""
         said: dict[str, Any] = dump(self)
         without = {"target", "heldout"} if self.many else {"tasks", *FOR_MANY}
+        without |= {"evaluation_sets", "evaluation_images"} if self.tasks or not self.many else set()
         return {key: value for key, value in said.items() if key not in without}
 
 

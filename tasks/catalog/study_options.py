@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from tasks.catalog.device_options import DeviceSection
 from tasks.catalog.files import CatalogError, read_file
-from tasks.catalog.recipe_options import LearnerOptions
+from tasks.catalog.learner_options import LearnerOptions
 from tasks.files.local_files import absolute
 from tasks.files.option_types import (
     Decay,

@@ -44,6 +44,10 @@ class TargetsSection(Section):
         """Role, name and options of every task by itself."""
         yield from self.roles
 
+    def places(self) -> list[tuple[str, str]]:
+        """(key, place) of everything that they are read from."""
+        return [(f"source of '{name}'", task.source) for _, name, task in self.each]
+
     def tested(self, name: str) -> tuple[TaskSection, dict[str, Any]]:
         """A test's options, and what they say of it but for where it lies."""
         return self.tests[name], self.tests[name].model_dump(mode="json", exclude={"source"})

@@ -47,6 +47,7 @@ VALIDATORS = {
     "tasks/files/option_types.py": ("_in_float32", "distinct", "_filled", "_printable_place"),
     "tasks/catalog/recipe_options.py": ("_parsed",),
     "tasks/catalog/pair_catalog.py": ("_ascending",),
+    "tasks/catalog/pair_targets.py": ("_check_groups",),
     "tasks/catalog/subset_names.py": ("check_subset", "check_blend"),
     "tasks/catalog/device_options.py": ("_device_name",),
     "tasks/catalog/roles.py": ("fit_name", "_fit_test"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,11 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mgd_core.autodiff.layout import ParameterLayout
 from mgd_core.autodiff.objective import Objective, Rows
-from mgd_core.models.clip import ClipObjective
+from mgd_core.models.clip import MAX_SCALE, ClipObjective
 from mgd_core.models.multitask import MultiTask
 from mgd_core.models.zeroshot import ZeroShotTask
 from mgd_core.training.learner import Batch, Learner
+from mgd_core.training.optimizers import Bounds, Optimizer
 from mgd_core.training.windows import WindowedOrder
 from tasks.catalog.pair_catalog import Catalog
 from tasks.catalog.pair_targets import TargetOptions
@@ -67,8 +70,16 @@ class PairRecipe(PoolRecipe):
         return built_clip(self.model_config, self.vocabulary.size, seed)
 
     def objective(self, model: nn.Module) -> Objective:
-        """CLIP's loss."""
-        return ClipObjective(model)
+        """CLIP's loss; its scale is capped there, or by the optimizer."""
+        return ClipObjective(model, math.inf if self.catalog.model.clamp_logit_scale else MAX_SCALE)
+
+    def optimizer(self, layout: ParameterLayout, theta: Tensor) -> Optimizer:
+        """As every recipe's; where the catalog says so, it keeps the scale's logarithm between 0 and ln 100."""
+        made = super().optimizer(layout, theta)
+        if not self.catalog.model.clamp_logit_scale:
+            return made
+        places = torch.tensor([layout.place_of("logit_scale")], device=theta.device)
+        return replace(made, bounds=Bounds(places, 0.0, math.log(MAX_SCALE)))  # type: ignore[type-var]
 
     def rows(self, ids: Ids) -> Rows:
         """Pixels and tokens."""

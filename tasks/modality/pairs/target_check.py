@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tasks.catalog.evaluation_folder import tasks_below
 from tasks.catalog.pair_catalog import Catalog
 from tasks.catalog.target_options import TaskOptions
 from tasks.catalog.task_kinds import check_keys
@@ -38,7 +39,8 @@ def check_targets(catalog: Catalog, home: Path) -> list[str]:
         EvalSetError: an evaluation set cannot be used as it is.
     """
     notes = (pq.read_schema(target_pictures(catalog, home)).metadata or {}).get(NOTES, b"").decode()
-    return notes.splitlines()
+    folder = catalog.targets.evaluation_sets
+    return [*(() if folder is None else tasks_below(folder).told), *notes.splitlines()]
 
 
 def target_pictures(catalog: Catalog, home: Path) -> Path:

@@ -12,7 +12,7 @@ from mgd_core.engine.reverse import NonFiniteError
 from mgd_core.plans.actions import Tier
 from mgd_core.plans.plan import Plan, binomial, keep_all
 from mgd_core.training.learner import Batch
-from mgd_core.training.optimizers import Adam
+from mgd_core.training.optimizers import Adam, Bounds, State
 from testing import problems
 from testing.oracles import NaiveRun, Problem, central_difference, relative_error, with_learner
 from testing.samples import ADAM, CLIPPED, DEVICE, SGD, first_rows_target, in_float32, small
@@ -21,6 +21,13 @@ from testing.samples import ADAM, CLIPPED, DEVICE, SGD, first_rows_target, in_fl
 def run(problem: Problem, plan: Plan | None = None, **options) -> Metagradient:
     plan = keep_all(0, problem.learner.steps) if plan is None else plan
     return replay(problem.learner, problem.initial, problem.phi_and_gradient, plan, problem.pool_size, **options)
+
+
+def states(problem: Problem) -> list[State]:
+    found = [problem.initial]
+    for t in range(problem.learner.steps):
+        found.append(problem.learner.step(found[-1], t)[0])
+    return found
 
 
 def check(problem: Problem, start: int, *found: Metagradient, bar: float = 1e-12) -> None:
@@ -51,6 +58,18 @@ def test_decay_mask_is_differentiated():
     mask = small().learner.layout.matrix_mask(small().initial.theta)
     problem = small(optimizer=dataclasses.replace(ADAM, decay_mask=mask))
     check(problem, 0, run(problem))
+
+
+def test_a_scale_that_is_clamped_after_every_step_is_differentiated():
+    """As open_clip trains: some steps bring it back, some leave it inside, and the loss has no cap."""
+    place = torch.tensor([small(problems.clip).learner.layout.place_of("logit_scale")], device=DEVICE)
+    start = small(problems.clip).initial.theta[place].item()
+    bounds = Bounds(place, start - 0.02, start + 0.002)
+    problem = small(problems.clip, dataclasses.replace(ADAM, bounds=bounds), steps=6, peak=0.01)
+    scales = [state.theta[place].item() for state in states(problem)]
+    assert len({round(scale, 9) for scale in scales if scale in (bounds.low, bounds.high)}) >= 1, scales
+    assert any(bounds.low < scale < bounds.high for scale in scales[1:]), scales
+    check(problem, 0, run(problem, binomial(0, 6, 3)))
 
 
 @pytest.mark.parametrize("start", [0, 4])

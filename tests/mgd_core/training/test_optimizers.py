@@ -1,6 +1,7 @@
 """Adam and SGD against torch.optim over a product of settings; their derivative against autograd and differences."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from mgd_core.training.optimizers import (
     Adam,
+    Bounds,
     Optimizer,
     Sgd,
     State,
@@ -130,6 +132,12 @@ def test_vjp_agrees_with_differences(optimizer: Optimizer):
 
 
 MASK = torch.arange(SIZE, dtype=torch.float64) % 2
+BOUNDS = Bounds(torch.tensor([2, 20, 36]), -0.6, 0.5)
+BOUNDED: list[Optimizer] = [
+    Adam(0.9, 0.98, 1e-6, 1e-6, 0.1, decay_mask=MASK, bounds=BOUNDS),
+    Adam(0.9, 0.98, 1e-6, 1e-6, 0.1, decoupled=False, clip_norm=0.5, bounds=BOUNDS),
+    Sgd(0.9, True, 0.1, 0.5, MASK, BOUNDS),
+]
 EVERY_ADAM = [
     Adam(b1, b2, eps, root, decay, decoupled, clip, mask)
     for b1, b2, eps, root in [(0.9, 0.999, 1e-8, 1e-6), (0.0, 0.9, 1e-3, 1e-3), (0.8, 0.0, 1e-8, 1e-2)]
@@ -144,7 +152,7 @@ EVERY_SGD = [
 ]
 
 
-@pytest.mark.parametrize("every", [EVERY_ADAM, EVERY_SGD], ids=["adam", "sgd"])
+@pytest.mark.parametrize("every", [EVERY_ADAM, EVERY_SGD, BOUNDED], ids=["adam", "sgd", "bounded"])
 @pytest.mark.parametrize("queries", [(), (1,), (3,)], ids=["one", "one of one", "three"])
 @pytest.mark.parametrize("t", [0, 4])
 def test_vjp_is_autograds(every: list[Optimizer], queries: tuple[int, ...], t: int):
@@ -165,6 +173,31 @@ def test_vjp_is_autograds(every: list[Optimizer], queries: tuple[int, ...], t: i
             torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-13, msg=lambda m, o=optimizer: f"{o}: {m}")
         after = (*state.tensors, *adjoint.tensors, arguments[1])
         assert all(torch.equal(x, y) for x, y in zip(before, after, strict=True)), "an input was changed"
+
+
+def test_bounds_are_a_clamp_in_place_after_torchs_step():
+    p, g = torch.nn.Parameter(start(torch.float64)), gradients(torch.float64)
+    torchs = torch.optim.AdamW([p], lr=0.3, betas=(0.9, 0.98), weight_decay=0.1)
+    for gradient in g:
+        p.grad = gradient.clone()
+        torchs.step()
+        with torch.no_grad():
+            p[BOUNDS.places] = p[BOUNDS.places].clamp(BOUNDS.low, BOUNDS.high)
+    optimizer = Adam(0.9, 0.98, eps_root=0.0, weight_decay=0.1, bounds=BOUNDS)
+    found = ours(optimizer, start(torch.float64), [0.3] * STEPS, g)
+    torch.testing.assert_close(found, p.detach(), rtol=1e-13, atol=1e-13)
+    free = ours(replace(optimizer, bounds=None), start(torch.float64), [0.3] * STEPS, g)
+    assert not torch.equal(free, found), "no step went beyond the bounds"
+
+
+def test_what_is_brought_back_passes_nothing_on_and_what_stands_on_a_bound_does():
+    """The convention, that of torch.clamp: the derivative is 1 on a bound, 0 beyond it."""
+    bounds, still = Bounds(torch.arange(3), -1.0, 1.0), torch.zeros(3, dtype=torch.float64)
+    optimizer, state = Sgd(bounds=bounds), Sgd().init(torch.tensor([0.5, 1.0, 1.5], dtype=torch.float64))
+    lam = State(still + 1, (still,))
+    pulled = optimizer.vjp(state, still, 0, torch.tensor(0.1, dtype=torch.float64), lam)
+    assert pulled.state.theta.tolist() == [1.0, 1.0, 0.0]
+    assert pulled.gradient.tolist() == pytest.approx([-0.1, -0.1, 0.0])
 
 
 def flat(cotangents: UpdateCotangents) -> list[Tensor]:

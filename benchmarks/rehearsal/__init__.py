@@ -1,0 +1,1 @@
+"""A dress rehearsal of a DataComp submission: `__main__` says what is done and checked."""
