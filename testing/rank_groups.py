@@ -6,7 +6,6 @@ import tempfile
 import traceback
 from collections.abc import Callable
 from datetime import timedelta
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import torch
 import torch.distributed as dist
 
 from mgd_core.ranks.ranks import GroupRanks
+from testing.children import CHILDREN
 
 SECONDS = 240
 """A collective or a group that takes longer has lost a rank."""
@@ -25,11 +25,9 @@ def on_ranks(count: int, work: Callable[..., Any], *arguments: Any) -> list[Any]
     Raises:
         RuntimeError: a rank failed; with its traceback.
     """
-    context = get_context("forkserver")
-    context.set_forkserver_preload([work.__module__, __name__])
     with tempfile.TemporaryDirectory() as folder:
         started = [
-            context.Process(target=_run, args=(folder, count, rank, work, arguments), daemon=True)
+            CHILDREN.Process(target=_run, args=(folder, count, rank, work, arguments), daemon=True)
             for rank in range(count)
         ]
         for process in started:

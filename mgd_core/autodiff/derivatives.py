@@ -79,16 +79,24 @@ def value_and_gradient(
             loss = objective.couple(params, objective.encode(params, pieces[0]), weights)
             (g,) = torch.autograd.grad(loss, theta)
         return loss.detach(), g
-    features = _encode_without_graph(objective, layout, theta, pieces)
-    leaves = tuple(f.requires_grad_(True) for f in features)
+
+    def encode(piece: Rows) -> Features:
+        with torch.enable_grad(), plain_rules():
+            return objective.encode(layout.unflatten(theta), piece)
+
+    kept = encode(pieces[0]) if len(pieces) == 1 else None
+    features = kept or _encode_without_graph(objective, layout, theta, pieces or [_a_row_like(rows)])
+    shares = ranks.shares(len(weights))
+    *gathered, weights = ranks.gathered(_own(features, weights), shares)
+    leaves = tuple(f.requires_grad_(True) for f in gathered)
     with torch.enable_grad(), plain_rules():
         loss = objective.couple(layout.unflatten(theta), leaves, weights)
-        g, *cotangents = torch.autograd.grad(loss, (theta, *leaves), allow_unused=True)
-    g = or_zero(g, theta)
+        g, *slopes = torch.autograd.grad(loss, (theta, *leaves), allow_unused=True)
+    g = or_zero(g if ranks.first else None, theta)
+    cotangents = _own_of(ranks, slopes, shares)
     for piece, cotangent in with_rows_of(pieces, cotangents):
-        with torch.enable_grad(), plain_rules():
-            encoded = objective.encode(layout.unflatten(theta), piece)
-            g = g + _pull(encoded, cotangent, (theta,))[0]
+        with plain_rules():
+            g = g + _pull(encode(piece) if kept is None else kept, cotangent, (theta,))[0]
     return loss.detach(), g
 
 

@@ -22,11 +22,13 @@ from mgd_core.autodiff.objective import Objective, Rows
 from mgd_core.autodiff.precision import PRECISIONS, Autocast
 from mgd_core.errors import UserError
 from mgd_core.models.clip import initial_parameters
+from mgd_core.ranks.ranks import ALONE, Ranks
 from mgd_core.training.learner import Batch, Learner
 from mgd_core.training.loader import Loader
 from mgd_core.training.optimizers import Adam, Optimizer, Sgd, State
 from mgd_core.training.order import DataOrder, generator
 from mgd_core.training.schedules import constant, one_cycle, warmup_cosine
+from mgd_core.training.spread import spread
 from mgd_core.training.streams import ROUND_STREAM, TARGETS
 from mgd_core.training.windows import WindowedOrder
 from tasks.catalog.base import BaseCatalog
@@ -44,6 +46,7 @@ Scores = npt.NDArray[np.float64]
 Order: TypeAlias = DataOrder | WindowedOrder | Mapping[int, Ids]
 """Positions (batch,) of each step."""
 Own = TypeVar("Own", bound=Objective)
+Part = TypeVar("Part", bound=npt.NDArray[Any])
 PROBE_BATCH = 512  # candidates encoded at once; changes results by rounding only
 LEARNER_KNOBS = ("eps_root", "batch", "learning_rate", "warmup")
 
@@ -89,6 +92,8 @@ class Recipe(ABC):
 
     run: WorkDirectory
     catalog: Any
+    ranks: Ranks = field(default=ALONE, kw_only=True)
+    """Those that train together, of which this process is one: its learners have its rows and slices."""
 
     @abstractmethod
     def __len__(self) -> int:
@@ -122,7 +127,8 @@ class Recipe(ABC):
         optimizer = self.optimizer(layout, theta)
         objective = PRECISIONS[runtime.precision].around(self.objective(model))
         batches = self.training_batches(counts, seed, round)
-        return Learner(objective, layout, optimizer, self.rates(), batches, options.chunk), optimizer.init(theta)
+        learner = Learner(objective, layout, optimizer, self.rates(), batches, options.chunk)
+        return spread(learner, optimizer.init(theta), self.ranks, own_batches=True)
 
     def model_seed(self, seed: int, round: int) -> int:
         """What a training's model is drawn from."""
@@ -160,9 +166,13 @@ class Recipe(ABC):
         return DataOrder(counts, o.batch, o.steps, seed, round)
 
     def training_batches(self, counts: Counts, seed: int, round: int) -> Callable[[int], Batch]:
-        """The batch of each step of a training."""
+        """The batch of each step of a training, or what of it this rank has."""
         order = self.order(counts, seed, round)
-        return self.loader(lambda t: self.batch(ids := order[t], self.rows(ids)))
+        return self.loader(lambda t: self.batch(ids := self.own(order[t]), self.rows(ids)))
+
+    def own(self, rows: Part) -> Part:
+        """What of a batch's rows (n, ...) falls to this rank."""
+        return rows[self.ranks.share(len(rows))]
 
     def batches(self, parts: Sequence[Ids]) -> Iterator[Batch]:
         """One pass over parts of the samples, by positions; each row of weight 1. Read ahead."""
