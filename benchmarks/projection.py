@@ -73,8 +73,9 @@ def main() -> None:
         for gpus in GPUS:
             one = projected(size, gpus)
             figures[f"{name}, {gpus}"] = one._asdict()
+            hours = f"{one.hours:,.{2 if one.hours < 1 else 1}f}"
             print(
-                f"| {name} | {gpus} | {one.step:.3f} s; {one.reverse:.3f} s | {one.hours:,.{2 if one.hours < 1 else 1}f} | "
+                f"| {name} | {gpus} | {one.step:.3f} s; {one.reverse:.3f} s | {hours} | "
                 f"{one.states / 1e9:.3f} GB; {WINDOW * one.states / 1e9:,.1f} GB | "
                 f"{one.sent_step / 1e9:.2f} GB; {one.sent_reverse / 1e9:.2f} GB | {100 * one.efficiency:.0f} % |"
             )

@@ -108,8 +108,8 @@ def run_device(directory: Path) -> AbstractContextManager[None]:
 
 @contextmanager
 def rank_devices(directory: Path) -> Iterator[tuple[str, ...]]:
-    """A device for each rank of a training of the run in ``directory``, as PyTorch calls it, for the block; on CPUs, one
-    that all share."""
+    """A device for each rank of a training of the run in ``directory``, as PyTorch calls it, for the block; on CPUs,
+    one that all share."""
     run = Run.load(directory)
     runtime = run.catalog.runtime
     devices = devices_of(runtime)
@@ -119,8 +119,8 @@ def rank_devices(directory: Path) -> Iterator[tuple[str, ...]]:
         return
     if len(devices) < runtime.ranks:
         raise CatalogError(
-            f"catalog '{run.catalog.name}': runtime.ranks = {runtime.ranks} needs as many devices, and this machine has "
-            f"{len(devices)} ({', '.join(devices)}). Take fewer ranks, or a machine with more"
+            f"catalog '{run.catalog.name}': runtime.ranks = {runtime.ranks} needs as many devices, and this machine "
+            f"has {len(devices)} ({', '.join(devices)}). Take fewer ranks, or a machine with more"
         )
     own(run.home, run.id)
     taken = devices[: runtime.ranks]

@@ -136,15 +136,17 @@ def _figures(result: Metagradient, problem: Problem) -> dict[str, Tensor]:
 
 
 class Scaled(PerExample):
-    """Losses of which all that is learnt is a scale, which ``losses`` reads: theta counts directly, and through no row."""
+    """Losses of which all that is learnt is a scale, read in ``losses``: theta counts directly, and through no row."""
 
     def __init__(self) -> None:
         self.model = nn.ParameterDict({"scale": nn.Parameter(torch.ones(3, dtype=torch.float64))})
 
     def encode(self, params: Params, rows: Rows) -> Features:
+        """The rows."""
         return rows
 
     def losses(self, params: Params, features: Features) -> Tensor:
+        """(n,)."""
         return (features[0] @ params["scale"]).exp()
 
 

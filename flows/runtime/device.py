@@ -47,8 +47,8 @@ def lock_path(device: str) -> Path:
 def free_device(devices: Sequence[str], what: object) -> Iterator[str]:
     """Have one of `devices` to ourselves for the block, in which recipes are opened on it; wait where all are taken.
 
-    `what` it is taken for stands in the message of whoever waits. Ctrl-C ends the wait. Do not nest it with devices that
-    are held: the inner one would wait for the outer.
+    `what` it is taken for stands in the message of whoever waits. Ctrl-C ends the wait. Do not nest it with a device
+    that is held: the inner one would wait for the outer.
     """
     global _last
     told = False

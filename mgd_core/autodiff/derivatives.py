@@ -12,8 +12,8 @@ do not couple) is left out. One chunk needs no second pass. The result depends o
 Memory: one chunk's graph, and the features of the batch.
 
 Rows are spread over ranks in the same way (mgd_core.ranks): ``rows`` and ``weights`` are then a rank's own, features
-and weights are gathered before ``losses``, and what comes out is partial by theta and a rank's own by rows. A rank whose
-rows are one chunk keeps its graph, and has no second pass.
+and weights are gathered before ``losses``, and what comes out is partial by theta and a rank's own by rows. A rank
+whose rows are one chunk keeps its graph, and has no second pass.
 
 The reverse pass runs after the dual level is left: inside it, every saved tensor still carries its tangent, and the
 backward would compute second-order tangents that nobody asked for.

@@ -223,18 +223,14 @@ class Journal:
         mark = self._begun = self._now
         self.writer.submit(lambda: self._write(on_host, mark))
 
-    def _write(
-        self, records: Mapping[str, tuple[Callable[[], dict[str, Tensor]], dict[str, str]]], mark: Mark
-    ) -> None:
+    def _write(self, records: Mapping[str, tuple[Callable[[], dict[str, Tensor]], dict[str, str]]], mark: Mark) -> None:
         for name, (tensors, facts) in records.items():
             self.files.write(name, tensors(), **facts)
         self._durable = mark
 
 
 @contextmanager
-def durable(
-    directory: Path, key: str, interval: Interval, ranks: Ranks = ALONE
-) -> Iterator[tuple[Store, Journal]]:
+def durable(directory: Path, key: str, interval: Interval, ranks: Ranks = ALONE) -> Iterator[tuple[Store, Journal]]:
     """A store with a disk tier and a journal in ``directory``, the traversal's own; remove it when all is done.
 
     ``key``: a digest of all that the states are a function of: run, catalog, data, versions. Of several ``ranks`` each

@@ -35,8 +35,8 @@ class Batch(NamedTuple):
 class Learner:
     """Everything that fixes a training run but its first state.
 
-    Over ``ranks`` (mgd_core.ranks; mgd_core.training.spread makes such a learner) its batches are a rank's own rows, and
-    states, gradients, cotangents and curvature products are its slices, (S,) or (Q, S) where the text says P.
+    Over ``ranks`` (mgd_core.ranks; mgd_core.training.spread makes such a learner) its batches are a rank's own rows,
+    and states, gradients, cotangents and curvature products are its slices, (S,) or (Q, S) where the text says P.
     """
 
     objective: Objective

@@ -75,8 +75,8 @@ class BaseCatalog(Section):
     def _ranks_have_rows(self) -> Self:
         if self.runtime.ranks > self.learner.batch:
             raise ValueError(
-                f"runtime.ranks: {self.runtime.ranks} ranks share a batch of {self.learner.batch} rows (learner.batch), "
-                "so some would have none; take fewer ranks"
+                f"runtime.ranks: {self.runtime.ranks} ranks share a batch of {self.learner.batch} rows (learner.batch)"
+                ", so some would have none; take fewer ranks"
             )
         return self
 

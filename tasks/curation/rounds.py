@@ -88,9 +88,7 @@ def train_round(
     return record
 
 
-def train_rank(
-    directory: Path, round: int, differentiate: bool, replicate: int = 0, *, ranks: Ranks = ALONE
-) -> Path:
+def train_rank(directory: Path, round: int, differentiate: bool, replicate: int = 0, *, ranks: Ranks = ALONE) -> Path:
     """:func:`train_round` by this process, with others of its ``ranks``, of which the first publishes."""
     with open_recipe(directory) as recipe:
         recipe = replace(recipe, ranks=ranks)

@@ -64,8 +64,8 @@ def ranks_note(recipe: PoolRecipe) -> list[str]:
         return []
     sent = [f"{bytes / 2**20:,.1f} MiB" for bytes in (costs.traffic.step, costs.traffic.reverse)]
     return [
-        f"On {ranks} ranks: bytes of states are those of each rank ({costs.state_bytes / 2**20:,.1f} MiB a state), and "
-        f"it sends {sent[0]} in a training step and {sent[1]} in a reverse step, whose seconds come on top."
+        f"On {ranks} ranks: bytes of states are those of each rank ({costs.state_bytes / 2**20:,.1f} MiB a state), "
+        f"and it sends {sent[0]} in a training step and {sent[1]} in a reverse step, whose seconds come on top."
     ]
 
 
