@@ -71,7 +71,8 @@ def examined(learner: Learner, theta: Tensor, batch: Batch, inputs: Sequence[int
     if learner.ranks.count > 1 and found.way == "double":
         raise RefusedModel(
             "this model is differentiated by double backward, since forward mode is not exact for it (see the "
-            "warning), and ranks take forward mode. Train it in one process (runtime.ranks = 1), or replace the operation."
+            "warning), and ranks take forward mode. Train it in one process (runtime.ranks = 1), or replace the "
+            "operation."
         )
     return learner.ranks.told(found)
 

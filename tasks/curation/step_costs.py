@@ -104,11 +104,12 @@ def _measured(directory: Path) -> StepCosts:
         step, reverse = (_paced(work, read, runtime) for work in (step, reverse))
         if runtime.ranks == 1:
             return StepCosts(step, reverse, state.nbytes, read)
-        return StepCosts(step, reverse, -(-state.nbytes // runtime.ranks), read, _traffic(recipe, learner, batch))
+        return StepCosts(
+            step, reverse, -(-state.nbytes // runtime.ranks), read, _traffic(recipe, learner, state, batch)
+        )
 
 
-def _traffic(recipe: PoolRecipe, learner: Learner, batch: Batch) -> Traffic:
-    _, state = recipe.learner()
+def _traffic(recipe: PoolRecipe, learner: Learner, state: State, batch: Batch) -> Traffic:
     with torch.no_grad():
         row = tuple(x[:1] for x in batch.rows)
         features = learner.objective.encode(learner.layout.unflatten(state.theta), row)
@@ -118,8 +119,8 @@ def _traffic(recipe: PoolRecipe, learner: Learner, batch: Batch) -> Traffic:
 
 
 def _paced(work: float, read: float, runtime: RuntimeOptions) -> float:
-    """Seconds of a step of ``work`` seconds whose batch takes one thread ``read`` seconds. Ranks share the rows; on CPUs
-    they share the cores as well."""
+    """Seconds of a step of ``work`` seconds whose batch takes one thread ``read`` seconds. Ranks share the rows, and on
+    CPUs the cores."""
     busy = runtime.threads if runtime.device == "cpu" else 1
     return max(work / runtime.ranks, read / runtime.ranks / runtime.readers, (busy * work + read) / cores())
 

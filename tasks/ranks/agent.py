@@ -14,6 +14,7 @@ import threading
 from multiprocessing.connection import Connection, Listener
 from pathlib import Path
 
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -46,6 +47,7 @@ def main(folder: Path) -> int:
         local_addr="127.0.0.1",
         shutdown_timeout=SECONDS_TO_END,
         signals_to_handle="SIGTERM,SIGHUP",
+        logs_specs=DefaultLogsSpecs(log_dir=str(folder / "logs")),
     )
     try:
         elastic_launch(config, sys.executable)("-m", "tasks.ranks.member", str(folder))
