@@ -41,7 +41,7 @@ from mgd_core.ranks.ranks import ALONE, Ranks
 from mgd_core.training.determinism import deterministic
 from mgd_core.training.optimizers import State
 from mgd_core.training.spread import spread
-from testing.rank_groups import on_ranks
+from testing.rank_groups import on_ranks, processes
 from testing.ranked import CASES, bits_apart, direct, twice, worst
 
 MOST = 4  # ranks
@@ -183,7 +183,7 @@ def _trained(place: Path, victim: str | None, draw: random.Random) -> tuple[str,
     task = _task(place)
     if victim is not None:
         _wait(lambda: _steps(place) >= at, task)
-        groups = _processes(str(os.fspath(place)), task.pid)
+        groups = processes(str(place))
         chosen = {"task": [task.pid], "agent": groups["agent"], "rank": groups["member"]}[victim]
         os.kill(draw.choice(chosen), signal.SIGKILL)
         if victim == "task":
@@ -213,20 +213,6 @@ def _wait(ready: Callable[[], bool], task: subprocess.Popen[bytes]) -> None:
         time.sleep(0.02)
 
 
-def _processes(place: str, task: int) -> dict[str, list[int]]:
-    """Agents and ranks whose scratch directory lies in ``place``."""
-    found: dict[str, list[int]] = {"agent": [], "member": []}
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            said = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            continue
-        for kind, pids in found.items():
-            if f"tasks.ranks.{kind} {place}" in said:
-                pids.append(int(path.parent.name))
-    return found
-
-
 def _gone(pids: list[int]) -> None:
     """Wait until processes have ended, as long as they may take."""
     until = time.monotonic() + SECONDS_TO_END
@@ -235,7 +221,7 @@ def _gone(pids: list[int]) -> None:
 
 
 def _remaining(place: str) -> int:
-    found = [pid for pids in _processes(place, 0).values() for pid in pids]
+    found = [pid for pids in processes(place).values() for pid in pids]
     _gone(found)
     return sum(Path(f"/proc/{pid}").exists() for pid in found)
 

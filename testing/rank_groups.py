@@ -54,3 +54,17 @@ def _run(folder: str, count: int, rank: int, work: Callable[..., Any], arguments
     except BaseException:
         Path(folder, f"error-{rank}").write_text(traceback.format_exc())
         raise
+
+
+def processes(place: str) -> dict[str, list[int]]:
+    """Agents and ranks whose scratch directory lies in ``place``."""
+    found: dict[str, list[int]] = {"agent": [], "member": []}
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            said = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        for kind, pids in found.items():
+            if f"tasks.ranks.{kind} {place}" in said:
+                pids.append(int(path.parent.name))
+    return found
