@@ -382,6 +382,10 @@ class RunnerTable(Section):
 class RuntimeOptions(DeviceSection):
     """Where it runs."""
 
+    ranks: Annotated[int, Field(ge=1, le=4096)] = 1
+    """Processes that train a round together, each its rows of a batch and its slice of every state: on CPUs, each with
+    `threads` threads; on GPUs, the first so many of `devices`. Part of the run's identity: more of them change results
+    by rounding, and the same number gives the same bits. See docs/scale.md."""
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     """Arithmetic of the encoders' products: `tf32` for NVIDIA GPUs; `bfloat16` moves g visibly (see
     benchmarks/results/precision.md). Parameters, moments and all sums stay in float32."""
@@ -389,10 +393,6 @@ class RuntimeOptions(DeviceSection):
     """What carries the flow's tasks: a kind alone, or `[runtime.runner]`."""
     workers: Workers | None = None
     """Tasks of it at a time, of which those that train take a device each; None: one for each device."""
-    ranks: Annotated[int, Field(ge=1, le=4096)] = 1
-    """Processes that train a round together, each its rows of a batch and its slice of every state: on CPUs, each with
-    `threads` threads; on GPUs, the first so many of `devices`. Part of the run's identity: more of them change results
-    by rounding, and the same number gives the same bits. See docs/scale.md."""
     readers: Workers = 2
     """Threads that read and decode the next batches of a training while a step runs."""
     decoded_disk: Annotated[ByteSize, Field(ge=0)] | None = None
