@@ -173,7 +173,7 @@ TASK = """
 import sys
 from pathlib import Path
 from tasks.ranks.group import run_on_ranks
-run_on_ranks("testing.ranked:slow_training", (Path(sys.argv[1]), float(sys.argv[2])), ("cpu", "cpu"))
+run_on_ranks("testing.slow_training:train", (Path(sys.argv[1]), float(sys.argv[2])), ("cpu", "cpu"))
 """
 
 

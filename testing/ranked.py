@@ -6,8 +6,6 @@ All is known by name, since ranks are other processes.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -161,22 +159,3 @@ def direct(ranks: Ranks) -> tuple[Tensor, Tensor]:
     g = learner.gradient(state, 0)[1]
     product = learner.curvature(state, torch.ones_like(state.theta), learner.batches(0))
     return learner.whole(g), learner.whole(product.theta)
-
-
-def slow_training(folder: Path, seconds: float, ranks: Ranks = ALONE) -> None:
-    """A training that sleeps ``seconds`` at each step, to be killed: says in ``folder`` how far it came, and leaves a
-    digest of its result there."""
-    steps, progress = [0], folder / "progress"
-
-    def on(what: str, t: int) -> None:
-        steps[0] += 1
-        if ranks.first:
-            progress.write_text(str(steps[0]))
-        time.sleep(seconds)
-
-    torch.set_num_threads(1)
-    with durable(folder / "states", "key", Interval(steps=2), ranks) as (store, journal):
-        result = found(ranks, "two towers, segments, SGD", on=on, store=store, journal=journal)
-    if ranks.first:
-        tensors = [result.figures[key].contiguous().numpy().tobytes() for key in sorted(result.figures)]
-        (folder / "digest").write_text(hashlib.sha256(b"".join(tensors)).hexdigest())

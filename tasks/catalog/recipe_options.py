@@ -385,7 +385,7 @@ class RuntimeOptions(DeviceSection):
     ranks: Annotated[int, Field(ge=1, le=4096)] = 1
     """Processes that train a round together, each its rows of a batch and its slice of every state: on CPUs, each with
     `threads` threads; on GPUs, the first so many of `devices`. Part of the run's identity: more of them change results
-    by rounding, and the same number gives the same bits. See docs/scale.md."""
+    by rounding, and the same number gives the same bytes. See docs/scale.md."""
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     """Arithmetic of the encoders' products: `tf32` for NVIDIA GPUs; `bfloat16` moves g visibly (see
     benchmarks/results/precision.md). Parameters, moments and all sums stay in float32."""

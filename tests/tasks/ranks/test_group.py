@@ -21,7 +21,7 @@ from testing.rank_groups import processes
 from testing.small_catalog import begun, small_catalog
 
 CPUS = ("cpu", "cpu")
-TRAINING = "testing.ranked:slow_training"
+TRAINING = "testing.slow_training:train"
 
 
 def killed(place: Path, kind: str) -> None:
