@@ -23,7 +23,7 @@ from mgd_core.engine.replay import replay
 from mgd_core.plans.actions import Plan
 from mgd_core.plans.plan import binomial, keep_all
 from mgd_core.plans.segments import segments
-from mgd_core.ranks.ranks import ALONE, Ranks
+from mgd_core.ranks.ranks import Ranks
 from mgd_core.training.learner import Batch, Learner
 from mgd_core.training.optimizers import Adam, Sgd
 from mgd_core.training.schedules import constant
