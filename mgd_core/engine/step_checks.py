@@ -24,7 +24,7 @@ from torch import Tensor
 from mgd_core.autodiff.derivatives import CurvatureProduct
 from mgd_core.autodiff.directions import Way
 from mgd_core.errors import UserError
-from mgd_core.ranks.ranks import Partial, Replicated
+from mgd_core.ranks.ranks import Partial, Replicated, Slice
 from mgd_core.training.learner import Batch, Learner
 from mgd_core.training.optimizers import State, UpdateCotangents
 
@@ -63,9 +63,9 @@ def check_taken(learner: Learner, taken: Taken) -> None:
         NonFiniteError, InexactError: name the step and the parameter or layer.
     """
     gamma, product, t, ranks = taken.pulled.gradient, taken.product, taken.t, learner.ranks
-    squares = gamma.norm(dim=-1).double().square(), taken.g.norm().double().square().expand(gamma.shape[:-1])
-    along, size, g_size = ranks.total(Partial(torch.stack([(gamma @ taken.g).double(), *squares])))
-    gap = (product.value - along).abs() / (size * g_size).sqrt().clamp(min=torch.finfo(gamma.dtype).tiny)
+    size, along = ranks.norm(Slice(gamma)), ranks.total(Partial(gamma @ taken.g))
+    scale = (size * ranks.norm(Slice(taken.g))).clamp(min=torch.finfo(size.dtype).tiny)
+    gap = (product.value - along).abs() / scale
     sums = (size, taken.theta, product.weights, taken.pulled.lr, *product.inputs)
     apart, *found = torch.stack([gap.max(), *(x.sum().to(gap.dtype) for x in sums)]).tolist()
     if not all(-torch.inf < x < torch.inf for x in found):

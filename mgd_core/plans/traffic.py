@@ -5,7 +5,7 @@ each with features of f bytes; Q targets. A gather sends what a rank has to W - 
 part, and W - 1 stands before everything:
 
     a training step:  8 + ceil(b / W) (f + e) + 2 S e                              rows; theta; the gradient
-    a reverse step:   Q (8 + ceil(b / W) (2 f + e) + 2 S e + 24) + S e             rows, gamma and H gamma; theta
+    a reverse step:   Q (16 + ceil(b / W) (2 f + e) + 2 S e + e) + S e + 8         rows, gamma and H gamma; theta
 
 With clipping the gradient of a reverse step is computed again, and three norms and a product of Q are summed over
 ranks in it, as one norm is in a training step. Not counted: the target, once, and the sums, once, at the end.
@@ -36,9 +36,9 @@ class Traffic:
     @property
     def reverse(self) -> int:
         """Bytes that a rank sends in a reverse step."""
-        each = 8 + self._rows * (2 * self.feature_bytes + self.element) + 2 * self._slice + 24
+        each = 16 + self._rows * (2 * self.feature_bytes + self.element) + 2 * self._slice + self.element
         again = self._gradient + 16 + self.targets * self.element if self.clipped else 0
-        return (self.ranks - 1) * (self.targets * each + self._slice + again)
+        return (self.ranks - 1) * (self.targets * each + self._slice + 8 + again)
 
     @property
     def _gradient(self) -> int:
