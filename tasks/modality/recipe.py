@@ -46,7 +46,6 @@ Scores = npt.NDArray[np.float64]
 Order: TypeAlias = DataOrder | WindowedOrder | Mapping[int, Ids]
 """Positions (batch,) of each step."""
 Own = TypeVar("Own", bound=Objective)
-Part = TypeVar("Part", bound=npt.NDArray[Any])
 PROBE_BATCH = 512  # candidates encoded at once; changes results by rounding only
 LEARNER_KNOBS = ("eps_root", "batch", "learning_rate", "warmup")
 
@@ -170,7 +169,7 @@ class Recipe(ABC):
         order = self.order(counts, seed, round)
         return self.loader(lambda t: self.batch(ids := self.own(order[t]), self.rows(ids)))
 
-    def own(self, rows: Part) -> Part:
+    def own(self, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """What of a batch's rows (n, ...) falls to this rank."""
         return rows[self.ranks.share(len(rows))]
 
