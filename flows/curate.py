@@ -13,7 +13,7 @@ from typing import Any
 
 from prefect import tags
 
-from flows.pool_building import build_pool, only_flow, prepare_pool, run_device
+from flows.pool_building import build_pool, only_flow, prepare_pool, rank_devices, run_device
 from flows.runtime.artifacts import round_rows, show, show_table
 from flows.runtime.operating import stage, tagged, unit
 from flows.runtime.parameters import CatalogName, laid_over
@@ -33,8 +33,8 @@ from tasks.runs.run import Run
 @unit("replay", "round {round}: train and replay")
 def train_round(directory: Path, round: int, differentiate: bool, replicate: int = 0) -> Path:
     """Train on the round's counts and traverse the window in reverse."""
-    with run_device(directory):
-        return descent.train_round(directory, round, differentiate, replicate)
+    with rank_devices(directory) as devices:
+        return descent.train_round(directory, round, differentiate, replicate, devices)
 
 
 @unit("probe-shard", "round {round}: probe {shard}")

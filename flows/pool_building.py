@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from flows.runtime.device import free_device
+from flows.runtime.device import each_device, free_device
 from flows.runtime.in_flight import in_flight
 from flows.runtime.locks import exclusive
 from flows.runtime.operating import unit
 from flows.shard import write_shards
 from mgd_core.training.determinism import environment
-from tasks.catalog.catalogs import BaseCatalog
-from tasks.catalog.device_options import torch_device
+from tasks.catalog.catalogs import BaseCatalog, CatalogError
+from tasks.catalog.device_options import device_in_hand, kind_of_device, torch_device
 from tasks.curation.beforehand import check_beforehand, check_pool
 from tasks.files.progress import announce, begin, say
 from tasks.homes.opening import own
@@ -92,14 +92,42 @@ def device_of(work: WorkDirectory) -> Iterator[None]:
     own(work.home, work.id)
     runtime = work.catalog.runtime
     with free_device(devices_of(runtime), work.directory) as device:
-        now = {"environment": environment(torch_device(device), runtime.threads), "versions": work.record["versions"]}
-        work.check_same(now)
+        _check_environment(work, device)
         yield
+
+
+def _check_environment(work: WorkDirectory, device: str) -> None:
+    found = environment(torch_device(device), work.catalog.runtime.threads)
+    work.check_same({"environment": found, "versions": work.record["versions"]})
 
 
 def run_device(directory: Path) -> AbstractContextManager[None]:
     """A device for a training of the run in ``directory``."""
     return device_of(Run.load(directory))
+
+
+@contextmanager
+def rank_devices(directory: Path) -> Iterator[tuple[str, ...]]:
+    """A device for each rank of a training of the run in ``directory``, as PyTorch calls it, for the block; on CPUs,
+    one that all share."""
+    run = Run.load(directory)
+    runtime = run.catalog.runtime
+    devices = devices_of(runtime)
+    if runtime.ranks == 1 or kind_of_device(devices[0]) == "cpu":
+        with device_of(run):
+            yield (device_in_hand(runtime),) * runtime.ranks
+        return
+    if len(devices) < runtime.ranks:
+        raise CatalogError(
+            f"catalog '{run.catalog.name}': runtime.ranks = {runtime.ranks} needs as many devices, and this machine "
+            f"has {len(devices)} ({', '.join(devices)}). Take fewer ranks, or a machine with more"
+        )
+    own(run.home, run.id)
+    taken = devices[: runtime.ranks]
+    with each_device(taken, run.directory):
+        for device in taken:
+            _check_environment(run, device)
+        yield tuple(torch_device(device) for device in taken)
 
 
 @contextmanager

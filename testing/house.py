@@ -18,15 +18,17 @@ KINDED = {"model", "pool", "record", "catalog", "run", "recipe", "options"}
 PRODUCT = ("mgd_core", "tasks", "flows")
 
 MAY_IMPORT: dict[str, str] = {
-    "flows": "submission studies report smoothness curation scoring modality runs catalog evaluation export census "
-    "sharding subset pool tables homes files mgd_core",
+    "flows": "submission studies report smoothness curation scoring modality ranks runs catalog evaluation export "
+    "census sharding subset pool tables homes files mgd_core",
     "submission": "evaluation subset pool homes files mgd_core",
     "studies": "report modality catalog evaluation pool tables html homes files mgd_core",
     "report": "modality catalog evaluation runs pool tables html homes files",
     "smoothness": "curation modality runs catalog tables homes files mgd_core",
-    "curation": "scoring modality runs catalog evaluation export sharding subset pool tables homes files mgd_core",
+    "curation": "scoring modality ranks runs catalog evaluation export sharding subset pool tables homes files "
+    "mgd_core",
     "scoring": "modality runs catalog evaluation pool tables homes files mgd_core",
     "modality": "runs catalog evaluation pool tables homes files mgd_core",
+    "ranks": "catalog files mgd_core",
     "runs": "catalog evaluation export subset pool tables homes files mgd_core",
     "catalog": "evaluation sharding subset pool homes files mgd_core",
     "evaluation": "pool tables homes files mgd_core",
@@ -47,11 +49,12 @@ CORE_MAY_IMPORT: dict[str, str] = {
     "adapters": "engine plans training autodiff errors",
     "analysis": "engine training autodiff errors",
     "descent": "engine errors",
-    "engine": "plans training autodiff whole_files errors",
+    "engine": "plans training autodiff ranks whole_files errors",
     "models": "training autodiff errors",
     "plans": "errors",
-    "training": "autodiff errors",
-    "autodiff": "errors",
+    "training": "autodiff ranks errors",
+    "autodiff": "ranks errors",
+    "ranks": "errors",
     "whole_files": "errors",
     "errors": "",
 }

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mgd_core.engine.traversal import Target
+from mgd_core.engine.over_ranks import Target
 from mgd_core.training.learner import Batch
 from mgd_core.training.optimizers import Adam, Optimizer, Sgd
 from testing import problems

@@ -14,7 +14,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from flows.runtime.locks import try_lock
@@ -47,8 +47,8 @@ def lock_path(device: str) -> Path:
 def free_device(devices: Sequence[str], what: object) -> Iterator[str]:
     """Have one of `devices` to ourselves for the block, in which recipes are opened on it; wait where all are taken.
 
-    `what` it is taken for stands in the message of whoever waits. Ctrl-C ends the wait. Do not nest it: the inner one
-    would wait for the outer.
+    `what` it is taken for stands in the message of whoever waits. Ctrl-C ends the wait. Do not nest it with a device
+    that is held: the inner one would wait for the outer.
     """
     global _last
     told = False
@@ -66,6 +66,15 @@ def free_device(devices: Sequence[str], what: object) -> Iterator[str]:
             yield taken
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def each_device(devices: Sequence[str], what: object) -> Iterator[None]:
+    """Have all of `devices` to ourselves for the block. Whoever else wants several waits in the same order."""
+    with ExitStack() as taken:
+        for device in sorted(devices):
+            taken.enter_context(free_device([device], what))
+        yield
 
 
 def _first_free(devices: Sequence[str]) -> tuple[int, str] | None:

@@ -11,6 +11,10 @@ encodes each chunk again and pulls the features' cotangents back; a chunk withou
 do not couple) is left out. One chunk needs no second pass. The result depends on the chunk size by rounding only.
 Memory: one chunk's graph, and the features of the batch.
 
+Rows are spread over ranks in the same way (mgd_core.ranks): ``rows`` and ``weights`` are then a rank's own, features
+and weights are gathered before ``losses``, and what comes out is partial by theta and a rank's own by rows. A rank
+whose rows are one chunk keeps its graph, and has no second pass.
+
 The reverse pass runs after the dual level is left: inside it, every saved tensor still carries its tangent, and the
 backward would compute second-order tangents that nobody asked for.
 """
@@ -30,6 +34,7 @@ from mgd_core.autodiff.layer_rules import or_zero
 from mgd_core.autodiff.layout import ParameterLayout, Params
 from mgd_core.autodiff.objective import Features, Objective, Rows
 from mgd_core.autodiff.refusals import RefusedModel
+from mgd_core.ranks.ranks import ALONE, OwnRows, Ranks, Replicated
 
 
 class CurvatureProduct(NamedTuple):
@@ -49,7 +54,7 @@ class CurvatureProduct(NamedTuple):
 def chunks(rows: Rows, size: int | None) -> Iterator[Rows]:
     """Split rows along the first dimension into pieces of at most ``size``."""
     n = rows[0].shape[0]
-    size = n if size is None else size
+    size = max(n, 1) if size is None else size
     if size < 1:
         raise ValueError(f"the chunk size must be at least 1, got {size}")
     for start in range(0, n, size):
@@ -57,27 +62,41 @@ def chunks(rows: Rows, size: int | None) -> Iterator[Rows]:
 
 
 def value_and_gradient(
-    objective: Objective, layout: ParameterLayout, theta: Tensor, rows: Rows, weights: Tensor, chunk: int | None = None
+    objective: Objective,
+    layout: ParameterLayout,
+    theta: Tensor,
+    rows: Rows,
+    weights: Tensor,
+    chunk: int | None = None,
+    ranks: Ranks = ALONE,
 ) -> tuple[Tensor, Tensor]:
-    """Batch loss (scalar) and its gradient (P,)."""
+    """Batch loss (scalar, replicated) and its gradient (P,), which is partial."""
     pieces = list(chunks(rows, chunk))
     theta = theta.detach().requires_grad_(True)
-    if len(pieces) == 1:
+    if len(pieces) == 1 and ranks.count == 1:
         with torch.enable_grad(), plain_rules():
             params = layout.unflatten(theta)
             loss = objective.couple(params, objective.encode(params, pieces[0]), weights)
             (g,) = torch.autograd.grad(loss, theta)
         return loss.detach(), g
-    features = _encode_without_graph(objective, layout, theta, pieces)
-    leaves = tuple(f.requires_grad_(True) for f in features)
+
+    def encode(piece: Rows) -> Features:
+        with torch.enable_grad(), plain_rules():
+            return objective.encode(layout.unflatten(theta), piece)
+
+    kept = encode(pieces[0]) if len(pieces) == 1 else None
+    features = kept or _encode_without_graph(objective, layout, theta, pieces or [_a_row_like(rows)])
+    shares = ranks.shares(len(weights))
+    *gathered, weights = ranks.gathered(_own(features, weights), shares)
+    leaves = tuple(f.requires_grad_(True) for f in gathered)
     with torch.enable_grad(), plain_rules():
         loss = objective.couple(layout.unflatten(theta), leaves, weights)
-        g, *cotangents = torch.autograd.grad(loss, (theta, *leaves), allow_unused=True)
-    g = or_zero(g, theta)
+        g, *slopes = torch.autograd.grad(loss, (theta, *leaves), allow_unused=True)
+    g = or_zero(g if ranks.first else None, theta)
+    cotangents = _own_of(ranks, slopes, shares)
     for piece, cotangent in with_rows_of(pieces, cotangents):
-        with torch.enable_grad(), plain_rules():
-            encoded = objective.encode(layout.unflatten(theta), piece)
-            g = g + _pull(encoded, cotangent, (theta,))[0]
+        with plain_rules():
+            g = g + _pull(encode(piece) if kept is None else kept, cotangent, (theta,))[0]
     return loss.detach(), g
 
 
@@ -139,37 +158,49 @@ def curvature_product(
     weights: Tensor,
     chunk: int | None = None,
     inputs: Sequence[int] = (),
+    ranks: Ranks = ALONE,
 ) -> CurvatureProduct:
     """H v and d<v, grad L>/dw at (theta, w), by one reverse pass over a forward-mode derivative.
 
-    ``inputs``: columns of the rows, of floating point, by which D is differentiated as well.
+    ``inputs``: columns of the rows, of floating point, by which D is differentiated as well. Over ranks H v is partial,
+    D replicated, and the rest of a rank's own rows.
     """
     pieces, leaves_in = pieces_by(rows, chunk, inputs)
     theta, v = theta.detach().requires_grad_(True), v.detach()
     weights = weights.detach().requires_grad_(True)
-    if len(pieces) == 1:
+    if len(pieces) == 1 and ranks.count == 1:
         with torch.enable_grad(), fwd.dual_level(), dual_rules():
             params = layout.unflatten(fwd.make_dual(theta, v))
             value = _tangent(objective.couple(params, objective.encode(params, pieces[0]), weights))
         h, w, *x = _pull((value,), (torch.ones_like(value),), (theta, weights, *leaves_in))
         return CurvatureProduct(h, w, value.detach(), tuple(x))
-    primal, tangent = encode_dual(objective, layout, theta, v, rows, chunk)
-    leaves = [x.requires_grad_(True) for x in (*primal, *tangent)]
-    n = len(primal)
+
+    def encode(piece: Rows) -> Features:
+        """Features and their tangents, both with their graph."""
+        with torch.enable_grad(), fwd.dual_level(), dual_rules():
+            params = layout.unflatten(fwd.make_dual(theta, v))
+            duals = [fwd.unpack_dual(f) for f in objective.encode(params, piece)]
+            return (*(d.primal for d in duals), *(or_zero(d.tangent, d.primal) for d in duals))
+
+    kept = encode(pieces[0]) if len(pieces) == 1 else None
+    if kept is None:
+        primal, tangent = encode_dual(objective, layout, theta, v, rows if pieces else _a_row_like(rows), chunk)
+    shares = ranks.shares(len(weights))
+    *gathered, weights = ranks.gathered(_own(kept or (*primal, *tangent), weights), shares)
+    leaves = [x.requires_grad_(True) for x in gathered]
+    weights, n = weights.requires_grad_(True), len(gathered) // 2
     with torch.enable_grad(), fwd.dual_level(), dual_rules():
         params = layout.unflatten(fwd.make_dual(theta, v))
         features = tuple(fwd.make_dual(f, d) for f, d in zip(leaves[:n], leaves[n:], strict=True))
         value = _tangent(objective.couple(params, features, weights))
-    h, w, *cotangents = torch.autograd.grad(value, (theta, weights, *leaves), allow_unused=True)
-    h, x = or_zero(h, theta), [torch.zeros_like(x) for x in leaves_in]
+    h, w, *slopes = torch.autograd.grad(value, (theta, weights, *leaves), allow_unused=True)
+    h, x = or_zero(h if ranks.first else None, theta), [torch.zeros_like(x) for x in leaves_in]
+    cotangents = _own_of(ranks, slopes, shares)
     for piece, cotangent in with_rows_of(pieces, cotangents):
-        with torch.enable_grad(), fwd.dual_level(), dual_rules():
-            params = layout.unflatten(fwd.make_dual(theta, v))
-            duals = [fwd.unpack_dual(f) for f in objective.encode(params, piece)]
-            encoded = (*(d.primal for d in duals), *(or_zero(d.tangent, d.primal) for d in duals))
+        encoded = encode(piece) if kept is None else kept
         by_theta, *by_input = _pull(encoded, cotangent, (theta, *leaves_in))
         h, x = h + by_theta, [a + b for a, b in zip(x, by_input, strict=True)]
-    return CurvatureProduct(h, w, value.detach(), tuple(x))
+    return CurvatureProduct(h, ranks.own(Replicated(w), shares), value.detach(), tuple(x))
 
 
 def pieces_by(rows: Rows, chunk: int | None, inputs: Sequence[int]) -> tuple[list[Rows], list[Tensor]]:
@@ -194,6 +225,21 @@ def _encode_without_graph(objective: Objective, layout: ParameterLayout, theta: 
         params = layout.unflatten(theta)
         encoded = [objective.encode(params, piece) for piece in pieces]
     return tuple(torch.cat(parts) for parts in zip(*encoded, strict=True))
+
+
+def _a_row_like(rows: Rows) -> Rows:
+    """A row of zeros: features of a rank that has no row, which are cut off again, say their shape by it."""
+    return tuple(x.new_zeros(1, *x.shape[1:]) for x in rows)
+
+
+def _own(features: Features, weights: Tensor) -> list[OwnRows]:
+    """What a rank sends of its rows: no graph, and no row that it has not."""
+    return [OwnRows(x.detach()[: len(weights)]) for x in (*features, weights)]
+
+
+def _own_of(ranks: Ranks, slopes: Sequence[Tensor | None], shares: Sequence[int]) -> list[Tensor | None]:
+    """A rank's rows of the cotangents of a batch's features."""
+    return [None if x is None else ranks.own(Replicated(x), shares) for x in slopes]
 
 
 def with_rows_of(

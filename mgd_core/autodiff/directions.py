@@ -36,6 +36,7 @@ from mgd_core.autodiff.layer_rules import or_zero
 from mgd_core.autodiff.layout import ParameterLayout
 from mgd_core.autodiff.objective import Features, Objective, Rows
 from mgd_core.errors import UserError
+from mgd_core.ranks.ranks import ALONE, Ranks
 
 DOUBLE_BELOW = {"cpu": 1 << 24, "cuda": 1 << 33}
 """Rows x parameters below which even a single direction goes by double backward: 9 products of which each is one kernel
@@ -71,18 +72,22 @@ def curvature(
     chunk: int | None = None,
     inputs: Sequence[int] = (),
     way: Way = "either",
+    ranks: Ranks = ALONE,
 ) -> CurvatureProduct:
     """Curvature products along ``v``, (P,) or (Q, P), by ``way``, or the faster one for the size of the problem.
 
-    ``inputs``: columns of the rows by which is differentiated as well.
+    ``inputs``: columns of the rows by which is differentiated as well. Over ranks, where rows are a rank's own, every
+    direction is a forward-mode pass; those of models that need double backward are refused before.
 
     Where double backward is not to be had, directions go one by one through mgd_core.autodiff.derivatives, with a
     warning.
     """
 
     def one(v: Tensor) -> CurvatureProduct:
-        return curvature_product(objective, layout, theta, v, rows, weights, chunk, inputs)
+        return curvature_product(objective, layout, theta, v, rows, weights, chunk, inputs, ranks)
 
+    if ranks.count > 1:
+        way = "forward"
     small = is_small(theta, rows[0].shape[0], chunk)
     if v.ndim == 1 and (way == "forward" or (way == "either" and not small)):
         return one(v)

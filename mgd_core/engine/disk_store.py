@@ -8,7 +8,7 @@ waits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
@@ -70,7 +70,7 @@ class DiskStore:
         self.files.check_room(needed, what)
 
     @property
-    def kept(self) -> Collection[int]:
+    def kept(self) -> Set[int]:
         return self._kept
 
     def close(self) -> None:

@@ -60,12 +60,21 @@ _REMEMBERED: dict[int, dict[Any, Any]] = {}
 def examined(learner: Learner, theta: Tensor, batch: Batch, inputs: Sequence[int] = ()) -> Finding:
     """The way by which curvature products of ``learner`` are exact at parameters like ``theta`` (P,).
 
-    ``inputs``: columns of the rows by which is differentiated as well.
+    ``inputs``: columns of the rows by which is differentiated as well. Over ranks the first one looks, and tells.
 
     Raises:
         RefusedModel: there is none, or the model breaks another rule of the engine; says which.
     """
-    return _remembered(learner, theta, batch, tuple(inputs), lambda: _examined(learner, theta, batch, inputs))
+    if not learner.ranks.first:
+        return learner.ranks.told(Finding())
+    found = _remembered(learner, theta, batch, tuple(inputs), lambda: _examined(learner, theta, batch, inputs))
+    if learner.ranks.count > 1 and found.way == "double":
+        raise RefusedModel(
+            "this model is differentiated by double backward, since forward mode is not exact for it (see the "
+            "warning), and ranks take forward mode. Train it in one process (runtime.ranks = 1), or replace the "
+            "operation."
+        )
+    return learner.ranks.told(found)
 
 
 def probe_way_of(learner: Learner, theta: Tensor, batch: Batch) -> ProbeWay:
@@ -81,7 +90,7 @@ def _remembered(learner: Learner, theta: Tensor, batch: Batch, what: Any, find: 
     objective = learner.objective
     modes = [m.training for model in modules_of(objective) for m in model.modules()]
     rows = [(x.dtype, x.ndim) for x in batch.rows]
-    how = learner.chunk is None, is_small(theta, len(batch.weights), learner.chunk)
+    how = learner.chunk is None, _is_small(learner, theta, batch)
     key = repr((what, theta.dtype, theta.device, len(theta), rows, how, modes))
     if id(objective) not in _REMEMBERED:
         _REMEMBERED[id(objective)] = {}
@@ -130,7 +139,11 @@ def _examined(learner: Learner, theta: Tensor, batch: Batch, inputs: Sequence[in
     check_repeatable(learner.objective, theta, run)
     eps = seen_precision(theta, run)
     _check_coupling(sample, theta, eps)
-    return Finding(_exact_way(sample, inputs, eps, is_small(theta, len(batch.weights), learner.chunk)), eps)
+    return Finding(_exact_way(sample, inputs, eps, _is_small(learner, theta, batch)), eps)
+
+
+def _is_small(learner: Learner, theta: Tensor, batch: Batch) -> bool:
+    return learner.ranks.count == 1 and is_small(theta, len(batch.weights), learner.chunk)
 
 
 def _runner(sample: _Sample, theta: Tensor) -> Callable[[], None]:

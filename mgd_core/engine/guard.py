@@ -8,6 +8,8 @@ under ``keep_all``) cost nothing.
 
 On a mismatch the replay is done once more, step by step, to say which step and parameter it is and how much they
 differ.
+
+Over ranks each has the fingerprints of its slices.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from torch import Tensor
 from mgd_core.autodiff.layout import ParameterLayout
 from mgd_core.engine.fingerprints import Fingerprint, fingerprint
 from mgd_core.errors import UserError
+from mgd_core.ranks.ranks import ALONE, Ranks
 from mgd_core.training.learner import Batch, Learner
 from mgd_core.training.optimizers import State
 
@@ -42,7 +45,7 @@ def check_step(learner: Learner, state: State, t: int, batch: Batch | None = Non
     (first, _), (second, _) = learner.step(state, t, batch), learner.step(state, t)
     if fingerprint(first) != fingerprint(second):
         raise NondeterminismError(
-            f"step {t}, run twice from the same state, gave two results: {difference(first, second, learner.layout)}. "
+            f"step {t}, run twice from the same state, gave two results: {difference(first, second, learner.name_at)}. "
             f"A replay would not be exact. {CAUSES}"
         )
 
@@ -50,8 +53,9 @@ def check_step(learner: Learner, state: State, t: int, batch: Batch | None = Non
 class Guard:
     """Fingerprints of the first sweep, by step."""
 
-    def __init__(self, layout: ParameterLayout) -> None:
-        self.layout = layout
+    def __init__(self, layout: ParameterLayout, ranks: Ranks = ALONE) -> None:
+        first = ranks.part(layout.length).start
+        self.ranks, self._name_at = ranks, lambda i: layout.name_at(first + i)
         self._first: dict[int, Fingerprint] = {}
 
     def note(self, step: int, state: State) -> None:
@@ -67,11 +71,13 @@ class Guard:
             NondeterminismError: says what differs, by how much, and from which step on.
         """
         first = self._first.get(step)
-        if first is None or (now := fingerprint(state)) == first:
+        if first is None:
             return
-        changed = ", ".join(
-            _tensor_names(i for i, pair in enumerate(zip(first, now, strict=True)) if pair[0] != pair[1])
-        )
+        now = fingerprint(state)
+        if not self.ranks.anywhere(now != first):  # a third computation needs all ranks
+            return
+        moved = (i for i, pair in enumerate(zip(first, now, strict=True)) if pair[0] != pair[1])
+        changed = ", ".join(_tensor_names(moved)) or "part on another rank"
         raise NondeterminismError(
             f"the state before step {step} was recomputed and differs from the first time in its {changed}: "
             f"{self._explain(step, state, again())}. The metagradient would not be exact. {CAUSES}"
@@ -85,12 +91,12 @@ class Guard:
             if departed is None and self._first.get(step, fingerprint(last)) != fingerprint(last):
                 departed = step
         if departed is None:
-            apart = difference(last, replayed, self.layout)
+            apart = difference(last, replayed, self._name_at)
             return f"a third computation gave the first state again, so the second strayed: {apart}"
         since = f"a third computation departs from the first at the state before step {departed}"
         if fingerprint(last) == fingerprint(replayed):
             return f"{since}, and ends as the second time: something changed since the first sweep"
-        return f"{since}, and differs from the second time too: {difference(replayed, last, self.layout)}"
+        return f"{since}, and differs from the second time too: {difference(replayed, last, self._name_at)}"
 
     def as_tensors(self) -> dict[str, Tensor]:
         """All fingerprints, to be kept with a run that may be resumed."""
@@ -110,14 +116,14 @@ class Guard:
             self._first[step] = tuple(row[at : at + 16] for at in range(0, size, 16))
 
 
-def difference(first: State, second: State, layout: ParameterLayout) -> str:
+def difference(first: State, second: State, name_at: Callable[[int], str]) -> str:
     """Where two states differ most, parameter by parameter, and by how much."""
     found = []
     for name, a, b in zip(_tensor_names(range(len(first.tensors))), first.tensors, second.tensors, strict=True):
         apart = (a.double() - b.double()).abs().nan_to_num(nan=torch.inf)
         changed = (a != b).nonzero()
         if len(changed):
-            worst = layout.name_at(int(apart.argmax()))
+            worst = name_at(int(apart.argmax()))
             found.append(
                 f"{name} by up to {apart.max().item():.3g}, in '{worst}' ({len(changed):,} of {len(a):,} elements)"
             )

@@ -8,6 +8,10 @@ How much a kill can lose is stated by an :class:`Interval`. A record is begun af
 computation, which waits only where the record is not on the disk when the whole of it has passed: so a kill loses at
 most the interval, however slow the disk. What was held in memory alone (the plan's states on the device) is lost as
 well, and made again from the states on disk; that costs steps, not progress.
+
+Over ranks each has a directory of its own, and its slices in it. A kill may find one with a newer record than another,
+so each keeps its newest two, replaces the older one only once all have the newer on their disks, and keeps so long the
+states that the older one needs. A new process goes on from the newest that all have.
 """
 
 from __future__ import annotations
@@ -27,9 +31,12 @@ from mgd_core.engine.disk_store import DiskStore, leaving
 from mgd_core.engine.metagradient import Metagradient, ProbePoint
 from mgd_core.engine.state_files import StateFiles
 from mgd_core.engine.store import Store, moved, named, unnamed
+from mgd_core.ranks.ranks import ALONE, Ranks, common
 from mgd_core.training.optimizers import State
 
 FORWARD, TURN, REVERSE, PROBE = "forward", "turn", "reverse", "probe-"
+NEWEST = 2
+"""Records of a sweep that a rank of several keeps; a process alone keeps one."""
 NOT_SUMS = ("after.", "adjoint.", "visits")
 Records = Mapping[str, tuple[Mapping[str, Tensor], dict[str, str]]]
 """Tensors and facts by the name of their file."""
@@ -83,11 +90,14 @@ class ReversePoint(NamedTuple):
 class Journal:
     """Writes the records of one traversal and finds the newest."""
 
-    def __init__(self, files: StateFiles, writer: Background, interval: Interval) -> None:
-        self.files, self.writer, self.interval = files, writer, interval
+    def __init__(self, files: StateFiles, writer: Background, interval: Interval, ranks: Ranks = ALONE) -> None:
+        self.files, self.writer, self.interval, self.ranks = files, writer, interval, ranks
         self._now = Mark(0, time.monotonic())
         self._begun = self._durable = self._now
         self._written: set[str] = set()  # what is written once
+        self._made = 0  # records
+        self._turned = False  # a record of the reverse sweep was begun
+        self._idle: list[Callable[[], object]] = []  # what can go once all ranks have the newest record
 
     def did_step(self) -> None:
         """A step of either sweep is done that was not done before."""
@@ -95,8 +105,9 @@ class Journal:
 
     @property
     def due(self) -> bool:
-        """Whether to begin a record."""
-        return self.interval.over(self._begun, self._now, 0.5)
+        """Whether to begin a record; the same on all ranks, whatever their clocks say."""
+        over = self.interval.over(self._begun, self._now, 0.5)
+        return over if self.interval.seconds is None else self.ranks.anywhere(over)
 
     def settle(self) -> None:
         """Wait for the record under way where no more may be lost.
@@ -112,11 +123,12 @@ class Journal:
         tensors = {"losses": torch.tensor(point.losses, dtype=torch.float64), **point.fingerprints}
         if point.state is not None:
             tensors |= named(point.state)
-        self._submit({FORWARD: (tensors, {"step": str(point.step), "advances": str(point.advances)})})
+        name = self._next(FORWARD)
+        self._submit({name: (tensors, {"step": str(point.step), "advances": str(point.advances)})})
 
     def reverse(self, point: ReversePoint) -> None:
         """Begin a record of the reverse sweep."""
-        result = point.result
+        result, name = point.result, self._next(REVERSE)
         losses = torch.tensor(result.train_losses, dtype=torch.float64)
         turn = {"phi": result.phi, "losses": losses, **named(result.final), **point.fingerprints}
         once = {f"{PROBE}{p.step:08d}": {"theta": p.theta, "gamma": p.gamma} for p in result.probes} | {TURN: turn}
@@ -126,8 +138,37 @@ class Journal:
         probes = ",".join(str(p.step) for p in result.probes)
         facts = {"position": str(point.position), "advances": str(result.advances), "probes": probes}
         record = {**named(point.after, "after."), **named(point.adjoint, "adjoint."), **sums}
-        self._submit({**new, REVERSE: (record, facts)}, obsolete=FORWARD)
+        self._submit({**new, name: (record, facts)})
         self._written |= new.keys()
+        if not self._turned:
+            self._turned = True
+            self.release(lambda: self.writer.submit(self._remove_forward))
+
+    def release(self, remove: Callable[[], object]) -> None:
+        """Have something removed that the record just begun needs no more: after it, and after that of all ranks."""
+        self._idle.append(remove)
+        if self.ranks.count == 1:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        for remove in self._idle:
+            remove()
+        self._idle.clear()
+
+    def _remove_forward(self) -> None:
+        for name in self.files.names():
+            if name.startswith(FORWARD):
+                self.files.remove(name)
+
+    def _next(self, sweep: str) -> str:
+        """The file of the next record, once all ranks have the one before it; what that one released goes now."""
+        if self.ranks.count == 1:
+            return sweep
+        self.writer.flush()
+        self.ranks.anywhere(True)
+        self._let_go()
+        self._made += 1
+        return f"{sweep}-{self._made % NEWEST}"
 
     def found(self, device: torch.device) -> ForwardPoint | ReversePoint | None:
         """The newest point there is, its tensors on ``device``; None where nothing was recorded.
@@ -136,17 +177,31 @@ class Journal:
             CorruptState: a record is damaged; says what to do.
         """
         names = set(self.files.names())
-        if {TURN, REVERSE} <= names:
-            tensors, facts = self.files.read(REVERSE)
-            probes = [int(step) for step in facts["probes"].split(",") if step]
-            if {f"{PROBE}{step:08d}" for step in probes} <= names:
-                return self._reverse_point(_on(device, tensors), facts, probes, device)
-        if FORWARD not in names:
+        for_all = common(self.ranks, self._points(names))
+        if not for_all:
             return None
-        tensors, facts = self.files.read(FORWARD)
+        at = max(for_all)
+        name = self._points(names)[at]
+        self._made = int(name.rpartition("-")[2]) if self.ranks.count > 1 else 0  # the other one is replaced next
+        tensors, facts = self.files.read(name)
+        if name.startswith(REVERSE):
+            return self._reverse_point(_on(device, tensors), facts, _probes(facts), device)
         state = moved(unnamed(tensors), device) if "theta" in tensors else None
         losses = tensors["losses"].tolist()
         return ForwardPoint(int(facts["step"]), state, losses, int(facts["advances"]), _fingerprints(tensors))
+
+    def _points(self, names: set[str]) -> dict[tuple[bool, int], str]:
+        """The record of every point that this rank could go on from; of two points, the larger is the newer."""
+        found = {}
+        for name in names:
+            sweep = name.partition("-")[0]
+            if sweep == FORWARD:
+                found[False, int(self.files.facts(name)["step"])] = name
+            elif name.startswith(REVERSE) and TURN in names:
+                facts = self.files.facts(name)
+                if {f"{PROBE}{step:08d}" for step in _probes(facts)} <= names:
+                    found[True, -int(facts["position"])] = name
+        return found
 
     def _reverse_point(
         self, tensors: Mapping[str, Tensor], facts: Mapping[str, str], probes: Sequence[int], device: torch.device
@@ -163,37 +218,44 @@ class Journal:
         after, adjoint = unnamed(tensors, "after."), unnamed(tensors, "adjoint.")
         return ReversePoint(int(facts["position"]), after, adjoint, result, _fingerprints(turn))
 
-    def _submit(self, records: Records, obsolete: str = "") -> None:
+    def _submit(self, records: Records) -> None:
         on_host = {name: (leaving(tensors), facts) for name, (tensors, facts) in records.items()}
         mark = self._begun = self._now
-        self.writer.submit(lambda: self._write(on_host, obsolete, mark))
+        self.writer.submit(lambda: self._write(on_host, mark))
 
-    def _write(
-        self, records: Mapping[str, tuple[Callable[[], dict[str, Tensor]], dict[str, str]]], obsolete: str, mark: Mark
-    ) -> None:
+    def _write(self, records: Mapping[str, tuple[Callable[[], dict[str, Tensor]], dict[str, str]]], mark: Mark) -> None:
         for name, (tensors, facts) in records.items():
             self.files.write(name, tensors(), **facts)
-        if obsolete:
-            self.files.remove(obsolete)
         self._durable = mark
 
 
 @contextmanager
-def durable(directory: Path, key: str, interval: Interval) -> Iterator[tuple[Store, Journal]]:
+def durable(directory: Path, key: str, interval: Interval, ranks: Ranks = ALONE) -> Iterator[tuple[Store, Journal]]:
     """A store with a disk tier and a journal in ``directory``, the traversal's own; remove it when all is done.
 
-    ``key``: a digest of all that the states are a function of: run, catalog, data, versions.
+    ``key``: a digest of all that the states are a function of: run, catalog, data, versions. Of several ``ranks`` each
+    has a directory in it.
 
     Raises:
         ForeignState: the directory holds files of another key.
     """
+    if ranks.count > 1:
+        name = f"rank-{ranks.number}-of-{ranks.count}"
+        directory, key = Path(directory) / name, f"{key} {name}"
     files, writer = StateFiles(directory, key), Background()
     disk = DiskStore(files, writer)
+    for step in disk.kept - common(ranks, disk.kept):  # what not all have is of no use
+        disk.free(step)
     try:
-        yield Store(disk), Journal(files, writer, interval)
+        yield Store(disk), Journal(files, writer, interval, ranks)
     finally:
         writer.close()
         disk.close()
+
+
+def _probes(facts: Mapping[str, str]) -> list[int]:
+    """Probe steps that a reverse record has."""
+    return [int(step) for step in facts["probes"].split(",") if step]
 
 
 def _on(device: torch.device, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -17,9 +17,10 @@ from collections.abc import Collection, Sequence
 from mgd_core.engine.journal import Journal
 from mgd_core.engine.metagradient import Metagradient, ProbePoint
 from mgd_core.engine.metaparameters import Metaparameter
+from mgd_core.engine.over_ranks import Target
 from mgd_core.engine.store import Store
 from mgd_core.engine.training import Progress, train
-from mgd_core.engine.traversal import Target, Traversal
+from mgd_core.engine.traversal import Traversal
 from mgd_core.plans.actions import Plan, Tier
 from mgd_core.training.learner import Learner
 from mgd_core.training.optimizers import State

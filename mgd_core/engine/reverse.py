@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from mgd_core.autodiff.directions import Finding, curvature
+from mgd_core.autodiff.directions import Finding
 from mgd_core.engine.step_checks import InexactError, NonFiniteError, Taken, check_finite, check_taken
 from mgd_core.training.learner import Batch, Learner
 from mgd_core.training.optimizers import State
@@ -39,7 +39,7 @@ class ReverseStep(NamedTuple):
     adjoint: State  # of s_t
     gamma: Tensor  # cotangent of the gradient of step t, (P,) or (Q, P)
     weights: Tensor  # d phi / d w of the rows of the batch, (n,) or (Q, n)
-    lr: Tensor  # d phi / d learning rate of step t, scalar or (Q,)
+    lr: Tensor  # d phi / d learning rate of step t, scalar or (Q,); over ranks partial, as is that by weight decay
     weight_decay: Tensor | None = None  # the same by its weight decay, where the optimizer says it
     inputs: Mapping[int, Tensor] = MappingProxyType({})  # d phi / d of a column of the rows, (n, ...) or (Q, n, ...)
 
@@ -69,17 +69,7 @@ def reverse_step(
     if g is None:
         _, g = learner.gradient(state, t)
     pulled = optimizer.vjp(state, g, t, learner.lr(t, state.theta), adjoint)
-    product = curvature(
-        learner.objective,
-        learner.layout,
-        state.theta,
-        pulled.gradient,
-        batch.rows,
-        batch.weights,
-        learner.chunk,
-        inputs,
-        finding.way,
-    )
+    product = learner.curvature(state, pulled.gradient, batch, inputs, finding.way)
     theta = pulled.state.theta + product.theta
     check_taken(learner, Taken(state, after, t, batch, g, pulled, product, theta, *finding))
     return ReverseStep(

@@ -97,6 +97,15 @@ class StateFiles:
             raise CorruptState(f"{path}: written with digest {written}, read with {found}. {self._remedy()}")
         return tensors, facts
 
+    def facts(self, name: str) -> dict[str, str]:
+        """Facts about ``name``, without its tensors.
+
+        Raises:
+            ForeignState, CorruptState: as of :meth:`read`.
+        """
+        with self._opened(name) as (_, facts):
+            return facts
+
     def remove(self, name: str) -> None:
         """Remove ``name`` if it is there."""
         self.path(name).unlink(missing_ok=True)

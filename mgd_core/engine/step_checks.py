@@ -15,15 +15,16 @@ transfer from the device where there were two; no result changes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from mgd_core.autodiff.derivatives import CurvatureProduct
-from mgd_core.autodiff.directions import Way, curvature
-from mgd_core.autodiff.layout import ParameterLayout
+from mgd_core.autodiff.directions import Way
 from mgd_core.errors import UserError
+from mgd_core.ranks.ranks import Partial, Replicated, Slice
 from mgd_core.training.learner import Batch, Learner
 from mgd_core.training.optimizers import State, UpdateCotangents
 
@@ -61,14 +62,15 @@ def check_taken(learner: Learner, taken: Taken) -> None:
     Raises:
         NonFiniteError, InexactError: name the step and the parameter or layer.
     """
-    gamma, product, t, layout = taken.pulled.gradient, taken.product, taken.t, learner.layout
-    size = gamma.norm(dim=-1)
-    gap = (product.value - gamma @ taken.g).abs() / (size * taken.g.norm()).clamp(min=torch.finfo(size.dtype).tiny)
+    gamma, product, t, ranks = taken.pulled.gradient, taken.product, taken.t, learner.ranks
+    size, along = ranks.norm(Slice(gamma)), ranks.total(Partial(gamma @ taken.g))
+    scale = (size * ranks.norm(Slice(taken.g))).clamp(min=torch.finfo(size.dtype).tiny)
+    gap = (product.value - along).abs() / scale
     sums = (size, taken.theta, product.weights, taken.pulled.lr, *product.inputs)
     apart, *found = torch.stack([gap.max(), *(x.sum().to(gap.dtype) for x in sums)]).tolist()
     if not all(-torch.inf < x < torch.inf for x in found):
-        check_finite("the cotangent of the gradient", gamma, t, layout)
-        check_finite("the cotangent of the parameters", taken.theta, t, layout)
+        check_finite("the cotangent of the gradient", gamma, t, learner.name_at)
+        check_finite("the cotangent of the parameters", taken.theta, t, learner.name_at)
         check_finite("the cotangent of the example weights", product.weights, t)
         check_finite("the cotangent of the learning rate", taken.pulled.lr, t)
         for x in product.inputs:
@@ -77,8 +79,8 @@ def check_taken(learner: Learner, taken: Taken) -> None:
         _explain(learner, taken, apart)
 
 
-def check_finite(what: str, vector: Tensor, step: int, layout: ParameterLayout | None = None) -> None:
-    """Stop where ``vector`` (..., P) holds a NaN or an infinity.
+def check_finite(what: str, vector: Tensor, step: int, name_at: Callable[[int], str] | None = None) -> None:
+    """Stop where ``vector`` (..., P) holds a NaN or an infinity. ``name_at``: the parameter of a position.
 
     Raises:
         NonFiniteError: names the step, the first parameter concerned and what to do.
@@ -87,7 +89,7 @@ def check_finite(what: str, vector: Tensor, step: int, layout: ParameterLayout |
         return
     bad = ~torch.isfinite(vector)
     if bad.any():
-        where = f", first in parameter '{layout.name_at(int(bad.nonzero()[0, -1]))}'" if layout is not None else ""
+        where = f", first in parameter '{name_at(int(bad.nonzero()[0, -1]))}'" if name_at is not None else ""
         raise NonFiniteError(
             f"{what} became NaN or infinite at step {step}{where} ({int(bad.sum())} of "
             f"{vector.numel()} elements). The training is not metasmooth there: raise eps_root, lower the learning "
@@ -107,19 +109,22 @@ def bar_of(theta: Tensor, eps: float | None) -> float:
 
 def _explain(learner: Learner, taken: Taken, apart: float) -> None:
     """Say where the gap is from, unless it is the rounding of a gradient that was read back from far larger moments."""
-    _, again = learner.gradient(taken.state, taken.t, taken.batch)
-    gamma, value = torch.atleast_2d(taken.pulled.gradient), torch.atleast_1d(taken.product.value)
-    worst = int((value - gamma @ taken.g).abs().argmax())
+    again, g, gamma = (
+        learner.whole(x)
+        for x in (learner.gradient(taken.state, taken.t, taken.batch)[1], taken.g, taken.pulled.gradient)
+    )
+    gamma, value = torch.atleast_2d(gamma), torch.atleast_1d(taken.product.value)
+    worst = int((value - gamma @ g).abs().argmax())
     v, value = gamma[worst], value[worst]
     bar = bar_of(taken.state.theta, taken.eps)
     told = (
         f"the derivative of step {taken.t} is not exact: along gamma it is {value.item():.6g} by the way that was "
-        f"taken and {(v @ taken.g).item():.6g} by the step's own gradient (a gap of {apart:.1e}; rounding makes at "
+        f"taken and {(v @ g).item():.6g} by the step's own gradient (a gap of {apart:.1e}; rounding makes at "
         f"most {bar:.0e}). "
     )
     if (value - v @ again).abs() <= bar * v.norm() * again.norm():
-        shift = (again - taken.g).abs()
-        if taken.after.moments and shift.norm() <= 1e3 * torch.finfo(shift.dtype).eps * taken.after.moments[0].norm():
+        shift, moments = (again - g).abs(), [learner.whole(x) for x in taken.after.moments[:1]]
+        if moments and shift.norm() <= 1e3 * torch.finfo(shift.dtype).eps * moments[0].norm():
             return
         name = learner.layout.name_at(int(shift.argmax()))
         raise InexactError(
@@ -140,7 +145,7 @@ def _layer(learner: Learner, taken: Taken, v: Tensor, g: Tensor) -> str:
     for start, stop, name in parts[:NAMED]:
         part = torch.zeros_like(v)
         part[start:stop] = v[start:stop]
-        arguments = taken.state.theta, part, taken.batch.rows, taken.batch.weights, learner.chunk
-        found = curvature(learner.objective, layout, *arguments, way=taken.way)
+        along = learner.ranks.cut(Replicated(part))
+        found = learner.curvature(taken.state, along, taken.batch, way=taken.way)
         gaps[name] = (found.value - part @ g).abs().item()
     return max(gaps, key=lambda name: gaps[name])

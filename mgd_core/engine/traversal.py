@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import islice, tee
 
 import torch
@@ -19,15 +20,13 @@ from mgd_core.engine.guard import Guard, check_step
 from mgd_core.engine.journal import ForwardPoint, Journal, ReversePoint
 from mgd_core.engine.metagradient import Metagradient, ProbePoint
 from mgd_core.engine.metaparameters import ExampleWeights, LearningRates, Metaparameter
+from mgd_core.engine.over_ranks import Target, at_first, gathered
 from mgd_core.engine.reverse import check_finite, reverse_step
 from mgd_core.engine.store import Peaks, Store
 from mgd_core.engine.training import Progress, checked_step, train
 from mgd_core.plans.actions import Action, Advance, Free, Load, Plan, Reverse, Save, Tier, Turn, batch_order
 from mgd_core.training.learner import Learner
 from mgd_core.training.optimizers import State
-
-Target = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
-"""Maps flat parameters (P,) to the target loss phi (scalar) and its gradient (P,); Q targets to (Q,) and (Q, P)."""
 
 AHEAD = 12  # actions: about four reverse steps, time enough to read a state, and short enough to hold it
 
@@ -54,7 +53,7 @@ class Traversal:
         self.store, self.journal = store, journal
         self.metaparameters = (ExampleWeights(pool_size), LearningRates(), *metaparameters)
         self.inputs = sorted({column for kind in self.metaparameters for column in kind.inputs})
-        self.guard, self.peaks = Guard(learner.layout), Peaks()
+        self.guard, self.peaks = Guard(learner.layout, learner.ranks), Peaks()
         self.reached = plan.start  # first step that the first sweep has not run
         self.position = plan.stop  # steps from here on are reversed
         self.after: State | None = None  # state at ``position``, once the sweep has turned
@@ -81,7 +80,8 @@ class Traversal:
         states = self.plan.peak_states.get(Tier.DISK, 0)
         if self.journal is not None:
             # The start's state; final state; state and adjoint, twice while a record replaces the one before it.
-            states += (self.plan.outer is not Tier.DISK) + 5
+            # Several ranks keep a record of each sweep more, and what the plan frees until the next record.
+            states += (self.plan.outer is not Tier.DISK) + (5 if self.learner.ranks.count == 1 else 9)
         totals = [kind.zeros(initial.theta.new_zeros(()), self.learner) for kind in self.metaparameters]
         sums = 2 * (self.pool_size * 8 + sum(x.nbytes for x in totals)) * (self.journal is not None)
         points = 2 * initial.theta.nbytes * len(self.probe_steps) * (self.journal is not None)
@@ -160,10 +160,10 @@ class Traversal:
         caution = getattr(self.learner.optimizer, "caution", None)
         if caution:
             warnings.warn(caution, stacklevel=2)
-        batch = self.learner.batches(0)
-        self.finding = examined(self.learner, initial.theta, batch, self.inputs)
-        if self.probe_steps:
-            probe_way_of(self.learner, initial.theta, batch)
+        batch, theta = self.learner.batches(0), self.learner.parameters(initial)
+        self.finding = examined(self.learner, theta, batch, self.inputs)
+        if self.probe_steps and self.learner.ranks.first:
+            probe_way_of(self.learner, theta, batch)
         if t < self.plan.stop:
             check_step(self.learner, state, t, batch if t == 0 else None)
 
@@ -230,8 +230,8 @@ class Traversal:
         self.after, loss = checked_step(self.learner, self.state, step)
         self.reached = step + 1
         self.result.train_losses.append(loss)
-        phi, gradient = self.target(self.after.theta)
-        check_finite("the gradient of the target", gradient, step, self.learner.layout)
+        phi, gradient = at_first(self.learner, self.target, self.after)
+        check_finite("the gradient of the target", gradient, step, self.learner.name_at)
         self.result.phi, self.result.final = phi.detach(), self.after
         empty = gradient.new_zeros(phi.shape)
         self.result.sums = {kind.name: kind.zeros(empty, self.learner) for kind in self.metaparameters}
@@ -277,7 +277,7 @@ class Traversal:
         fingerprints = self.guard.as_tensors()
         self.journal.reverse(ReversePoint(self.position, self.after, self.adjoint, self.result, fingerprints))
         for step in self.released:  # the writer removes them after the record
-            self.store.free(step, Tier.DISK)
+            self.journal.release(partial(self.store.free, step, Tier.DISK))
         self.released.clear()
 
     def _drop_anchor(self) -> None:
@@ -288,8 +288,8 @@ class Traversal:
             self.anchor = None
 
     def _finish(self) -> Metagradient:
-        result = self.result
-        result.adjoint, result.peak_states = self.adjoint, self.peaks.states
+        result = gathered(self.learner, self.result, self.adjoint)
+        result.peak_states = self.peaks.states
         if not self.resumed:
             predicted = self.plan.advances, self.plan.peak_states
             actual = result.advances, result.peak_states

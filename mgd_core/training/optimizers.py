@@ -9,6 +9,9 @@ the name is optax's). Global-norm clipping is the only part that is not elementw
 are vectors of shape (P,) that all Q share. About as many passes over memory as two updates, and no graph; in place
 where the vector is our own, since a fresh one costs page faults, which can be dearer than the arithmetic. An optimizer
 of one's own may return ``autograd_vjp(self, ...)`` instead, which tests compare the closed forms with.
+
+Over ranks (mgd_core.ranks) everything is a slice, but for the norm that clips, and the cotangents of rate and weight
+decay are partial: sums over this rank's elements.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import torch
 from torch import Tensor
 
 from mgd_core.errors import UserError
+from mgd_core.ranks.ranks import ALONE, Partial, Ranks, Slice
 
 CLIP_EPS = 1e-6  # added to the norm, as in torch.nn.utils.clip_grad_norm_
 
@@ -83,24 +87,24 @@ class Bounds(NamedTuple):
     high: float
 
 
-def clip_by_norm(g: Tensor, max_norm: float | None) -> Tensor:
+def clip_by_norm(g: Tensor, max_norm: float | None, ranks: Ranks = ALONE) -> Tensor:
     """Scale ``g`` to at most ``max_norm`` (Euclidean); ``None`` leaves it."""
     if max_norm is None:
         return g
-    return g * (max_norm / (g.norm() + CLIP_EPS)).clamp(max=1.0)
+    return g * (max_norm / (ranks.norm(Slice(g)) + CLIP_EPS)).clamp(max=1.0)
 
 
-def clip_vjp(g: Tensor, max_norm: float | None, cotangent: Tensor) -> Tensor:
+def clip_vjp(g: Tensor, max_norm: float | None, cotangent: Tensor, ranks: Ranks = ALONE) -> Tensor:
     """Pull ``cotangent`` (..., P) of the clipped gradient back to ``g`` (P,).
 
     Where it is clipped, g' = s g with s = max_norm / (|g| + eps), and ds = -s / (|g| + eps) <g, dg> / |g|.
     """
     if max_norm is None:
         return cotangent
-    norm = g.norm()
+    norm = ranks.norm(Slice(g))
     scale = max_norm / (norm + CLIP_EPS)
     slope = torch.where((scale <= 1.0) & (norm > 0), -scale / ((norm + CLIP_EPS) * norm), 0.0)
-    return cotangent * scale.clamp(max=1.0) + (slope * (cotangent @ g))[..., None] * g
+    return cotangent * scale.clamp(max=1.0) + (slope * ranks.total(Partial(cotangent @ g)))[..., None] * g
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,7 @@ class Adam:
     clip_norm: float | None = None
     decay_mask: Tensor | None = None  # (P,), 1 where weight decay applies; None: everywhere
     bounds: Bounds | None = None  # None: no parameter has any
+    ranks: Ranks = ALONE  # whose slices states, gradients and the mask are
 
     def __post_init__(self) -> None:
         """Refuse settings that are no Adam."""
@@ -171,12 +176,12 @@ class Adam:
         elif _decays(self):
             theta = lam + _decay(self, gamma)
         moments = to_m.mul_(self.b1), to_v.mul_(self.b2)
-        gamma = clip_vjp(g, self.clip_norm, gamma)
+        gamma = clip_vjp(g, self.clip_norm, gamma, self.ranks)
         return UpdateCotangents(gamma, State(theta, moments), -(lam @ move), by_decay)
 
     def _decayed(self, state: State, g: Tensor) -> Tensor:
         """The clipped gradient, and the coupled decay with it."""
-        g = clip_by_norm(g, self.clip_norm)
+        g = clip_by_norm(g, self.clip_norm, self.ranks)
         return g + _decay(self, state.theta) if _decays(self) and not self.decoupled else g
 
     def _moments(self, state: State, g: Tensor) -> tuple[Tensor, Tensor]:
@@ -201,6 +206,7 @@ class Sgd:
     clip_norm: float | None = None
     decay_mask: Tensor | None = None
     bounds: Bounds | None = None
+    ranks: Ranks = ALONE
 
     def init(self, theta: Tensor) -> State:
         """A zero momentum buffer (torch's first step sets it to g, which is the same)."""
@@ -218,12 +224,12 @@ class Sgd:
         gamma = to_m + to_move if self.nesterov else to_m
         theta = lam + _decay(self, gamma) if _decays(self) else lam
         by_decay = gamma @ _masked(self, state.theta)
-        gamma = clip_vjp(g, self.clip_norm, gamma)
+        gamma = clip_vjp(g, self.clip_norm, gamma, self.ranks)
         return UpdateCotangents(gamma, State(theta, (to_m * self.momentum,)), -(lam @ move), by_decay)
 
     def _move(self, state: State, g: Tensor) -> tuple[Tensor, Tensor]:
         """What the learning rate multiplies, and the new momentum."""
-        g = clip_by_norm(g, self.clip_norm)
+        g = clip_by_norm(g, self.clip_norm, self.ranks)
         if _decays(self):
             g = g + _decay(self, state.theta)
         m = (state.moments[0] * self.momentum).add_(g)
@@ -254,7 +260,7 @@ def _within_bounds(optimizer: Adam | Sgd, state: State, g: Tensor, t: int, lr: T
     mask = None if optimizer.decay_mask is None else optimizer.decay_mask[places]
     free = replace(optimizer, bounds=None, clip_norm=None, decay_mask=mask)
     own = State(state.theta[places], tuple(moment[places] for moment in state.moments))
-    made = free.update(own, clip_by_norm(g, optimizer.clip_norm)[places], t, lr).theta
+    made = free.update(own, clip_by_norm(g, optimizer.clip_norm, optimizer.ranks)[places], t, lr).theta
     return lam.index_copy(-1, places, lam[..., places] * ((made >= low) & (made <= high)))
 
 

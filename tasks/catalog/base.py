@@ -73,6 +73,15 @@ class BaseCatalog(Section):
         return self
 
     @model_validator(mode="after")
+    def _ranks_have_rows(self) -> Self:
+        if self.runtime.ranks > self.learner.batch:
+            raise ValueError(
+                f"runtime.ranks: {self.runtime.ranks} ranks share a batch of {self.learner.batch} rows (learner.batch)"
+                ", so some would have none; take fewer ranks"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _blends_are_filters(self) -> Self:
         for name in self.descent.blends if self.comparison.built_in else ():
             check_blend(name, self.comparison.built_in)

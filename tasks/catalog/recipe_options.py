@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import ByteSize, Field, field_serializer, field_validator, model_validator
 
 from mgd_core.training.streams import MOST_ROUNDS
-from tasks.catalog.device_options import DeviceSection
+from tasks.catalog.device_options import DeviceSection, kind_of_device
 from tasks.catalog.subset_names import RENAMED, TAKEN, check_subset, filter_and_column, spelt
 from tasks.files.local_files import absolute
 from tasks.files.option_types import (
@@ -332,6 +332,10 @@ class RunnerTable(Section):
 class RuntimeOptions(DeviceSection):
     """Where it runs."""
 
+    ranks: Annotated[int, Field(ge=1, le=4096)] = 1
+    """Processes that train a round together, each its rows of a batch and its slice of every state: on CPUs, each with
+    `threads` threads; on GPUs, the first so many of `devices`. Part of the run's identity: more of them change results
+    by rounding, and the same number gives the same bytes. See docs/scale.md."""
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     """Arithmetic of the encoders' products: `tf32` for NVIDIA GPUs; `bfloat16` moves g visibly (see
     benchmarks/results/precision.md). Parameters, moments and all sums stay in float32."""
@@ -347,6 +351,13 @@ class RuntimeOptions(DeviceSection):
     batch_cache: Annotated[ByteSize, Field(ge=0)] = ByteSize(0)
     """Bytes of decoded batches kept in main memory for replays, those needed soonest; for pools that are not kept
     decoded. None of these four changes a result."""
+
+    @model_validator(mode="after")
+    def _a_gpu_for_each_rank(self) -> Self:
+        there = len(self.slots)
+        if self.ranks > 1 and kind_of_device(self.device) != "cpu" and self.devices != "all" and there < self.ranks:
+            raise ValueError(f"{self.ranks} ranks need as many devices, and {there} are named: add some, or 'all'")
+        return self
 
     @field_validator("runner", mode="before")
     @classmethod

@@ -85,6 +85,8 @@ def identity(catalog: BaseCatalog, home: Path) -> dict[str, Any]:
     if catalog.descent.rule != "confident":
         del content["descent"]["z"]
     content["descent"]["memory"] = content["descent"].pop("momentum")  # its first name, which runs are known by
+    if catalog.runtime.ranks == 1:  # as runs were known before there were ranks
+        del content["runtime"]["ranks"]
     content["runtime"]["device"] = kind_of_device(catalog.runtime.device)
     content["model"] = modality.model_identity(catalog)
     if catalog.targets.many:

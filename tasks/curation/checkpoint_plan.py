@@ -15,7 +15,6 @@ from mgd_core.plans.plan import Binomial, binomial, keep_all
 from mgd_core.plans.planning import Forecast, Rates, auto, forecast
 from mgd_core.plans.segments import Segments, segments
 from tasks.catalog.catalogs import BaseCatalog, CatalogError
-from tasks.catalog.recipe_options import DescentOptions
 from tasks.curation.step_costs import measure, measure_transfers
 from tasks.files.artefacts import is_done, publish_json, read_json
 from tasks.modality.recipe import PoolRecipe
@@ -56,7 +55,7 @@ def alternatives(recipe: PoolRecipe) -> Iterator[Forecast]:
 
 def _chosen(recipe: PoolRecipe) -> Plan:
     options, costs = recipe.catalog.descent, measure(recipe)
-    budgets = budgets_of(options)
+    budgets = budgets_of(recipe.catalog)
     rates = measure_transfers(recipe, costs, set(budgets) - {Tier.DEVICE})
     try:
         return auto(options.window_start, recipe.catalog.learner.steps, costs.state_bytes, budgets, rates).plan
@@ -64,10 +63,12 @@ def _chosen(recipe: PoolRecipe) -> Plan:
         raise CatalogError(f"catalog '{recipe.catalog.name}', plan 'auto': {error}") from None
 
 
-def budgets_of(options: DescentOptions) -> dict[Tier, int]:
-    """Bytes for kept states, for each tier that has a budget."""
+def budgets_of(catalog: BaseCatalog) -> dict[Tier, int]:
+    """Bytes for a rank's kept states, for each tier that has a budget; of what ranks share each has its part."""
+    options, ranks = catalog.descent, catalog.runtime.ranks
     given = {Tier.DEVICE: options.device_memory, Tier.HOST: options.host_memory, Tier.DISK: options.disk_space}
-    return {tier: int(size) for tier, size in given.items() if size}
+    alone = set() if catalog.runtime.device == "cpu" else {Tier.DEVICE}
+    return {tier: int(size) // (1 if tier in alone else ranks) for tier, size in given.items() if size}
 
 
 def _settings(plan: Plan) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from tasks.curation.expression_baselines import prepare_baselines
 from tasks.curation.multitask.wanted import cost_of, told_rounds
 from tasks.curation.ranking import needs_round_0
 from tasks.curation.rounds import first_counts, probe_steps_of
-from tasks.curation.step_costs import measure, reading_note
+from tasks.curation.step_costs import measure, ranks_note, reading_note
 from tasks.files.plurals import counted
 from tasks.files.progress import begin, say
 from tasks.modality.recipe import PoolRecipe
@@ -42,7 +42,7 @@ def prepare(directory: Path) -> None:
             return
         begin("measure a training step and a reverse step")
         plan = plan_of(recipe)
-        for note in [*recipe.notes(), *reading_note(recipe)]:
+        for note in [*recipe.notes(), *reading_note(recipe), *ranks_note(recipe)]:
             say(note)
         say(_forecast(recipe, plan))
         say(f"each differentiated round: {forecast_of(recipe, plan)}")
@@ -54,7 +54,8 @@ def describe_plans(directory: Path) -> str:
     """The run's plan and what other plans would cost, as a table for a terminal."""
     begin("read the pool, and measure a step of the recipe")
     with open_recipe(directory) as recipe:
-        own, notes = forecast_of(recipe, plan_of(recipe)), [*recipe.notes(), *reading_note(recipe)]
+        notes = [*recipe.notes(), *reading_note(recipe), *ranks_note(recipe)]
+        own = forecast_of(recipe, plan_of(recipe))
         others = [one for one in alternatives(recipe) if one.plan != own.plan]
         rows = [(one.plan.advances - one.plan.steps + 1, _held(one), one) for one in (own, *others)]
         note = _by_task(recipe, own.plan)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -21,10 +22,11 @@ from safetensors import safe_open
 
 from mgd_core.descent.steps import mask
 from mgd_core.engine.journal import Interval, durable
+from mgd_core.engine.over_ranks import Target, whole_state
 from mgd_core.engine.probe import Probe
 from mgd_core.engine.replay import Metagradient, ProbePoint, replay, train
-from mgd_core.engine.traversal import Target
 from mgd_core.plans.actions import Tier
+from mgd_core.ranks.ranks import ALONE, Ranks
 from mgd_core.training.learner import Learner
 from mgd_core.training.streams import REPLICATES
 from tasks.catalog.recipe_options import DescentOptions
@@ -40,6 +42,7 @@ from tasks.modality.recipe import Counts, Ids, PoolRecipe, Score, Scores
 from tasks.modality.registry import open_recipe
 from tasks.modality.tensor_files import publish_tensors
 from tasks.pool.columns import columns_of
+from tasks.ranks.group import run_on_ranks
 from tasks.runs.run import Run
 from tasks.scoring.fitting import fit
 from tasks.scoring.groups import group_codes
@@ -66,26 +69,50 @@ def counts_of(recipe: PoolRecipe, round: int) -> Counts:
     return counts
 
 
-def train_round(directory: Path, round: int, differentiate: bool, replicate: int = 0) -> Path:
+def train_round(
+    directory: Path, round: int, differentiate: bool, replicate: int = 0, devices: Sequence[str] = ()
+) -> Path:
     """Train on the round's counts, evaluate, and, if ``differentiate``, traverse the window in reverse; ``replicate``:
-    number of the training among those of the round.
+    number of the training among those of the round; ``devices``: one for each rank, where the catalog asks for several.
 
     Writes ``replayed.safetensors`` (final parameters, probe points, path gradients) and then the record, whose path is
     returned. Until then its states lie beside it, in ``states``, from which a killed round goes on.
     """
+    arguments = directory, round, differentiate, replicate
+    if len(devices) < 2:
+        return train_rank(*arguments)
     with open_recipe(directory) as recipe:
-        counts = counts_of(recipe, round)
-        record = replayed(recipe.run, round, replicate)
-        key = recipe.run.key("round", round, differentiate, counts_digest(counts), *([replicate] if replicate else []))
-        if not is_done(record, key):
+        record, key, _ = _record_of(recipe, *arguments[1:])
+    if not is_done(record, key):
+        run_on_ranks(f"{__name__}:{train_rank.__name__}", arguments, devices)
+    shutil.rmtree(record.with_name(STATES), ignore_errors=True)
+    return record
+
+
+def train_rank(directory: Path, round: int, differentiate: bool, replicate: int = 0, *, ranks: Ranks = ALONE) -> Path:
+    """:func:`train_round` by this process, with others of its ``ranks``, of which the first publishes."""
+    with open_recipe(directory) as recipe:
+        recipe = replace(recipe, ranks=ranks)
+        record, key, counts = _record_of(recipe, round, differentiate, replicate)
+        if ranks.told(not is_done(record, key)):
             began = time.monotonic()
             result, batches, train_seconds = _replay(recipe, counts, round, differentiate, key, replicate)
-            publish_tensors(record.with_suffix(".safetensors"), _tensors(result, batches))
-            seconds = {"train": train_seconds, "reverse": time.monotonic() - began - train_seconds}
-            told = _told(recipe, result, counts, round, replicate)
-            publish_json(record, {"key": key, **told, "seconds": seconds})
-        shutil.rmtree(record.with_name(STATES), ignore_errors=True)
+            if ranks.first:
+                publish_tensors(record.with_suffix(".safetensors"), _tensors(result, batches))
+                seconds = {"train": train_seconds, "reverse": time.monotonic() - began - train_seconds}
+                told = _told(replace(recipe, ranks=ALONE), result, counts, round, replicate)
+                publish_json(record, {"key": key, **told, "seconds": seconds})
+        ranks.anywhere(True)  # nobody writes there any more
+        if ranks.first:
+            shutil.rmtree(record.with_name(STATES), ignore_errors=True)
         return record
+
+
+def _record_of(recipe: PoolRecipe, round: int, differentiate: bool, replicate: int) -> tuple[Path, str, Counts]:
+    """Where the record of a training lies, its key, and the counts that are trained on."""
+    counts, run = counts_of(recipe, round), recipe.run
+    key = run.key("round", round, differentiate, counts_digest(counts), *([replicate] if replicate else []))
+    return replayed(run, round, replicate), key, counts
 
 
 def probe_shard(directory: Path, round: int, shard: str) -> Path:
@@ -225,6 +252,7 @@ def traversed(
     """A round's training, and its window in reverse towards ``target``; as `_replay`."""
     catalog = recipe.catalog
     learner, state = recipe.learner(counts, seed_of(recipe, replicate), round)
+    ranks = recipe.ranks
     steps, plan = learner.steps, plan_of(recipe)
     began = time.monotonic()
     turned = [began]
@@ -237,17 +265,18 @@ def traversed(
 
     owner = digest([unit.key, recipe.run.record["environment"], recipe.run.record["versions"]])
     interval = Interval(catalog.descent.checkpoint_steps, catalog.descent.checkpoint_seconds)
-    with durable(unit.states, owner, interval) as (store, journal):
+    with durable(unit.states, owner, interval, ranks) as (store, journal):
         if not differentiate:
             final, losses = train(learner, state, on=on, journal=journal)
-            phi, _ = target(final.theta)
+            final = whole_state(learner, final)
+            phi = target(final.theta)[0] if ranks.first else final.theta.new_zeros(())  # the first publishes
             nothing = final.theta.new_zeros(0)
             sums = {"example": nothing, "learning_rate": nothing}
             result = Metagradient(phi, final, sums, nothing.long(), losses)
             return result, {}, time.monotonic() - began
         points, n = probe_steps_of(catalog.descent), len(recipe)
         result = replay(learner, state, target, plan, n, points, on=on, store=store, journal=journal)
-        batches = {point.step: learner.batches(point.step).ids for point in result.probes}
+        batches = {p.step: torch.cat(ranks.each(learner.batches(p.step).ids.cpu())) for p in result.probes}
         return result, batches, turned[0] - began
 
 

@@ -21,6 +21,8 @@ from mgd_core.engine.state_files import StateFiles
 from mgd_core.engine.store import named
 from mgd_core.plans.actions import Tier
 from mgd_core.plans.planning import Rates
+from mgd_core.plans.traffic import Traffic
+from mgd_core.training.learner import Batch, Learner
 from mgd_core.training.optimizers import State
 from tasks.catalog.recipe_options import RuntimeOptions
 from tasks.files.plurals import counted
@@ -33,23 +35,37 @@ TRIAL = "transfer-trial"  # directory of the state that is written and read to s
 
 @dataclass(frozen=True)
 class StepCosts:
-    """Seconds of a training step and of a reverse step, each as its batch is read ahead, and bytes of a training state.
-    ``read``: seconds of one batch's reading by one thread."""
+    """Seconds of a training step and of a reverse step, each as its batch is read ahead, and bytes of a training state
+    (of its slice, on several ranks). ``read``: seconds of one batch's reading by one thread."""
 
     step: float
     reverse: float
     state_bytes: int
     read: float = 0.0
+    traffic: Traffic | None = None
+    """What several ranks send; the seconds that this takes depend on what joins them, and come on top."""
 
 
 def reading_note(recipe: PoolRecipe) -> list[str]:
     """A sentence where steps wait for their batches and more readers would help."""
     runtime, read = recipe.catalog.runtime, measure(recipe).read
-    if read / runtime.readers < measure(recipe).step or runtime.readers >= cores():
+    if read / runtime.ranks / runtime.readers < measure(recipe).step or runtime.readers >= cores():
         return []
     return [
         f"Reading a batch takes a thread {read:.2f} s, so steps wait for {counted(runtime.readers, 'reader')}: more of "
         f"them (runtime.readers; there are {cores()} cores) are faster and change no result."
+    ]
+
+
+def ranks_note(recipe: PoolRecipe) -> list[str]:
+    """A sentence on what each of several ranks holds and sends."""
+    costs, ranks = measure(recipe), recipe.catalog.runtime.ranks
+    if costs.traffic is None:
+        return []
+    sent = [f"{bytes / 2**20:,.1f} MiB" for bytes in (costs.traffic.step, costs.traffic.reverse)]
+    return [
+        f"On {ranks} ranks: bytes of states are those of each rank ({costs.state_bytes / 2**20:,.1f} MiB a state), "
+        f"and it sends {sent[0]} in a training step and {sent[1]} in a reverse step, whose seconds come on top."
     ]
 
 
@@ -84,14 +100,29 @@ def _measured(directory: Path) -> StepCosts:
         arguments = (learner.objective, learner.layout, theta, v, batch.rows, batch.weights, learner.chunk)
         curvature_product(*arguments)
         reverse = _seconds(lambda: curvature_product(*arguments), state)
-        step, reverse = (_paced(work, read, recipe.catalog.runtime) for work in (step, reverse))
-        return StepCosts(step, reverse, state.nbytes, read)
+        runtime = recipe.catalog.runtime
+        step, reverse = (_paced(work, read, runtime) for work in (step, reverse))
+        if runtime.ranks == 1:
+            return StepCosts(step, reverse, state.nbytes, read)
+        return StepCosts(
+            step, reverse, -(-state.nbytes // runtime.ranks), read, _traffic(recipe, learner, state, batch)
+        )
+
+
+def _traffic(recipe: PoolRecipe, learner: Learner, state: State, batch: Batch) -> Traffic:
+    with torch.no_grad():
+        row = tuple(x[:1] for x in batch.rows)
+        features = learner.objective.encode(learner.layout.unflatten(state.theta), row)
+    options, sent = recipe.catalog.learner, sum(x.nbytes for x in features)
+    clipped = options.clip_norm is not None
+    return Traffic(recipe.catalog.runtime.ranks, learner.layout.length, options.batch, sent, clipped=clipped)
 
 
 def _paced(work: float, read: float, runtime: RuntimeOptions) -> float:
-    """Seconds of a step of ``work`` seconds whose batch takes one thread ``read`` seconds."""
+    """Seconds of a step of ``work`` seconds whose batch takes one thread ``read`` seconds. Ranks share the rows, and on
+    CPUs the cores."""
     busy = runtime.threads if runtime.device == "cpu" else 1
-    return max(work, read / runtime.readers, (busy * work + read) / cores())
+    return max(work / runtime.ranks, read / runtime.ranks / runtime.readers, (busy * work + read) / cores())
 
 
 def _to_host(_: PoolRecipe, state: State) -> tuple[float, float]:

@@ -24,11 +24,13 @@ from mgd_core.autodiff.precision import PRECISIONS, Autocast
 from mgd_core.engine.step_memory import rows_within
 from mgd_core.errors import UserError
 from mgd_core.models.clip import initial_parameters
+from mgd_core.ranks.ranks import ALONE, Ranks
 from mgd_core.training.learner import Batch, Learner
 from mgd_core.training.loader import Loader
 from mgd_core.training.optimizers import Adam, Optimizer, Sgd, State
 from mgd_core.training.order import DataOrder, generator
 from mgd_core.training.schedules import constant, one_cycle, warmup_cosine
+from mgd_core.training.spread import spread
 from mgd_core.training.streams import ROUND_STREAM, TARGETS
 from mgd_core.training.windows import WindowedOrder
 from tasks.catalog.base import BaseCatalog
@@ -91,6 +93,8 @@ class Recipe(ABC):
 
     run: WorkDirectory
     catalog: Any
+    ranks: Ranks = field(default=ALONE, kw_only=True)
+    """Those that train together, of which this process is one: its learners have its rows and slices."""
 
     @abstractmethod
     def __len__(self) -> int:
@@ -124,7 +128,8 @@ class Recipe(ABC):
         optimizer = self.optimizer(layout, theta)
         objective = PRECISIONS[runtime.precision].around(self.objective(model))
         batches = self.training_batches(counts, seed, round)
-        return Learner(objective, layout, optimizer, self.rates(), batches, self.chunk), optimizer.init(theta)
+        learner = Learner(objective, layout, optimizer, self.rates(), batches, self.chunk)
+        return spread(learner, optimizer.init(theta), self.ranks, own_batches=True)
 
     @cached_property
     def chunk(self) -> int | None:
@@ -178,9 +183,13 @@ class Recipe(ABC):
         return DataOrder(counts, o.batch, o.steps, seed, round)
 
     def training_batches(self, counts: Counts, seed: int, round: int) -> Callable[[int], Batch]:
-        """The batch of each step of a training."""
+        """The batch of each step of a training, or what of it this rank has."""
         order = self.order(counts, seed, round)
-        return self.loader(lambda t: self.batch(ids := order[t], self.rows(ids)))
+        return self.loader(lambda t: self.batch(ids := self.own(order[t]), self.rows(ids)))
+
+    def own(self, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """What of a batch's rows (n, ...) falls to this rank."""
+        return rows[self.ranks.share(len(rows))]
 
     def batches(self, parts: Sequence[Ids]) -> Iterator[Batch]:
         """One pass over parts of the samples, by positions; each row of weight 1. Read ahead."""

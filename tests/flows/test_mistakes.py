@@ -38,6 +38,7 @@ CAUGHT = {
     ("tasks/pool/foreign_json.py", "json_object"): "its callers reject the sample, or name the file",
     ("tasks/modality/pairs/model_configs.py", "_show"): "check_model names the config",
     ("tasks/files/remotes.py", "_raise_worst"): "again what the store raised",
+    ("tasks/ranks/group.py", "run_on_ranks"): "again what a rank raised",
     ("tasks/sharding/rows.py", "_group"): "read_rows makes it failures of its rows",
     ("tasks/subset/scores.py", "choose"): "again what the file's reader raised, which DuckDB wraps",
     ("tasks/subset/algebra.py", "_load_file"): "again what the file's reader raised, which DuckDB wraps",

@@ -105,7 +105,7 @@ class ClassificationRecipe(Recipe):
     def training_batches(self, counts: Counts, seed: int, round: int) -> Callable[[int], Batch]:
         """Straight from the device, where all pictures are."""
         order = self.order(counts, seed, round)
-        return lambda t: self.to_device(self.batch(order[t], self.rows(order[t])))
+        return lambda t: self.to_device(self.batch(ids := self.own(order[t]), self.rows(ids)))
 
 
 def begin_study(home: Path, path: Path) -> Path:

@@ -96,10 +96,11 @@ class PairRecipe(PoolRecipe):
             ids_of, images, files = partial(_announced, order, held), held, held.files
 
         def read(t: int) -> Batch:
-            ids = ids_of(t)
+            whole = ids_of(t)
+            ids = self.own(whole)
             if options is None:
                 return self.batch(ids, self._rows(ids, images(ids)))
-            draws = training_draws(len(ids), seed, round, t)
+            draws = self.own(training_draws(len(whole), seed, round, t))
             return self.batch(ids, self._rows(ids, crops_of(files(ids), draws, self.side, options)))
 
         return self.loader(read)

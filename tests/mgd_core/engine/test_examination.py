@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mgd_core.autodiff.derivatives import CurvatureProduct
+from mgd_core.autodiff.directions import curvature
 from mgd_core.autodiff.precision import Autocast
 from mgd_core.autodiff.refusals import RefusedModel, modules_of
 from mgd_core.engine import chance, step_checks
@@ -222,7 +223,7 @@ def test_the_standing_check_passes_by_far_in_both_precisions(optimizer, chunk, m
 
 def test_the_standing_check_names_step_and_layer(monkeypatch):
     problem = small(problems.classifier)
-    right = step_checks.curvature
+    right = curvature
 
     def wrong(objective, layout, theta, v, *others, **named) -> CurvatureProduct:
         """Along the third layer's weights the tangent is 1 % off, as one of a padding row was."""
@@ -231,8 +232,7 @@ def test_the_standing_check_names_step_and_layer(monkeypatch):
         v[start : layout.offsets[3]] *= 1.01
         return right(objective, layout, theta, v, *others, **named)
 
-    monkeypatch.setattr("mgd_core.engine.reverse.curvature", wrong)
-    monkeypatch.setattr(step_checks, "curvature", wrong)
+    monkeypatch.setattr("mgd_core.training.learner.curvature", wrong)
     name = problem.learner.layout.names[2]
     with pytest.raises(InexactError, match=rf"step 11 is not exact.*Likely layer: that of parameter '{name}'"):
         run(problem)
@@ -251,13 +251,13 @@ def test_a_step_that_was_trained_on_other_rows_is_caught():
 
 
 def test_a_cotangent_of_weights_that_is_not_finite_is_told(monkeypatch):
-    right = step_checks.curvature
+    right = curvature
 
     def spoiled(*arguments, **named) -> CurvatureProduct:
         found = right(*arguments, **named)
         return found._replace(weights=found.weights * torch.inf)
 
-    monkeypatch.setattr("mgd_core.engine.reverse.curvature", spoiled)
+    monkeypatch.setattr("mgd_core.training.learner.curvature", spoiled)
     with pytest.raises(NonFiniteError, match="cotangent of the example weights became NaN or infinite at step 11"):
         run(small())
 

@@ -76,9 +76,9 @@ def test_fingerprints_survive_as_tensors():
 def test_difference_speaks_of_moments_and_of_signs():
     found = states(2)[2]
     moved = State(found.theta, (found.moments[0] + 1.0, found.moments[1]))
-    assert difference(found, moved, LAYOUT).startswith("moment 1 by up to 1, in")
+    assert difference(found, moved, LAYOUT.name_at).startswith("moment 1 by up to 1, in")
     zero = State(torch.zeros(LAYOUT.length), ())
-    assert difference(zero, State(-zero.theta, ()), LAYOUT) == "in signs of zero alone"
+    assert difference(zero, State(-zero.theta, ()), LAYOUT.name_at) == "in signs of zero alone"
 
 
 def flickering(step: int):
