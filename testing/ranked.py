@@ -25,7 +25,7 @@ from mgd_core.plans.plan import binomial, keep_all
 from mgd_core.plans.segments import segments
 from mgd_core.ranks.ranks import Ranks
 from mgd_core.training.learner import Batch, Learner
-from mgd_core.training.optimizers import Adam, Sgd
+from mgd_core.training.optimizers import Adam, Bounds, Sgd
 from mgd_core.training.schedules import constant
 from mgd_core.training.spread import spread
 from testing import problems
@@ -34,6 +34,7 @@ from testing.oracles import Problem
 STEPS, START = 8, 2
 KINKED = Adam(eps_root=1e-6, weight_decay=0.05, clip_norm=0.6)  # some steps are clipped, and some are not
 SGD = Sgd(momentum=0.9, weight_decay=0.01)
+BOUNDED = dataclasses.replace(SGD, bounds=Bounds(torch.arange(0, 100, 7), -0.1, 0.1))  # some steps reach them
 
 
 class Case(NamedTuple):
@@ -50,7 +51,7 @@ class Case(NamedTuple):
 CASES = {
     "CLIP, clipped on the kink": Case(problems.clip, KINKED, keep_all(START, STEPS)),
     "CLIP, binomial, chunks of 2": Case(problems.clip, KINKED, binomial(START, STEPS, 2), chunk=2),
-    "two towers, segments, SGD": Case(problems.two_towers, SGD, segments(START, STEPS, 2, disk_states=3)),
+    "two towers, segments, SGD": Case(problems.two_towers, BOUNDED, segments(START, STEPS, 2, disk_states=3)),
     "two towers, two targets": Case(problems.two_towers, KINKED, binomial(START, STEPS, 3), targets=2),
     "two towers, batches of 2": Case(problems.two_towers, KINKED, keep_all(START, STEPS), rows=2),
     "LoRA on GPT-NeoX": Case(problems.tuned, KINKED, keep_all(START, STEPS)),
