@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks._envelope import emit
+from benchmarks._server import own_server
 from benchmarks.rehearsal import official as theirs
 from benchmarks.rehearsal import product
 from benchmarks.rehearsal.official import Official
@@ -30,8 +31,6 @@ from benchmarks.rehearsal.steps import Step, Steps
 from tasks.files.package_data import CATALOGS
 
 PAIRS, SHARD, PICTURES = 12_800, 1000, 400
-PATIENCE = 1800.0
-"""Seconds that Prefect's server may take to answer on a machine that is busy with other things."""
 MODEL = CATALOGS / "models" / "vit-tiny-64.json"
 QUICK = (
     "learner.steps=12", "learner.batch=16", "learner.warmup=2", "learner.window=200", "descent.window_start=9",
@@ -75,22 +74,8 @@ def main() -> None:
 
 def rehearse(place: Path, official: Official, quick: bool, overrides: list[str]) -> Steps:
     """All steps, under a Prefect server of their own."""
-    from flows.runtime import ensure_server, prepare_environment, stop_server
-    from flows.runtime.environment import CLIENT_AUTH, password, prefect_home
-
-    server = place / "server"
-    prepare_environment(server)
-    said = {
-        "PREFECT_API_URL": ensure_server(server, timeout=PATIENCE),
-        CLIENT_AUTH: password(prefect_home(server)) or "",
-    }
-    os.environ.update(said)
-    try:
+    with own_server(place / "server"):
         return taken(begun(place, quick, overrides), official)
-    finally:
-        for name in said:
-            os.environ.pop(name)
-        stop_server(server)
 
 
 def begun(place: Path, quick: bool, overrides: list[str]) -> Rehearsal:
