@@ -21,6 +21,8 @@ from mgd_core.training.optimizers import Optimizer
 from testing import problems
 from testing.oracles import Problem
 
+Loss = Callable[[Tensor | float], Tensor]
+"""Of an inverse temperature, nats."""
 WEIGHTS = {"digits": 1.0, "classes": 0.7, "captions": 2.0, "labels": 0.3}
 UNITS = {"digits": 1.3, "classes": 1.1, "captions": 2.2, "labels": 1.7}
 DIGITS = torch.arange(6) % 3
@@ -66,7 +68,7 @@ def naive_phi(problem: Problem, tasks: MultiTask, name: str | None = None) -> Ca
             if tasks.temperature == "best":
                 at: Tensor | float = bisected(PLAIN[type(task)](task, image.detach(), text.detach()))
             else:
-                at = scale.clamp(max=100) if tasks.temperature == "model" else 1 / tasks.temperature
+                at = scale.clamp(max=100) if tasks.temperature == "model" else 1 / float(tasks.temperature)
             total = total + tasks.weights[key] / (tasks.units or UNITS)[key] * loss(at)
         return total
 
@@ -102,7 +104,7 @@ def with_target(problem: Problem, phi: Callable[[Params], Tensor]) -> Problem:
     return dataclasses.replace(problem, target=target)
 
 
-def bisected(loss: Callable[[Tensor], Tensor]) -> float:
+def bisected(loss: Loss) -> float:
     """The inverse temperature of the least loss, by the sign of its derivative."""
     low, high = 1e-3, 1e3
     for _ in range(70):
@@ -113,9 +115,6 @@ def bisected(loss: Callable[[Tensor], Tensor]) -> float:
     return (low * high) ** 0.5
 
 
-Loss = Callable[[Tensor], Tensor]
-
-
 def _heads(task: ClassTask | LabelsTask, text: Tensor) -> Tensor:
     return torch.stack([F.normalize(own.mean(0), dim=0) for own in text.split(task.per_column)])
 
@@ -123,7 +122,7 @@ def _heads(task: ClassTask | LabelsTask, text: Tensor) -> Tensor:
 def _classes(task: ClassTask, image: Tensor, text: Tensor) -> Loss:
     heads = _heads(task, text)
 
-    def loss(scale: Tensor) -> Tensor:
+    def loss(scale: Tensor | float) -> Tensor:
         logits = scale * image @ heads.T
         if task.metric == "acc1":
             return F.cross_entropy(logits, DIGITS)
@@ -134,7 +133,7 @@ def _classes(task: ClassTask, image: Tensor, text: Tensor) -> Loss:
 
 
 def _captions(task: RetrievalTask, image: Tensor, text: Tensor) -> Loss:
-    def loss(scale: Tensor) -> Tensor:
+    def loss(scale: Tensor | float) -> Tensor:
         logits = scale * image @ text.T
         terms = []
         for i in range(len(image)):
@@ -150,7 +149,7 @@ def _captions(task: RetrievalTask, image: Tensor, text: Tensor) -> Loss:
 def _labels(task: LabelsTask, image: Tensor, text: Tensor) -> Loss:
     heads = _heads(task, text)
 
-    def loss(scale: Tensor) -> Tensor:
+    def loss(scale: Tensor | float) -> Tensor:
         logits = scale * heads @ image.T
         terms = []
         for c in range(len(heads)):

@@ -240,7 +240,8 @@ def _groups_of_datacomp(tasks: dict[str, WeightedTaskOptions]) -> dict[str, tupl
     """DataComp's tasks among ``tasks`` by its groups."""
     known = {name: _task_of_datacomp(one.source) for name, one in tasks.items()}
     titles = {name: GROUPS.get(one.group, OTHERS) for name, one in known.items() if one is not None}
-    return {title: tuple(name for name in titles if titles[name] == title) for title in dict.fromkeys(titles.values())}
+    found = {title: tuple(name for name in titles if titles[name] == title) for title in dict.fromkeys(titles.values())}
+    return {f"{title} (DataComp)" if title in tasks else title: own for title, own in found.items()}
 
 
 def _task_of_datacomp(source: str) -> Task | None:

@@ -172,7 +172,7 @@ def _probe(recipe: PoolRecipe, round: int, ids: Ids, key: str) -> torch.Tensor:
 def _probes(directory: Path, round: int, key: str, device: str) -> list[tuple[int, Probe]]:
     """A probe for each task, step and replicate, by the task's number, which all shards share; ``key``: the sweeps'."""
     with open_recipe(directory) as recipe:
-        probes = []
+        probes: list[tuple[int, Probe]] = []
         for replicate, record in enumerate(_sweeps(recipe, round)):
             with safe_open(record.with_suffix(".safetensors"), "pt", device=device) as file:
                 learner = learner_of(recipe, round, replicate, file)

@@ -9,6 +9,7 @@ from tasks.catalog.pair_targets import TargetOptions, TaskSum, WeightedTaskOptio
 from tasks.catalog.roles import Roles
 from tasks.catalog.target_options import Part, PartsOptions
 from tasks.catalog.task_kinds import check_keys
+from tasks.evaluation.eval_samples import Kind
 from tasks.evaluation.eval_sets import is_eval_set, open_eval_set
 from tasks.files.progress import say
 from tasks.files.remote_files import Reader
@@ -18,7 +19,7 @@ from tasks.modality.pairs.set_targets import class_sentences, part_samples, pict
 from tasks.modality.pairs.zero_shot import TaskData, load_task
 
 Loaded = TaskData | ManyAsked
-KINDS = ("classification", "retrieval", "multilabel")
+KINDS: tuple[Kind, ...] = ("classification", "retrieval", "multilabel")
 """Kinds of evaluation sets that may be one of many tasks."""
 
 
