@@ -9,7 +9,6 @@ or row is given.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import tempfile
 import time
@@ -17,6 +16,7 @@ from collections import Counter
 from pathlib import Path
 
 from benchmarks._envelope import emit
+from benchmarks._server import own_server
 from testing import field_cases
 from testing.field_case import CASES, RIGHT, SILENT, TRACEBACK, Case, Judgement, Place, judged, run
 from testing.field_pool import write_field_pool
@@ -61,12 +61,7 @@ def chosen(quick: bool, only: list[str]) -> list[Case]:
 
 def judge_all(cases: list[Case], scratch: Path) -> list[Judgement]:
     """Judge each case beside one finished curation, under one Prefect server; a line for each as it ends."""
-    from flows.runtime import ensure_server, prepare_environment, stop_server
-
-    server = scratch / "server"
-    prepare_environment(server)
-    os.environ["PREFECT_API_URL"] = ensure_server(server)
-    try:
+    with own_server(scratch / "server"):
         finished = scratch / "finished" / "home"
         ended = run(["curate", str(write_field_pool(scratch / "finished").catalog), "--home", str(finished)])
         if ended.status:
@@ -76,9 +71,6 @@ def judge_all(cases: list[Case], scratch: Path) -> list[Judgement]:
             found.append(judged(one, Place(scratch / one.name, finished)))
             print(f"{one.row:>5}  {one.name:<54} {found[-1].verdict:<10} {found[-1].why}", flush=True)
         return found
-    finally:
-        os.environ.pop("PREFECT_API_URL")
-        stop_server(server)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks._envelope import emit
+from benchmarks._server import own_server
 from benchmarks.rehearsal import official as theirs
 from benchmarks.rehearsal import product
 from benchmarks.rehearsal.official import Official
@@ -73,16 +74,8 @@ def main() -> None:
 
 def rehearse(place: Path, official: Official, quick: bool, overrides: list[str]) -> Steps:
     """All steps, under a Prefect server of their own."""
-    from flows.runtime import ensure_server, prepare_environment, stop_server
-
-    server = place / "server"
-    prepare_environment(server)
-    os.environ["PREFECT_API_URL"] = ensure_server(server)
-    try:
+    with own_server(place / "server"):
         return taken(begun(place, quick, overrides), official)
-    finally:
-        os.environ.pop("PREFECT_API_URL")
-        stop_server(server)
 
 
 def begun(place: Path, quick: bool, overrides: list[str]) -> Rehearsal:

@@ -9,7 +9,6 @@ nothing.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,16 +65,12 @@ def write_sets(directory: Path, rest: Path, size: int) -> list[Path]:
     return made
 
 
-def _labelled(
-    sheet: TileSheet, split: str, column: str, at: int, n: int
-) -> tuple[Sequence[npt.NDArray[np.uint8]], list[str]]:
+def _labelled(sheet: TileSheet, split: str, column: str, at: int, n: int) -> tuple[npt.NDArray[np.uint8], list[str]]:
     rows, tiles = _part(sheet, split, at, n)
     return tiles, [str(row[column]) for row in rows]
 
 
-def _part(
-    sheet: TileSheet, split: str, at: int, n: int
-) -> tuple[list[dict[str, Any]], Sequence[npt.NDArray[np.uint8]]]:
+def _part(sheet: TileSheet, split: str, at: int, n: int) -> tuple[list[dict[str, Any]], npt.NDArray[np.uint8]]:
     return sheet.rows(split).slice(at, n).to_pylist(), sheet.images(split)[at : at + n]
 
 
@@ -85,9 +80,7 @@ def _png(tile: npt.NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def _classification(
-    directory: Path, tiles: Iterable[npt.NDArray[np.uint8]], labels: list[str], folder: str = "test"
-) -> Path:
+def _classification(directory: Path, tiles: npt.NDArray[np.uint8], labels: list[str], folder: str = "test") -> Path:
     names = sorted(set(labels))
     samples = [
         {"cls": str(names.index(label)).encode(), "png": _png(tile)} for label, tile in zip(labels, tiles, strict=True)
@@ -95,7 +88,7 @@ def _classification(
     return write_set(directory, samples, names, TEMPLATES, per_shard=200, folder=folder)
 
 
-def _multilabel(directory: Path, rows: list[dict[str, Any]], tiles: Sequence[npt.NDArray[np.uint8]]) -> Path:
+def _multilabel(directory: Path, rows: list[dict[str, Any]], tiles: npt.NDArray[np.uint8]) -> Path:
     """Two pieces of clothing side by side in each picture."""
     labels = [str(row["label"]) for row in rows]
     names, samples = sorted(set(labels)), []
@@ -110,7 +103,7 @@ def _multilabel(directory: Path, rows: list[dict[str, Any]], tiles: Sequence[npt
     return write_set(directory, samples, names, TEMPLATES, "multilabel", per_shard=200)
 
 
-def _other(directory: Path, key: str, labels: list[str], tiles: Sequence[npt.NDArray[np.uint8]]) -> None:
+def _other(directory: Path, key: str, labels: list[str], tiles: npt.NDArray[np.uint8]) -> None:
     """A set of a few pictures, with what its task asks of its samples."""
     pictures, n = [_png(tile) for tile in tiles], len(labels)
     if key in FAIRNESS:

@@ -245,14 +245,11 @@ def _own_of(ranks: Ranks, slopes: Sequence[Tensor | None], shares: Sequence[int]
 def with_rows_of(
     pieces: Sequence[Rows], cotangents: Sequence[Tensor | None]
 ) -> Iterator[tuple[Rows, tuple[Tensor | None, ...]]]:
-    """Pair each piece with its rows of the cotangents (n, ...); pieces for which all of those are zero are left out,
-    and none where there are shapes alone (`meta`)."""
+    """Pair each piece with its rows of the cotangents (n, ...); pieces for which all of those are zero are left out."""
     given = [c for c in cotangents if c is not None]
     if not given:
         return
-    live = [True] * len(given[0])
-    if not given[0].is_meta:
-        live = torch.stack([(c != 0).flatten(1).any(1) if c.ndim > 1 else c != 0 for c in given]).any(0).tolist()
+    live = torch.stack([(c != 0).flatten(1).any(1) if c.ndim > 1 else c != 0 for c in given]).any(0).tolist()
     start = 0
     for piece in pieces:
         stop = start + piece[0].shape[0]

@@ -15,7 +15,6 @@ alike: linear maps and convolutions to the lower precision, softmax and norms to
 from __future__ import annotations
 
 import math
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -40,12 +39,7 @@ def or_zero(tangent: Tensor | None, like: Tensor) -> Tensor:
 
 def _under_autocast(x: Tensor) -> bool:
     """Whether autocast holds for ``x``; it leaves float64 alone."""
-    return not x.is_meta and torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64
-
-
-def _without_autocast(x: Tensor) -> AbstractContextManager[object]:
-    """Autocast off for the kind of device that ``x`` is on; `meta`, which has shapes only, knows none."""
-    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
+    return torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64
 
 
 def _lowered(x: Tensor, *others: Tensor | None) -> tuple[Any, ...]:
@@ -250,7 +244,7 @@ def _applied(
     b, db = (None, None) if bias is None else _dual(bias)
     x, *others = tensors
     cast = _lowered(x, *others, b, None if b is None else or_zero(db, b))
-    with _without_autocast(x):
+    with torch.autocast(x.device.type, enabled=False):
         return fwd.make_dual(*layer.apply(*cast, *settings))
 
 
@@ -277,7 +271,7 @@ def double_convolution(input: Tensor, weight: Tensor, bias: Tensor | None = None
     if settings is None or input.ndim != 4:
         return F.conv2d(input, weight, bias, *how, **named)
     tensors = _lowered(input, weight, bias)
-    with _without_autocast(input):
+    with torch.autocast(input.device.type, enabled=False):
         return Conv.apply(*tensors, settings)
 
 

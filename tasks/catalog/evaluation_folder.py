@@ -14,6 +14,8 @@ from tasks.catalog.target_options import ALL
 from tasks.evaluation.datacomp import tasks
 from tasks.evaluation.eval_sets import find_eval_sets, folder_names, name_of, open_eval_set, resolved
 
+Said = dict[str, object]
+"""Keys of a section, and what they say."""
 LOWERED = ("classification", "retrieval", "multilabel")
 """Kinds of sets that can be targets."""
 TRAIN = "train"
@@ -28,13 +30,16 @@ class EvaluationFolder:
     parted: dict[str, str]
     told: tuple[str, ...]
 
-    def sections(self, most: int | None) -> tuple[dict[str, dict[str, object]], dict[str, dict[str, object]]]:
+    def sections(self, most: int | None) -> tuple[dict[str, Said], dict[str, Said]]:
         """What a catalog would say of them, in `targets.tasks` and `targets.tests`, with ``most`` pictures a part."""
-        shared = {} if most is None else {"max_images": most}
-        own = {name: {"source": url, "folder": TRAIN, "test": "", **shared} for name, url in self.trained.items()}
-        own |= {name: {"source": url, **shared} for name, url in self.parted.items()}
-        tests = {name: {"source": url, "split": ALL, **shared} for name, url in self.trained.items()}
-        return dict(own), dict(tests)
+        shared: Said = {} if most is None else {"max_images": most}
+        own: dict[str, Said] = {}
+        for name, url in self.trained.items():
+            own[name] = {"source": url, "folder": TRAIN, "test": "", **shared}
+        for name, url in self.parted.items():
+            own[name] = {"source": url, **shared}
+        tests: dict[str, Said] = {name: {"source": url, "split": ALL, **shared} for name, url in self.trained.items()}
+        return own, tests
 
 
 @lru_cache(maxsize=8)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import model_validator
 
-from tasks.files.option_types import Bytes, Decay, FromZero, NotNegative, Positive, Section, Seed, Share, Steps, Whole
+from tasks.files.option_types import Decay, FromZero, NotNegative, Positive, Section, Seed, Share, Steps, Whole
 
 
 class LearnerOptions(Section):
@@ -44,10 +44,6 @@ class LearnerOptions(Section):
     shard, with the files of three windows in memory. None: the whole pool, every batch from everywhere."""
     chunk: Whole | None = None
     """Rows encoded at once; None: the whole batch. Changes memory, and results by rounding only."""
-    chunk_memory: Bytes | None = None
-    """Instead of `chunk`: bytes that a reverse step may take, kept states apart, say "45GiB"; the rows encoded at once
-    follow from the sizes of the model, by a count that is the same on every machine (of float32; bfloat16 takes
-    less)."""
     seed: Seed = 0
     """Seed of a study's training; in a curation rounds are drawn from `descent.seed`, comparisons from their own."""
 
@@ -56,18 +52,6 @@ class LearnerOptions(Section):
         if self.window is not None and self.window < self.batch:
             raise ValueError(f"window ({self.window}) is smaller than a batch ({self.batch})")
         return self
-
-    @model_validator(mode="after")
-    def _one_chunk(self) -> LearnerOptions:
-        if self.chunk is not None and self.chunk_memory is not None:
-            raise ValueError("chunk and chunk_memory both say how many rows are encoded at once; remove one")
-        return self
-
-    @model_serializer(mode="wrap")
-    def _as_before_chunks_went_by_memory(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Runs are known by what their catalog says: one that says nothing of it is known as it always was."""
-        said: dict[str, Any] = dump(self)
-        return {key: value for key, value in said.items() if key != "chunk_memory" or value is not None}
 
     @model_validator(mode="after")
     def _warmup_fits(self) -> LearnerOptions:

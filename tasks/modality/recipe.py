@@ -10,7 +10,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any, Protocol, Self, TypeAlias, TypeVar
 
 import numpy as np
@@ -21,7 +20,6 @@ from torch import nn
 from mgd_core.autodiff.layout import ParameterLayout
 from mgd_core.autodiff.objective import Objective, Rows
 from mgd_core.autodiff.precision import PRECISIONS, Autocast
-from mgd_core.engine.step_memory import rows_within
 from mgd_core.errors import UserError
 from mgd_core.models.clip import initial_parameters
 from mgd_core.ranks.ranks import ALONE, Ranks
@@ -121,31 +119,15 @@ class Recipe(ABC):
         """The recipe on a training multiset (None: every sample once), and its first state; a pure function of its
         arguments."""
         counts, seed = np.ones(len(self), np.int64) if counts is None else counts, self.seed if seed is None else seed
-        runtime = self.catalog.runtime
+        options, runtime = self.catalog.learner, self.catalog.runtime
         model = self.model(self.model_seed(seed, round)).to(runtime.device)
         layout = ParameterLayout.of(model)
         theta = initial_parameters(model, layout)
         optimizer = self.optimizer(layout, theta)
         objective = PRECISIONS[runtime.precision].around(self.objective(model))
         batches = self.training_batches(counts, seed, round)
-        learner = Learner(objective, layout, optimizer, self.rates(), batches, self.chunk)
+        learner = Learner(objective, layout, optimizer, self.rates(), batches, options.chunk)
         return spread(learner, optimizer.init(theta), self.ranks, own_batches=True)
-
-    @cached_property
-    def chunk(self) -> int | None:
-        """Rows encoded at once: as the catalog says, or as many as fit in what it says.
-
-        Raises:
-            TooLittleMemory: not one does.
-        """
-        options = self.catalog.learner
-        if options.chunk_memory is None:
-            return None if options.chunk is None else int(options.chunk)
-        model = self.model(0).to("meta")
-        layout = ParameterLayout.of(model)
-        rows = tuple(x.to("meta").expand(options.batch, *x.shape[1:]) for x in self.rows(np.zeros(1, np.int64)))
-        theta = torch.empty(layout.length, device="meta")
-        return rows_within(options.chunk_memory, self.objective(model), layout, theta, rows)
 
     def model_seed(self, seed: int, round: int) -> int:
         """What a training's model is drawn from."""

@@ -12,7 +12,6 @@ import torch
 from mgd_core.autodiff.layout import ParameterLayout
 from mgd_core.training.optimizers import Adam
 from tasks.catalog.catalogs import load_catalog
-from tasks.catalog.files import CatalogError
 from tasks.evaluation.datacomp import scale_config
 from tasks.files.package_data import CATALOGS
 from tasks.modality.pairs.model_configs import built_clip, load_model_config
@@ -80,17 +79,3 @@ def test_a_catalog_that_says_nothing_of_it_is_known_as_it_was(tmp_path: Path) ->
     said = (CLAMPED[0], CLAMPED[1].replace("true", "false"))
     assert begun(small_catalog(tmp_path / "b", said), tmp_path / "b" / "home").name == plain
     assert begun(small_catalog(tmp_path / "c", CLAMPED), tmp_path / "c" / "home").name != plain
-
-
-def test_chunks_by_memory(tmp_path: Path) -> None:
-    by = ("batch = 32", 'batch = 32\nchunk_memory = "200MiB"')
-    with open_recipe(begun(small_catalog(tmp_path, by), tmp_path / "home")) as recipe:
-        assert recipe.chunk == 32 and recipe.learner()[0].chunk == 32
-        least = replace(recipe, catalog=_with(recipe.catalog, 60 << 20))
-        assert 1 <= least.chunk < 32
-    with pytest.raises(CatalogError, match="chunk and chunk_memory both say"):
-        load_catalog(tmp_path / "small.toml", {"learner.chunk": 4})
-
-
-def _with(catalog, memory: int):
-    return catalog.model_copy(update={"learner": catalog.learner.model_copy(update={"chunk_memory": memory})})
