@@ -22,7 +22,7 @@ from mgd_core.engine.probe import Probe
 from mgd_core.engine.replay import replay
 from mgd_core.plans.actions import Plan
 from mgd_core.plans.plan import binomial, keep_all
-from mgd_core.plans.segments import segments
+from mgd_core.plans.segments import Segments, segments
 from mgd_core.ranks.ranks import Ranks
 from mgd_core.training.learner import Batch, Learner
 from mgd_core.training.optimizers import Adam, Bounds, Sgd
@@ -105,7 +105,7 @@ def twice(ranks: Ranks, name: str, folder: Path) -> tuple[Found, Found]:
         with durable(place, "key", Interval(steps=3), ranks) as (store, journal):
             return found(ranks, name, store=store, journal=journal)
 
-    if isinstance(CASES[name].plan, type(CASES["two towers, segments, SGD"].plan)):
+    if isinstance(CASES[name].plan, Segments):
         return once(folder / "first"), once(folder / "second")
     return found(ranks, name), found(ranks, name)
 

@@ -21,7 +21,7 @@ class CutOff(Exception):
 
 def cut_off(ranks: Ranks, folder: Path) -> Found:
     """A traversal by three processes, of which two end in the middle of a sweep, the ranks at different steps."""
-    for events in (5, 12):
+    for events in (5, 11):
         seen = [0]
 
         def on(what: str, t: int, seen: list[int] = seen, events: int = events) -> None:
