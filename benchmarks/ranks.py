@@ -142,7 +142,7 @@ def measured(ranks: Ranks, repeats: int) -> Costs:
                 spent[i] += time.process_time() - began
                 counted[i], written[i] = ranks.sent - sent, _written() - wrote
             before, after, last = after, made[0], t
-        return Costs(*spent, (counted[0], counted[1]), (written[0], written[1]))
+        return Costs(spent[0], spent[1], (counted[0], counted[1]), (written[0], written[1]))
 
 
 def _written() -> int:

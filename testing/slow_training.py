@@ -42,7 +42,8 @@ class Towers(Objective):
 
     def losses(self, params: Params, features: Features) -> Tensor:
         """InfoNCE (n,)."""
-        return info_nce(*features, params["scale"].exp())
+        left, right = features
+        return info_nce(left, right, params["scale"].exp())
 
     def candidate_losses(self, params: Params, candidates: Features, reference: Features, others: Tensor) -> Tensor:
         """InfoNCE (n,) beside the reference."""

@@ -27,9 +27,12 @@ def at_first(learner: Learner, target: Target, state: State) -> tuple[torch.Tens
     ranks, theta = learner.ranks, learner.parameters(state)
     if ranks.count == 1:
         return target(theta)
-    found = target(theta) if ranks.first else None
-    shape, dtype = ranks.told(None if found is None else (found[0].shape, found[0].dtype))
-    phi, gradient = found or (theta.new_zeros(shape, dtype=dtype), theta.new_zeros(*shape, len(theta)))
+    if ranks.first:
+        phi, gradient = target(theta)
+        ranks.told((phi.shape, phi.dtype))
+    else:
+        shape, dtype = ranks.told((theta.shape, theta.dtype))
+        phi, gradient = theta.new_zeros(shape, dtype=dtype), theta.new_zeros(*shape, len(theta))
     return ranks.total(Partial(phi.detach())), ranks.scattered(Partial(gradient.detach()))
 
 
@@ -39,7 +42,7 @@ def gathered(learner: Learner, result: Metagradient, adjoint: State) -> Metagrad
         return replace(result, adjoint=adjoint)
     probes = [ProbePoint(p.step, learner.whole(p.theta), learner.whole(p.gamma)) for p in result.probes]
     final, adjoint = (each(state, learner.whole) for state in (result.final, adjoint))
-    sums = {name: _summed(learner, total) for name, total in result.sums.items()}
+    sums: dict[str, torch.Tensor] = {name: _summed(learner, total) for name, total in result.sums.items()}
     visits = _summed(learner, result.visits)
     return replace(result, final=final, adjoint=adjoint, sums=sums, visits=visits, probes=probes)
 

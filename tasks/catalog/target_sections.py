@@ -33,6 +33,9 @@ class TargetsSection(Section):
         heldout: Any
         tests: dict[str, Any]
         tasks: dict[str, Any]
+        normalise: str
+        per_task: str
+        told_by: dict[str, tuple[str, ...]]
 
     @property
     def roles(self) -> Roles[Any]:

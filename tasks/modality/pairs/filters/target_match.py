@@ -60,8 +60,8 @@ def target_features(recipe: PoolRecipe, theta: Tensor) -> tuple[Tensor, Tensor]:
     params = learner.layout.unflatten(theta)
     if isinstance(task, MultiTask):
         with torch.no_grad():
-            images, texts = task.described(theta)
-            return images.float(), texts.float()
+            features, texts = task.described(theta)
+            return features.float(), texts.float()
     assert isinstance(task, ZeroShotTask)
     with torch.no_grad():
         images = [task.objective.encode_images(params, some) for some in task.images.split(PROBE_BATCH)]
