@@ -84,16 +84,8 @@ def baselines(official: Official, given: Rehearsal) -> str:
 def train(official: Official, given: Rehearsal, model: Path, shards: Path) -> str:
     """train.py on shards ends with a checkpoint and its record."""
     out = given.place / "trained"
-    arguments: tuple[object, ...] = (
-        "--scale",
-        "debug",
-        "--data_dir",
-        shards,
-        "--output_dir",
-        out,
-        "--exp_name",
-        shards.name,
-    )
+    arguments: tuple[object, ...] = ("--scale", "debug", "--data_dir", shards)
+    arguments += ("--output_dir", out, "--exp_name", shards.name)
     arguments += ("--precision", "fp32", "--num_checkpoints", "1", "--workers", "1", "--log_every_n_steps", "8")
     said = official.run(LAUNCHER, official.checkout, model, *TRAINING, *arguments)
     check("Done training." in said, f"train.py did not end: {said[-1500:]}")
