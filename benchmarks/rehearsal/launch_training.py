@@ -13,7 +13,7 @@ if __name__ == "__main__":
     checkout, model, batch, samples, *arguments = sys.argv[1:]
     sys.path.insert(0, checkout)
     import open_clip
-    import scale_configs
+    import scale_configs  # type: ignore[import-not-found]
 
     open_clip.add_model_config(model)
     sizes = {"model": Path(model).stem, "batch_size": int(batch), "train_num_samples": int(samples), "warmup": 8}

@@ -35,7 +35,6 @@ class TargetsSection(Section):
         tasks: dict[str, Any]
         normalise: str
         per_task: str
-        told_by: dict[str, tuple[str, ...]]
 
     @property
     def roles(self) -> Roles[Any]:
@@ -59,6 +58,11 @@ class TargetsSection(Section):
     def many(self) -> bool:
         """Whether there are tasks of which the target is a sum."""
         return False
+
+    @property
+    def told_by(self) -> dict[str, tuple[str, ...]]:
+        """What g is told by: names of groups, and the tasks of each; none where there are not many."""
+        return {}
 
     def resolved(self, base: Path) -> Self:
         """The same with sources made absolute, relative ones being below ``base``."""
