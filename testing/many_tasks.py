@@ -137,7 +137,7 @@ def _captions(task: RetrievalTask, image: Tensor, text: Tensor) -> Loss:
         logits = scale * image @ text.T
         terms = []
         for i in range(len(image)):
-            own, others = torch.where(OWNERS == i)[0], torch.where(OWNERS != i)[0]
+            own, others = torch.where(OWNERS.eq(i))[0], torch.where(OWNERS.ne(i))[0]
             each = [F.cross_entropy(torch.cat([logits[i, j : j + 1], logits[i, others]])[None], ZERO) for j in own]
             each_back = [F.cross_entropy(logits[:, j][None], torch.tensor([i])) for j in own]
             terms.append(0.5 * torch.stack(each).mean() + 0.5 * torch.stack(each_back).mean())
