@@ -46,6 +46,9 @@ class Ranks:
     count = 1
     sent = 0
 
+    def __repr__(self) -> str:
+        return f"rank {self.number} of {self.count}"
+
     @property
     def first(self) -> bool:
         """Whether what is replicated counts here."""
