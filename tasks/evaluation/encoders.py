@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -19,6 +20,14 @@ from mgd_core.autodiff.objective import unit_rows
 from mgd_core.errors import UserError
 from tasks.files.artefacts import digest, file_digest
 from tasks.pool.decoding import in_rgb
+
+
+NUMBERS: list[Any] = [
+    *((np._core.multiarray.scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    *(np.dtype, type(np.dtype("f8")), type(np.dtype("f4"))),
+]
+"""What a number of numpy is unpickled by: open_clip's schedule leaves one in the optimizer's state, beside the weights,
+as the learning rate of every checkpoint."""
 
 
 class CheckpointError(UserError, ValueError):
@@ -90,7 +99,8 @@ def open_clip_encoder(checkpoint: Path, model: str, device: str = "cpu") -> Open
     if open_clip.get_model_config(name) is None:
         raise CheckpointError(f"open_clip has no model {name!r}; name one of its own (ViT-B-32, ...) or a config file")
     try:
-        built = open_clip.create_model(name, pretrained=str(checkpoint), device=device, load_weights=True)
+        with torch.serialization.safe_globals(NUMBERS):
+            built = open_clip.create_model(name, pretrained=str(checkpoint), device=device, load_weights=True)
     except Exception as error:  # torch, safetensors and pickle each raise their own
         told = str(error).strip().split("\n")
         raise CheckpointError(f"{checkpoint}: not a checkpoint of {model}: {' '.join(told[:3])[:400]}") from error

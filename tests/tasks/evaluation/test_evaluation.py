@@ -67,7 +67,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     torch.manual_seed(0)
     model = open_clip.create_model("mgd-tiny")
     state = {f"module.{name}": value for name, value in model.state_dict().items()}
-    torch.save({"epoch": 1, "name": "x", "state_dict": state}, directory / "epoch_1.pt")
+    optimizer = {"param_groups": [{"lr": np.float64(1e-3)}]}  # as its cosine schedule leaves it
+    torch.save({"epoch": 1, "name": "x", "state_dict": state, "optimizer": optimizer}, directory / "epoch_1.pt")
     return directory / "epoch_1.pt", config
 
 
