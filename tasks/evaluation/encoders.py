@@ -21,7 +21,6 @@ from mgd_core.errors import UserError
 from tasks.files.artefacts import digest, file_digest
 from tasks.pool.decoding import in_rgb
 
-
 NUMBERS: list[Any] = [
     *((np._core.multiarray.scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
     *(np.dtype, type(np.dtype("f8")), type(np.dtype("f4"))),
