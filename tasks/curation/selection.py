@@ -36,9 +36,10 @@ def finalists(directory: Path) -> list[int]:
     """The rounds that are trained afresh before one is chosen: the best by the catalog's rule, and each blend. None
     where there is no blend, as the rule is enough then."""
     with open_recipe(directory) as recipe:
-        blends = len(recipe.catalog.descent.blends) if recipe.catalog.descent.rounds else 0
-        rounds = read(recipe.run.home, recipe.run.id, "rounds")["round"].to_pylist()
-        return [_best(recipe)[0], *sorted(rounds)[-blends:]] if blends else []
+        descent = recipe.catalog.descent
+        if not descent.blends:
+            return []
+        return [_best(recipe)[0], *range(descent.rounds + 1, descent.trained_rounds)]
 
 
 def train_finalist(directory: Path, round: int, number: int) -> Path:

@@ -182,7 +182,7 @@ def test_columns_tell_the_sentence_of_their_own_table(small_run: Path) -> None:
     samples = {field.name: field.metadata[b"doc"].decode() for field in SAMPLES}
     for table in ("samples", "sample_rounds", "sample_outcomes", "mistakes"):
         assert {name: found[table, name] for name in samples} == samples, table
-    assert found["rounds_summary", "target_loss"].startswith("phi: loss on the target tasks")
+    assert found["rounds_summary", "target_loss"].startswith("phi: loss on the target task")
     assert found["metagradients", "g"] == METAGRADIENTS.field("g").metadata[b"doc"].decode()
     assert found["truth_agreement", "kept"] == "Samples with count > 0."
     assert found["influence_extremes", "g"].startswith("d output") and found["comparison", "subset"].startswith("What")
