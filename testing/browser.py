@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
 import subprocess
 import time
@@ -19,7 +20,8 @@ from typing import Any
 from websockets.sync.client import connect
 from websockets.sync.connection import Connection
 
-PATIENCE = 90.0
+PATIENCE = float(os.environ.get("MGD_TEST_PATIENCE", "90"))
+"""Seconds that anything may take."""
 WINDOW = (1400, 1000)
 
 
@@ -114,7 +116,8 @@ class Page:
         y = box[1] + box[3] / 2
         for kind, share in (("mousePressed", start), ("mouseMoved", (start + end) / 2), ("mouseMoved", end),
                             ("mouseReleased", end)):  # fmt: skip
-            self.ask("Input.dispatchMouseEvent", type=kind, x=box[0] + share * box[2], y=y, button="left", clickCount=1)
+            self.ask("Input.dispatchMouseEvent", type=kind, x=box[0] + share * box[2], y=y, button="left",
+                     buttons=int(kind != "mouseReleased"), clickCount=1)  # fmt: skip
 
     def picture(self, path: Path) -> None:
         """Write what is seen as a PNG."""

@@ -165,16 +165,22 @@ class Explorer:
     def tiles(self, uids: npt.NDArray[np.bytes_], turn: Turn) -> list[dict[str, Any]]:
         """What tiles show of samples, in their order."""
         named = uid_hex(uids)
-        columns = ["uid", f"left(text, {CAPTION}) AS text", "length(text) AS length", "g_sum", "count", *SEEN]
-        asked = f"SELECT {', '.join([*columns, *self.truths])} FROM {OUTCOMES} WHERE {self._among(uids)}"
-        found = {row["uid"].hex: row for row in self.frame.rows(asked, [named], turn)}
+        columns = ["uid", f"left(text, {CAPTION}) AS text", "length(text) AS length", *SEEN, *self.truths]
+        # Of `samples`, where a filter by uid is read before the captions are; figures are at hand by position.
+        asked = f"SELECT {', '.join(columns)} FROM samples WHERE {self._among(named)}"
+        found = {row.pop("uid").hex: row for row in self.frame.rows(asked, [named], turn)}
+        places = self.frame.positions(uids)
+        g, count = (self.frame.ranks(self.columns[key], turn)[places].tolist() for key in ("o:g_sum", "o:count"))
         with self._guard:
-            for uid, row in found.items():
-                self._places[uid] = {name: row[name] for name in SEEN}
+            self._places |= {uid: {name: row[name] for name in SEEN} for uid, row in found.items()}
             while len(self._places) > REMEMBERED:
                 self._places.popitem(last=False)
-        shown = ("text", "length", "g_sum", "count", "width", "height", *self.truths)
-        return [{"uid": uid, **{name: jsonable(found[uid][name]) for name in shown}} for uid in named]
+        shown = ("text", "length", "width", "height", *self.truths)
+        return [
+            {"uid": uid, **{name: jsonable(found[uid][name]) for name in shown}, "g_sum": jsonable(g_sum),
+             "count": None if copies != copies else int(copies)}
+            for uid, g_sum, copies in zip(named, g, count, strict=True)
+        ]  # fmt: skip
 
     def place(self, uid: str) -> dict[str, Any] | None:
         """Where a sample's picture lies; None for a uid that the run does not have."""
@@ -226,7 +232,7 @@ class Explorer:
         )  # fmt: skip
         docs = {one.label: one.doc for one in self.columns.values() if one.key.startswith("o:")}
         values = [{"name": n, "value": _short(jsonable(v)), "doc": docs.get(n, "")} for n, v in row.items()]
-        tiles = self.tiles(np.array([one["uid"].bytes for one in alike], "S16"), turn) if alike else []
+        tiles = self.tiles(np.array([one["uid"].bytes for one in alike], "S16"), turn)
         told = {"uid": uid, "text": text[:STORY], "length": len(text), "values": values, "alike": tiles}
         return told | {"rounds": [{name: jsonable(value) for name, value in one.items()} for one in rounds]}
 
@@ -266,10 +272,9 @@ class Explorer:
         # Samples without a value come last either way, as NaN sorts.
         return -ranks if choice.descending else ranks
 
-    def _among(self, uids: npt.NDArray[np.bytes_]) -> str:
-        """The WHERE of some uids, with their span: stretches of the tables that hold none are passed over."""
-        ends = sorted(uid_hex(uids))
-        within = f"uid BETWEEN '{ends[0]}'::UUID AND '{ends[-1]}'::UUID AND " if ends else ""
+    def _among(self, named: list[str]) -> str:
+        """The WHERE of some uids, with their span: row groups that hold none are passed over."""
+        within = f"uid BETWEEN '{min(named)}'::UUID AND '{max(named)}'::UUID AND " if named else ""
         return f"{within}uid IN (SELECT unnest(?::UUID[]))"
 
 

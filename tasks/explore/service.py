@@ -142,7 +142,8 @@ def _answered(request: Request, kind: str, asked: Asked, turns: Turns) -> Respon
         with turns.taking(page, own) as turn:
             return _json(asked(request, turn))
     except Superseded as error:
-        return _json({"error": str(error), "superseded": True}, 409)
+        # No failure: a browser would write one on its console.
+        return _json({"error": str(error), "superseded": True})
     except UserError as error:
         return _json({"error": str(error)}, 400)
 

@@ -26,6 +26,8 @@ for words in (
     status = main([*words, "--home", home])
     met = [name for name in sys.argv[4:] if name in sys.modules]
     assert status == 0 and not met, (words, status, met)
+import tasks.explore.serving
+assert not {*sys.argv[4:]} & {*sys.modules}, "mgd explore"
 """
 
 

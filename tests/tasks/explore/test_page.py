@@ -82,7 +82,7 @@ def test_a_way_through_the_page(home: Path, address: str, tmp_path: Path) -> Non
         page.drag("section[aria-label=g_sum] svg", 0.1, 0.5)
         page.until(SETTLED.format(2))
         brushed = shown(page, home)
-        assert 0 < brushed < filtered and "g_sum >=" in page.run("document.querySelector('#query').textContent")
+        assert 0 < brushed < filtered and '"g_sum" >=' in page.run("document.querySelector('#query').textContent")
         page.run("document.querySelector('#order').value = 'o:g_sum'")
         page.run("document.querySelector('#order').dispatchEvent(new Event('change'))")
         page.until("document.querySelectorAll('.tile').length > 5")

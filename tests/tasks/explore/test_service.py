@@ -16,8 +16,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from duckdb import DuckDBPyConnection
 from PIL import Image
 from starlette.testclient import TestClient
+from starlette.types import ASGIApp
 
 from flows.cli import main
 from tasks.explore.choice import Choice
@@ -47,8 +49,19 @@ def explorer(home: Path) -> Iterator[Explorer]:
 
 
 @pytest.fixture(scope="module")
-def client(explorer: Explorer) -> TestClient:
-    made = TestClient(app(explorer, PORT, TOKEN), base_url=BASE)
+def plain(home: Path) -> Iterator[DuckDBPyConnection]:
+    with connect(home, RUN) as connection:
+        yield connection
+
+
+@pytest.fixture(scope="module")
+def served(explorer: Explorer) -> ASGIApp:
+    return app(explorer, PORT, TOKEN)
+
+
+@pytest.fixture(scope="module")
+def client(served: ASGIApp) -> TestClient:
+    made = TestClient(served, base_url=BASE)
     assert made.get(f"/?token={TOKEN}").status_code == 200  # from here on the cookie does
     return made
 
@@ -59,10 +72,9 @@ def get(client: TestClient, path: str, choice: dict | None = None, **more: Any) 
     return answer.json()
 
 
-def asked(home: Path, where: str) -> list[str]:
+def asked(plain: DuckDBPyConnection, where: str) -> list[str]:
     """uids of a question that was written by hand, by `mgd sql`'s own connection."""
-    with connect(home, RUN) as connection:
-        rows = connection.execute(f"SELECT uid FROM sample_outcomes WHERE {where} ORDER BY uid").fetchall()
+    rows = plain.execute(f"SELECT uid FROM sample_outcomes WHERE {where} ORDER BY uid").fetchall()
     return [row[0].hex for row in rows]
 
 
@@ -93,12 +105,14 @@ CASES: dict[str, tuple[dict, str]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_what_is_shown_counted_and_exported_is_what_sql_gives(name: str, home: Path, client: TestClient) -> None:
+def test_what_is_shown_counted_and_exported_is_what_sql_gives(
+    name: str, plain: DuckDBPyConnection, client: TestClient
+) -> None:
     choice, where = CASES[name]
-    expected = asked(home, where)
+    expected = asked(plain, where)
     told = get(client, "/api/count", choice)
     assert told["shown"] == len(expected) > 0 and told["of"] == SAMPLES
-    assert asked(home, f"uid IN ({told['sql']})") == expected, "the page's own SQL"
+    assert asked(plain, f"uid IN ({told['sql']})") == expected, "the page's own SQL"
     rows = get(client, "/api/rows", choice, start=0, size=400)
     assert [row["uid"] for row in rows] == expected
     answer = export(client, choice, "npy")
@@ -114,10 +128,10 @@ def export(client: TestClient, choice: dict, format: str, picked: list[str] | No
 
 
 def test_the_lines_of_an_export_give_the_same_again(
-    home: Path, client: TestClient, capsys: pytest.CaptureFixture[str]
+    plain: DuckDBPyConnection, client: TestClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
     told = export(client, {"search": "blue", "brushes": {"o:style": {"words": ["a"]}}}, "parquet")
-    expected = asked(home, "contains(text, 'blue') AND style = 'a'")
+    expected = asked(plain, "contains(text, 'blue') AND style = 'a'")
     table = pq.read_table(told["path"])
     assert table["uid"].to_pylist() == expected and {"text", "g_sum", "score"} <= {*table.column_names}
     sql = shlex.split(told["commands"][1])
@@ -139,17 +153,17 @@ def test_picked_samples_and_lines_of_json(home: Path, client: TestClient) -> Non
     assert answer.status_code == 400 and "not of this run" in answer.json()["error"]
 
 
-def test_bars_leave_out_only_their_own_brush(home: Path, client: TestClient) -> None:
+def test_bars_leave_out_only_their_own_brush(plain: DuckDBPyConnection, client: TestClient) -> None:
     choice = {"brushes": {"o:style": {"words": ["a"]}, "o:score": {"low": 0.2}}}
     styles, scores = (get(client, "/api/chart", choice, key=key) for key in ("o:style", "o:score"))
     bars = dict(zip(styles["words"], styles["shown"], strict=True))
     assert bars.keys() == {"a", "b", "it's"}
-    assert all(bars[word] == len(asked(home, f"score >= 0.2 AND style = '{word}'")) for word in ("a", "b"))
-    assert styles["none"] == [len(asked(home, "style IS NULL")), len(asked(home, "score >= 0.2 AND style IS NULL"))]
+    assert all(bars[word] == len(asked(plain, f"score >= 0.2 AND style = '{word}'")) for word in ("a", "b"))
+    assert styles["none"] == [len(asked(plain, "style IS NULL")), len(asked(plain, "score >= 0.2 AND style IS NULL"))]
     edges = scores["edges"]
     for b, number in enumerate(scores["shown"]):
         bounds = [f"score >= {edges[b - 1]!r}e0"] * (b > 0) + [f"score < {edges[b]!r}e0"] * (b < len(edges))
-        assert number == len(asked(home, " AND ".join(["style = 'a'", *bounds]))), b
+        assert number == len(asked(plain, " AND ".join(["style = 'a'", *bounds]))), b
     assert sum(scores["all"]) + scores["none"][0] == SAMPLES
 
 
@@ -157,15 +171,14 @@ def test_bars_leave_out_only_their_own_brush(home: Path, client: TestClient) -> 
     ("o:g_sum", False, "g_sum NULLS LAST"), ("o:g_sum", True, "g_sum DESC NULLS LAST"),
     ("o:count", True, "count DESC"), ("o:text", False, "text"), ("g:1", True, None), ("uid", True, "uid DESC"),
 ])  # fmt: skip
-def test_orders(order: str, descending: bool, by: str | None, home: Path, client: TestClient) -> None:
+def test_orders(order: str, descending: bool, by: str | None, plain: DuckDBPyConnection, client: TestClient) -> None:
     choice = {"order": order, "descending": descending, "where": "score > 0.1"}
     found = [row["uid"] for start in (0, 50) for row in get(client, "/api/rows", choice, start=start, size=50)]
     source = "sample_outcomes WHERE score > 0.1"
     if by is None:
         probed = "(FROM metagradients WHERE round = 1 AND probed) AS m"
         source, by = f"samples LEFT JOIN {probed} USING (uid) WHERE score > 0.1", "g DESC NULLS LAST"
-    with connect(home, RUN) as connection:
-        rows = connection.execute(f"SELECT uid FROM {source} ORDER BY {by}, uid LIMIT 100").fetchall()
+    rows = plain.execute(f"SELECT uid FROM {source} ORDER BY {by}, uid LIMIT 100").fetchall()
     assert found == [row[0].hex for row in rows]
 
 
@@ -177,19 +190,19 @@ def test_a_shuffle_is_a_function_of_its_seed(client: TestClient) -> None:
     assert one == same != other and sorted(one) == sorted(other) and one != sorted(one)
 
 
-def test_moves_between_rounds(home: Path, client: TestClient) -> None:
+def test_moves_between_rounds(plain: DuckDBPyConnection, client: TestClient) -> None:
     told = get(client, "/api/moves", a=1, b=3)
     both = "uid IN (SELECT a.uid FROM counts a, counts b WHERE a.uid = b.uid AND a.round = 1 AND b.round = 3 AND {})"
-    assert told["entered"] == len(asked(home, both.format("a.count = 0 AND b.count > 0"))) > 0
+    assert told["entered"] == len(asked(plain, both.format("a.count = 0 AND b.count > 0"))) > 0
     assert sum(told.values()) == SAMPLES
 
 
-def test_a_story(home: Path, client: TestClient) -> None:
+def test_a_story(plain: DuckDBPyConnection, client: TestClient) -> None:
     told = get(client, f"/api/story/{uid_at(50)}")
     assert told["rounds"][0]["count"] == 1 and len(told["rounds"]) == 4
     assert [one["g"] is None for one in told["rounds"]] == [False, 50 % 7 == 1, False, True]
     assert [one["uid"] for one in told["alike"]] == asked(
-        home, f"text = (SELECT text FROM samples WHERE uid = '{uid_at(50)}') AND uid <> '{uid_at(50)}'"
+        plain, f"text = (SELECT text FROM samples WHERE uid = '{uid_at(50)}') AND uid <> '{uid_at(50)}'"
     )
     assert {"name": "style", "value": None, "doc": "Carried over from the pool as it was."} in told["values"]
 
@@ -239,9 +252,9 @@ def test_lines_that_are_more_than_a_question_are_refused(line: str, client: Test
     ({"X-Token": TOKEN, "Origin": "http://evil.example"}, 403), ({"X-Token": TOKEN, "Origin": "null"}, 403),
     ({"X-Token": TOKEN, "Host": f"localhost:{PORT}"}, 200),
 ])  # fmt: skip
-def test_who_is_answered(headers: dict[str, str], status: int, explorer: Explorer) -> None:
+def test_who_is_answered(headers: dict[str, str], status: int, served: ASGIApp) -> None:
+    stranger = TestClient(served, base_url=BASE)
     for path in ("/", "/explore.js", "/api/run", f"/picture/{uid_at(4)}?size=64"):
-        stranger = TestClient(app(explorer, PORT, TOKEN), base_url=BASE)
         answer = stranger.get(path, headers=headers)
         assert answer.status_code == status and "set-cookie" not in answer.headers
 
