@@ -48,7 +48,7 @@ function figure(value) {
   if (typeof value !== "number") return seen(typeof value === "object" ? JSON.stringify(value) : value);
   if (Number.isInteger(value)) return whole(value).replace("-", "−");
   const size = Math.abs(value);
-  return (size >= 1e-3 && size < 1e5 ? String(Number(value.toPrecision(3))) : value.toExponential(2)).replace("-", "−");
+  return (size >= 1e-3 && size < 1e5 ? String(Number(value.toPrecision(3))) : value.toExponential(2)).replaceAll("-", "−");
 }
 
 function make(name, given = {}, ...inside) {
@@ -215,7 +215,7 @@ function drawNumbers(one, told) {
       const now = { low: null, high: null, ...(state.brushes[key]?.none ? {} : state.brushes[key]), [name === "from" ? "low" : "high"]: number };
       brushed(key, now.low === null && now.high === null ? null : now);
     } });
-  const ends = make("div", { className: "ends" }, end("from", brush?.low, figure(edges[0])), "≤ … <", end("below", brush?.high, figure(edges.at(-1))));
+  const ends = make("div", { className: "ends" }, end("from", brush?.low, figure(edges[0])), make("span", {}, "≤ … <"), end("below", brush?.high, figure(edges.at(-1))));
   one.plot.replaceChildren(svg, ends);
   if (told.none[0]) one.plot.append(noneButton(key, told.none, { none: true }, Boolean(brush?.none)));
 }
