@@ -454,7 +454,7 @@ function paths(rounds) {
     if (r.g_error) svg.append(shape("line", { class: "spread", x1: x(i), x2: x(i), y1: y(r.g - r.g_error), y2: y(r.g + r.g_error) }));
     svg.append(shape("circle", { cx: x(i), cy: y(r.g), r: 3.2 }));
   }
-  write(`g, at most ${figure(most)}; bars: count`, 0, 2, "start");
+  write(`line: g, |g| at most ${figure(most)}; bars: count`, 0, 2, "start");
   return svg;
 }
 

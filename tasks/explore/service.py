@@ -110,7 +110,7 @@ class Guard:
                 message["headers"] = [*message.get("headers", []), *more]
             await send(message)
 
-        inner = self._inner if refused is None else _json({"error": refused}, 403)
+        inner: ASGIApp = self._inner if refused is None else _json({"error": refused}, 403)
         await inner(scope, receive, sending)
 
     def _refused(self, method: str, asked: HTTPConnection) -> str | None:
