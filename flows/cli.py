@@ -18,6 +18,7 @@ from flows.commands.attributing import add_attribute
 from flows.commands.census import add_census
 from flows.commands.curating import add_curate, add_serve
 from flows.commands.evaluating import add_evaluate
+from flows.commands.explore import add_explore
 from flows.commands.housekeeping import add_prune, add_remove
 from flows.commands.planning import add_plan
 from flows.commands.poisoning import add_poison
@@ -133,10 +134,12 @@ def _opened(options: argparse.Namespace) -> Iterator[None]:
 def parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     top = argparse.ArgumentParser("mgd", description=DESCRIPTION, epilog=EPILOG, formatter_class=_Raw)
+    top.add_argument("--version", action=_Version, nargs=0, help="say which version this is, and stop")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     add_curate(partial(_command, commands))
     add_shard(partial(_command, commands))
     _read_parsers(commands)
+    add_explore(partial(_command, commands))
     _export_parser(commands)
     add_census(partial(_command, commands))
     add_plan(partial(_command, commands))
@@ -154,6 +157,15 @@ def parser() -> argparse.ArgumentParser:
     add_prune(partial(_command, commands))
     _server_parser(commands)
     return top
+
+
+class _Version(argparse.Action):
+    """Looks the version up only when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from tasks.files.package_data import product
+
+        parser.exit(message=f"mgd {product()}\n")
 
 
 class _Raw(argparse.RawDescriptionHelpFormatter):

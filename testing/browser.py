@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
 import subprocess
 import time
@@ -19,7 +20,8 @@ from typing import Any
 from websockets.sync.client import connect
 from websockets.sync.connection import Connection
 
-PATIENCE = 90.0
+PATIENCE = float(os.environ.get("MGD_TEST_PATIENCE", "90"))
+"""Seconds that anything may take."""
 WINDOW = (1400, 1000)
 
 
@@ -33,6 +35,7 @@ class Page:
 
     def __init__(self, socket: Connection) -> None:
         self._socket, self._number = socket, 0
+        self._events: list[dict[str, Any]] = []
 
     def ask(self, method: str, **parameters: Any) -> dict[str, Any]:
         """An answer of the protocol."""
@@ -40,6 +43,8 @@ class Page:
         self._socket.send(json.dumps({"id": self._number, "method": method, "params": parameters}))
         while True:
             answer = json.loads(self._socket.recv(timeout=PATIENCE))
+            if "method" in answer:
+                self._events.append(answer)
             if answer.get("id") == self._number:
                 assert "error" not in answer, (method, answer["error"])
                 found: dict[str, Any] = answer["result"]
@@ -72,6 +77,47 @@ class Page:
         self.run(f"document.querySelector({json.dumps(field)}).focus()")
         self.ask("Input.insertText", text=text)
         self.run(f"document.querySelector({json.dumps(field)}).form.requestSubmit()")
+
+    def listen(self) -> None:
+        """Take note of what the page complains of from now on."""
+        for domain in ("Runtime", "Log", "Page"):
+            self.ask(f"{domain}.enable")
+
+    def complaints(self) -> list[str]:
+        """Errors of the console and exceptions so far, in the browser's words."""
+        self.run("1")  # what was sent before is read
+        found = [(one["method"], one["params"]) for one in self._events]
+        told = [told["entry"] for method, told in found if method == "Log.entryAdded"]
+        return [
+            *(f"{one['text']} {one.get('url', '')}" for one in told if one["level"] == "error"),
+            *(str(told["exceptionDetails"]) for method, told in found if method == "Runtime.exceptionThrown"),
+            *(str(told["args"]) for method, told in found
+              if method == "Runtime.consoleAPICalled" and told["type"] in ("error", "assert")),
+        ]  # fmt: skip
+
+    def until(self, script: str) -> Any:
+        """Wait until a script's value is true; returns it, or raises AssertionError with what is seen instead."""
+        deadline = time.monotonic() + PATIENCE
+        while not (value := self.run(script)):
+            assert time.monotonic() < deadline, f"{script} is {value}, and seen is: {self.words()[:3000]}"
+            time.sleep(0.1)
+        return value
+
+    def press(self, key: str, modifiers: int = 0) -> None:
+        """A key of the keyboard; `modifiers`: 2 with Ctrl, 8 with Shift."""
+        text = {"text": key} if len(key) == 1 and not modifiers else {"text": "\r"} if key == "Enter" else {}
+        self.ask("Input.dispatchKeyEvent", type="keyDown", key=key, modifiers=modifiers, **text)
+        self.ask("Input.dispatchKeyEvent", type="keyUp", key=key, modifiers=modifiers)
+
+    def drag(self, element: str, start: float, end: float) -> None:
+        """Drag over what a selector finds, from one share of its width to another."""
+        script = f"(() => {{ const box = document.querySelector({json.dumps(element)}).getBoundingClientRect(); "
+        box = self.run(f"{script} return [box.x, box.y, box.width, box.height]; }})()")
+        y = box[1] + box[3] / 2
+        for kind, share in (("mousePressed", start), ("mouseMoved", (start + end) / 2), ("mouseMoved", end),
+                            ("mouseReleased", end)):  # fmt: skip
+            self.ask("Input.dispatchMouseEvent", type=kind, x=box[0] + share * box[2], y=y, button="left",
+                     buttons=int(kind != "mouseReleased"), clickCount=1)  # fmt: skip
 
     def picture(self, path: Path) -> None:
         """Write what is seen as a PNG."""

@@ -201,7 +201,7 @@ def _write_json(names: list[str], rows: Iterator[Sequence[Any]], out: TextIO, li
     for row in rows:
         if limit is None or total < limit:
             out.write(",\n" if total else "[\n")
-            values = [_jsonable(value) for value in row]
+            values = [jsonable(value) for value in row]
             json.dump(dict(zip(names, values, strict=True)), out, ensure_ascii=False)
             total += 1
     out.write("\n]\n" if total else "[]\n")
@@ -217,7 +217,7 @@ def _distinct(names: list[str]) -> list[str]:
     return list(found)
 
 
-def _jsonable(value: Any) -> Any:
+def jsonable(value: Any) -> Any:
     """A value as JSON has it: uids and bytes as hex, what is not finite as null, other types as text."""
     if value is None or isinstance(value, bool | int | str):
         return value
@@ -231,16 +231,16 @@ def _jsonable(value: Any) -> Any:
     if isinstance(value, UUID):
         return value.hex
     if isinstance(value, list | tuple):
-        return [_jsonable(one) for one in value]
+        return [jsonable(one) for one in value]
     if isinstance(value, dict):
-        return {str(_jsonable(key)): _jsonable(one) for key, one in value.items()}
+        return {str(jsonable(key)): jsonable(one) for key, one in value.items()}
     return str(value)
 
 
 def _csv_cell(value: Any) -> Any:
     if isinstance(value, float | Decimal):
         return value
-    plain = _jsonable(value)
+    plain = jsonable(value)
     return json.dumps(plain, ensure_ascii=False) if isinstance(plain, list | dict) else plain
 
 
@@ -255,7 +255,7 @@ def _short(value: Any, cut: int = WIDEST) -> str:
     elif isinstance(value, dict):
         text = ", ".join(f"{_short(key)} {_short(one)}" for key, one in value.items())
     else:
-        text = harmless(" ".join(str(_jsonable(value)).split()))
+        text = harmless(" ".join(str(jsonable(value)).split()))
     return text if len(text) <= cut else text[: cut - 1] + "…"
 
 

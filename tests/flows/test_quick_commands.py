@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
+from flows.cli import main
 from tests.flows.broken_inputs import finished_home
 
 SLOW = ("torch", "torchvision", "open_clip", "timm", "transformers", "peft", "prefect", "polars", "pandas")
@@ -24,6 +26,8 @@ for words in (
     status = main([*words, "--home", home])
     met = [name for name in sys.argv[4:] if name in sys.modules]
     assert status == 0 and not met, (words, status, met)
+import tasks.explore.serving
+assert not {*sys.argv[4:]} & {*sys.modules}, "mgd explore"
 """
 
 
@@ -49,6 +53,12 @@ def test_the_help_names_the_catalogs_and_loads_nothing() -> None:
     code = "import sys, flows.cli; print(flows.cli.parser().format_help()); print('pyarrow' in sys.modules)"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "emoji, fashion" in ended.stdout and ended.stdout.endswith("False\n")
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0 and capsys.readouterr().out == f"mgd {version('mgd')}\n"
 
 
 def test_the_public_names_of_the_engine_are_there_whatever_was_imported_before() -> None:
