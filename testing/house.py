@@ -18,12 +18,8 @@ KINDED = {"model", "pool", "record", "catalog", "run", "recipe", "options"}
 PRODUCT = ("mgd_core", "tasks", "flows")
 
 MAY_IMPORT: dict[str, str] = {
-<<<<<<< HEAD
-    "flows": "submission studies report smoothness curation scoring modality ranks runs catalog evaluation export "
-=======
-    "flows": "submission studies explore report smoothness curation scoring modality runs catalog evaluation export "
->>>>>>> w-explore16
-    "census sharding subset pool tables homes files mgd_core",
+    "flows": "submission studies explore report smoothness curation scoring modality ranks runs catalog evaluation "
+    "export census sharding subset pool tables homes files mgd_core",
     "submission": "evaluation subset pool homes files mgd_core",
     "studies": "report modality catalog evaluation pool tables html homes files mgd_core",
     "explore": "subset pool tables homes files mgd_core",

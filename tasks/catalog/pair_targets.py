@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from tasks.catalog.evaluation_folder import tasks_below
 from tasks.catalog.files import CatalogError
 from tasks.catalog.roles import Name, Roles, TestName
 from tasks.catalog.target_options import Part, PartsOptions, TaskOptions, ZeroShotSection
@@ -160,8 +161,6 @@ class TargetOptions(TargetsSection):
         made = self.model_copy(update={"evaluation_sets": folder})
         if "://" not in folder and not Path(folder).exists():
             return made
-        from tasks.catalog.evaluation_folder import tasks_below  # it imports webdataset, and with it torch
-
         tasks, tests = tasks_below(folder).sections(self.evaluation_images)
         own = {name: WeightedTaskOptions.model_validate(said) for name, said in tasks.items()}
         others = {name: TaskOptions.model_validate(said) for name, said in tests.items() if name not in self.tasks}

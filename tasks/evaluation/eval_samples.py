@@ -10,11 +10,11 @@ import io
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from webdataset.tariterators import base_plus_ext, group_by_keys
 
 from mgd_core.errors import UserError
 from tasks.files.artefacts import digest
@@ -78,7 +78,7 @@ def keyed(shard: str, reader: Reader) -> Iterator[tuple[str, dict[str, bytes]]]:
         raise EvalSetError(f"{shard}: not there, though nshards.txt counts it; fetch the set again") from error
     with file:
         try:
-            for sample in group_by_keys(_files(shard, walk(file, length))):
+            for sample in _webdataset().group_by_keys(_files(shard, walk(file, length))):
                 key = sample.pop("__key__")
                 del sample["__url__"]
                 yield key, sample
@@ -91,9 +91,15 @@ def keyed(shard: str, reader: Reader) -> Iterator[tuple[str, dict[str, bytes]]]:
             raise EvalSetError(f"{shard}: {told}") from error
 
 
+def _webdataset() -> Any:
+    """webdataset's own words of what belongs together; asked for late, since it brings torch, and catalogs that name
+    sets are read by commands that only ask tables."""
+    return import_module("webdataset.tariterators")
+
+
 def _files(shard: str, members: Iterable[Member]) -> Iterator[dict[str, Any]]:
     """Members as webdataset takes them, but for what it would pass over, or take for another sample, in silence."""
-    last, seen = "", set[str]()
+    last, seen, base_plus_ext = "", set[str](), _webdataset().base_plus_ext
     for member in members:
         key, extension = base_plus_ext(member.name)
         if key is None or member.torn or extension.startswith("__"):  # a name of webdataset's own
