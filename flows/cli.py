@@ -165,7 +165,8 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from tasks.files.package_data import product
 
-        parser.exit(message=f"mgd {product()}\n")
+        print(f"mgd {product()}")
+        parser.exit()
 
 
 class _Raw(argparse.RawDescriptionHelpFormatter):
