@@ -120,7 +120,7 @@ def _asked(browser: Browser, home: Path) -> dict[str, float]:
         taken.append(time.monotonic() - began)
     grids = {}
     for order in ("uid", "o:g_sum"):
-        choice = {"order": order, "brushes": {"o:count": {"low": 1}}}
+        choice: dict[str, Any] = {"order": order, "brushes": {"o:count": {"low": 1}}}
         _draw(home, browser.rows(choice))
         choice["seed"] = 1  # the same question as the page's, not answered before
         began = time.monotonic()

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -226,7 +227,12 @@ def _save_neox(folder: Path) -> None:
     config = GPTNeoXConfig(**sizes, initializer_range=INIT)  # at 0.02, the usual one, adapters hardly move the loss
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(4)
-        GPTNeoXForCausalLM(config).save_pretrained(folder)
+        model = GPTNeoXForCausalLM(config)
+    # As save_pretrained would, which writes nothing in processes of a group but the first.
+    config.to_json_file(folder / "config.json")
+    save_file(
+        {name: x.contiguous() for name, x in model.state_dict().items()}, folder / "model.safetensors", {"format": "pt"}
+    )
 
 
 def with_float_pixels(problem: Problem) -> Problem:

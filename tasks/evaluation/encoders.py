@@ -22,7 +22,7 @@ from tasks.files.artefacts import digest, file_digest
 from tasks.pool.decoding import in_rgb
 
 NUMBERS: list[Any] = [
-    *((np._core.multiarray.scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    *((np.float64().__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
     *(np.dtype, type(np.dtype("f8")), type(np.dtype("f4"))),
 ]
 """What a number of numpy is unpickled by: open_clip's schedule leaves one in the optimizer's state, beside the weights,
