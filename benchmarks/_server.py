@@ -12,8 +12,9 @@ PATIENCE = 1800.0
 
 
 @contextmanager
-def own_server(directory: Path) -> Iterator[None]:
-    """Inside, commands take the server below ``directory`` for the user's; it is stopped at the end."""
+def own_server(directory: Path) -> Iterator[dict[str, str]]:
+    """Inside, commands take the server below ``directory`` for the user's; it is stopped at the end. Yields the
+    variables by which other processes do."""
     from flows.runtime import ensure_server, prepare_environment, stop_server
     from flows.runtime.environment import CLIENT_AUTH, password, prefect_home
 
@@ -22,7 +23,7 @@ def own_server(directory: Path) -> Iterator[None]:
     said = {"PREFECT_API_URL": url, CLIENT_AUTH: password(prefect_home(directory))}
     os.environ.update(said)
     try:
-        yield
+        yield said
     finally:
         for name in said:
             os.environ.pop(name)

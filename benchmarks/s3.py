@@ -28,6 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks._envelope import emit
+from benchmarks._server import own_server
 from tasks.catalog.catalogs import load_pair_catalog
 from tasks.pool.pools import build_pool, load_pool
 from tasks.pool.record import BuildOptions
@@ -95,13 +96,8 @@ def _prefect(scratch: Path, quick: bool) -> Iterator[dict[str, str]]:
     if quick:
         yield environment
         return
-    from flows.runtime import ensure_server, prepare_environment, stop_server
-
-    prepare_environment(scratch)
-    try:
-        yield {**environment, "PREFECT_API_URL": ensure_server(scratch)}
-    finally:
-        stop_server(scratch)
+    with own_server(scratch) as server:
+        yield environment | server
 
 
 def lay_out_pool(out: Path, scratch: Path, quick: bool) -> Path:

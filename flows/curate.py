@@ -8,10 +8,12 @@ is left.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from prefect import tags
+from prefect.futures import PrefectFuture
 
 from flows.pool_building import build_pool, only_flow, prepare_pool, rank_devices, run_device
 from flows.runtime.artifacts import round_rows, show, show_table
@@ -178,27 +180,30 @@ def _chosen(directory: Path, options: BaseCatalog) -> int:
     if finalists:
         begin("choose between the rounds and the blends")
     futures = [train_finalist.submit(directory, round, number) for number in numbers for round in finalists]
-    done: list[Path] = []
-    for future in futures:
-        done.append(future.result())
-        announce("choose", len(done), len(futures))
-    return selection.choose_round(directory, done)
+    return selection.choose_round(directory, _ended("choose", futures))
 
 
 def _tell_tasks(directory: Path, options: BaseCatalog, number: int) -> None:
     """What each task wants of a round's samples."""
     with tags(f"round {number}"):
         begin(f"round {number}: what each task wants")
-        many = wanted.replicates_of(options, number)
-        for future in [sweep_tasks.submit(directory, number, one) for one in range(many)]:
+        for future in [
+            sweep_tasks.submit(directory, number, one) for one in range(options.descent.trainings_of(number))
+        ]:
             future.result()
         shards = descent.shard_names(directory) if descent.probe_steps_of(options.descent) else []
         futures = [probe_tasks.submit(directory, number, shard) for shard in shards]
-        probes = []
-        for done, future in enumerate(futures, start=1):
-            probes.append(future.result())
-            announce(f"round {number}: probe by task", done, len(shards))
+        probes = _ended(f"round {number}: probe by task", futures)
         publish_tasks.submit(directory, number, probes).result()
+
+
+def _ended(what: str, futures: Sequence[PrefectFuture[Path]]) -> list[Path]:
+    """The records of units that were submitted, each told when it has ended."""
+    records = []
+    for done, future in enumerate(futures, start=1):
+        records.append(future.result())
+        announce(what, done, len(futures))
+    return records
 
 
 def run_curate(catalog: str, home: Path, overrides: dict[str, Any] | None = None) -> Path:
@@ -216,21 +221,19 @@ def _descend(directory: Path, options: BaseCatalog) -> None:
     for number in range(last + 1):
         with tags(f"round {number}"):
             begin(f"round {number}: train")  # in another process, perhaps, whose steps are told in Prefect's log only
-            many = options.descent.replicates if number < last else 1
+            many = options.descent.trainings_of(number)
             first = int(not number and options.targets.many)
             if first:  # its losses are the units of all other trainings
                 train_round.submit(directory, number, number < last, 0).result()
             trained = [train_round.submit(directory, number, number < last, one) for one in range(first, many)]
             for future in trained:
                 future.result()
-            probes = []
+            probes: list[Path] = []
             if not number and last and options.descent.learned:
                 look_at_pool.submit(directory).result()
             if number < last:
                 futures = [probe_shard.submit(directory, number, shard) for shard in shards]
-                for done, future in enumerate(futures, start=1):
-                    probes.append(future.result())
-                    announce(f"round {number}: probe", done, len(shards))
+                probes = _ended(f"round {number}: probe", futures)
             finish_round.submit(directory, number, probes).result()
     for number in range(last + 1, options.descent.trained_rounds):
         with tags(f"round {number}"):

@@ -102,7 +102,7 @@ def curate_plainly(catalog: Path, home: Path) -> Path:
     estimate.prepare(directory)
     last = options.descent.rounds
     for number in range(last + 1) if last or ranking.needs_round_0(options) else ():
-        for replicate in range(options.descent.replicates if number < last else 1):
+        for replicate in range(options.descent.trainings_of(number)):
             rounds.train_round(directory, number, number < last, replicate)
         shards = rounds.shard_names(directory) if number < last and options.descent.surrogate == "probe" else []
         rounds.finish_round(directory, number, [rounds.probe_shard(directory, number, shard) for shard in shards])
@@ -115,7 +115,7 @@ def curate_plainly(catalog: Path, home: Path) -> Path:
     chosen = selection.choose_round(directory, finals)
     subsets.write_subset(directory, chosen)
     for number in wanted.told_rounds(options, chosen):
-        for replicate in range(wanted.replicates_of(options, number)):
+        for replicate in range(options.descent.trainings_of(number)):
             wanted.sweep_tasks(directory, number, replicate)
         shards = rounds.shard_names(directory) if options.descent.surrogate == "probe" else []
         wanted.publish_tasks(directory, number, [wanted.probe_tasks(directory, number, shard) for shard in shards])

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from mgd_core.autodiff.objective import log_sum_exp, unit_rows
+from mgd_core.models.zeroshot import least_scale
 
 
 class Questions(NamedTuple):
@@ -84,12 +85,8 @@ class PictureTask(ABC):
 
     def best_scale(self, cosines: Tensor, iterations: int = 60) -> float:
         """The inverse temperature in [1e-3, 1e3] that minimises the loss."""
-        questions, low, high = self.questions(cosines.detach()), 1e-3, 1e3
-        for _ in range(iterations):
-            middle = (low * high) ** 0.5
-            slope = sum(each.slope(middle) for each in questions)
-            low, high = (middle, high) if slope < 0 else (low, middle)
-        return (low * high) ** 0.5
+        questions = self.questions(cosines.detach())
+        return least_scale(lambda scale: sum(each.slope(scale) for each in questions), iterations)
 
     @property
     def chance(self) -> float:

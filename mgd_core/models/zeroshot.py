@@ -8,6 +8,7 @@ its gradient is the one at fixed temperature.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -95,9 +96,13 @@ def best_scale(cosines: Tensor, labels: Tensor, iterations: int = 60) -> float:
     """
     cos = cosines.double()
     own = cos.gather(1, labels[:, None]).squeeze(1)
+    return least_scale(lambda s: float(((torch.softmax(s * cos, 1) * cos).sum(1) - own).mean()), iterations)
+
+
+def least_scale(slope: Callable[[float], float], iterations: int = 60) -> float:
+    """Where in [1e-3, 1e3] a convex function of the inverse temperature is least, by bisection on its ``slope``."""
     low, high = 1e-3, 1e3
     for _ in range(iterations):
         middle = (low * high) ** 0.5
-        slope = ((torch.softmax(middle * cos, 1) * cos).sum(1) - own).mean()
-        low, high = (middle, high) if slope < 0 else (low, middle)
+        low, high = (middle, high) if slope(middle) < 0 else (low, middle)
     return (low * high) ** 0.5

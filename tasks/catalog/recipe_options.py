@@ -193,6 +193,10 @@ class DescentOptions(Section):
         """Rounds that are trained: those that differentiate, one for the last counts, and one a blend; 0: none."""
         return self.rounds + 1 + len(self.blends) if self.rounds else 0
 
+    def trainings_of(self, round: int) -> int:
+        """Trainings of a round: those that do not differentiate have one."""
+        return self.replicates if round < self.rounds else 1
+
     @property
     def acts_on_beliefs(self) -> bool:
         """Whether the step acts on what g is taken for, not on its sum over the rounds."""

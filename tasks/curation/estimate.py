@@ -42,11 +42,11 @@ def prepare(directory: Path) -> None:
             return
         begin("measure a training step and a reverse step")
         plan = plan_of(recipe)
-        for note in [*recipe.notes(), *reading_note(recipe), *ranks_note(recipe)]:
+        for note in _notes(recipe):
             say(note)
         say(_forecast(recipe, plan))
         say(f"each differentiated round: {forecast_of(recipe, plan)}")
-        if note := _by_task(recipe, plan):
+        for note in _by_task(recipe, plan):
             say(note)
 
 
@@ -54,12 +54,10 @@ def describe_plans(directory: Path) -> str:
     """The run's plan and what other plans would cost, as a table for a terminal."""
     begin("read the pool, and measure a step of the recipe")
     with open_recipe(directory) as recipe:
-        notes = [*recipe.notes(), *reading_note(recipe), *ranks_note(recipe)]
         own = forecast_of(recipe, plan_of(recipe))
         others = [one for one in alternatives(recipe) if one.plan != own.plan]
         rows = [(one.plan.advances - one.plan.steps + 1, _held(one), one) for one in (own, *others)]
-        note = _by_task(recipe, own.plan)
-        notes += [note] if note else []
+        notes = [*_notes(recipe), *_by_task(recipe, own.plan)]
     steps, size = own.plan.steps, max(len(held) for _, held, _ in rows)
     lines = [
         f"{recipe.catalog.name}: {steps} of {recipe.catalog.learner.steps} steps differentiated in each round",
@@ -90,23 +88,28 @@ def publish_pool(recipe: PoolRecipe) -> None:
         first_counts(recipe)
 
 
-def _by_task(recipe: PoolRecipe, plan: Plan) -> str:
-    """One sentence on what it costs to tell g by task; empty where that is not asked."""
+def _notes(recipe: PoolRecipe) -> list[str]:
+    """What a person should know before training."""
+    return [*recipe.notes(), *reading_note(recipe), *ranks_note(recipe)]
+
+
+def _by_task(recipe: PoolRecipe, plan: Plan) -> list[str]:
+    """A sentence on what it costs to tell g by task; none where that is not asked."""
     catalog, costs = recipe.catalog, measure(recipe)
     rounds = told_rounds(catalog, 0)
     if not rounds:
-        return ""
+        return []
     many, descent = len(catalog.targets.told_by), catalog.descent
     sweeps = len(rounds) * descent.replicates
     steps = catalog.learner.steps + plan.advances - plan.steps + 1
     probes = many * descent.p * len(recipe) * len(probe_steps_of(descent)) * recipe.views / catalog.learner.batch
     seconds = sweeps * (plan.steps * costs.reverse * cost_of(many) + (steps + probes) * costs.step)
-    return (
+    return [
         f"What each of {counted(many, 'task')} (or groups of them) wants, targets.per_task = "
         f"'{catalog.targets.per_task}': {counted(len(rounds), 'round')} told, each by a reverse sweep with {many} "
         f"cotangents, {cost_of(many):.2f} times one ((6 Q + 2) / 8, where arithmetic is the cost), in "
         f"{many * costs.state_bytes / 2**20:,.0f} MiB of adjoints; about {seconds / 60:.1f} minutes in all."
-    )
+    ]
 
 
 def _trainings(recipe: PoolRecipe) -> int:

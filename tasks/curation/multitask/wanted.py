@@ -64,11 +64,6 @@ def cost_of(cotangents: int) -> float:
     return (6 * cotangents + 2) / 8
 
 
-def replicates_of(catalog: BaseCatalog, round: int) -> int:
-    """Trainings of a round."""
-    return catalog.descent.replicates if round < catalog.descent.rounds else 1
-
-
 def sweep_tasks(directory: Path, round: int, replicate: int = 0) -> Path:
     """Train on a round's counts and traverse the window in reverse for each task; returns the path of the record."""
     with open_recipe(directory) as recipe:
@@ -141,7 +136,7 @@ def _asked(recipe: PoolRecipe) -> list[Any]:
 
 
 def _sweeps(recipe: PoolRecipe, round: int) -> list[Path]:
-    return [swept(recipe.run, round, one) for one in range(replicates_of(recipe.catalog, round))]
+    return [swept(recipe.run, round, one) for one in range(recipe.catalog.descent.trainings_of(round))]
 
 
 def _tensors(
@@ -165,7 +160,7 @@ def _probe(recipe: PoolRecipe, round: int, ids: Ids, key: str) -> torch.Tensor:
             g = probe.scores(batch.rows, batch.ids)[1].double().cpu().view(-1, recipe.views).mean(1)
             found[at : at + len(g), q] += g
             at += len(g)
-    return found / replicates_of(recipe.catalog, round)
+    return found / recipe.catalog.descent.trainings_of(round)
 
 
 @lru_cache(maxsize=1)
